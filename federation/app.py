@@ -1,0 +1,229 @@
+"""
+`build`: the only place where things meet.
+
+It makes the clients, stores and keys, hands each room what it needs, and closes them when the
+server stops. No room knows another's settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from federation.audit import Journal
+from federation.audit.log import LogJournal
+from federation.config import Settings
+from federation.documents.assemble import Assembled
+from federation.documents.model import JwtIssuer
+from federation.errors import SettingsRefused
+from federation.exchange import Broker
+from federation.issuers.keys import KeyRing
+from federation.sources import Source
+from federation.sources.files import FileSource
+from federation.state import Store
+from federation.state.memory import MemoryStore
+from federation.tokens.keys import KeyFolder, SigningKeys, read_pem
+from federation.web.discovery import jwks, metadata
+from federation.web.health import healthz, livez, readyz
+from federation.web.requests import request_id_of
+from federation.web.responses import NO_STORE
+from federation.web.revoke import revoke
+from federation.web.token import token
+
+__all__ = ["build", "signing_keys"]
+
+_KEYS_CHECK_SECONDS = 2.0
+
+
+def build(
+    settings: Settings,
+    *,
+    source: Source | None = None,
+    keys: KeyRing | None = None,
+    signing: SigningKeys | None = None,
+    state: Store | None = None,
+    journal: Journal | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """
+    The broker as an ASGI application; what is not handed in is made from *settings*.
+
+    Raises: DocumentsRefused, SettingsRefused.
+    """
+    source = source or FileSource(settings.documents, clock=clock, on_change=_report)
+    if settings.url in source.current().issuers:
+        raise SettingsRefused(
+            [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
+        )
+    broker = Broker(
+        issuer_url=settings.url,
+        source=source,
+        keys=keys or KeyRing(),
+        signing=signing or signing_keys(settings),
+        state=state or MemoryStore(clock),
+        journal=journal or LogJournal(),
+        clock=clock,
+    )
+
+    def trusted() -> Iterable[JwtIssuer]:
+        return broker.source.current().issuers.values()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(broker.keys.refresh(trusted)),
+            *(asyncio.create_task(work) for work in _watching(broker, settings)),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await broker.keys.aclose()
+            await broker.state.aclose()
+
+    app = Starlette(
+        routes=[
+            Route("/oauth/token", token, methods=["POST"]),
+            Route("/oauth/revoke", revoke, methods=["POST"]),
+            Route("/.well-known/openid-configuration", metadata),
+            Route("/.well-known/oauth-authorization-server", metadata),
+            Route("/.well-known/jwks.json", jwks),
+            Route("/healthz", healthz),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+        ],
+        middleware=[Middleware(RequestId)],
+        exception_handlers={HTTPException: _http_error, Exception: _server_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.broker = broker
+    return app
+
+
+def signing_keys(settings: Settings) -> SigningKeys:
+    """
+    The keys that sign: those of `signing-key`, else the state directory's, made if need be.
+
+    Raises: SettingsRefused.
+    """
+    if not settings.signing_key:
+        try:
+            return KeyFolder.under(settings.state).ensure()
+        except (OSError, ValueError) as error:
+            raise SettingsRefused([f"state: {error}"]) from error
+    keys, problems = [], []
+    for path in settings.signing_key:
+        try:
+            keys.append(read_pem(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            problems.append(f"signing-key: {path}: {error}")
+    if problems:
+        raise SettingsRefused(problems)
+    return SigningKeys(tuple({key.kid: key for key in keys}.values()))
+
+
+class RequestId:
+    """Gives each request an id and tells it to the caller, whatever the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(Request(scope))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode("ascii")),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _watching(broker: Broker, settings: Settings) -> list[Coroutine[None, None, None]]:
+    work = []
+    if isinstance(broker.source, FileSource):
+        work.append(broker.source.watch())
+    if not settings.signing_key:
+        work.append(_follow_rotation(broker, KeyFolder.under(settings.state)))
+    return work
+
+
+async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
+    """The broker signs with whatever key the folder says, soon after it says so."""
+    log = structlog.get_logger("federation.keys")
+    seen = folder.fingerprint()
+    while True:
+        await asyncio.sleep(_KEYS_CHECK_SECONDS)
+        try:
+            now = folder.fingerprint()
+            if now != seen:
+                broker.signing = folder.load()
+                seen = now
+                log.info("signing keys changed", signs=broker.signing.signs.kid)
+        except (OSError, ValueError) as error:
+            log.error("signing keys cannot be read; the known ones serve on", error=str(error))
+
+
+def _report(assembled: Assembled) -> None:
+    log = structlog.get_logger("federation.documents")
+    for problem in assembled.problems:
+        log.warning("document problem", code=problem.code, problem=str(problem))
+    if assembled.catalog is None:
+        log.error("documents not adopted; the last good set serves on")
+    else:
+        log.info(
+            "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
+        )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """A path or method that does not exist here, in the words of the other refusals."""
+    known = error if isinstance(error, HTTPException) else HTTPException(500)
+    return JSONResponse(
+        {
+            "error": "invalid_request",
+            "error_description": f"{known.detail}.",
+            "reason": "invalid_request",
+            "request_id": request.state.request_id,
+        },
+        status_code=known.status_code,
+        headers={**NO_STORE, **(known.headers or {})},
+    )
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    """A fault of ours: logged whole, told as nothing but its id."""
+    structlog.get_logger("federation").error(
+        "unexpected error", request_id=request.state.request_id, exc_info=error
+    )
+    return JSONResponse(
+        {
+            "error": "server_error",
+            "error_description": "The broker failed. Its log has the details under this id.",
+            "reason": "server_error",
+            "request_id": request.state.request_id,
+        },
+        status_code=500,
+        headers=NO_STORE,
+    )

@@ -1,0 +1,73 @@
+"""`federation exchange`: the client in a CI job."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from federation.client import ClientError
+from federation.client.ambient import subject_token
+from federation.client.exchange import exchange as trade
+from federation.client.http import Sender
+
+__all__ = ["exchange"]
+
+_FILE_BYTES = 64 * 1024
+
+
+@click.command()
+@click.option("--url", required=True, envvar="FEDERATION_URL", help="The broker's public URL.")
+@click.option(
+    "--audience", help="Audience to ask the CI system's ID token for. Default: the broker's URL."
+)
+@click.option(
+    "--token",
+    default="ambient",
+    show_default=True,
+    help="Where the subject token comes from: a file, - for standard input, or ambient: the CI"
+    " system that runs this job (GitHub Actions, GitLab CI).",
+)
+@click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
+@click.option(
+    "--function",
+    "functions",
+    multiple=True,
+    metavar="NAMESPACE:NAME",
+    help="Ask for a token to invoke this function, and nothing else. Repeatable.",
+)
+def exchange(
+    url: str,
+    audience: str | None,
+    token: str,
+    roles: tuple[str, ...],
+    functions: tuple[str, ...],
+) -> None:
+    """
+    Trade this CI job's ID token for an access token, and print it.
+
+    The token goes to standard output, all else to standard error. Exit code 0 means a token
+    was given, 1 that it was refused or could not be had.
+    """
+    sender = Sender()
+    try:
+        subject = (
+            subject_token(os.environ, audience or url.rstrip("/"), sender)
+            if token == "ambient"
+            else _read(token)
+        )
+        granted = trade(url, subject, sender, roles=roles, functions=functions)
+    except ClientError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(granted.token)
+
+
+def _read(place: str) -> str:
+    try:
+        with click.open_file(place, "rb") as file:
+            text = file.read(_FILE_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClientError(f"The token cannot be read from {place}.", str(error)) from error
+    if not text:
+        raise ClientError(f"{place} holds no token.")
+    return text

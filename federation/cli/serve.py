@@ -1,0 +1,87 @@
+"""`federation serve`: the broker as a server."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+import structlog
+import uvicorn
+
+from federation.app import build
+from federation.config import Settings, flag, read_settings, repeatable, variable
+from federation.errors import DocumentsRefused, SettingsRefused
+from federation.logs import configure_logs
+
+__all__ = ["serve"]
+
+_GRACE_SECONDS = 20
+_CONNECTIONS = 2000
+
+
+def _setting_options(command: click.Command) -> click.Command:
+    """One option for each setting, with its meaning, its variable and its default."""
+    for name, field in Settings.model_fields.items():
+        default = (
+            ""
+            if field.default in {None, ()} or field.is_required()
+            else f" Default: {field.default}."
+        )
+        command.params.append(
+            click.Option(
+                [flag(name), name],
+                multiple=repeatable(name),
+                metavar="VALUE",
+                help=f"{field.description}{default} [{variable(name)}]",
+            )
+        )
+    return command
+
+
+@_setting_options
+@click.command()
+def serve(**flags: str | tuple[str, ...] | None) -> None:
+    """
+    Run the broker.
+
+    Every setting can also be given by the environment variable in brackets; the flag wins.
+    Documents are watched: a change is live within two seconds, and a set with an error in it
+    is not adopted.
+    """
+    try:
+        settings = read_settings(flags)
+        listener = _listen(settings)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+        configure_logs(settings.log_format)
+        app = build(settings)
+    except SettingsRefused as refused:
+        raise click.UsageError("\n".join(refused.problems)) from refused
+    except DocumentsRefused as refused:
+        for problem in refused.problems:
+            click.echo(str(problem), err=True)
+        raise click.ClickException("the documents have errors; nothing was started") from refused
+    structlog.get_logger("federation").info(
+        "listening", url=settings.url, host=settings.host, port=settings.port
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+    server.run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsRefused(
+            [f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"]
+        ) from error

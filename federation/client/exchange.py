@@ -1,0 +1,80 @@
+"""Trading a subject token at a broker, as any RFC 8693 client does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+from federation.client import ClientError
+from federation.client.http import Sender, require_secure_url
+
+__all__ = ["AccessToken", "exchange"]
+
+_GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """What the broker gave."""
+
+    token: str = field(repr=False)
+    expires_in_seconds: int
+
+
+def exchange(
+    url: str,
+    token: str,
+    sender: Sender,
+    *,
+    roles: Sequence[str] = (),
+    functions: Sequence[str] = (),
+) -> AccessToken:
+    """
+    The access token that the broker at *url* gives for *token*; with *functions*
+    (`<namespace>:<function>`), a function token for those.
+
+    Raises: ClientError, with the broker's own reason where it refused. A refusal is not retried.
+    """
+    require_secure_url(url, "The broker's URL")
+    form: dict[str, str | list[str]] = {
+        "grant_type": _GRANT_TYPE,
+        "subject_token": token,
+        "subject_token_type": _ID_TOKEN,
+    }
+    if roles:
+        form["role"] = list(roles)
+    if functions:
+        form |= {"scope": "function", "audience": list(functions)}
+    response = sender.send(sender.build("POST", f"{url.rstrip('/')}/oauth/token", data=form))
+    if response.status_code != 200:
+        raise _refused(response)
+    match _members(response):
+        case {"access_token": str(access_token), "expires_in": int(seconds)} if access_token:
+            return AccessToken(access_token, seconds)
+        case _:
+            raise ClientError(f"{url} answered, but not as a broker does.", "Check the URL.")
+
+
+def _refused(response: httpx.Response) -> ClientError:
+    match _members(response):
+        case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
+            return ClientError(
+                f"The broker refused ({reason}): {description}",
+                f"Request id {rid}: the broker's log and audit trail have the whole story under it."
+                f" docs/refusals.md says what to do about {reason}.",
+            )
+        case _:
+            return ClientError(
+                f"{response.url.host} answered HTTP {response.status_code}, not as a broker does.",
+                "Check the URL.",
+            )
+
+
+def _members(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None

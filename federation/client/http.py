@@ -1,0 +1,93 @@
+"""
+HTTP as a CI job needs it: bounded in time, and patient only with what may pass.
+
+A connection error, 429 or 5xx is tried again a few times; any other answer is final. Proxies
+and a private CA are taken from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import httpx
+
+from federation.client import ClientError
+
+__all__ = ["Sender", "require_secure_url"]
+
+_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_TRIES = 4
+_TOTAL_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 10.0
+
+Pause = Callable[[float], None]
+
+
+class Sender:
+    """Sends requests and tries again where that can help."""
+
+    def __init__(self, client: httpx.Client | None = None, pause: Pause = time.sleep) -> None:
+        self._client = client or httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+        self._pause = pause
+
+    def send(self, request: httpx.Request) -> httpx.Response:
+        """
+        The final answer to *request*.
+
+        Raises: ClientError where no answer came.
+        """
+        began, problem = time.monotonic(), ""
+        for attempt in range(_TRIES):
+            try:
+                response = self._client.send(request)
+            except httpx.TransportError as error:
+                problem, wait = _transport_problem(error), None
+            else:
+                if response.status_code != 429 and response.status_code < 500:
+                    return response
+                problem, wait = f"HTTP {response.status_code}", _retry_after(response)
+                if attempt == _TRIES - 1:
+                    return response
+            pause = wait if wait is not None else random.uniform(0.5, 1.0) * 2**attempt  # noqa: S311  jitter
+            if attempt == _TRIES - 1 or time.monotonic() - began + pause > _TOTAL_SECONDS:
+                break
+            self._pause(pause)
+        host = request.url.host
+        raise ClientError(f"{host} could not be reached: {problem}.", _advice(problem))
+
+    def build(
+        self, method: str, url: str, *, data: dict[str, str | list[str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Request:  # fmt: skip
+        """A request to be sent."""
+        return self._client.build_request(method, url, data=data, headers=headers)
+
+
+def require_secure_url(url: str, what: str) -> None:
+    """
+    *url* is https, or http on this machine.
+
+    Raises: ClientError.
+    """
+    parts = urlsplit(url)
+    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise ClientError(f"{what} {url!r} is not an https URL.", "A token is never sent in clear.")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    given = response.headers.get("retry-after", "")
+    return min(float(given), _LONGEST_PAUSE_SECONDS) if given.isdecimal() else None
+
+
+def _transport_problem(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _advice(problem: str) -> str:
+    if "CERTIFICATE" in problem.upper():
+        return "Its certificate is not trusted: set SSL_CERT_FILE to a bundle with your CA."
+    return "Check the URL, the network of this runner, and HTTPS_PROXY / NO_PROXY."

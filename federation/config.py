@@ -1,0 +1,157 @@
+"""
+Settings: read once, from flags and the environment, every problem at once.
+
+`FEDERATION_X` in the environment, `--x` as a flag of `serve`; the flag wins. This is the only
+place that reads the broker's environment; every other room takes plain values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from federation.errors import SettingsRefused
+
+__all__ = ["Settings", "flag", "loopback", "read_settings", "variable"]
+
+
+def loopback(host: str) -> bool:
+    """Whether *host* is this machine itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    return path
+
+
+def _public_url(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not re.fullmatch(r"https?://[^/?#@\s]+", url) or not host:
+        raise ValueError(
+            f"{url!r} must be like https://gateway.example.com: no path, no slash at the end"
+        )
+    if parts.scheme == "http" and not loopback(host):
+        raise ValueError(f"{url!r} must be https; http is for loopback addresses only")
+    return url
+
+
+ExistingPath = Annotated[Path, AfterValidator(_existing)]
+
+
+class Settings(BaseModel):
+    """Everything `serve` needs to know, checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: Annotated[
+        tuple[ExistingPath, ...],
+        Field(min_length=1, description="File or directory of documents."),
+    ]
+    issuer_url: Annotated[
+        str | None,
+        AfterValidator(lambda url: url if url is None else _public_url(url)),
+        Field(
+            description="Public URL of this broker, without a path."
+            " Needed unless it listens on loopback only."
+        ),
+    ] = None
+    state: Annotated[Path, Field(description="Directory for what the broker must remember.")] = (
+        Path(".federation")
+    )
+    signing_key: Annotated[
+        tuple[ExistingPath, ...],
+        Field(
+            description="PEM file with a P-256 private key; the first signs, all are accepted."
+            " Default: a key made once under the state directory."
+        ),
+    ] = ()
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, Field(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    ] = 8080
+    log_format: Annotated[
+        Literal["json", "text"] | None,
+        Field(description="json or text. Default: text on a terminal, else json."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _knows_its_url(self) -> Settings:
+        if self.issuer_url is None and not loopback(self.host):
+            raise ValueError(
+                "issuer-url is needed where the broker listens on more than loopback;"
+                " set --issuer-url or FEDERATION_ISSUER_URL to its public URL"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        """The broker's public URL: its tokens' `iss` and `aud`."""
+        return self.issuer_url or local_url(self.host, self.port)
+
+
+def local_url(host: str, port: int) -> str:
+    """The URL of a server on this machine."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def flag(field: str) -> str:
+    """The flag that sets *field*."""
+    return "--" + field.replace("_", "-")
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets *field*."""
+    return "FEDERATION_" + field.upper()
+
+
+def repeatable(field: str) -> bool:
+    """Whether *field* may be given more than once."""
+    return field in {"documents", "signing_key"}
+
+
+def read_settings(
+    flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str] | None = None
+) -> Settings:
+    """
+    The settings that *flags* (by field) and *environ* give; an empty one is as if not there.
+
+    In a variable, several paths are separated as in `PATH`.
+    Raises: SettingsRefused with every problem, each with what to set.
+    """
+    environ = os.environ if environ is None else environ
+    given: dict[str, object] = {}
+    for field in Settings.model_fields:
+        from_environ = environ.get(variable(field))
+        if flags.get(field):
+            given[field] = flags[field]
+        elif from_environ:
+            given[field] = from_environ.split(os.pathsep) if repeatable(field) else from_environ
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise SettingsRefused([_sentence(problem) for problem in error.errors()]) from error
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    field = str(problem["loc"][0])
+    where = f"{flag(field)} or {variable(field)}"
+    if problem["type"] == "missing":
+        return f"{field.replace('_', '-')} is needed; set {where}"
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{field.replace('_', '-')}: {what}; set by {where}"

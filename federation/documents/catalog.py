@@ -1,0 +1,180 @@
+"""
+The immutable snapshot of all documents that a request uses from beginning to end.
+
+Roles are indexed by issuer and by one value that they pin, so that a token is compared with
+the few Roles it could satisfy and not with every Role there is. The index leaves out only
+Roles whose pinned condition the token cannot satisfy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+from federation.claims import Claims, text
+from federation.conditions import Condition, Operator, ascii_lower
+from federation.documents.model import JwtIssuer, Policy, Role
+from federation.documents.pins import (
+    OWNER_PATH_KEYS,
+    PIN_KEYS,
+    fixed_owner,
+    literal_prefix,
+    owner_pins,
+)
+from federation.errors import Problem
+
+__all__ = ["Catalog", "role_issuers"]
+
+# The most telling first: a Role is filed under the first of these that it pins.
+_TELLING = (
+    "jwt:repository_id",
+    "jwt:project_id",
+    "jwt:repository",
+    "jwt:project_path",
+    "jwt:sub",
+    "jwt:workflow_ref",
+    "jwt:namespace_id",
+    "jwt:namespace_path",
+    "jwt:repository_owner_id",
+    "jwt:repository_owner",
+)
+
+
+class _Shelf(NamedTuple):
+    """Where Roles of one issuer are filed: by a claim's text, or by its part up to the `/`."""
+
+    iss: str
+    key: str
+    by_owner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All documents as they stood at one moment."""
+
+    issuers: Mapping[str, JwtIssuer] = field(default_factory=dict)
+    """By `iss`."""
+    roles: tuple[Role, ...] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """By name."""
+    warnings: tuple[Problem, ...] = ()
+    digest: str = ""
+    """What the files held, as lower-case hex; two catalogs with one digest are the same."""
+    _shelves: Mapping[_Shelf, Mapping[str, tuple[Role, ...]]] = field(
+        init=False, repr=False, compare=False
+    )
+    _unfiled: Mapping[str, tuple[Role, ...]] = field(init=False, repr=False, compare=False)
+    _by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        shelves: dict[_Shelf, dict[str, list[Role]]] = defaultdict(lambda: defaultdict(list))
+        unfiled: dict[str, list[Role]] = defaultdict(list)
+        by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
+        for role in self.roles:
+            for iss in role_issuers(role) & self.issuers.keys():
+                for shelf, label in _filings(role, iss):
+                    shelves[shelf][label].append(role)
+                if _filing_condition(role) is None:
+                    unfiled[iss].append(role)
+                for key, owner in _owners(role):
+                    by_owner[iss, key, owner].append(role)
+        object.__setattr__(
+            self, "_shelves", {shelf: _frozen(labels) for shelf, labels in shelves.items()}
+        )
+        object.__setattr__(self, "_unfiled", _frozen(unfiled))
+        object.__setattr__(self, "_by_owner", _frozen(by_owner))
+
+    def candidates(self, claims: Claims) -> Iterator[Role]:
+        """The Roles that *claims* could satisfy, each once; all others they cannot."""
+        iss = claims.get("iss")
+        if not isinstance(iss, str):
+            return
+        for key in _TELLING:
+            claim = text(claims.get(key.removeprefix("jwt:")))
+            if claim is None:
+                continue
+            for by_owner in (False, True):
+                shelf = _Shelf(iss, key, by_owner)
+                if labels := self._shelves.get(shelf):
+                    yield from labels.get(_label(shelf, claim), ())
+        yield from self._unfiled.get(iss, ())
+
+    def neighbours(self, claims: Claims) -> Iterator[Role]:
+        """The Roles that pin the owner *claims* come from, or no owner at all; some twice."""
+        iss = claims.get("iss")
+        if not isinstance(iss, str):
+            return
+        for key, reading in _OWNER_READINGS.items():
+            claim = text(reading.claim(claims))
+            owner = claim and fixed_owner(reading, claim)
+            if owner:
+                yield from self._by_owner.get((iss, key, ascii_lower(owner)), ())
+        yield from self._by_owner.get((iss, "", ""), ())
+
+    def policies_of(self, names: Iterable[str]) -> tuple[Policy, ...]:
+        """The policies that still exist under *names*, in their order."""
+        return tuple(self.policies[name] for name in names if name in self.policies)
+
+
+def role_issuers(role: Role) -> frozenset[str]:
+    """The issuers whose tokens *role* can admit, by its exact conditions on `jwt:iss`."""
+    exact = [
+        frozenset(condition.values)
+        for condition in role.conditions
+        if condition.key == "jwt:iss" and condition.operator.exact
+    ]
+    return frozenset.intersection(*exact) if exact else frozenset()
+
+
+_OWNER_READINGS = {
+    key: Condition(Operator.STRING_EQUAL, key, ()) for key in (*sorted(PIN_KEYS), "jwt:sub")
+}
+Filed = TypeVar("Filed")
+
+
+def _frozen(filed: Mapping[Filed, list[Role]]) -> Mapping[Filed, tuple[Role, ...]]:
+    return MappingProxyType({label: tuple(roles) for label, roles in filed.items()})
+
+
+def _owners(role: Role) -> set[tuple[str, str]]:
+    """The owners that *role* pins, as (key, owner); one empty pair where it pins none."""
+    owners = {
+        (pin.key, ascii_lower(fixed_owner(pin, value) or ""))
+        for pin in owner_pins(role)
+        for value in pin.values
+    }
+    return owners or {("", "")}
+
+
+def _filings(role: Role, iss: str) -> set[tuple[_Shelf, str]]:
+    pin = _filing_condition(role)
+    if pin is None:
+        return set()
+    shelf = _Shelf(iss, pin.key, by_owner=not pin.operator.exact)
+    values = map(literal_prefix, pin.values) if shelf.by_owner else pin.values
+    return {(shelf, _label(shelf, value)) for value in values}
+
+
+def _filing_condition(role: Role) -> Condition | None:
+    conditions = [c for c in role.conditions if c.key in _TELLING]
+    conditions.sort(key=lambda c: (not c.operator.exact, _TELLING.index(c.key)))
+    return next((c for c in conditions if _can_file(c)), None)
+
+
+def _can_file(condition: Condition) -> bool:
+    if condition.operator.exact:
+        return True
+    return (
+        condition.operator is Operator.STRING_LIKE
+        and condition.key in OWNER_PATH_KEYS
+        and all("/" in literal_prefix(value) for value in condition.values)
+    )
+
+
+def _label(shelf: _Shelf, value: str) -> str:
+    return value.partition("/")[0] + "/" if shelf.by_owner else value

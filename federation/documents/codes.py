@@ -1,0 +1,42 @@
+"""
+The stable code of everything that can be wrong with the shape of documents.
+
+Each code has one meaning and is never used for another. `docs/documents.md` has the table.
+Codes of trust (`T…`) and most warnings (`W…`) belong to `documents.lint`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Code"]
+
+
+class Code(StrEnum):
+    """What is wrong with a document, or with the file that holds it."""
+
+    FILE_UNREADABLE = "D001"
+    BAD_SYNTAX = "D002"
+    DUPLICATE_KEY = "D003"
+    NOT_OURS = "D004"
+    UNKNOWN_FIELD = "D005"
+    MISSING_FIELD = "D006"
+    BAD_VALUE = "D007"
+    EMPTY = "D008"
+    NAME_TAKEN = "D009"
+    ISS_TAKEN = "D010"
+    POLICY_MISSING = "D011"
+    UNKNOWN_OPERATOR = "D012"
+    BAD_KEY = "D013"
+    UNKNOWN_ACTION = "D014"
+    BAD_RESOURCE = "D015"
+    BAD_DURATION = "D016"
+    BAD_URL = "D017"
+    SID_TAKEN = "D018"
+    ROLE_WITHOUT_CONDITIONS = "D019"
+    BAD_KEY_MATERIAL = "D020"
+    NO_DOCUMENTS = "D021"
+    PROVIDER_CONTRADICTS = "D022"
+    KEYS_CONTRADICT = "D023"
+    TOO_LARGE = "D024"
+    OLD_API_VERSION = "W111"

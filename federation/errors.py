@@ -1,0 +1,197 @@
+"""
+What can go wrong, drawn as one tree.
+
+    FederationError
+    ├── Refusal                a "no" to a caller: reason, public sentence, evidence
+    ├── DocumentsRefused       a set of documents that was not adopted: its problems
+    └── SettingsRefused        settings that cannot be used: its problems
+
+A refusal has two readers. `public` goes to the caller and says no more than the caller may
+know; `evidence` goes to the operator's log and audit event, under the same request id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+__all__ = [
+    "DocumentsRefused",
+    "FederationError",
+    "Problem",
+    "Reason",
+    "Refusal",
+    "SettingsRefused",
+    "Severity",
+]
+
+
+class Reason(StrEnum):
+    """The stable slug of a refusal. `docs/refusals.md` says what to do about each."""
+
+    MALFORMED_TOKEN = "malformed_token"
+    TOKEN_TOO_LARGE = "token_too_large"
+    UNTRUSTED_ISSUER = "untrusted_issuer"
+    UNSUPPORTED_ALGORITHM = "unsupported_algorithm"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_AUDIENCE = "wrong_audience"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    MISSING_CLAIM = "missing_claim"
+    NOT_A_CI_TOKEN = "not_a_ci_token"
+    EVENT_NOT_ALLOWED = "event_not_allowed"
+    NO_ROLE_ADMITS = "no_role_admits"
+    ROLE_NOT_ADMITTED = "role_not_admitted"
+    ALREADY_USED = "already_used"
+    REVOKED = "revoked"
+    INVALID_TARGET = "invalid_target"
+    INVALID_SCOPE = "invalid_scope"
+    UNSUPPORTED_GRANT_TYPE = "unsupported_grant_type"
+    INVALID_REQUEST = "invalid_request"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    STATE_UNAVAILABLE = "state_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+
+    @property
+    def sentence(self) -> str:
+        """What anybody may hear of this refusal."""
+        return _SENTENCES[self]
+
+    @property
+    def oauth_error(self) -> str:
+        """The `error` code of RFC 6749, section 5.2, or RFC 8693, section 2.2.2."""
+        if self.temporary:
+            return "temporarily_unavailable"
+        return self.value if self in _OAUTH_CODES else "invalid_request"
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the broker could not answer, rather than answered no."""
+        return self in _TEMPORARY
+
+
+_TEMPORARY = frozenset(
+    {Reason.KEYS_UNAVAILABLE, Reason.STATE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE}
+)
+_OAUTH_CODES = frozenset(
+    {Reason.INVALID_TARGET, Reason.INVALID_SCOPE, Reason.UNSUPPORTED_GRANT_TYPE}
+)
+_SENTENCES: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.MALFORMED_TOKEN: "The subject token is not a well-formed JWT.",
+        Reason.TOKEN_TOO_LARGE: "The subject token is larger than 16 KiB.",
+        Reason.UNTRUSTED_ISSUER: "The subject token's issuer is not trusted here.",
+        Reason.UNSUPPORTED_ALGORITHM: (
+            "The subject token's header asks for something this issuer's profile does not allow."
+        ),
+        Reason.UNKNOWN_KEY: "The subject token names a key that its issuer does not publish.",
+        Reason.BAD_SIGNATURE: "The subject token's signature does not verify.",
+        Reason.WRONG_AUDIENCE: "The subject token was issued for another audience.",
+        Reason.EXPIRED: "The subject token has expired.",
+        Reason.NOT_YET_VALID: "The subject token is not valid yet.",
+        Reason.MISSING_CLAIM: "The subject token lacks a required claim.",
+        Reason.NOT_A_CI_TOKEN: "The subject token does not come from a CI job.",
+        Reason.EVENT_NOT_ALLOWED: (
+            "The event that started this job can be caused by outsiders, and no Role names it."
+        ),
+        Reason.NO_ROLE_ADMITS: "No Role admits the subject token.",
+        Reason.ROLE_NOT_ADMITTED: "A Role that was asked for does not admit the subject token.",
+        Reason.ALREADY_USED: "The subject token was exchanged before; each is taken once.",
+        Reason.REVOKED: "The token has been revoked.",
+        Reason.INVALID_TARGET: "The audience cannot be granted.",
+        Reason.INVALID_SCOPE: "The scope cannot be granted.",
+        Reason.UNSUPPORTED_GRANT_TYPE: (
+            "grant_type must be urn:ietf:params:oauth:grant-type:token-exchange."
+        ),
+        Reason.INVALID_REQUEST: "The request is malformed.",
+        Reason.KEYS_UNAVAILABLE: "The issuer's keys cannot be fetched at the moment. Try again.",
+        Reason.STATE_UNAVAILABLE: "The record of spent tokens is unavailable. Try again.",
+        Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
+    }
+)
+
+
+class FederationError(Exception):
+    """Anything this program refuses on purpose."""
+
+
+class Refusal(FederationError):
+    """
+    A "no": *reason* for programs, *public* for the caller, *evidence* for the operator.
+
+    *public* defaults to the reason's constant sentence. Whatever else is put there must be
+    something that this caller may know.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        public: str | None = None,
+        *,
+        evidence: Mapping[str, object] | None = None,
+        retry_after_seconds: int = 5,
+    ) -> None:
+        super().__init__(reason, public)
+        self.reason = reason
+        self.public = reason.sentence if public is None else public
+        self.evidence: Mapping[str, object] = dict(evidence or {})
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{key}={value!r}" for key, value in self.evidence.items())
+        return f"{self.reason}: {self.public}" + (f" ({facts})" if facts else "")
+
+
+class Severity(StrEnum):
+    """Whether a problem keeps a set of documents from being adopted."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong in a document: where, what, and what to write instead."""
+
+    path: str
+    line: int
+    """One-based; 0 where the problem is not of one line."""
+    code: str
+    severity: Severity
+    message: str
+    kind: str = ""
+    name: str = ""
+    field: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        subject = f" {self.kind}/{self.name}:" if self.kind else ""
+        field = f" {self.field}:" if self.field else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{place}: {self.severity}[{self.code}]{subject}{field} {self.message}{hint}"
+
+
+class DocumentsRefused(FederationError):
+    """A set of documents that was not adopted, with every problem found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class SettingsRefused(FederationError):
+    """Settings that cannot be used together, every problem at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)

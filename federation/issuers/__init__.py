@@ -1,0 +1,1 @@
+"""The room that takes a subject token and proves it: keys of issuers, and what they signed."""

@@ -1,0 +1,223 @@
+"""
+Who made this subject token, and what it says: the only door from `UnverifiedClaims` to `Claims`.
+
+The checks run cheapest first, and none is reached before those above it hold. The issuer is
+known by its exact name before any key is looked for, so a stranger's token causes no traffic.
+Until signature and audience hold, a caller hears the reason's sentence and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from federation.claims import Claims, UnverifiedClaims, shown, text
+from federation.documents.model import JwtIssuer
+from federation.errors import Reason, Refusal
+from federation.issuers.jwk import MAX_KID_CHARS
+from federation.issuers.keys import KeyRing
+from federation.jws import Unverified
+from federation.profiles import LEEWAY
+
+__all__ = ["Verified", "check_claims", "trusted_issuer", "verify"]
+
+_YEAR_10000 = 253_402_300_800
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A subject token that was proven."""
+
+    claims: Claims
+    issuer: JwtIssuer
+    spend_key: str
+    """What stands for this token, and no other, in the record of spent ones."""
+    expires: float
+    """`exp`, in seconds since the epoch."""
+
+
+async def verify(
+    token: Unverified, issuers: Mapping[str, JwtIssuer], keys: KeyRing, now: float
+) -> Verified:
+    """
+    *token*, proven to come from one of *issuers* (by `iss`) and to be valid at *now*.
+
+    Raises: Refusal with `missing_claim`, `untrusted_issuer`, `unsupported_algorithm`,
+    `unknown_key`, `keys_unavailable`, `bad_signature`, `malformed_token`, `wrong_audience`,
+    `expired`, `not_yet_valid` or `not_a_ci_token`.
+    """
+    issuer = trusted_issuer(token.claims, issuers)
+    await _check_signature(token, issuer, keys)
+    check_claims(issuer, token.claims, now)
+    return Verified(
+        claims=Claims(token.claims),
+        issuer=issuer,
+        spend_key=_spend_key(token),
+        expires=_expiry(token.claims),
+    )
+
+
+def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -> JwtIssuer:
+    """
+    The issuer of *issuers* that `iss` names, character for character.
+
+    Raises: Refusal with `missing_claim` or `untrusted_issuer`.
+    """
+    iss = claims.get("iss")
+    if iss is None:
+        raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "iss"})
+    issuer = issuers.get(iss) if isinstance(iss, str) else None
+    if issuer is None:
+        raise Refusal(Reason.UNTRUSTED_ISSUER, evidence={"iss": shown(iss)})
+    return issuer
+
+
+async def _check_signature(token: Unverified, issuer: JwtIssuer, keys: KeyRing) -> None:
+    """
+    One of the issuer's keys signed *token*, as its header says.
+
+    Of the header only `alg`, `kid` and `crit` are read. `jku`, `x5u`, `jwk` and `x5c` would
+    let a token bring its own key.
+    """
+    alg = token.header.get("alg")
+    if not isinstance(alg, str) or alg not in issuer.profile.algorithms:
+        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "alg": shown(alg)})
+    if "crit" in token.header:
+        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "crit": True})
+    kid = _key_id(token, issuer)
+    key = await keys.key(issuer, kid, alg)
+    if not key.verifies(alg, token.signing_input, token.signature):
+        raise Refusal(
+            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": alg}
+        )
+
+
+def _key_id(token: Unverified, issuer: JwtIssuer) -> str | None:
+    kid = token.header.get("kid")
+    if isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS:
+        return kid
+    if "kid" not in token.header and issuer.profile.key_id_optional:
+        return None
+    raise Refusal(Reason.UNKNOWN_KEY, evidence={"iss": issuer.iss, "kid": shown(kid)})
+
+
+def check_claims(issuer: JwtIssuer, claims: UnverifiedClaims, now: float | None) -> None:
+    """
+    What *claims* say is for us, is of now, and is what this kind of issuer says.
+
+    *now* is None where there is no clock: times must then still be times.
+    Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
+    `not_yet_valid` or `not_a_ci_token`.
+    """
+    _check_subject(claims)
+    _check_audience(issuer, claims)
+    _check_times(claims, now)
+    _check_profile(issuer, claims)
+
+
+def _check_subject(claims: UnverifiedClaims) -> None:
+    subject = claims.get("sub")
+    if subject is None or subject == "":
+        raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "sub"})
+    if not isinstance(subject, str):
+        raise Refusal(Reason.MALFORMED_TOKEN, evidence={"claim": "sub", "got": shown(subject)})
+
+
+def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
+    audience = claims.get("aud")
+    if audience is None:
+        raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": issuer.audiences})
+    meant = audience if isinstance(audience, list) else [audience]
+    others_allowed = issuer.profile.audience_list
+    if (
+        not all(isinstance(one, str) for one in meant)
+        or (len(meant) != 1 and not others_allowed)
+        or not any(one in issuer.audiences for one in meant)
+    ):
+        raise Refusal(
+            Reason.WRONG_AUDIENCE,
+            evidence={"got": shown(audience), "expected": issuer.audiences},
+        )
+
+
+def _check_times(claims: UnverifiedClaims, now: float | None) -> None:
+    """RFC 7519, sections 4.1.4 to 4.1.6. The audience holds, so a caller may hear of them."""
+    expires = _expiry(claims)
+    starts = {"iat": _required_time(claims, "iat")}
+    if "nbf" in claims:
+        starts["nbf"] = _time(claims, "nbf")
+    if now is None:
+        return
+    leeway = LEEWAY.total_seconds()
+    if expires + leeway <= now:
+        raise Refusal(
+            Reason.EXPIRED,
+            f"{Reason.EXPIRED.sentence} It was valid until {_moment(expires)},"
+            f" {int(now - expires)} s before now.",
+            evidence={"exp": expires, "now": now},
+        )
+    claim, start = max(starts.items(), key=lambda item: item[1])
+    if start > now + leeway:
+        raise Refusal(
+            Reason.NOT_YET_VALID,
+            f"{Reason.NOT_YET_VALID.sentence} Its {claim} is {_moment(start)},"
+            f" {int(start - now)} s after now.",
+            evidence={claim: start, "now": now},
+        )
+
+
+def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
+    profile = issuer.profile
+    missing = [claim for claim in profile.required if text(claims.get(claim)) is None]
+    if missing:
+        raise Refusal(
+            profile.lacking,
+            f"{profile.lacking.sentence} Missing: {', '.join(missing)}.",
+            evidence={"provider": issuer.provider, "missing": missing},
+        )
+
+
+def _expiry(claims: UnverifiedClaims) -> float:
+    return _required_time(claims, "exp")
+
+
+def _required_time(claims: UnverifiedClaims, claim: str) -> float:
+    if claims.get(claim) is None:
+        raise Refusal(
+            Reason.MISSING_CLAIM,
+            f"{Reason.MISSING_CLAIM.sentence} Missing: {claim}.",
+            evidence={"missing": [claim]},
+        )
+    return _time(claims, claim)
+
+
+def _time(claims: UnverifiedClaims, claim: str) -> float:
+    """A NumericDate (RFC 7519, section 2), of a year that a calendar can write."""
+    moment = claims.get(claim)
+    # A boolean is a number to Python, and to nobody else.
+    number = isinstance(moment, int | float) and not isinstance(moment, bool)
+    if number and 0 <= moment < _YEAR_10000:
+        return float(moment)
+    raise Refusal(
+        Reason.MALFORMED_TOKEN,
+        f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time.",
+        evidence={"claim": claim, "got": shown(moment)},
+    )
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _spend_key(token: Unverified) -> str:
+    """
+    The digest of the token's `jti` under its issuer, or of the token where it has none.
+
+    Of the token without its signature: from one ECDSA signature anybody can make a second.
+    """
+    iss, jti = str(token.claims["iss"]), token.claims.get("jti")
+    named = isinstance(jti, str | int) and not isinstance(jti, bool) and jti != ""
+    what = str(jti).encode() if named else token.signing_input
+    return hashlib.sha256(iss.encode() + b"\0" + what).hexdigest()

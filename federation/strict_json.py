@@ -1,0 +1,98 @@
+"""
+JSON that can be read in one way only.
+
+Two programs that read one text differently are how a check is got around: the first of two
+equal members here, the last there. What is ambiguous or extravagant is refused, not mended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+
+__all__ = ["MAX_DEPTH", "loads_object"]
+
+MAX_DEPTH = 32
+"""How deep objects and lists may lie in each other. Real tokens and key sets stay under five."""
+
+_MAX_NUMBER_CHARS = 64
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def loads_object(data: bytes) -> dict[str, object]:
+    """
+    The JSON object (RFC 8259) that *data* holds.
+
+    No byte order mark, no member twice in any object, no NaN or infinity however written, no
+    number longer than 64 characters, no half of a surrogate pair, nothing nested deeper than
+    `MAX_DEPTH`.
+    Raises: ValueError.
+    """
+    text = data.decode("utf-8")
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
+    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, value):
+        raise ValueError("nested too deeply")
+    if _ESCAPED_SURROGATE.search(text):
+        # A pair of escapes is one character; a half of one cannot be encoded.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _members(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member stands twice in one object")
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_NUMBER_CHARS:
+        raise ValueError("a number is too long")
+    return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    number = float(digits)
+    if len(digits) > _MAX_NUMBER_CHARS or not math.isfinite(number):
+        raise ValueError("a number is too long or too large")
+    return number
+
+
+def _constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_int=_integer,
+    parse_float=_fraction,
+    parse_constant=_constant,
+)
+
+
+def _deeper_than(levels: int, value: object) -> bool:
+    """Whether *value* nests more than *levels* deep, found without recursion."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (
+                outer.values()
+                if isinstance(outer, dict)
+                else outer
+                if isinstance(outer, list)
+                else ()
+            )
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return False
+    return True

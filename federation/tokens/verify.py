@@ -1,0 +1,99 @@
+"""
+Taking back the broker's own tokens: who bears this one, and is it still good?
+
+Only tokens signed by a key in force, for this broker, in time and not revoked make `Bearer`s.
+A function token is never one: it is for functions, not for the broker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from federation import jws
+from federation.claims import Claims
+from federation.errors import Reason, Refusal
+from federation.state import Store
+from federation.tokens.keys import SigningKeys
+from federation.tokens.mint import ACCESS_TOKEN_TYPE
+
+__all__ = ["Bearer", "is_own", "verify", "verify_signed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Who an access token speaks for."""
+
+    claims: Claims
+    policies: tuple[str, ...]
+    roles: tuple[str, ...]
+    jti: str
+    expires: float
+
+
+def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:
+    """Whether the token says that this broker signed it. It may lie."""
+    return unverified.claims.get("iss") == issuer_url
+
+
+async def verify(
+    token: jws.Unverified, keys: SigningKeys, store: Store, *, issuer_url: str, now: float
+) -> Bearer:
+    """
+    The bearer of an access token that this broker signed, still valid and not revoked.
+
+    Raises: Refusal with `malformed_token`, `untrusted_issuer`, `unsupported_algorithm`,
+    `unknown_key`, `bad_signature`, `wrong_audience`, `expired`, `not_yet_valid`, `revoked` or
+    `state_unavailable`.
+    """
+    claims = verify_signed(token, keys, issuer_url=issuer_url)
+    if token.header.get("typ") != ACCESS_TOKEN_TYPE or claims.get("aud") != issuer_url:
+        raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
+    match claims:
+        case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
+            pass
+        case _:
+            raise Refusal(Reason.MALFORMED_TOKEN)
+    if expires <= now:
+        raise Refusal(Reason.EXPIRED)
+    # No leeway on our own clock, but replicas' clocks differ: one second back is not the future.
+    if begins > now + 1:
+        raise Refusal(Reason.NOT_YET_VALID)
+    if await store.revoked(jti):
+        raise Refusal(Reason.REVOKED)
+    return Bearer(claims, _names(claims, "policy"), _names(claims, "role"), jti, expires)
+
+
+def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) -> Claims:
+    """
+    What *token* says, once it is certain that this broker signed it, at whatever time.
+
+    Raises: Refusal with `untrusted_issuer`, `unsupported_algorithm`, `unknown_key` or
+    `bad_signature`.
+    """
+    if not is_own(token, issuer_url):
+        raise Refusal(Reason.UNTRUSTED_ISSUER)
+    if token.header.get("alg") != "ES256" or "crit" in token.header:
+        raise Refusal(Reason.UNSUPPORTED_ALGORITHM)
+    key = keys.find(token.header.get("kid"))
+    if key is None:
+        raise Refusal(Reason.UNKNOWN_KEY)
+    if len(token.signature) != 64:
+        raise Refusal(Reason.BAD_SIGNATURE)
+    r, s = (int.from_bytes(half, "big") for half in (token.signature[:32], token.signature[32:]))
+    try:
+        key.public.verify(
+            encode_dss_signature(r, s), token.signing_input, ec.ECDSA(hashes.SHA256())
+        )
+    except InvalidSignature:
+        raise Refusal(Reason.BAD_SIGNATURE) from None
+    return Claims(token.claims)
+
+
+def _names(claims: Claims, claim: str) -> tuple[str, ...]:
+    names = claims.get(claim)
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()

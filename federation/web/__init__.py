@@ -1,0 +1,1 @@
+"""The broker's own endpoints: exchange, revocation, discovery, health."""

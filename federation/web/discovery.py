@@ -1,0 +1,46 @@
+"""What verifiers and clients find out by themselves: metadata and the published keys."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from federation.exchange import Broker
+from federation.web.token import GRANT_TYPE
+
+__all__ = ["jwks", "metadata"]
+
+_CACHE = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin": "*"}
+
+
+async def metadata(request: Request) -> Response:
+    """Authorization server metadata (RFC 8414), and OpenID Connect Discovery for the same."""
+    url = _broker(request).issuer_url
+    return JSONResponse(
+        {
+            "issuer": url,
+            "token_endpoint": f"{url}/oauth/token",
+            "revocation_endpoint": f"{url}/oauth/revoke",
+            "jwks_uri": f"{url}/.well-known/jwks.json",
+            "grant_types_supported": [GRANT_TYPE],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "scopes_supported": ["function"],
+            "response_types_supported": [],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        },
+        headers=_CACHE,
+    )
+
+
+async def jwks(request: Request) -> Response:
+    """The public halves of all signing keys (RFC 7517)."""
+    return JSONResponse(
+        _broker(request).signing.jwks(), media_type="application/jwk-set+json", headers=_CACHE
+    )
+
+
+def _broker(request: Request) -> Broker:
+    broker: Broker = request.app.state.broker
+    return broker

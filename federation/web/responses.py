@@ -1,0 +1,38 @@
+"""
+Where refusals become responses, the one place that does so.
+
+A refusal is HTTP 400, since the clients of this API read OAuth errors at no other status; a
+broker that cannot answer says 503 and when to try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import JSONResponse
+
+from federation.errors import Refusal
+
+__all__ = ["NO_STORE", "refusal_response", "status_of"]
+
+NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+def status_of(refusal: Refusal) -> int:
+    """The HTTP status of *refusal*."""
+    return 503 if refusal.reason.temporary else 400
+
+
+def refusal_response(refusal: Refusal, request_id: str) -> JSONResponse:
+    """The error response of RFC 6749, section 5.2, with the reason and the request id."""
+    retry = {"Retry-After": str(refusal.retry_after_seconds)} if refusal.reason.temporary else {}
+    return JSONResponse(
+        {
+            "error": refusal.reason.oauth_error,
+            "error_description": refusal.public,
+            "reason": refusal.reason,
+            "request_id": request_id,
+        },
+        status_code=status_of(refusal),
+        headers={**NO_STORE, **retry},
+    )
