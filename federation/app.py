@@ -83,6 +83,7 @@ def build(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         tasks = [
             asyncio.create_task(broker.keys.refresh(trusted)),
+            asyncio.create_task(broker.state.run()),
             *(asyncio.create_task(work) for work in _watching(broker, settings)),
         ]
         try:

@@ -208,7 +208,8 @@ async def _spent(verified: Verified, state: Store) -> AsyncIterator[None]:
     if not verified.issuer.single_use:
         yield
         return
-    if not await state.spend(verified.spend_key, verified.expires + _KEPT_BEYOND_EXPIRY_SECONDS):
+    until = verified.expires + _KEPT_BEYOND_EXPIRY_SECONDS
+    if not await state.spend(verified.spend_key, until, verified.issued):
         raise Refusal(Reason.ALREADY_USED)
     try:
         yield

@@ -142,7 +142,8 @@ def demands(provider: Provider, claims: Claims) -> tuple[Demand, ...]:
     """What a Role must name before it may admit *claims*."""
     match provider:
         case Provider.GITHUB:
-            return (_NAME_THE_EVENT,) if claims.get("event_name") in _OUTSIDERS_EVENTS else ()
+            outsiders = text(claims.get("event_name")) in _OUTSIDERS_EVENTS
+            return (_NAME_THE_EVENT,) if outsiders else ()
         case Provider.GITLAB:
             return _gitlab_demands(claims)
         case Provider.GENERIC:

@@ -248,7 +248,7 @@ def _wrong_audience(reading: Reading) -> Iterator[Problem]:
     accepted = sorted({aud for issuer in reading.issuers for aud in issuer.audiences})
     for written in reading.conditions:
         condition = written.condition
-        if condition.key != "jwt:aud" or condition.operator.of_list:
+        if condition.key != "jwt:aud" or condition.operator.of_list or not accepted:
             continue
         if not any(condition.accepts(audience) for audience in accepted):
             yield reading.problem(

@@ -115,8 +115,11 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
             skipped[_name(jwk, place)] = shown(str(error))
     ambiguous = _ambiguous(keys)
     skipped |= dict.fromkeys(ambiguous, "two different keys have this kid")
-    unambiguous = dict.fromkeys(key for key in keys if key.kid not in ambiguous)
-    return KeySet(tuple(unambiguous)[:MAX_KEYS], dict(list(skipped.items())[:MAX_KEYS]))
+    kept: list[Key] = []
+    for key in keys:
+        if len(kept) < MAX_KEYS and key.kid not in ambiguous and key not in kept:
+            kept.append(key)
+    return KeySet(tuple(kept), dict(list(skipped.items())[:MAX_KEYS]))
 
 
 def _name(jwk: object, place: int) -> str:

@@ -34,6 +34,8 @@ class Verified:
     issuer: JwtIssuer
     spend_key: str
     """What stands for this token, and no other, in the record of spent ones."""
+    issued: float
+    """`iat`, in seconds since the epoch."""
     expires: float
     """`exp`, in seconds since the epoch."""
 
@@ -55,6 +57,7 @@ async def verify(
         claims=Claims(token.claims),
         issuer=issuer,
         spend_key=_spend_key(token),
+        issued=_required_time(token.claims, "iat"),
         expires=_expiry(token.claims),
     )
 
@@ -197,13 +200,14 @@ def _time(claims: UnverifiedClaims, claim: str) -> float:
     """A NumericDate (RFC 7519, section 2), of a year that a calendar can write."""
     moment = claims.get(claim)
     # A boolean is a number to Python, and to nobody else.
-    number = isinstance(moment, int | float) and not isinstance(moment, bool)
-    if number and 0 <= moment < _YEAR_10000:
+    if isinstance(moment, bool) or not isinstance(moment, int | float):
+        moment = None
+    if moment is not None and 0 <= moment < _YEAR_10000:
         return float(moment)
     raise Refusal(
         Reason.MALFORMED_TOKEN,
         f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time.",
-        evidence={"claim": claim, "got": shown(moment)},
+        evidence={"claim": claim, "got": shown(claims.get(claim))},
     )
 
 

@@ -15,8 +15,13 @@ class Store(Protocol):
     where the store cannot answer: nobody is waved through.
     """
 
-    async def spend(self, key: str, until: float) -> bool:
-        """Claim *key*, atomically; True for the one caller that was first."""
+    async def spend(self, key: str, until: float, issued: float) -> bool:
+        """
+        Claim *key*, atomically; True for the one caller that was first.
+
+        *issued* is when the token was made: a store that lost its memory answers for no token
+        older than that.
+        """
 
     async def restore(self, key: str) -> None:
         """Give *key* back, because what it was spent on was not given."""
@@ -26,6 +31,9 @@ class Store(Protocol):
 
     async def revoked(self, jti: str) -> bool:
         """Whether the token *jti* was ended."""
+
+    async def run(self) -> None:
+        """What others spent and revoked stays known here, until cancelled."""
 
     async def aclose(self) -> None:
         """Release what the store holds open."""

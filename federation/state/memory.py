@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 from collections.abc import Callable
+
+from federation.state.expiring import ExpiringSet
 
 __all__ = ["MemoryStore"]
 
@@ -13,10 +15,10 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._spent = _ExpiringSet()
-        self._revoked = _ExpiringSet()
+        self._spent = ExpiringSet()
+        self._revoked = ExpiringSet()
 
-    async def spend(self, key: str, until: float) -> bool:
+    async def spend(self, key: str, until: float, issued: float) -> bool:
         """Claim *key*; True for the first caller."""
         return self._spent.add(key, until, self._clock())
 
@@ -32,28 +34,9 @@ class MemoryStore:
         """Whether *jti* was ended."""
         return jti in self._revoked
 
+    async def run(self) -> None:
+        """There is nothing to keep fresh."""
+        await asyncio.Event().wait()
+
     async def aclose(self) -> None:
         """Nothing is held open."""
-
-
-class _ExpiringSet:
-    def __init__(self) -> None:
-        self._until: dict[str, float] = {}
-        self._next: list[tuple[float, str]] = []
-
-    def __contains__(self, member: str) -> bool:
-        return member in self._until
-
-    def add(self, member: str, until: float, now: float) -> bool:
-        while self._next and self._next[0][0] < now:
-            due, gone = heapq.heappop(self._next)
-            if self._until.get(gone) == due:
-                del self._until[gone]
-        if member in self._until:
-            return False
-        self._until[member] = until
-        heapq.heappush(self._next, (until, member))
-        return True
-
-    def discard(self, member: str) -> None:
-        self._until.pop(member, None)

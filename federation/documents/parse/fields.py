@@ -14,10 +14,18 @@ from federation.documents.codes import Code
 from federation.documents.model import field_text
 from federation.documents.parse.nodes import Fields, Items, Node, Place, Scalar
 from federation.documents.parse.values import Sort, excerpt, sort
-from federation.documents.schema import FieldSpec
+from federation.documents.shape import FieldSpec
 from federation.errors import Problem, Severity
 
-__all__ = ["LIST_VALUES", "VALUE_CHARS", "Field", "Report", "TooManyProblemsError", "nearest"]
+__all__ = [
+    "LIST_VALUES",
+    "VALUE_CHARS",
+    "Field",
+    "Report",
+    "TooManyProblemsError",
+    "is_null",
+    "suggestion",
+]
 
 VALUE_CHARS = 4096
 LIST_VALUES = 1000
@@ -32,10 +40,12 @@ class TooManyProblemsError(Exception):
 class Report:
     """The problems of one document, gathered while it is read."""
 
-    __slots__ = ("errors", "kind", "name", "path", "problems")
+    __slots__ = ("_places", "errors", "kind", "name", "path", "problems")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, places: dict[Place, Place] | None = None) -> None:
+        """*places* is what `one` remembers; the documents of a file share it."""
         self.path = path
+        self._places = {} if places is None else places
         self.kind = ""
         self.name = ""
         self.problems: list[Problem] = []
@@ -48,6 +58,7 @@ class Report:
         place: Place,
         message: str,
         hint: str = "",
+        *,
         severity: Severity = Severity.ERROR,
     ) -> None:
         """
@@ -72,6 +83,10 @@ class Report:
         if len(self.problems) >= _PROBLEMS:
             raise TooManyProblemsError
 
+    def one(self, place: Place) -> Place:
+        """The one copy of *place*: documents have the same few places, in great numbers."""
+        return self._places.setdefault(place, place)
+
 
 class Field:
     """A node, its place in the document, and the report of that document."""
@@ -92,14 +107,18 @@ class Field:
         """A string that is not empty."""
         node = self.node
         if not isinstance(node, Scalar):
-            return self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a string")
+            self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a string")
+            return None
         what = sort(node.text, node.plain)
-        if what is not Sort.TEXT:
-            hint = "leave the field out" if what is Sort.NULL else f"quote it: {quoted(node.text)}"
-            return self.wrong(Code.BAD_VALUE, f"{_named(node)} {_is(what)}, not a string", hint)
-        if not node.text:
-            return self.wrong(Code.BAD_VALUE, "is an empty string")
-        return self._within(node.text)
+        if what is Sort.NULL:
+            self.wrong(Code.BAD_VALUE, "is null, not a string", "leave it out or write a value")
+        elif what is not Sort.TEXT:
+            self._unquoted(node, f"{what.value}, not a string")
+        elif not node.text:
+            self.wrong(Code.BAD_VALUE, "is an empty string")
+        else:
+            return self._within(node.text)
+        return None
 
     def choice(self, choices: Iterable[str]) -> str | None:
         """One of a few words."""
@@ -107,11 +126,9 @@ class Field:
         text = self.text()
         if text is None or text in known:
             return text
-        return self.wrong(
-            Code.BAD_VALUE,
-            f"{excerpt(text)} is not one of {', '.join(known)}",
-            suggestion(text, known),
-        )
+        message = f"{excerpt(text)} is not one of {', '.join(known)}"
+        self.wrong(Code.BAD_VALUE, message, suggestion(text, known))
+        return None
 
     def texts(self) -> tuple[str, ...]:
         """A list of strings, at least one."""
@@ -126,7 +143,7 @@ class Field:
         if isinstance(self.node, Fields):
             self.wrong(Code.BAD_VALUE, "is a map, not a value or a list of values")
             return ()
-        found = (item._value() for item in self.items())  # noqa: SLF001
+        found = (item._value() for item in self.items())
         return tuple(value for value in found if value is not None)
 
     def items(self) -> Iterator[Field]:
@@ -140,10 +157,10 @@ class Field:
                 return
             for index, item in enumerate(node.nodes):
                 yield Field(item, item.line, (*self.place, index), self.report)
-        elif isinstance(node, Items) or _null(node):
+        elif isinstance(node, Items) or is_null(node):
             self.wrong(Code.EMPTY, "is empty; at least one entry is needed")
         else:
-            hint = f"write [{quoted(node.text)}]" if isinstance(node, Scalar) else ""
+            hint = f"write [{excerpt(node.text)}]" if isinstance(node, Scalar) else ""
             self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a list", hint)
 
     def entries(self) -> Iterator[tuple[str, Field]]:
@@ -152,7 +169,7 @@ class Field:
         if isinstance(node, Fields) and node.entries:
             for key, (line, value) in node.entries.items():
                 yield key, Field(value, line, (*self.place, key), self.report)
-        elif isinstance(node, Fields) or _null(node):
+        elif isinstance(node, Fields) or is_null(node):
             self.wrong(Code.EMPTY, "is empty")
         else:
             self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a map")
@@ -178,26 +195,29 @@ class Field:
         """A condition's value as text: a string, an integer's digits, or true or false."""
         node = self.node
         if not isinstance(node, Scalar):
-            return self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a single value")
+            self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a single value")
+            return None
         what = sort(node.text, node.plain)
         if what in {Sort.TEXT, Sort.INT}:
             return self._within(node.text)
         if what is Sort.BOOL:
             return node.text.lower()
-        hint = "" if what is Sort.NULL else f"quote it: {quoted(node.text)}"
-        return self.wrong(Code.BAD_VALUE, f"{_named(node)} {_is(what)}", hint)
+        if what is Sort.NULL:
+            self.wrong(Code.BAD_VALUE, "is null, not a value", "leave it out or write a value")
+        else:
+            self._unquoted(node, what.value)
+        return None
+
+    def _unquoted(self, node: Scalar, what: str) -> None:
+        """Note a scalar that would be taken if it stood in quotes."""
+        shown = excerpt(node.text)
+        self.wrong(Code.BAD_VALUE, f"{shown} is {what}", f"quote it: {shown}")
 
     def _within(self, text: str) -> str | None:
         if len(text) <= VALUE_CHARS:
             return text
-        return self.wrong(
-            Code.TOO_LARGE, f"has {len(text):,} characters; at most {VALUE_CHARS:,}"
-        )
-
-
-def quoted(text: str) -> str:
-    """*text* as a hint shows it in quotes."""
-    return excerpt(text)
+        self.wrong(Code.TOO_LARGE, f"has {len(text):,} characters; at most {VALUE_CHARS:,}")
+        return None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -216,7 +236,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near}?" if near else f"known here: {', '.join(choices)}"
 
 
-def _null(node: Node) -> bool:
+def is_null(node: Node) -> bool:
+    """Whether *node* is null or not written at all."""
     return isinstance(node, Scalar) and sort(node.text, node.plain) is Sort.NULL
 
 
@@ -224,11 +245,3 @@ def _what(node: Node) -> str:
     if isinstance(node, Scalar):
         return sort(node.text, node.plain).value
     return "a list" if isinstance(node, Items) else "a map"
-
-
-def _named(node: Scalar) -> str:
-    return excerpt(node.text) if node.text else "nothing"
-
-
-def _is(what: Sort) -> str:
-    return what.value if what is Sort.UNCLEAR else f"is {what.value}"

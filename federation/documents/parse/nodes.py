@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from json.decoder import JSONDecodeError, scanstring
+from json import JSONDecodeError, JSONDecoder
 from typing import TypeAlias
 
 import yaml
@@ -192,22 +191,24 @@ def _too_deep(line: int) -> _UnreadableError:
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MARKER = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_TEXT_TAG = "tag:yaml.org,2002:str"
-_LIST_TAGS = {None, "tag:yaml.org,2002:seq"}
-_MAP_TAGS = {None, "tag:yaml.org,2002:map"}
+_TEXT_TAGS: frozenset[str | None] = frozenset({None, "!", "tag:yaml.org,2002:str"})
+_LIST_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:seq"})
+_MAP_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:map"})
 
 
 def _yaml_documents(data: bytes) -> Iterator[Document | Fault]:
     composer = _Composer()
-    start, line, last_fault = 0, 0, -1
+    start, line, last_fault = 0, 0, 0
     for _ in range(_FAULTS):
+        fault: Fault
         try:
             yield from composer.documents(data[start:], line)
-            return
         except _UnreadableError as error:
             fault = error.fault
         except yaml.YAMLError as error:
             fault = _fault(error, data[start:], line)
+        else:
+            return
         if fault.line != last_fault:
             yield fault
         last_fault = fault.line
@@ -252,56 +253,44 @@ class _Composer:
         self._tree = _Tree()
         self._anchors: dict[str, Node] = {}
 
-    def documents(self, data: bytes, line: int) -> Iterator[Document]:
-        """The documents of *data*, whose first line is the line after *line* of its file."""
-        with closing(yaml.parse(data, Loader=_LOADER)) as events:
-            for event in events:
-                handle = _HANDLERS.get(type(event))
-                if handle is not None:
-                    handle(self, event, line + event.start_mark.line + 1)
-                elif isinstance(event, yaml.DocumentStartEvent):
-                    self._tree, self._anchors = _Tree(), {}
-                elif isinstance(event, yaml.DocumentEndEvent):
-                    yield from _finished(self._tree)
+    def documents(self, data: bytes, before: int) -> Iterator[Document]:
+        """The documents of *data*, before which its file has *before* lines."""
+        for event in yaml.parse(data, Loader=_LOADER):
+            line = before + 1 + (event.start_mark.line if event.start_mark else 0)
+            if isinstance(event, yaml.ScalarEvent):
+                self._scalar(event, line)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._collection(event, line)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._tree.close()
+            elif isinstance(event, yaml.AliasEvent):
+                self._alias(event.anchor or "", line)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                self._tree, self._anchors = _Tree(), {}
+            elif isinstance(event, yaml.DocumentEndEvent):
+                yield from _finished(self._tree)
 
-    def scalar(self, event: yaml.ScalarEvent, line: int) -> None:
-        """A single value. A tag may say that it is a string, and nothing else."""
-        tag = event.tag
-        if tag is not None and tag not in {"!", _TEXT_TAG}:
-            raise _unknown_tag(tag, line)
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+        _check_tag(event.tag, _TEXT_TAGS, line)
         text = event.value
         if not (text.isascii() or _encodable(text)):
             raise _UnreadableError(line, "a value has half of a surrogate pair")
-        node = Scalar(line, text, plain=not event.style and tag is None)
+        # A tag can say only that the value is a string, so one that has it is not plain.
+        node = Scalar(line, text, plain=not event.style and event.tag is None)
         self._remember(event.anchor, node)
         self._tree.add(node)
 
-    def items(self, event: yaml.SequenceStartEvent, line: int) -> None:
-        """The beginning of a list."""
-        if event.tag not in _LIST_TAGS:
-            raise _unknown_tag(event.tag, line)
-        node = Items(line)
+    def _collection(self, event: yaml.CollectionStartEvent, line: int) -> None:
+        of_items = isinstance(event, yaml.SequenceStartEvent)
+        _check_tag(event.tag, _LIST_TAGS if of_items else _MAP_TAGS, line)
+        node = Items(line) if of_items else Fields(line)
         self._remember(event.anchor, node)
         self._tree.open(node)
 
-    def fields(self, event: yaml.MappingStartEvent, line: int) -> None:
-        """The beginning of a map."""
-        if event.tag not in _MAP_TAGS:
-            raise _unknown_tag(event.tag, line)
-        node = Fields(line)
-        self._remember(event.anchor, node)
-        self._tree.open(node)
-
-    def close(self, event: yaml.Event, line: int) -> None:
-        """The end of a list or a map."""
-        del event, line
-        self._tree.close()
-
-    def alias(self, event: yaml.AliasEvent, line: int) -> None:
-        """A value that stands elsewhere already."""
-        node = self._anchors.get(event.anchor)
+    def _alias(self, anchor: str, line: int) -> None:
+        node = self._anchors.get(anchor)
         if node is None:
-            raise _UnreadableError(line, f"no anchor is called {excerpt(event.anchor)}")
+            raise _UnreadableError(line, f"no anchor is called {excerpt(anchor)}")
         self._repeated += node.size
         if self._repeated > REPEATED_NODES:
             raise _UnreadableError(
@@ -314,16 +303,6 @@ class _Composer:
             self._anchors[anchor] = node
 
 
-_HANDLERS: dict[type[yaml.Event], Callable[[_Composer, yaml.Event, int], None]] = {
-    yaml.ScalarEvent: _Composer.scalar,
-    yaml.SequenceStartEvent: _Composer.items,
-    yaml.MappingStartEvent: _Composer.fields,
-    yaml.SequenceEndEvent: _Composer.close,
-    yaml.MappingEndEvent: _Composer.close,
-    yaml.AliasEvent: _Composer.alias,
-}
-
-
 def _finished(tree: _Tree) -> Iterator[Document]:
     root = tree.root
     empty = isinstance(root, Scalar) and root.plain and not root.text
@@ -331,10 +310,13 @@ def _finished(tree: _Tree) -> Iterator[Document]:
         yield Document(root, tuple(tree.duplicates))
 
 
-def _unknown_tag(tag: str, line: int) -> _UnreadableError:
-    return _UnreadableError(
-        line, f"the tag {excerpt(tag)} is not taken here", "write the value without a tag"
-    )
+def _check_tag(tag: str | None, allowed: frozenset[str | None], line: int) -> None:
+    if tag not in allowed:
+        raise _UnreadableError(
+            line,
+            f"the tag {excerpt(tag or '')} is not taken here",
+            "write the value without a tag",
+        )
 
 
 def _encodable(text: str) -> bool:
@@ -370,6 +352,7 @@ class _JsonReader:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._strings = JSONDecoder()
         self._place = 0
         self._line = 1
         self._tree = _Tree()
@@ -427,7 +410,7 @@ class _JsonReader:
     def _string(self) -> None:
         """Read the rest of a string whose opening quote has been taken."""
         try:
-            text, self._place = scanstring(self._text, self._place)
+            text, self._place = self._strings.raw_decode(self._text, self._place - 1)
         except JSONDecodeError as error:
             raise _UnreadableError(self._line, f"not JSON: {error.msg}") from error
         if not _encodable(text):

@@ -9,8 +9,8 @@ apart as unclear, so that a document means the same to every tool or is refused.
 from __future__ import annotations
 
 import re
-from binascii import Error as Base64Error
 from base64 import b64decode
+from binascii import Error as Base64Error
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
@@ -24,6 +24,7 @@ __all__ = [
     "certificates_fault",
     "duration",
     "excerpt",
+    "is_name",
     "sort",
     "url_fault",
 ]
@@ -88,6 +89,13 @@ def sort(text: str, plain: bool) -> Sort:
 
 NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 """A document's name, as Kubernetes takes them."""
+_NAME = re.compile(NAME)
+
+
+def is_name(text: str) -> bool:
+    """Whether *text* can name a document."""
+    return _NAME.fullmatch(text) is not None
+
 
 _HOST = re.compile(r"[a-z0-9_]([-a-z0-9_.]*[a-z0-9_])?\.?")
 _URL_CHARACTERS = re.compile(r"[!-~]+")
@@ -104,8 +112,14 @@ def url_fault(url: str, *, query: bool = False) -> str | None:
         return "has white space or characters that a URL cannot hold"
     if not url.startswith(("https://", "http://")):
         return "does not begin with https://"
-    if "#" in url or ("?" in url and not query):
-        return "has a fragment" if "#" in url else "has a query"
+    for mark, what in (("#", "a fragment"), ("?", "a query")):
+        if mark in url and not (query and mark == "?"):
+            return f"has {what}"
+    return _authority_fault(url)
+
+
+def _authority_fault(url: str) -> str | None:
+    """What is wrong between `//` and the path of *url*."""
     try:
         parts = urlsplit(url)
         host = _host(parts)

@@ -1,0 +1,1 @@
+"""The exchange measured against what this machine could do at best."""

@@ -1,0 +1,202 @@
+"""
+`federation check`: every problem in a set of documents, with file and line, before a broker has it.
+
+It reads the same files in the same way as `serve` and needs no network. What it prints about a
+document stays on one line and holds nothing that a terminal or a CI log would obey.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+import federation
+from federation.documents.assemble import Assembled
+from federation.documents.codes import Code
+from federation.documents.lint import CODES
+from federation.errors import Problem, Severity
+from federation.sources import files
+
+__all__ = ["check"]
+
+
+@click.command()
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    default="text",
+    show_default=True,
+    help="text for people, json for programs, github for annotations in a workflow's log, "
+    "sarif for code scanning.",
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.pass_context
+def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bool) -> None:
+    """
+    Find every problem in the documents at PATH.
+
+    A PATH is a file or a directory; all of them together are one set. Exits with 0 if `serve`
+    would adopt the set, with 1 if not. docs/lint.md explains the codes that begin with T and W.
+    """
+    found = files.load(paths)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
+    click.echo(_FORMS[form](found), color=False if os.environ.get("NO_COLOR") else None)
+    context.exit(1 if _fails(found.problems, strict) else 0)
+
+
+def _fails(problems: Iterable[Problem], strict: bool) -> bool:
+    return any(strict or problem.severity is Severity.ERROR for problem in problems)
+
+
+def _as_text(found: Assembled) -> str:
+    return "\n".join([*map(_coloured, found.problems), _summary(found)])
+
+
+def _coloured(problem: Problem) -> str:
+    line = _one_line(str(problem))
+    label = f"{problem.severity}[{problem.code}]"
+    colour = "red" if problem.severity is Severity.ERROR else "yellow"
+    return line.replace(label, click.style(label, fg=colour, bold=True), 1)
+
+
+def _one_line(text: str) -> str:
+    """*text* with every character that is not meant to be seen as an escape."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _summary(found: Assembled) -> str:
+    errors = sum(problem.severity is Severity.ERROR for problem in found.problems)
+    counts = [_counted(errors, "error"), _counted(len(found.problems) - errors, "warning")]
+    told = ", ".join(filter(None, counts)) or "no problems"
+    return f"{_counted(found.documents, 'document') or 'no documents'}: {told}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}" if number else ""
+
+
+def _as_json(found: Assembled) -> str:
+    problems = [
+        {
+            "path": problem.path,
+            "line": problem.line,
+            "kind": problem.kind,
+            "name": problem.name,
+            "field": problem.field,
+            "code": problem.code,
+            "severity": problem.severity.value,
+            "message": problem.message,
+            "hint": problem.hint,
+        }
+        for problem in found.problems
+    ]
+    return json.dumps({"documents": found.documents, "problems": problems}, indent=2)
+
+
+def _as_github(found: Assembled) -> str:
+    """Workflow commands, one a problem, which GitHub shows beside the lines they are about."""
+    return "\n".join([*map(_workflow_command, found.problems), _summary(found)])
+
+
+def _workflow_command(problem: Problem) -> str:
+    properties = {
+        "file": problem.path,
+        "line": str(problem.line or ""),
+        "title": f"{problem.code} {_subject(problem)}".strip(),
+    }
+    written = ",".join(f"{k}={_escaped(v, _IN_PROPERTY)}" for k, v in properties.items() if v)
+    return f"::{problem.severity} {written}::{_escaped(_sentence(problem), _IN_MESSAGE)}"
+
+
+def _subject(problem: Problem) -> str:
+    return f"{problem.kind}/{problem.name}" if problem.kind else ""
+
+
+def _sentence(problem: Problem) -> str:
+    """What is wrong and what to write, without the place."""
+    field = f"{problem.field}: " if problem.field else ""
+    return field + problem.message + (f"; {problem.hint}" if problem.hint else "")
+
+
+# As actions/toolkit escapes them. The percent sign comes first.
+_IN_MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
+
+
+def _escaped(text: str, escapes: Mapping[str, str]) -> str:
+    for char, escape in escapes.items():
+        text = text.replace(char, escape)
+    return _one_line(text)
+
+
+def _as_sarif(found: Assembled) -> str:
+    codes = sorted({problem.code for problem in found.problems})
+    driver = {
+        "name": "federation check",
+        "version": federation.__version__,
+        "rules": [_sarif_rule(code) for code in codes],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": [_sarif_result(problem, codes) for problem in found.problems],
+    }
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [run],
+    }
+    return json.dumps(log, indent=2)
+
+
+def _sarif_rule(code: str) -> dict[str, Any]:
+    title = CODES.get(code) or Code(code).name.lower().replace("_", " ")
+    page = "docs/lint.md" if code in CODES else "docs/documents.md"
+    return {
+        "id": code,
+        "shortDescription": {"text": title},
+        "help": {"text": f"{page} explains {code} and shows what to write instead."},
+        "defaultConfiguration": {"level": "warning" if code.startswith("W") else "error"},
+    }
+
+
+def _sarif_result(problem: Problem, codes: Sequence[str]) -> dict[str, Any]:
+    subject = _subject(problem)
+    return {
+        "ruleId": problem.code,
+        "ruleIndex": codes.index(problem.code),
+        "level": problem.severity.value,
+        "message": {"text": (f"{subject}: " if subject else "") + _sentence(problem)},
+        "locations": [_sarif_location(problem)] if problem.path else [],
+    }
+
+
+def _sarif_location(problem: Problem) -> dict[str, Any]:
+    region = {"region": {"startLine": problem.line}} if problem.line else {}
+    where = {"uri": quote(Path(problem.path).as_posix())}
+    return {"physicalLocation": {"artifactLocation": where, **region}}
+
+
+_FORMS: Mapping[str, Callable[[Assembled], str]] = MappingProxyType(
+    {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
+)

@@ -1,0 +1,164 @@
+"""
+A store in one SQLite file, shared by all workers of a machine.
+
+Claims that arrive while a transaction is at work share the next one. The file is in WAL mode,
+so a claim that was answered outlives the process, however it ends. Revoked tokens are few and
+asked for often, so each process holds them in memory and looks for new ones several times a
+second; where it could not look for a second, it says so rather than guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from federation.batching import Batcher
+from federation.errors import Reason, Refusal
+from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshness
+
+__all__ = ["SqliteStore"]
+
+Result = TypeVar("Result")
+Step = Callable[[sqlite3.Connection], Result]
+
+_LOOK_SECONDS = 0.25
+_SWEEP_SECONDS = 30.0
+_BUSY_SECONDS = 2.0
+_PREPARE = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS spent_until ON spent (until)",
+    """CREATE TABLE IF NOT EXISTS revoked (
+         seq INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT UNIQUE NOT NULL, until REAL NOT NULL)""",
+)
+
+
+class SqliteStore:
+    """Spent and revoked tokens in the file *path*, made where there is none."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+        self._steps: Batcher[Step[object], object] = Batcher(self._transaction, "state")
+        self._revoked = ExpiringSet()
+        self._fresh = Freshness()
+        self._seen = 0
+        self._sweep_due = 0.0
+
+    async def spend(self, key: str, until: float, issued: float) -> bool:
+        """Claim *key*; True for the first caller, of all processes."""
+
+        def claim(connection: sqlite3.Connection) -> bool:
+            made = connection.execute(
+                "INSERT INTO spent (key, until) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+                (key, until),
+            )
+            return made.rowcount == 1
+
+        return await self._do(claim)
+
+    async def restore(self, key: str) -> None:
+        """Give *key* back."""
+        await self._do(
+            lambda connection: connection.execute("DELETE FROM spent WHERE key = ?", (key,))
+        )
+
+    async def revoke(self, jti: str, until: float) -> None:
+        """Remember that *jti* was ended; here at once, in other processes within a second."""
+        await self._do(
+            lambda connection: connection.execute(
+                "INSERT INTO revoked (jti, until) VALUES (?, ?) ON CONFLICT (jti) DO NOTHING",
+                (jti, until),
+            )
+        )
+        self._revoked.add(jti, until, self._clock())
+
+    async def revoked(self, jti: str) -> bool:
+        """Whether *jti* was ended."""
+        if jti in self._revoked:
+            return True
+        if self._fresh.stale():
+            await self._look()
+        return jti in self._revoked
+
+    async def run(self) -> None:
+        """The view of revoked tokens stays fresh, and old rows leave, until cancelled."""
+        while True:
+            with suppress(Refusal):
+                await self._look()
+                await self._sweep()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def aclose(self) -> None:
+        """Everything asked for is done, and the file is closed."""
+        await self._steps.aclose()
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _look(self) -> None:
+        """Whatever was revoked before now, by whichever process, is known here."""
+        began = time.monotonic()
+        seen = self._seen
+
+        def new(connection: sqlite3.Connection) -> list[tuple[int, str, float]]:
+            return connection.execute(
+                "SELECT seq, jti, until FROM revoked WHERE seq > ? ORDER BY seq", (seen,)
+            ).fetchall()
+
+        for seq, jti, until in await self._do(new):
+            self._revoked.add(jti, until, self._clock())
+            self._seen = max(self._seen, seq)
+        self._fresh.seen(began)
+
+    async def _sweep(self) -> None:
+        if time.monotonic() < self._sweep_due:
+            return
+        self._sweep_due = time.monotonic() + _SWEEP_SECONDS
+        now = self._clock() - KEPT_LONGER_SECONDS
+
+        def sweep(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM spent WHERE until < ?", (now,))
+            connection.execute("DELETE FROM revoked WHERE until < ?", (now,))
+
+        await self._do(sweep)
+
+    async def _do(self, step: Step[Result]) -> Result:
+        try:
+            return await self._steps.submit(step)  # type: ignore[return-value]  # a batch mixes steps
+        except sqlite3.Error as error:
+            raise Refusal(Reason.STATE_UNAVAILABLE, evidence={"store": str(error)}) from error
+
+    def _transaction(self, steps: Sequence[Step[object]]) -> Sequence[object]:
+        """Every step, in one transaction: all of them or none. Runs in the store's thread."""
+        connection = self._connection = self._connection or self._open()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [step(connection) for step in steps]
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                connection.close()
+            self._connection = None
+            raise
+        return results
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            for statement in _PREPARE:
+                connection.execute(statement)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._seen = 0  # it may be another file than before
+        return connection

@@ -1,0 +1,232 @@
+"""
+A second evaluator of conditions, Roles and decisions: plain, slow, written from the rules alone.
+
+It reads documents as the mappings they are and shares no code with `federation`, so that a
+mistake would have to be made twice to go unseen. Nothing here is compiled, cached or indexed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = Any
+Document = Mapping[str, Any]
+
+NEGATIVE = {"StringNotEqual", "StringNotEquals", "StringNotLike"}
+OUTSIDERS = [
+    "pull_request_target",
+    "workflow_run",
+    "issue_comment",
+    "issues",
+    "discussion",
+    "discussion_comment",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "watch",
+    "fork",
+]
+ACTIONS = [
+    *("Function:" + v for v in "List Get Create Update Delete Logs Scale Invoke".split()),
+    *("Secret:" + v for v in "List Create Update Delete".split()),
+    *("Namespace:" + v for v in "List Get Create Update Delete".split()),
+    "System:Info",
+]
+LEGACY = {
+    "Function:Read": ["Function:List", "Function:Get", "Function:Logs"],
+    "Function:Admin": ["Function:Create", "Function:Update", "Function:Delete", "Function:Scale"],
+    "Secret:Read": ["Secret:List"],
+    "Secret:Admin": ["Secret:Create", "Secret:Update", "Secret:Delete"],
+}
+
+
+# Conditions
+
+
+def as_text(value: Json) -> str | None:
+    """A string, integer or boolean claim as text; everything else is no text at all."""
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if type(value) is int:
+        return f"{value:d}"
+    if type(value) is str and len(value) > 0:
+        return value
+    return None
+
+
+def as_list(written: Json) -> list[str]:
+    """The values of a key: a bare scalar is a list of one."""
+    if not isinstance(written, list):
+        written = [written]
+    return [value if isinstance(value, str) else str(as_text(value)) for value in written]
+
+
+def like(pattern: str, value: str) -> bool:
+    """`*` is any run of characters, `?` exactly one, and the whole value must be used up."""
+    known: dict[tuple[int, int], bool] = {}
+
+    def match(p: int, v: int) -> bool:
+        if (p, v) not in known:
+            known[p, v] = step(p, v)
+        return known[p, v]
+
+    def step(p: int, v: int) -> bool:
+        if p == len(pattern):
+            return v == len(value)
+        if pattern[p] == "*":
+            return match(p + 1, v) or (v < len(value) and match(p, v + 1))
+        return v < len(value) and pattern[p] in {"?", value[v]} and match(p + 1, v + 1)
+
+    return match(0, 0)
+
+
+def equal_but_for_case(one: str, other: str) -> bool:
+    """Equal, where A to Z and a to z are the same and nothing else is."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pairs = {(a, a.upper()) for a in letters} | {(a.upper(), a) for a in letters}
+    return len(one) == len(other) and all(
+        a == b or (a, b) in pairs for a, b in zip(one, other, strict=True)
+    )
+
+
+def find(claims: Document, key: str) -> Json:
+    """The claim that a key names; None where there is none."""
+    assert key.startswith("jwt:")
+    name = key[4:]
+    if name[:1] != "/":
+        return claims.get(name)
+    here: Json = claims
+    for written in name.split("/")[1:]:
+        step = written.replace("~1", "/").replace("~0", "~")
+        if isinstance(here, dict) and step in here:
+            here = here[step]
+        elif isinstance(here, list) and step in [str(number) for number in range(len(here))]:
+            here = here[int(step)]
+        else:
+            return None
+    return here
+
+
+def one_condition_holds(operator: str, wanted: list[str], claim: Json) -> bool:
+    """Whether one claim satisfies one operator with its values."""
+    if operator in {"ForAnyValue:StringEqual", "ForAnyValue:StringLike"}:
+        if not isinstance(claim, list):
+            return False
+        strings = [item for item in claim if isinstance(item, str) and item != ""]
+        if operator.endswith("Equal"):
+            return any(item == want for item in strings for want in wanted)
+        return any(like(want, item) for item in strings for want in wanted)
+    got = as_text(claim)
+    if got is None:
+        return False
+    if operator in {"StringEqual", "StringEquals", "principal"}:
+        return any(got == want for want in wanted)
+    if operator in {"StringEqualIgnoreCase", "StringEqualsIgnoreCase"}:
+        return any(equal_but_for_case(got, want) for want in wanted)
+    if operator == "StringLike":
+        return any(like(want, got) for want in wanted)
+    if operator in {"StringNotEqual", "StringNotEquals"}:
+        return all(got != want for want in wanted)
+    assert operator == "StringNotLike", operator
+    return not any(like(want, got) for want in wanted)
+
+
+def block_holds(block: Document, claims: Document) -> bool:
+    """Operators AND, keys AND, values OR."""
+    for operator, keys in block.items():
+        for key, written in keys.items():
+            if not one_condition_holds(operator, as_list(written), find(claims, key)):
+                return False
+    return True
+
+
+# Roles
+
+
+def role_holds(spec: Document, claims: Document) -> bool:
+    """Principal and condition, both where both are given; a Role with neither admits nobody."""
+    principal = {"principal": spec.get("principal", {})}
+    condition = spec.get("condition", {})
+    if not principal["principal"] and not condition:
+        return False
+    return block_holds(principal, claims) and block_holds(condition, claims)
+
+
+def role_names(spec: Document, beginning: str, whole: bool = True) -> bool:
+    """Whether a positive operator, or the principal, is on a key."""
+    keys = list(spec.get("principal", {}))
+    for operator, written in spec.get("condition", {}).items():
+        if operator not in NEGATIVE:
+            keys.extend(written)
+    return any(key == beginning if whole else key.startswith(beginning) for key in keys)
+
+
+def role_admits(spec: Document, provider: str, claims: Document) -> bool:
+    """Whether a Role admits a token of an issuer with this profile."""
+    if not role_holds(spec, claims):
+        return False
+    if provider == "github" and claims.get("event_name") in OUTSIDERS:
+        return role_names(spec, "jwt:event_name")
+    if provider == "gitlab":
+        if claims.get("pipeline_source") == "merge_request_event" and not role_names(
+            spec, "jwt:pipeline_source"
+        ):
+            return False
+        runs_in = as_text(claims.get("job_project_id"))
+        if runs_in is not None and runs_in != as_text(claims.get("project_id")):
+            return role_names(spec, "jwt:job_project_", whole=False)
+    return True
+
+
+def admitting(
+    roles: Mapping[str, Document], providers: Mapping[str, str], claims: Document
+) -> list[str]:
+    """The names of the Roles that admit, one after the other, each looked at."""
+    provider = providers[claims["iss"]]
+    return sorted(name for name, spec in roles.items() if role_admits(spec, provider, claims))
+
+
+# Decisions
+
+
+def stands_for(action: str) -> list[str]:
+    """The plain actions that a written action means."""
+    if action == "*":
+        return ACTIONS
+    if action.endswith(":*"):
+        return [each for each in ACTIONS if each.split(":")[0] == action[:-2]]
+    return LEGACY.get(action, [action])
+
+
+def reaches(resource: str, asked: str) -> bool:
+    """Whether a written resource covers the asked one: `*`, `ns:*` or `ns:name`."""
+    namespace, name = ("*", "*") if resource == "*" else resource.split(":")
+    asked_namespace, asked_name = ("*", "*") if asked == "*" else asked.split(":")
+    return half_reaches(namespace, asked_namespace) and half_reaches(name, asked_name)
+
+
+def half_reaches(pattern: str, asked: str) -> bool:
+    """Whole halves; all of something is covered only by what is nothing but stars."""
+    return set(pattern) == {"*"} if asked == "*" else like(pattern, asked)
+
+
+Decided = tuple[bool, str | None, str | None, str | None]
+
+
+def decide(
+    policies: Mapping[str, Sequence[Document]], action: str, asked: str, claims: Document
+) -> Decided:
+    """Allowed or not, and the policy, sid and effect that settled it."""
+    for effect in ("Deny", "Allow"):
+        for name, statements in policies.items():
+            for statement in statements:
+                if (
+                    statement["effect"] == effect
+                    and any(action in stands_for(written) for written in statement["action"])
+                    and any(reaches(resource, asked) for resource in statement["resource"])
+                    and block_holds(statement.get("condition", {}), claims)
+                ):
+                    return effect == "Allow", name, statement["sid"], effect
+    return False, None, None, None

@@ -1,0 +1,197 @@
+"""A token is taken apart in one way or not at all."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.errors import Reason, Refusal
+from federation.jws import MAX_TOKEN_BYTES, parse
+from federation.strict_json import MAX_DEPTH, loads_object
+from tests.fakes import base64url, compact
+
+HEADER = {"alg": "RS256", "kid": "k1"}
+CLAIMS = {"iss": "https://issuer.example", "sub": "someone", "groups": ["a", {"b": 1}]}
+
+
+def token(header: object = HEADER, payload: object = CLAIMS, signature: bytes = b"sig") -> str:
+    return compact(header, payload, lambda _: signature)
+
+
+def refused(text: str) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        parse(text)
+    return caught.value
+
+
+def test_a_token_is_its_header_its_claims_and_what_was_signed() -> None:
+    text = token()
+    parsed = parse(text)
+    assert parsed.header == HEADER
+    assert parsed.claims == CLAIMS
+    assert parsed.signing_input == text.rpartition(".")[0].encode()
+    assert parsed.signature == b"sig"
+
+
+def test_what_a_token_says_is_not_in_its_repr() -> None:
+    assert "someone" not in repr(parse(token()))
+
+
+def test_sixteen_kibibytes_are_taken_and_one_byte_more_is_not() -> None:
+    short = token(payload={"x": ""})
+    filler = (MAX_TOKEN_BYTES - len(short)) * 3 // 4
+    largest = next(
+        candidate
+        for length in range(filler + 3, filler - 3, -1)
+        if len(candidate := token(payload={"x": "a" * length})) <= MAX_TOKEN_BYTES
+    )
+    assert parse(largest).claims["x"]
+    assert refused("a" * (MAX_TOKEN_BYTES + 1)).reason is Reason.TOKEN_TOO_LARGE
+
+
+GOOD = token()
+FIRST, SECOND, THIRD = GOOD.split(".")
+
+
+def trailing_bits(segment: str) -> str:
+    """The same bytes, written with a bit set beyond the last of them."""
+    assert len(segment) % 4
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return segment[:-1] + alphabet[alphabet.index(segment[-1]) ^ 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param(FIRST, id="one segment"),
+        pytest.param(f"{FIRST}.{SECOND}", id="two segments"),
+        pytest.param(f"{GOOD}.{THIRD}", id="four segments"),
+        pytest.param(f"{FIRST}.{SECOND}.{THIRD}.{THIRD}.{THIRD}", id="five segments, as a JWE"),
+        pytest.param("." * MAX_TOKEN_BYTES, id="only dots"),
+        pytest.param(f".{SECOND}.{THIRD}", id="empty header"),
+        pytest.param(f"{FIRST}..{THIRD}", id="empty payload, as detached content"),
+        pytest.param(f"{FIRST}.{SECOND}.", id="empty signature"),
+        pytest.param(f"{FIRST}=.{SECOND}.{THIRD}", id="padding in the header"),
+        pytest.param(f"{GOOD}=", id="padding in the signature"),
+        pytest.param(f" {GOOD}", id="space before"),
+        pytest.param(f"{GOOD}\n", id="newline after"),
+        pytest.param(f"{FIRST}.{SECOND[:4]} {SECOND[4:]}.{THIRD}", id="space within"),
+        pytest.param(f"{FIRST}.{SECOND[:4]}*{SECOND[4:]}.{THIRD}", id="stray character within"),
+        pytest.param(f"Bearer {GOOD}", id="scheme before"),
+        pytest.param(f"{FIRST}.{SECOND}.+w", id="plain base64 with +"),
+        pytest.param(f"{FIRST}.{SECOND}./w", id="plain base64 with /"),
+        pytest.param(f"{FIRST}.{SECOND}.AAAAA", id="a length that nothing has"),
+        pytest.param(f"{FIRST}.{SECOND}.{trailing_bits('c2ln' + 'c2k')}", id="trailing bits"),
+        pytest.param(f"{FIRST}.{SECOND}.\u0441ln", id="a letter beyond ASCII"),
+        pytest.param(f"{FIRST}.{SECOND}.\ud800", id="half a character"),
+        pytest.param(json.dumps({"payload": SECOND, "signatures": []}), id="JSON serialization"),
+    ],
+)
+def test_what_is_not_the_compact_form_is_refused(text: str) -> None:
+    assert refused(text).reason is Reason.MALFORMED_TOKEN
+
+
+BAD_OBJECTS = [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"{", id="cut off"),
+    pytest.param(b"{} {}", id="two objects"),
+    pytest.param(b'{"a":1,}', id="comma at the end"),
+    pytest.param(b"{'a':1}", id="single quotes"),
+    pytest.param(b'"text"', id="a string"),
+    pytest.param(b'[{"a":1}]', id="a list"),
+    pytest.param(b"null", id="null"),
+    pytest.param(b"7", id="a number"),
+    pytest.param(b'\xef\xbb\xbf{"a":1}', id="byte order mark"),
+    pytest.param('{"a":1}'.encode("utf-16"), id="UTF-16"),
+    pytest.param(b'{"a":"\xff"}', id="not UTF-8"),
+    pytest.param(b'{"a":"\xc0\xaf"}', id="overlong UTF-8"),
+    pytest.param(b'{"a":"\xed\xa0\x80"}', id="surrogate in UTF-8"),
+    pytest.param(b'{"a":"\\ud800"}', id="escaped half of a pair"),
+    pytest.param(b'{"a":["x",{"\\uDFFF":1}]}', id="escaped half of a pair in a name, inside"),
+    pytest.param(b'{"a":"\\udc00\\ud800"}', id="pair in the wrong order"),
+    pytest.param(b'{"a":"\n"}', id="control character in a string"),
+    pytest.param(b'{"iss":"a","iss":"b"}', id="member twice"),
+    pytest.param(b'{"iss":"a","\\u0069ss":"b"}', id="member twice, once escaped"),
+    pytest.param(b'{"a":{"b":1,"b":1}}', id="member twice, inside"),
+    pytest.param(b'{"a":[{"b":1,"b":1}]}', id="member twice, in a list"),
+    pytest.param(b'{"a":NaN}', id="NaN"),
+    pytest.param(b'{"a":Infinity}', id="Infinity"),
+    pytest.param(b'{"a":-Infinity}', id="-Infinity"),
+    pytest.param(b'{"a":1e999}', id="a number that overflows"),
+    pytest.param(b'{"a":-1e999}', id="a number that overflows below"),
+    pytest.param(b'{"a":01}', id="leading zero"),
+    pytest.param(b'{"a":' + b"9" * 65 + b"}", id="65 digits"),
+    pytest.param(b'{"a":' + b"9" * 5000 + b"}", id="5000 digits, more than Python converts"),
+    pytest.param(b'{"a":0.' + b"9" * 65 + b"}", id="65 digits after the point"),
+    pytest.param(b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), id="too deep"),
+    pytest.param(b'{"a":' + b"[" * 6000 + b"]" * 6000 + b"}", id="deeper than the stack"),
+    pytest.param(b'{"a":' + b"[" * 11000, id="deep and never closed"),
+]
+
+
+@pytest.mark.parametrize("data", BAD_OBJECTS)
+def test_what_is_not_one_plain_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        loads_object(data)
+    if data:
+        assert refused(token(payload=data)).reason is Reason.MALFORMED_TOKEN
+        assert refused(token(header=data)).reason is Reason.MALFORMED_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"{}", {}),
+        (b' {"a" : [1, -2.5e3, true, null] } \n', {"a": [1, -2500.0, True, None]}),
+        ('{"k":"\u212a"}'.encode(), {"k": "\u212a"}),
+        (b'{"a":"\\ud83d\\ude00"}', {"a": "\U0001f600"}),
+        (b'{"a":"\\\\ud800"}', {"a": "\\ud800"}),
+        (b'{"a":"\\u0000"}', {"a": "\0"}),
+        (b'{"A":1,"a":2}', {"A": 1, "a": 2}),
+    ],
+    ids=["empty", "spaces and kinds", "UTF-8", "pair", "escaped backslash", "NUL", "case"],
+)
+def test_plain_json_is_read_as_it_is(data: bytes, value: object) -> None:
+    assert loads_object(data) == value
+
+
+def test_objects_may_lie_in_each_other_up_to_the_bound_and_side_by_side_beyond_it() -> None:
+    assert loads_object(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+    assert loads_object(b'{"a":[' + b",".join([b"{}"] * 500) + b"]}")
+
+
+def test_a_refusal_says_what_was_wrong_but_never_the_token() -> None:
+    for bad in (b'{"secret-secret', b'{"secret":NaN}', b'{"secret":"\xff"}'):
+        refusal = refused(token(payload=bad))
+        assert refusal.public == Reason.MALFORMED_TOKEN.sentence
+        assert refusal.evidence["why"]
+        assert "secret" not in str(refusal)
+        assert base64url(bad) not in str(refusal)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), json_values, max_size=5))
+def test_every_object_that_can_be_written_is_read_back(claims: dict[str, object]) -> None:
+    assert parse(token(payload=claims)).claims == claims
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_no_bytes_do_anything_but_parse_or_be_refused(header: bytes, payload: bytes) -> None:
+    with suppress(Refusal):
+        assert parse(token(header=header, payload=payload)).signature == b"sig"
+
+
+@given(st.text(max_size=60))
+def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
+    assert refused(text).reason is Reason.MALFORMED_TOKEN

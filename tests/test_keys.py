@@ -1,0 +1,866 @@
+"""The key ring: good keys outlive bad answers, and an issuer is never flooded."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from federation.documents.model import JwtIssuer
+from federation.errors import Reason, Refusal
+from federation.issuers.fetch import MAX_RESPONSE_BYTES
+from federation.issuers.jwk import MAX_KEYS, Key, parse_key_set
+from federation.issuers.keys import KeyRing
+from federation.profiles import Provider
+from tests.builders import issuer
+from tests.built import GENERIC, GITHUB, GITLAB
+from tests.fakes import Answer, Clock, FakeIssuer, FakeKey, answering, private_key
+
+MINUTE, HOUR = 60.0, 3600.0
+NEW = FakeKey("k2", which=1)
+T = TypeVar("T")
+
+
+class Setting:
+    """A ring, its clock and the one issuer that it can reach."""
+
+    def __init__(self, fake: FakeIssuer | None = None, **changes: Any) -> None:
+        self.fake = fake or FakeIssuer()
+        self.issuer: JwtIssuer = issuer(self.fake.iss, **changes)
+        self.clock = Clock()
+        self.ring = KeyRing(self.fake.connect, self.clock, jitter=lambda: 0.5, fetch_seconds=0.2)
+
+    async def key(self, kid: str | None = "k1", alg: str = "RS256") -> Key:
+        return await self.ring.key(self.issuer, kid, alg)
+
+    async def reason(self, kid: str | None = "k1", alg: str = "RS256") -> Reason | None:
+        """Why there is no such key; None where there is."""
+        try:
+            await self.key(kid, alg)
+        except Refusal as refusal:
+            return refusal.reason
+        return None
+
+    @property
+    def failure(self) -> str:
+        return self.ring.status()[self.issuer.iss].failure
+
+
+def run(setting: Setting, story: Callable[[], Awaitable[T]]) -> T:
+    async def whole() -> T:
+        try:
+            return await story()
+        finally:
+            await setting.ring.aclose()
+
+    return asyncio.run(whole())
+
+
+# What is fetched, and from where
+
+
+def test_keys_are_found_by_discovery_and_then_held() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        assert (await s.key()).kid == "k1"
+        assert (await s.key()).kid == "k1"
+
+    run(s, story)
+    assert s.fake.requests == [
+        f"{GITHUB}/.well-known/openid-configuration",
+        f"{GITHUB}/.well-known/jwks",
+    ]
+    assert {request.headers["accept-encoding"] for request in s.fake.seen} == {"identity"}
+
+
+@pytest.mark.parametrize(
+    ("iss", "changes", "jwks_uri", "requests"),
+    [
+        pytest.param(
+            f"{GITHUB}/octo",
+            {},
+            f"{GITHUB}/octo/jwks",
+            [f"{GITHUB}/octo/.well-known/openid-configuration", f"{GITHUB}/octo/jwks"],
+            id="an iss with a path",
+        ),
+        pytest.param(
+            "https://ids.example/",
+            {},
+            "https://ids.example:443/keys",
+            ["https://ids.example/.well-known/openid-configuration", "https://ids.example/keys"],
+            id="an iss with a slash at its end, a default port written out",
+        ),
+        pytest.param(
+            GITLAB,
+            {"jwks_uri": "https://keys.example/set"},
+            "unused",
+            ["https://keys.example/set"],
+            id="jwksUri skips discovery",
+        ),
+        pytest.param(
+            "https://sso.example/realms/octo",
+            {"internal_url": "http://sso.svc:8080/realms/octo"},
+            "https://sso.example/realms/octo/certs",
+            [
+                "http://sso.svc:8080/realms/octo/.well-known/openid-configuration",
+                "http://sso.svc:8080/realms/octo/certs",
+            ],
+            id="issInternal moves a jwks_uri under iss inside",
+        ),
+        pytest.param(
+            "https://sso.example/realms/octo",
+            {"internal_url": "http://sso.svc:8080/realms/octo"},
+            "https://sso.example/certs?all=1",
+            [
+                "http://sso.svc:8080/realms/octo/.well-known/openid-configuration",
+                "http://sso.svc:8080/certs?all=1",
+            ],
+            id="issInternal moves a jwks_uri beside iss inside",
+        ),
+        pytest.param(
+            "https://sso.example",
+            {"internal_url": "http://sso.svc:8080"},
+            "http://sso.svc:8080/certs",
+            [
+                "http://sso.svc:8080/.well-known/openid-configuration",
+                "http://sso.svc:8080/certs",
+            ],
+            id="issInternal may name itself",
+        ),
+        pytest.param(
+            "https://sso.example",
+            {"internal_url": "http://sso.svc:8080/.well-known/openid-configuration"},
+            "http://sso.svc:8080/certs",
+            [
+                "http://sso.svc:8080/.well-known/openid-configuration",
+                "http://sso.svc:8080/certs",
+            ],
+            id="issInternal as the whole path",
+        ),
+        pytest.param(
+            "http://127.0.0.1:9000",
+            {},
+            "http://127.0.0.1:9000/keys",
+            [
+                "http://127.0.0.1:9000/.well-known/openid-configuration",
+                "http://127.0.0.1:9000/keys",
+            ],
+            id="http on loopback",
+        ),
+    ],
+)
+def test_keys_are_fetched_where_the_document_says(
+    iss: str, changes: dict[str, Any], jwks_uri: str, requests: list[str]
+) -> None:
+    fake = FakeIssuer(iss)
+    fake.jwks_uri = jwks_uri
+    s = Setting(fake, **changes)
+    assert run(s, s.reason) is None
+    assert fake.requests == requests
+
+
+def test_nothing_is_fetched_for_pinned_keys() -> None:
+    fake = FakeIssuer()
+    s = Setting(fake, jwks=fake.jwks())
+
+    async def story() -> None:
+        assert (await s.key()).kid == "k1"
+        s.clock.advance(48 * HOUR)
+        await s.ring.refresh_due([s.issuer])
+        assert (await s.key()).kid == "k1"
+        assert await s.reason("other") is Reason.UNKNOWN_KEY
+
+    run(s, story)
+    assert fake.requests == []
+
+
+def test_an_empty_pinned_set_knows_no_key_and_says_so() -> None:
+    s = Setting(jwks={"keys": []})
+    assert run(s, s.reason) is Reason.UNKNOWN_KEY
+    assert "empty" in s.failure
+    assert s.fake.requests == []
+
+
+# Answers that are none
+
+
+def discovery(**changes: object) -> Answer:
+    document = {"issuer": GITHUB, "jwks_uri": f"{GITHUB}/jwks", **changes}
+    return answering(json={name: value for name, value in document.items() if value is not None})
+
+
+def streamed(chunk: bytes, chunks: int, **headers: str) -> tuple[Answer, list[int]]:
+    """An answer that counts how many chunks of it were taken."""
+    taken: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(chunks):
+            taken.append(number)
+            yield chunk
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=headers, content=body())
+
+    return answer, taken
+
+
+async def slow(_request: httpx.Request) -> httpx.Response:
+    await asyncio.sleep(30)
+    raise AssertionError("nobody waits this long")
+
+
+async def broken(_request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+BOMB = gzip.compress(b" " * (8 * 1024 * 1024))
+KEYS = {"keys": [FakeKey().jwk()]}
+REDIRECT = answering(302, headers={"Location": f"{GITHUB}/elsewhere"}, json=KEYS)
+
+FAULTS: dict[str, tuple[str, Answer, str]] = {
+    "discovery of another issuer": ("discovery", discovery(issuer=GITLAB), "names the issuer"),
+    "discovery with a slash more": ("discovery", discovery(issuer=f"{GITHUB}/"), "names the issu"),
+    "discovery in another case": ("discovery", discovery(issuer=GITHUB.upper()), "names the issu"),
+    "discovery without issuer": ("discovery", discovery(issuer=None), "names the issuer"),
+    "discovery with issuers": ("discovery", discovery(issuer=[GITHUB]), "names the issuer"),
+    "discovery without jwks_uri": ("discovery", discovery(jwks_uri=None), "names no jwks_uri"),
+    "discovery with odd jwks_uri": ("discovery", discovery(jwks_uri=[]), "names no jwks_uri"),
+    "endless jwks_uri": (
+        "discovery",
+        discovery(jwks_uri=f"{GITHUB}/{'a' * 3000}"),
+        "names no jwks_uri",
+    ),
+    "jwks_uri on another host": (
+        "discovery",
+        discovery(jwks_uri="https://evil.example/jwks"),
+        "set jwksUri",
+    ),
+    "jwks_uri on the cloud's own address": (
+        "discovery",
+        discovery(jwks_uri="http://169.254.169.254/latest"),
+        "another origin",
+    ),
+    "jwks_uri on another port": ("discovery", discovery(jwks_uri=f"{GITHUB}:8443/"), "another or"),
+    "jwks_uri over http": (
+        "discovery",
+        discovery(jwks_uri=GITHUB.replace("https", "http") + "/jwks"),
+        "another origin",
+    ),
+    "jwks_uri of a file": ("discovery", discovery(jwks_uri="file:///etc/keys"), "another origin"),
+    "jwks_uri without host": ("discovery", discovery(jwks_uri="/jwks"), "another origin"),
+    "jwks_uri with our host as user": (
+        "discovery",
+        discovery(jwks_uri=f"{GITHUB}@evil.example/jwks"),
+        "has a user",
+    ),
+    "jwks_uri with our host as prefix": (
+        "discovery",
+        discovery(jwks_uri=f"{GITHUB}.evil.example/jwks"),
+        "another origin",
+    ),
+    "jwks_uri with a backslash": (
+        "discovery",
+        discovery(jwks_uri="https://evil.example\\@token.actions.githubusercontent.com/jwks"),
+        "",
+    ),
+    "jwks_uri with a newline": ("discovery", discovery(jwks_uri=f"{GITHUB}/a\nb"), "InvalidURL"),
+    "discovery not found": ("discovery", answering(404), "answered 404"),
+    "discovery is a page": ("discovery", answering(text="<html>"), "not a discovery document"),
+    "discovery is a list": ("discovery", answering(json=[]), "not a discovery document"),
+    "slow discovery": ("discovery", slow, "within 0.2 s"),
+    "key set not found": ("key_set", answering(404, json=KEYS), "answered 404"),
+    "key set fails": ("key_set", answering(500, json=KEYS), "answered 500"),
+    "key set created": ("key_set", answering(201, json=KEYS), "answered 201"),
+    "key set redirected": ("key_set", REDIRECT, "answered 302"),
+    "key set is empty": ("key_set", answering(json={"keys": []}), "an empty one"),
+    "key set is nothing": ("key_set", answering(content=b""), "not a key set"),
+    "key set without keys": ("key_set", answering(json={}), "no list of keys"),
+    "keys are no list": ("key_set", answering(json={"keys": {"k1": 1}}), "no list of keys"),
+    "key set is cut off": ("key_set", answering(content=b'{"keys":[{"kty":'), "not a key set"),
+    "key set with keys twice": (
+        "key_set",
+        answering(content=b'{"keys":[],"keys":[1]}'),
+        "stands twice",
+    ),
+    "key set nested beyond reason": ("key_set", answering(content=b"[" * 200_000), "too deeply"),
+    "key set with an endless number": (
+        "key_set",
+        answering(content=b'{"keys":' + b"9" * 200_000 + b"}"),
+        "too long",
+    ),
+    "only keys that are none": (
+        "key_set",
+        answering(json={"keys": [7, {}, {"kty": "oct", "k": "AAAA"}]}),
+        "none of the keys can be used",
+    ),
+    "compressed bomb": (
+        "key_set",
+        streamed(BOMB, 1, **{"Content-Encoding": "gzip"})[0],
+        "answered compressed",
+    ),
+    "key set too large": ("key_set", streamed(b" " * 65536, 1000)[0], "more than"),
+    "slow key set": ("key_set", slow, "within 0.2 s"),
+    "no connection": ("key_set", broken, "ConnectError"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_odd_answer_gives_no_keys_and_the_operator_hears_why(fault: str) -> None:
+    place, answer, why = FAULTS[fault]
+    s = Setting()
+    setattr(s.fake, place, answer)
+    assert run(s, s.reason) is Reason.KEYS_UNAVAILABLE
+    assert why in s.failure
+    assert all(url.startswith(GITHUB + "/") for url in s.fake.requests)
+    assert not any("elsewhere" in url for url in s.fake.requests)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_odd_answer_replaces_no_good_keys(fault: str) -> None:
+    place, answer, why = FAULTS[fault]
+    s = Setting()
+
+    async def story() -> None:
+        await s.key()
+        setattr(s.fake, place, answer)
+        s.clock.advance(11 * MINUTE)
+        await s.ring.refresh_due([s.issuer])
+        assert why in s.failure
+        assert (await s.key()).kid == "k1"
+
+    run(s, story)
+
+
+def test_of_an_answer_that_is_too_large_no_more_is_taken_than_tells_so() -> None:
+    s = Setting()
+    s.fake.key_set, taken = streamed(b" " * 65536, 1000)
+    assert run(s, s.reason) is Reason.KEYS_UNAVAILABLE
+    assert len(taken) == MAX_RESPONSE_BYTES // 65536 + 1
+
+
+def test_discovery_and_key_set_share_one_time_limit() -> None:
+    s = Setting()
+
+    def late(answer: Answer) -> Answer:
+        async def after_a_while(request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.12)
+            return await answer(request)
+
+        return after_a_while
+
+    s.fake.discovery = late(s.fake.discovery)
+    assert run(s, s.reason) is None
+    s = Setting()
+    s.fake.discovery, s.fake.key_set = late(s.fake.discovery), late(s.fake.key_set)
+    assert run(s, s.reason) is Reason.KEYS_UNAVAILABLE
+
+
+def test_a_ca_bundle_without_a_certificate_gives_no_keys() -> None:
+    ring = KeyRing()
+
+    async def story() -> None:
+        with pytest.raises(Refusal) as caught:
+            await ring.key(issuer(GITHUB, ca_bundle="no certificate"), "k1", "RS256")
+        assert caught.value.reason is Reason.KEYS_UNAVAILABLE
+        await ring.aclose()
+
+    asyncio.run(story())
+
+
+# Rotation, floods, outages
+
+
+def test_rotation_costs_one_refetch_then_waits_out_the_cooldown() -> None:
+    s = Setting()
+
+    async def story() -> Iterator[None] | None:
+        await s.key()
+        s.fake.keys = (NEW,)
+        assert (await s.key("k2")).kid == "k2"
+        assert s.fake.fetches == 2
+        s.fake.keys = (FakeKey("k3", which=2),)
+        assert await s.reason("k3") is None, "a kid that was found leaves no pause"
+        assert s.fake.fetches == 3
+        assert await s.reason("k4") is Reason.UNKNOWN_KEY
+        assert s.fake.fetches == 4
+        s.fake.keys = (FakeKey("k5", which=3),)
+        s.clock.advance(59)
+        assert await s.reason("k5") is Reason.UNKNOWN_KEY
+        assert s.fake.fetches == 4
+        s.clock.advance(1)
+        assert await s.reason("k5") is None
+        assert s.fake.fetches == 5
+        return None
+
+    run(s, story)
+
+
+def test_a_key_that_the_issuer_withdraws_is_forgotten_at_the_next_refresh() -> None:
+    s = Setting(FakeIssuer(GITHUB, FakeKey(), NEW))
+
+    async def story() -> None:
+        await s.key("k1")
+        s.fake.keys = (NEW,)
+        assert await s.reason("k1") is None
+        s.clock.advance(10 * MINUTE)
+        await s.ring.refresh_due([s.issuer])
+        assert await s.reason("k2") is None
+        assert await s.reason("k1") is Reason.UNKNOWN_KEY
+
+    run(s, story)
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+def test_a_thousand_unknown_kids_are_one_fetch(*, known_before: bool) -> None:
+    s = Setting()
+
+    async def story() -> None:
+        if known_before:
+            await s.key()
+        before = s.fake.fetches
+        together = await asyncio.gather(*(s.reason(f"random-{n}") for n in range(500)))
+        one_by_one = [await s.reason(f"random-{n}") for n in range(500, 1000)]
+        assert {*together, *one_by_one} == {Reason.UNKNOWN_KEY}
+        assert s.fake.fetches == before + 1
+        assert await s.reason() is None
+
+    run(s, story)
+
+
+def test_with_no_keys_a_failed_fetch_is_tried_again_after_five_seconds_at_the_earliest() -> None:
+    s = Setting()
+    s.fake.key_set = answering(503)
+
+    async def story() -> None:
+        assert await s.reason() is Reason.KEYS_UNAVAILABLE
+        s.clock.advance(4.9)
+        reasons = await asyncio.gather(*(s.reason(f"k{n}") for n in range(100)))
+        assert set(reasons) == {Reason.KEYS_UNAVAILABLE}
+        assert s.fake.fetches == 1
+        s.fake.key_set = s.fake.good_key_set
+        s.clock.advance(0.1)
+        assert await s.reason() is None
+        assert s.fake.fetches == 2
+
+    run(s, story)
+
+
+def test_the_pause_after_a_slow_failure_counts_from_its_end() -> None:
+    s = Setting()
+
+    async def fails_late(_request: httpx.Request) -> httpx.Response:
+        s.clock.advance(5)
+        return httpx.Response(500)
+
+    s.fake.discovery = fails_late
+
+    async def story() -> None:
+        assert await s.reason() is Reason.KEYS_UNAVAILABLE
+        assert await s.reason() is Reason.KEYS_UNAVAILABLE
+        assert len(s.fake.requests) == 1
+
+    run(s, story)
+
+
+def test_in_an_outage_known_keys_serve_for_a_day_and_then_no_longer() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.key()
+        s.fake.discovery = broken
+        for _ in range(23):
+            s.clock.advance(HOUR)
+            await s.ring.refresh_due([s.issuer])
+            assert await s.reason() is None
+        s.clock.advance(HOUR)
+        assert await s.reason() is Reason.KEYS_UNAVAILABLE
+        assert s.ring.status()[GITHUB].keys == 0
+        s.fake.discovery = s.fake.good_discovery
+        s.clock.advance(5)
+        assert await s.reason() is None
+
+    run(s, story)
+
+
+def test_in_an_outage_an_unknown_kid_cannot_be_called_unknown() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.key()
+        s.fake.discovery = broken
+        assert await s.reason("k2") is Reason.KEYS_UNAVAILABLE
+        assert await s.reason("k2") is Reason.KEYS_UNAVAILABLE
+        assert len(s.fake.requests) == 3, "and is not asked about again at once"
+        assert await s.reason("k1") is None
+
+    run(s, story)
+
+
+# Sharing
+
+
+def test_callers_share_one_fetch() -> None:
+    s = Setting()
+    release = asyncio.Event()
+
+    async def when_released(request: httpx.Request) -> httpx.Response:
+        await release.wait()
+        return await s.fake.good_discovery(request)
+
+    s.fake.discovery = when_released
+
+    async def story() -> None:
+        callers = [asyncio.create_task(s.key()) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        release.set()
+        assert {key.kid for key in await asyncio.gather(*callers)} == {"k1"}
+        assert len(s.fake.requests) == 2
+
+    run(s, story)
+
+
+def test_a_caller_that_gives_up_does_not_end_the_fetch_for_others() -> None:
+    s = Setting()
+    release = asyncio.Event()
+
+    async def when_released(request: httpx.Request) -> httpx.Response:
+        await release.wait()
+        return await s.fake.good_discovery(request)
+
+    s.fake.discovery = when_released
+
+    async def story() -> None:
+        first, second = (asyncio.create_task(s.key()) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.sleep(0.01)
+        assert first.cancelled()
+        release.set()
+        assert (await second).kid == "k1"
+        assert len(s.fake.requests) == 2
+
+    run(s, story)
+
+
+def test_a_fetch_that_began_before_a_rotation_does_not_use_up_the_refetch() -> None:
+    s = Setting()
+    release = asyncio.Event()
+
+    async def old_keys_late(_request: httpx.Request) -> httpx.Response:
+        old = s.fake.jwks()
+        await release.wait()
+        s.fake.key_set = s.fake.good_key_set
+        return httpx.Response(200, json=old)
+
+    async def story() -> None:
+        await s.key()
+        s.clock.advance(11 * MINUTE)
+        s.fake.key_set = old_keys_late
+        refresh = asyncio.create_task(s.ring.refresh_due([s.issuer]))
+        await asyncio.sleep(0.01)
+        s.fake.keys = (NEW,)
+        callers = [asyncio.create_task(s.key("k2")) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        release.set()
+        assert {key.kid for key in await asyncio.gather(*callers)} == {"k2"}
+        await refresh
+        assert s.fake.fetches == 3
+
+    run(s, story)
+
+
+def test_a_request_never_waits_for_a_refresh() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.key()
+        s.clock.advance(11 * MINUTE)
+        s.fake.discovery = slow
+        refresh = asyncio.create_task(s.ring.refresh_due([s.issuer]))
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(0.05):
+            assert (await s.key()).kid == "k1"
+        await refresh
+
+    run(s, story)
+
+
+# In the background
+
+
+def test_keys_are_fetched_before_the_first_token_and_again_before_they_age() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        loop = asyncio.create_task(s.ring.refresh(lambda: [s.issuer]))
+        await asyncio.sleep(0.05)
+        loop.cancel()
+        await s.ring.refresh_due([s.issuer])
+        assert s.fake.fetches == 1
+        s.clock.advance(9 * MINUTE)
+        await s.ring.refresh_due([s.issuer])
+        assert s.fake.fetches == 1
+        s.clock.advance(MINUTE)
+        await s.ring.refresh_due([s.issuer])
+        assert s.fake.fetches == 2
+        assert await s.reason() is None
+        assert s.fake.fetches == 2
+
+    run(s, story)
+
+
+def test_a_document_that_changes_where_keys_are_starts_anew() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.key()
+        same = replace(s.issuer, token_expiry=s.issuer.token_expiry * 2)
+        await s.ring.key(same, "k1", "RS256")
+        assert s.fake.fetches == 1, "other fields make no difference"
+        for changes in (
+            {"jwks_uri": f"{GITHUB}/other"},
+            {"internal_url": "https://inside.example"},
+            {"ca_bundle": "another"},
+        ):
+            before = s.fake.fetches
+            changed = replace(s.issuer, **changes)  # type: ignore[arg-type]  # a table of fields
+            await s.ring.key(changed, "k1", "RS256")
+            assert s.fake.fetches == before + 1
+        pinned = replace(s.issuer, jwks={"keys": [NEW.jwk()]})
+        with pytest.raises(Refusal):
+            await s.ring.key(pinned, "k1", "RS256")
+
+    run(s, story)
+
+
+def test_an_issuer_that_vanishes_takes_its_keys_along() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.ring.refresh_due([s.issuer])
+        await s.ring.refresh_due([])
+        assert s.ring.status() == {}
+        await s.key()
+        assert s.fake.fetches == 2
+
+    run(s, story)
+
+
+def test_an_issuer_that_vanishes_during_its_fetch_ends_it() -> None:
+    s = Setting()
+    s.fake.discovery = slow
+
+    async def story() -> None:
+        caller = asyncio.create_task(s.reason())
+        await asyncio.sleep(0.01)
+        await s.ring.refresh_due([])
+        async with asyncio.timeout(0.1):
+            assert await caller is Reason.KEYS_UNAVAILABLE
+
+    run(s, story)
+
+
+def test_closing_the_ring_ends_what_is_under_way() -> None:
+    s = Setting()
+    s.fake.discovery = slow
+
+    async def story() -> None:
+        caller = asyncio.create_task(s.reason())
+        await asyncio.sleep(0.01)
+        await s.ring.aclose()
+        assert await caller is Reason.KEYS_UNAVAILABLE
+
+    run(s, story)
+
+
+def test_the_status_tells_how_each_issuers_keys_stand() -> None:
+    s = Setting(FakeIssuer(GITHUB, FakeKey(), NEW))
+
+    async def story() -> None:
+        await s.key()
+        s.clock.advance(30)
+        status = s.ring.status()[GITHUB]
+        assert (status.keys, status.age_seconds, status.failure) == (2, 30, "")
+        assert not status.pinned
+        s.fake.discovery = answering(404)
+        s.clock.advance(HOUR)
+        await s.ring.refresh_due([s.issuer])
+        status = s.ring.status()[GITHUB]
+        assert (status.keys, status.age_seconds) == (2, HOUR + 30)
+        assert "404" in status.failure
+
+    run(s, story)
+
+
+# Issuers do not mix
+
+
+def test_the_kid_of_one_issuer_is_unknown_to_another() -> None:
+    github, gitlab = FakeIssuer(GITHUB), FakeIssuer(GITLAB, FakeKey("other", which=1))
+
+    async def both(request: httpx.Request) -> httpx.Response:
+        return await (github if request.url.host.startswith("token") else gitlab).answer(request)
+
+    ring = KeyRing(lambda _: httpx.AsyncClient(transport=httpx.MockTransport(both)), Clock())
+
+    async def story() -> None:
+        assert (await ring.key(issuer(GITHUB), "k1", "RS256")).kid == "k1"
+        assert (await ring.key(issuer(GITLAB), "other", "RS256")).kid == "other"
+        for iss, kid in ((GITHUB, "other"), (GITLAB, "k1")):
+            with pytest.raises(Refusal) as caught:
+                await ring.key(issuer(iss), kid, "RS256")
+            assert caught.value.reason is Reason.UNKNOWN_KEY
+        await ring.aclose()
+
+    asyncio.run(story())
+
+
+def test_each_ca_bundle_has_a_client_of_its_own() -> None:
+    fake, opened = FakeIssuer(), list[str | None]()
+
+    def connect(ca_bundle: str | None) -> httpx.AsyncClient:
+        opened.append(ca_bundle)
+        return fake.connect()
+
+    ring = KeyRing(connect, Clock())
+
+    async def story() -> None:
+        for ca_bundle in (None, "one", "two"):
+            await ring.key(issuer(GITHUB, ca_bundle=ca_bundle), "k1", "RS256")
+        assert opened == [None, "one", "two"]
+        await ring.aclose()
+
+    asyncio.run(story())
+
+
+# Which keys of a set are used
+
+
+def test_a_set_is_used_without_its_bad_keys() -> None:
+    good = FakeKey("good")
+    p256 = FakeKey("ec", "ES256")
+    bad: list[object] = [
+        7,
+        None,
+        {},
+        {"kty": "oct", "kid": "oct", "k": "AAAA"},
+        FakeKey("enc").jwk(use="enc"),
+        FakeKey("alg").jwk(alg="RSA-OAEP"),
+        FakeKey("alg-of-other-kind").jwk(alg="ES256"),
+        FakeKey("ops").jwk(key_ops=["encrypt"]),
+        FakeKey("ops-odd").jwk(key_ops="verify"),
+        FakeKey("private").jwk(d="AAAA"),
+        FakeKey("weak", bits=1024).jwk(),
+        FakeKey("giant-exponent").jwk(e="B" * 342),
+        FakeKey("even-exponent").jwk(e="AQAA"),
+        FakeKey("no-modulus").jwk(n=None),
+        FakeKey("number").jwk(n=65537),
+        FakeKey("x" * 257).jwk(),
+        FakeKey("k").jwk(kid=7),
+        FakeKey("").jwk(kid=""),
+        p256.jwk(kid="off-curve", y=p256.jwk()["x"]),
+        p256.jwk(kid="other-curve", crv="P-384"),
+        p256.jwk(kid="other-alg", alg="ES384"),
+        FakeKey("p521", "ES512").jwk(),
+        FakeKey("bitcoin", "ES256K").jwk(),
+        FakeKey("ed448", "Ed448").jwk(alg="EdDSA"),
+        FakeKey("short", "EdDSA").jwk(x="AAAA"),
+        FakeKey("twin").jwk(),
+        FakeKey("twin", which=1).jwk(),
+    ]
+    key_set = parse_key_set({"keys": [*bad[:9], good.jwk(), *bad[9:]]})
+    assert [key.kid for key in key_set.keys] == ["good"]
+    assert {"weak", "twin", "enc", "off-curve", "private"} <= key_set.skipped.keys()
+    assert "1024 bits" in key_set.skipped["weak"]
+
+
+def test_the_same_key_twice_is_one_key() -> None:
+    assert len(parse_key_set({"keys": [FakeKey().jwk(), FakeKey().jwk()]}).keys) == 1
+
+
+def test_of_a_huge_set_a_bounded_part_is_kept() -> None:
+    jwk = FakeKey("k", "EdDSA").jwk()
+    key_set = parse_key_set({"keys": [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS * 2)]})
+    assert len(key_set.keys) == MAX_KEYS
+
+
+def test_a_weak_key_is_unknown_and_the_operator_hears_why() -> None:
+    s = Setting(FakeIssuer(GITHUB, FakeKey("weak", bits=1024)))
+
+    async def story() -> None:
+        with pytest.raises(Refusal) as caught:
+            await s.key("weak")
+        assert caught.value.reason is Reason.UNKNOWN_KEY
+        assert "1024 bits" in str(caught.value)
+        assert await s.reason("other") is Reason.KEYS_UNAVAILABLE
+
+    run(s, story)
+
+
+KINDS = {
+    "RS256": FakeKey("rsa", "RS256"),
+    "ES256": FakeKey("p256", "ES256"),
+    "ES384": FakeKey("p384", "ES384"),
+    "EdDSA": FakeKey("ed", "EdDSA"),
+}
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_named_key_must_fit_the_algorithm(kind: str, alg: str) -> None:
+    key = KINDS[kind]
+    fake = FakeIssuer(GENERIC, key)
+    fake.key_set = answering(json={"keys": [key.jwk(alg=None)]})
+    s = Setting(fake)
+    fits = kind == alg or (kind, alg) == ("RS256", "PS256")
+    assert run(s, lambda: s.reason(key.kid, alg)) is (None if fits else Reason.BAD_SIGNATURE)
+    assert fake.fetches == 1
+
+
+def test_a_key_published_for_one_algorithm_fits_no_other() -> None:
+    s = Setting(FakeIssuer(GENERIC, FakeKey("rsa", "RS256")))
+    assert run(s, lambda: s.reason("rsa", "PS256")) is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    ("keys", "alg", "kid"),
+    [
+        pytest.param([FakeKey(None)], "RS256", None, id="one, nameless"),
+        pytest.param([FakeKey("k1")], "RS256", "k1", id="one, named"),
+        pytest.param([*KINDS.values()], "ES256", "p256", id="one of its kind"),
+    ],
+)
+def test_without_a_kid_the_only_key_that_fits_is_meant(
+    keys: list[FakeKey], alg: str, kid: str | None
+) -> None:
+    s = Setting(FakeIssuer(GENERIC, *keys))
+    assert run(s, lambda: s.key(None, alg)).kid == kid
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param([FakeKey(None), FakeKey(None, which=1)], id="two that fit, nameless"),
+        pytest.param([FakeKey("a"), FakeKey("b", which=1)], id="two that fit, named"),
+        pytest.param([KINDS["ES256"]], id="none that fits"),
+    ],
+)
+def test_without_a_kid_nothing_is_guessed(keys: list[FakeKey]) -> None:
+    s = Setting(FakeIssuer(GENERIC, *keys))
+    assert run(s, lambda: s.reason(None)) is Reason.UNKNOWN_KEY
+
+
+def test_a_nameless_key_has_no_name_that_a_token_could_use() -> None:
+    s = Setting(FakeIssuer(GENERIC, FakeKey(None)))
+    assert run(s, lambda: s.reason("None")) is Reason.UNKNOWN_KEY
+
+
+def test_keys_of_one_session_differ() -> None:
+    assert private_key("RS256", 0) is not private_key("RS256", 1)
+    assert issuer(GENERIC).provider is Provider.GENERIC

@@ -1,0 +1,1014 @@
+"""The trust rules: what is refused, what is doubted, and the safe twins that are neither."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+import pytest
+
+from federation.conditions import ALIASES, Condition, Operator
+from federation.documents.lint import CODES, lint
+from federation.documents.model import Effect, JwtIssuer, Origin, Policy, Resource, Role, Statement
+from federation.errors import Problem, Severity
+from federation.profiles import Provider, known_provider
+
+GITHUB = "https://token.actions.githubusercontent.com"
+ENTERPRISE = GITHUB + "/octo-enterprise"
+TENANT = "https://token.actions.octo.ghe.com"
+SERVER = "https://github.example.com/_services/token"
+GITLAB = "https://gitlab.com"
+SELF_MANAGED = "https://gitlab.example.org"
+KEYCLOAK = "https://sso.example.com/realms/octo"
+AUDIENCE = "https://gateway.example.com"
+
+Block = Mapping[str, Mapping[str, str | list[str]]]
+SAFE_GITHUB = {
+    "jwt:iss": GITHUB,
+    "jwt:repository_id": "412890077",
+    "jwt:ref": "refs/heads/main",
+}
+SAFE_GITLAB = {
+    "jwt:iss": GITLAB,
+    "jwt:project_id": "61204418",
+    "jwt:ref_path": "refs/heads/main",
+}
+
+
+def issuer(iss: str, *audiences: str) -> JwtIssuer:
+    """An issuer document for *iss*; the two self-hosted ones name their provider."""
+    told = {SERVER: Provider.GITHUB, SELF_MANAGED: Provider.GITLAB}
+    provider = told.get(iss) or known_provider(iss) or Provider.GENERIC
+    return JwtIssuer(
+        iss, iss, audiences or (AUDIENCE,), provider, timedelta(minutes=15), single_use=True
+    )
+
+
+ISSUERS = {
+    iss: issuer(iss) for iss in (GITHUB, ENTERPRISE, TENANT, SERVER, GITLAB, SELF_MANAGED, KEYCLOAK)
+}
+
+
+def conditions(block: Block) -> Iterable[Condition]:
+    """The conditions that *block* holds, in its order."""
+    for operator, keys in block.items():
+        for key, values in keys.items():
+            listed = (values,) if isinstance(values, str) else tuple(values)
+            yield Condition(ALIASES.get(operator) or Operator(operator), key, listed)
+
+
+def role(block: Block, principal: Mapping[str, str | list[str]] | None = None) -> Role:
+    """A Role with these conditions and one policy."""
+    before = conditions({"principal": principal}) if principal else ()
+    return Role("deployer", ("deploy",), (*before, *conditions(block)))
+
+
+def statement(sid: str, effect: Effect, actions: str, *resources: str) -> Statement:
+    """A statement on these resources; *actions* apart by spaces."""
+    return Statement(sid, effect, frozenset(actions.split()), tuple(map(Resource, resources)))
+
+
+DEPLOY = Policy("deploy", (statement("1", Effect.ALLOW, "Function:Create", "fn:*"),))
+
+
+def problems(block: Block, principal: Mapping[str, str | list[str]] | None = None) -> list[Problem]:
+    """What is wrong with a Role that has these conditions."""
+    return lint(ISSUERS, [role(block, principal)], {"deploy": DEPLOY})
+
+
+def codes(block: Block, principal: Mapping[str, str | list[str]] | None = None) -> set[str]:
+    """The codes of what is wrong."""
+    return {problem.code for problem in problems(block, principal)}
+
+
+def errors(block: Block) -> set[str]:
+    """The codes that keep the Role from being loaded."""
+    return {code for code in codes(block) if code.startswith("T")}
+
+
+def github(**more: str | list[str]) -> dict[str, str | list[str]]:
+    """Conditions on a github.com token, pinned by id and ref, with *more* of them."""
+    return {**SAFE_GITHUB, **{f"jwt:{claim}": values for claim, values in more.items()}}
+
+
+def gitlab(**more: str | list[str]) -> dict[str, str | list[str]]:
+    """Conditions on a gitlab.com token, pinned by id and ref, with *more* of them."""
+    return {**SAFE_GITLAB, **{f"jwt:{claim}": values for claim, values in more.items()}}
+
+
+def equal(keys: Mapping[str, str | list[str]]) -> Block:
+    """A block of `StringEqual` alone."""
+    return {"StringEqual": keys}
+
+
+REFUSED: Mapping[str, tuple[str, Block]] = {
+    # T001
+    "S2 no iss": ("T001", equal({"jwt:repository_id": "1", "jwt:ref": "refs/heads/main"})),
+    "iss by pattern": (
+        "T001",
+        {"StringLike": {"jwt:iss": GITHUB}, "StringEqual": {"jwt:repository_id": "1"}},
+    ),
+    "iss by pattern with a star": (
+        "T001",
+        {"StringLike": {"jwt:iss": "https://*"}, "StringEqual": {"jwt:repository_id": "1"}},
+    ),
+    "iss ignoring case": (
+        "T001",
+        {
+            "StringEqualIgnoreCase": {"jwt:iss": GITHUB},
+            "StringEqual": {"jwt:repository_id": "1"},
+        },
+    ),
+    "iss by negation": (
+        "T001",
+        {"StringNotEqual": {"jwt:iss": GITLAB}, "StringEqual": {"jwt:repository_id": "1"}},
+    ),
+    "iss with a slash more": ("T001", equal(github(iss=GITHUB + "/"))),
+    "iss in another case": ("T001", equal(github(iss=GITHUB.upper()))),
+    "iss nobody configured": ("T001", equal(github(iss="https://ci.example.net"))),
+    # T002
+    "S1 iss and aud alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:aud": AUDIENCE})),
+    "iss alone, gitlab.com": ("T002", equal({"jwt:iss": GITLAB})),
+    "iss alone, enterprise path": ("T002", equal({"jwt:iss": ENTERPRISE})),
+    "one shared issuer among others": ("T002", equal({"jwt:iss": [SERVER, GITHUB]})),
+    "ref alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:ref": "refs/heads/main"})),
+    "environment alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:environment": "production"})),
+    "enterprise alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:enterprise_id": "41877"})),
+    "workflow_ref alone": (
+        "T002",
+        equal({"jwt:iss": GITHUB, "jwt:workflow_ref": "acme/app/.github/workflows/d.yml@x"}),
+    ),
+    "actor_id alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:actor_id": "1"})),
+    "job project alone": ("T002", equal({"jwt:iss": GITLAB, "jwt:job_project_id": "1"})),
+    "user_id alone": ("T002", equal({"jwt:iss": GITLAB, "jwt:user_id": "1"})),
+    "owner by negation": (
+        "T002",
+        {"StringEqual": {"jwt:iss": GITHUB}, "StringNotEqual": {"jwt:repository_owner": "evil"}},
+    ),
+    "owner by a list operator": (
+        "T002",
+        {
+            "StringEqual": {"jwt:iss": GITHUB},
+            "ForAnyValue:StringEqual": {"jwt:repository_owner": "acme"},
+        },
+    ),
+    "owner id with a star": (
+        "T002",
+        {"StringEqual": {"jwt:iss": GITHUB}, "StringLike": {"jwt:repository_owner_id": "12*"}},
+    ),
+    "project id of only stars": (
+        "T002",
+        {"StringEqual": {"jwt:iss": GITLAB}, "StringLike": {"jwt:project_id": "*"}},
+    ),
+    "one value of several pins nothing": (
+        "T002",
+        {"StringEqual": {"jwt:iss": GITHUB}, "StringLike": {"jwt:repository_id": ["1", "*"]}},
+    ),
+    "S13 custom sub without owner": (
+        "T002",
+        equal({"jwt:iss": GITHUB, "jwt:sub": "repository_visibility:private"}),
+    ),
+    # T003
+    **{
+        f"S3 sub like {value}": (
+            "T003",
+            {"StringEqual": github(), "StringLike": {"jwt:sub": value}},
+        )
+        for value in (
+            "*",
+            "?*",
+            "repo:*",
+            "repo:*/app:*",
+            "repo:?cme/app:*",
+            "rep*",
+            "repo:/*",
+            "repository_owner:ac*",
+            "repository_id:12*",
+            "repo:acme@*",
+            "environment:production:repo:*",
+        )
+    },
+    "S4 sub like repo:acme*": (
+        "T003",
+        {"StringEqual": github(), "StringLike": {"jwt:sub": "repo:acme*"}},
+    ),
+    "S4 gitlab sub": (
+        "T003",
+        {"StringEqual": gitlab(), "StringLike": {"jwt:sub": "project_path:acme*"}},
+    ),
+    **{
+        f"{claim} like {value}": (
+            "T003",
+            {"StringEqual": github(), "StringLike": {f"jwt:{claim}": value}},
+        )
+        for claim, value in (
+            ("repository", "acme*"),
+            ("repository", "acme?/app"),
+            ("repository", "*/app"),
+            ("repository", "*"),
+            ("repository", "/*"),
+            ("repository_owner", "acme*"),
+            ("repository_owner", "acme/*"),
+            ("repository_owner", "?cme"),
+            ("job_workflow_ref", "*/ci/.github/workflows/d.yml@refs/heads/main"),
+            ("job_workflow_ref", "acme*"),
+            ("workflow_ref", "acme-*/app/.github/workflows/d.yml@refs/heads/main"),
+        )
+    },
+    **{
+        f"{claim} like {value}": (
+            "T003",
+            {"StringEqual": gitlab(), "StringLike": {f"jwt:{claim}": value}},
+        )
+        for claim, value in (
+            ("project_path", "octo-group*"),
+            ("project_path", "*/app"),
+            ("namespace_path", "octo*"),
+            ("namespace_path", "*"),
+        )
+    },
+    "T003 on an issuer of one's own": (
+        "T003",
+        {
+            "StringEqual": {"jwt:iss": SERVER, "jwt:repository_id": "1"},
+            "StringLike": {"jwt:repository": "acme*"},
+        },
+    ),
+    "T003 on a generic issuer": (
+        "T003",
+        {"StringEqual": {"jwt:iss": KEYCLOAK}, "StringLike": {"jwt:sub": "repo:acme*"}},
+    ),
+    "T003 by way of a pointer": (
+        "T003",
+        {"StringEqual": github(), "StringLike": {"jwt:/repository": "acme*"}},
+    ),
+    "T003 in a list operator": (
+        "T003",
+        {"StringEqual": github(), "ForAnyValue:StringLike": {"jwt:repository": "acme*"}},
+    ),
+    # T004, on issuers of one's own, where T002 has nothing to say
+    "S14 workflow": ("T004", equal({"jwt:iss": SERVER, "jwt:workflow": "Deploy"})),
+    "S15 actor": ("T004", equal({"jwt:iss": SERVER, "jwt:actor": "octocat"})),
+    "S15 actor and a ref": (
+        "T004",
+        equal({"jwt:iss": TENANT, "jwt:actor": "octocat", "jwt:ref": "refs/heads/main"}),
+    ),
+    "S15 user_login": ("T004", equal({"jwt:iss": SELF_MANAGED, "jwt:user_login": "carol"})),
+    "S15 user_email": (
+        "T004",
+        equal(
+            {
+                "jwt:iss": SELF_MANAGED,
+                "jwt:user_email": "carol@example.org",
+                "jwt:user_access_level": "owner",
+            }
+        ),
+    ),
+    "S15 user_email by pattern": (
+        "T004",
+        {
+            "StringEqual": {"jwt:iss": SELF_MANAGED},
+            "StringLike": {"jwt:user_email": "*@example.org"},
+        },
+    ),
+    "called workflow without the caller": (
+        "T004",
+        equal(
+            {
+                "jwt:iss": SERVER,
+                "jwt:job_workflow_ref": "acme/ci/.github/workflows/d.yml@refs/tags/v3",
+                "jwt:environment": "production",
+                "jwt:event_name": "push",
+            }
+        ),
+    ),
+    "free values beside an owner of only stars": (
+        "T004",
+        {
+            "StringEqual": {"jwt:iss": SERVER, "jwt:workflow": "Deploy"},
+            "StringLike": {"jwt:repository_id": "*"},
+        },
+    ),
+    "free values beside an owner by negation": (
+        "T004",
+        {
+            "StringEqual": {"jwt:iss": SERVER, "jwt:workflow": "Deploy"},
+            "StringNotEqual": {"jwt:repository_owner": "evil"},
+        },
+    ),
+    "free value by way of a pointer": (
+        "T004",
+        equal({"jwt:iss": SERVER, "jwt:/workflow": "Deploy"}),
+    ),
+    "free value inside a sub": (
+        "T004",
+        equal({"jwt:iss": SERVER, "jwt:sub": "workflow:Deploy:ref:refs/heads/main"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "block"), REFUSED.values(), ids=REFUSED)
+def test_a_role_that_lets_strangers_in_is_refused(code: str, block: Block) -> None:
+    assert errors(block) == {code}
+
+
+def test_nothing_but_free_values_on_a_shared_issuer_breaks_two_rules() -> None:
+    assert errors(equal({"jwt:iss": GITHUB, "jwt:actor": "octocat"})) == {"T002", "T004"}
+    called = "job_workflow_ref:acme/ci/.github/workflows/d.yml@refs/heads/main"
+    assert errors(equal({"jwt:iss": GITHUB, "jwt:sub": called})) == {"T002", "T004"}
+
+
+DOUBTED: Mapping[str, tuple[str, Block]] = {
+    "S11 repository by name": (
+        "W101",
+        equal(
+            {
+                "jwt:iss": GITHUB,
+                "jwt:repository": "octo-org/octo-repo",
+                "jwt:ref": "refs/heads/main",
+            }
+        ),
+    ),
+    "S11 owner by name, tenant": (
+        "W101",
+        equal({"jwt:iss": TENANT, "jwt:repository_owner": "acme", "jwt:ref": "refs/heads/main"}),
+    ),
+    "S32 every project of a group, by name": (
+        "W101",
+        {
+            "StringEqual": {"jwt:iss": GITLAB, "jwt:ref_path": "refs/heads/main"},
+            "StringLike": {"jwt:project_path": "octo-group/*"},
+        },
+    ),
+    "id of only stars beside the name": (
+        "W101",
+        {
+            "StringEqual": {
+                "jwt:iss": GITHUB,
+                "jwt:repository_owner": "acme",
+                "jwt:ref": "refs/heads/main",
+            },
+            "StringLike": {"jwt:repository_owner_id": "*"},
+        },
+    ),
+    "actor by name": ("W101", equal(github(actor="octocat"))),
+    "enterprise by name": ("W101", equal(github(enterprise="octo-enterprise"))),
+    "user by name": ("W101", equal(gitlab(user_login="alice"))),
+    "job project by name": ("W101", equal(gitlab(job_project_path="octo-group/app"))),
+    "gitlab sub by name": (
+        "W101",
+        equal({"jwt:iss": GITLAB, "jwt:sub": "project_path:g/app:ref_type:branch:ref:main"}),
+    ),
+    "any ref, github": ("W102", equal({"jwt:iss": GITHUB, "jwt:repository_id": "1"})),
+    "any ref, gitlab": ("W102", equal({"jwt:iss": GITLAB, "jwt:project_id": "1"})),
+    "a ref of only stars": (
+        "W102",
+        {
+            "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+            "StringLike": {"jwt:ref": "*"},
+        },
+    ),
+    "only refs that are not": (
+        "W102",
+        {
+            "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+            "StringNotLike": {"jwt:ref": "refs/pull/*"},
+        },
+    ),
+    "one of two subjects without a ref": (
+        "W102",
+        {
+            "StringEqual": {"jwt:iss": GITLAB, "jwt:project_id": "1"},
+            "StringLike": {
+                "jwt:sub": ["project_path:g/a:ref_type:branch:ref:main", "project_path:g/a:*"]
+            },
+        },
+    ),
+    "S8 pull request": (
+        "W102",
+        equal(
+            {
+                "jwt:iss": GITHUB,
+                "jwt:repository_id": "1",
+                "jwt:sub": ["repo:acme/app:pull_request", "repo:acme@1/app@2:pull_request"],
+            }
+        ),
+    ),
+    "S10 environment alone": (
+        "W103",
+        equal({"jwt:iss": GITHUB, "jwt:repository_id": "1", "jwt:environment": "production"}),
+    ),
+    "S10 environment alone, gitlab": (
+        "W103",
+        equal({"jwt:iss": GITLAB, "jwt:project_id": "1", "jwt:environment": "production"}),
+    ),
+    "S10 environment in the sub": (
+        "W103",
+        equal(
+            {
+                "jwt:iss": GITHUB,
+                "jwt:repository_id": "1",
+                "jwt:sub": ["repo:o/a:environment:prod", "repo:o@1/a@2:environment:prod"],
+            }
+        ),
+    ),
+    "S6 release*": (
+        "W104",
+        {
+            "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+            "StringLike": {"jwt:ref": "refs/heads/release*"},
+        },
+    ),
+    "repository prefix": (
+        "W104",
+        {"StringEqual": github(), "StringLike": {"jwt:repository": "octo-org/octo*"}},
+    ),
+    "event prefix": (
+        "W104",
+        {"StringEqual": github(), "StringLike": {"jwt:event_name": "pull_request*"}},
+    ),
+    "S7 gitlab ref": (
+        "W105",
+        equal({"jwt:iss": GITLAB, "jwt:project_id": "1", "jwt:ref": "main"}),
+    ),
+    "S7 gitlab ref, protected": (
+        "W105",
+        equal(
+            {
+                "jwt:iss": SELF_MANAGED,
+                "jwt:project_id": "1",
+                "jwt:ref": "main",
+                "jwt:ref_protected": "true",
+            }
+        ),
+    ),
+    "S12 old sub": ("W107", equal(github(sub="repo:octo-org/octo-repo:ref:refs/heads/main"))),
+    "S12 new sub": (
+        "W107",
+        equal(github(sub="repo:octo-org@13420041/octo-repo@412890077:ref:refs/heads/main")),
+    ),
+    "an unknown issuer beside known ones": (
+        "W108",
+        equal(github(iss=[GITHUB, "https://token.actions.githubusercontent.con"])),
+    ),
+    "two exact values": (
+        "W108",
+        {"StringEqual": github(), "StringEqualIgnoreCase": {"jwt:ref": "refs/heads/dev"}},
+    ),
+    "exact against pattern": (
+        "W108",
+        {"StringEqual": github(), "StringLike": {"jwt:ref": "refs/tags/*"}},
+    ),
+    "exact against negation": (
+        "W108",
+        {"StringEqual": github(), "StringNotEqual": {"jwt:ref": "refs/heads/main"}},
+    ),
+    "one value and a list": (
+        "W108",
+        {
+            "StringEqual": {"jwt:iss": KEYCLOAK, "jwt:groups": "platform"},
+            "ForAnyValue:StringEqual": {"jwt:groups": "platform"},
+        },
+    ),
+    "a literal star": ("W108", equal(github(repository="octo-org/*"))),
+    "a literal star ignoring case": (
+        "W108",
+        {"StringEqual": github(), "StringEqualIgnoreCase": {"jwt:repository": "octo-org/*"}},
+    ),
+    "gitlab's key on github": ("W108", equal(github(project_path="octo-org/octo-repo"))),
+    "github's key on gitlab": ("W108", equal(gitlab(event_name="push"))),
+    "an empty value": ("W108", equal(github(environment=""))),
+    "a list operator on a scalar": (
+        "W108",
+        {"StringEqual": github(), "ForAnyValue:StringEqual": {"jwt:event_name": "push"}},
+    ),
+    "a scalar operator on a list": ("W108", equal(gitlab(groups_direct="octo-group"))),
+    "an audience the issuer does not take": ("W108", equal(github(aud="https://other.example"))),
+    "a repository of another owner": (
+        "W108",
+        equal(github(repository="octo-org/octo-repo", repository_owner="octo-corp")),
+    ),
+    "an environment beside a ref in sub": (
+        "W108",
+        equal(
+            github(
+                environment="production",
+                sub=["repo:o/a:ref:refs/heads/main", "repo:o@1/a@2:ref:refs/heads/main"],
+            )
+        ),
+    ),
+    "S5 star inside a sub": (
+        "W112",
+        {
+            "StringEqual": github(),
+            "StringLike": {
+                "jwt:sub": ["repo:o/*:ref:refs/heads/main", "repo:o@1/*:ref:refs/heads/main"]
+            },
+        },
+    ),
+    "S7 ref like *main": (
+        "W112",
+        {
+            "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+            "StringLike": {"jwt:ref": "*main"},
+        },
+    ),
+    "any workflow file at a ref": (
+        "W112",
+        {
+            "StringEqual": github(),
+            "StringLike": {"jwt:workflow_ref": "o/a/.github/workflows/*@refs/heads/main"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "block"), DOUBTED.values(), ids=DOUBTED)
+def test_a_doubtful_role_is_loaded_with_its_warning_alone(code: str, block: Block) -> None:
+    assert codes(block) == {code}
+
+
+SAFE: Mapping[str, Block] = {
+    "github by ids and ref": equal(SAFE_GITHUB),
+    "gitlab by ids and ref": equal(SAFE_GITLAB),
+    "operator alias": {"StringEquals": SAFE_GITHUB},
+    "name beside its id": equal(github(repository="octo-org/octo-repo")),
+    "owner id beside the repository's name": equal(
+        {
+            "jwt:iss": GITHUB,
+            "jwt:repository": "octo-org/octo-repo",
+            "jwt:repository_owner_id": "13420041",
+            "jwt:ref": "refs/heads/main",
+        }
+    ),
+    "T001 two configured issuers": equal(github(iss=[GITHUB, ENTERPRISE])),
+    "T001 a pattern beside an exact issuer": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:iss": "https://*"},
+    },
+    "T002 keycloak without owner": equal({"jwt:iss": KEYCLOAK, "jwt:email": "dana@example.com"}),
+    "T002 keycloak, everybody": equal({"jwt:iss": KEYCLOAK}),
+    "T002 enterprise server without owner": equal({"jwt:iss": SERVER, "jwt:ref_protected": "true"}),
+    "T002 tenant without owner": equal({"jwt:iss": TENANT, "jwt:ref": "refs/heads/main"}),
+    "T002 self-managed without owner": equal(
+        {"jwt:iss": SELF_MANAGED, "jwt:ref_path": "refs/heads/main"}
+    ),
+    "T002 owner pin beside others that pin nothing": {
+        "StringEqual": github(),
+        "StringNotEqual": {"jwt:repository_owner": "evil"},
+    },
+    "T002 sub that holds the repository's id": {
+        "StringEqual": {"jwt:iss": GITHUB, "jwt:ref": "refs/heads/main"},
+        "StringLike": {"jwt:sub": "repository_id:412890077:*"},
+    },
+    "T002 S13 custom sub with owner id": equal(
+        {
+            "jwt:iss": GITHUB,
+            "jwt:ref": "refs/heads/main",
+            "jwt:sub": "repository_owner_id:13420041:repository_visibility:private",
+        }
+    ),
+    "T003 S4 the wildcard follows the slash": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:repository": "octo-org/*"},
+    },
+    "T003 wildcard in the repository's name": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:repository": "octo-org/octo-*"},
+    },
+    "T003 both subjects past their owner": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:sub": ["repo:octo-org/*", "repo:octo-org@13420041/*"]},
+    },
+    "T003 pattern without a wildcard": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:repository_owner": "octo-org"},
+    },
+    "T003 by negation": {
+        "StringEqual": github(),
+        "StringNotLike": {"jwt:repository": "octo-org/evil*", "jwt:repository_owner": "evil*"},
+    },
+    "T003 nested groups": {
+        "StringEqual": gitlab(),
+        "StringLike": {"jwt:project_path": "octo-group/team/*"},
+    },
+    "T003 called workflow at any tag": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:job_workflow_ref": "octo-org/ci/.github/workflows/d.yml@refs/tags/*"},
+    },
+    "T003 a sub of Keycloak": {
+        "StringEqual": {"jwt:iss": KEYCLOAK},
+        "StringLike": {"jwt:sub": "service-account-*"},
+    },
+    "T003 a sub that only looks like a repository": {
+        "StringEqual": {"jwt:iss": KEYCLOAK},
+        "StringLike": {"jwt:sub": "reporter:*"},
+    },
+    "T004 S15 actor beside an owner": equal(github(actor="octocat", actor_id="58323107")),
+    "T004 S14 workflow beside a repository": equal(github(workflow="Deploy")),
+    "T004 called workflow and its caller": equal(
+        github(job_workflow_ref="octo-org/ci/.github/workflows/d.yml@refs/tags/v3")
+    ),
+    "T004 mail beside an id": equal(
+        {
+            "jwt:iss": SELF_MANAGED,
+            "jwt:user_email": "carol@example.org",
+            "jwt:namespace_id": "57",
+            "jwt:ref_path": "refs/heads/main",
+        }
+    ),
+    "T004 workflow file of the caller": equal(
+        {
+            "jwt:iss": SERVER,
+            "jwt:workflow": "Deploy",
+            "jwt:workflow_ref": "acme/app/.github/workflows/d.yml@refs/heads/main",
+        }
+    ),
+    "T004 a group beside the mail": {
+        "StringEqual": {"jwt:iss": KEYCLOAK, "jwt:user_email": "dana@example.com"},
+        "ForAnyValue:StringEqual": {"jwt:groups": "platform-engineers"},
+    },
+    "W101 a name on a generic issuer": equal({"jwt:iss": KEYCLOAK, "jwt:repository": "acme/app"}),
+    "W101 ids inside the sub": equal(
+        {
+            "jwt:iss": GITHUB,
+            "jwt:repository": "o/a",
+            "jwt:ref": "refs/heads/main",
+            "jwt:sub": ["repository_owner_id:1:ref:refs/heads/main"],
+        }
+    ),
+    "W101 job project by id": equal(gitlab(job_project_path="octo-group/app", job_project_id="1")),
+    "W102 protected refs": equal(
+        {"jwt:iss": GITHUB, "jwt:repository_id": "1", "jwt:ref_protected": "true"}
+    ),
+    "W102 the ref of the workflow": equal(
+        {
+            "jwt:iss": GITHUB,
+            "jwt:repository_id": "1",
+            "jwt:workflow_ref": "o/a/.github/workflows/d.yml@refs/heads/main",
+        }
+    ),
+    "W102 the ref in the sub": equal(
+        {
+            "jwt:iss": GITHUB,
+            "jwt:repository_id": "1",
+            "jwt:sub": ["repo:o/a:ref:refs/heads/main", "repo:o@1/a@2:ref:refs/heads/main"],
+        }
+    ),
+    "W102 the ref in gitlab's sub": equal(
+        {
+            "jwt:iss": GITLAB,
+            "jwt:project_id": "61204418",
+            "jwt:sub": "project_path:octo-group/app:ref_type:branch:ref:main",
+        }
+    ),
+    "W102 keycloak has no refs": equal({"jwt:iss": KEYCLOAK, "jwt:sub": "8a4c1f7e"}),
+    "W103 environment and ref": equal(github(environment="production")),
+    "W103 environment and type of ref": equal(
+        {
+            "jwt:iss": GITLAB,
+            "jwt:project_id": "1",
+            "jwt:environment": "production",
+            "jwt:ref_type": "tag",
+        }
+    ),
+    "W103 environment of Keycloak": equal({"jwt:iss": KEYCLOAK, "jwt:environment": "production"}),
+    "W104 S6 the wildcard follows a separator": {
+        "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+        "StringLike": {"jwt:ref": ["refs/heads/release/*", "refs/tags/v1.*", "refs/heads/rel-*"]},
+    },
+    "W104 a question mark at the end": {
+        "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_id": "1"},
+        "StringLike": {"jwt:ref": "refs/tags/v?"},
+    },
+    "W104 by negation": {
+        "StringEqual": github(),
+        "StringNotLike": {"jwt:workflow": "Nightly*"},
+    },
+    "W105 ref and its type": equal(
+        {"jwt:iss": GITLAB, "jwt:project_id": "1", "jwt:ref": "main", "jwt:ref_type": "branch"}
+    ),
+    "W105 ref and its path": equal(gitlab(ref="main")),
+    "W105 github's ref is whole": equal(github()),
+    "W107 both forms": equal(
+        github(
+            sub=[
+                "repo:octo-org/octo-repo:ref:refs/heads/main",
+                "repo:octo-org@13420041/octo-repo@412890077:ref:refs/heads/main",
+            ]
+        )
+    ),
+    "W107 enterprise server has one form": equal(
+        {
+            "jwt:iss": SERVER,
+            "jwt:repository_id": "1",
+            "jwt:sub": "repo:acme/app:ref:refs/heads/main",
+        }
+    ),
+    "W107 a custom sub": equal(github(sub="repository_owner:octo-org:ref:refs/heads/main")),
+    "W108 conditions that agree": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:ref": "refs/heads/*"},
+        "StringNotEqual": {"jwt:ref": "refs/heads/dev"},
+        "StringEqualIgnoreCase": {"jwt:ref": "REFS/HEADS/MAIN"},
+    },
+    "W108 one of several values is left over": {
+        "StringEqual": github(ref=["refs/heads/main", "refs/heads/dev"]),
+        "StringNotEqual": {"jwt:ref": "refs/heads/dev"},
+    },
+    "W108 a star where names may hold one": equal(github(environment="all-*")),
+    "W108 keys that both providers send": equal(
+        github(ref_type="branch", runner_environment="github-hosted")
+    ),
+    "W108 an audience of the issuer": equal(github(aud=AUDIENCE)),
+    "W108 owner and repository agree but for case": equal(
+        github(repository="Octo-Org/octo-repo", repository_owner="octo-org")
+    ),
+    "W108 an empty value among others": equal(github(environment=["", "production"])),
+    "W108 a key of this tenant's own": equal(github(repo_property_business_unit="payments")),
+    "W112 any repository of the owner": {
+        "StringEqual": github(),
+        "StringLike": {"jwt:repository": "octo-org/*-service"},
+    },
+    "W112 keycloak": {
+        "StringEqual": {"jwt:iss": KEYCLOAK},
+        "StringLike": {"jwt:sub": "system:*:deployer"},
+    },
+}
+
+
+@pytest.mark.parametrize("block", SAFE.values(), ids=SAFE)
+def test_the_safe_twin_is_not_reported(block: Block) -> None:
+    assert problems(block) == []
+
+
+def test_a_principal_pins_like_a_condition() -> None:
+    block = equal({"jwt:iss": GITHUB, "jwt:ref": "refs/heads/main"})
+    assert codes(block, {"jwt:repository_id": "412890077"}) == set()
+
+
+def test_a_principal_may_name_the_issuer() -> None:
+    rest = {key: value for key, value in SAFE_GITHUB.items() if key != "jwt:iss"}
+    assert codes(equal(rest), {"jwt:iss": GITHUB}) == set()
+
+
+def test_issuers_that_principal_and_condition_name_must_have_one_in_common() -> None:
+    assert "T001" in codes(equal(SAFE_GITHUB), {"jwt:iss": GITLAB})
+
+
+def test_a_role_for_two_providers_must_pin_both() -> None:
+    mixed: dict[str, str | list[str]] = {"jwt:iss": [GITHUB, GITLAB], "jwt:ref_protected": "true"}
+    assert "T002" in codes(equal(mixed))
+
+
+def test_each_value_is_its_own_problem_at_its_own_line() -> None:
+    place = ("spec", "condition", "StringLike", "jwt:repository")
+    lines = {place: 12, (*place, 0): 13, (*place, 1): 14, (*place, 2): 15}
+    bad = Role(
+        "deployer",
+        ("deploy",),
+        (
+            *conditions(equal(SAFE_GITHUB)),
+            *conditions({"StringLike": {"jwt:repository": ["acme*", "acme/*", "*/app"]}}),
+        ),
+        places=(*[("spec", "condition", "StringEqual", key) for key in SAFE_GITHUB], place),
+        origin=Origin("roles.yaml", 1, lines),
+    )
+    found = lint(ISSUERS, [bad], {"deploy": DEPLOY})
+    assert [(p.code, p.line, p.field) for p in found] == [
+        ("T003", 13, 'condition.StringLike["jwt:repository"][0]'),
+        ("T003", 15, 'condition.StringLike["jwt:repository"][2]'),
+    ]
+    assert str(found[0]) == (
+        'roles.yaml:13: error[T003] Role/deployer: condition.StringLike["jwt:repository"][0]: '
+        '"acme*" also matches "acme-evil/…"; write "acme/*"'
+    )
+
+
+INTRUDERS = {
+    "path": ("repository", "acme*", "acme-evil/…", '"acme/*"'),
+    "path with a name": ("repository", "acme*/app", "acme-evil/app", '"acme/*"'),
+    "one character": ("repository", "acme?/app", "acmex/app", '"acme/*"'),
+    "owner": ("repository_owner", "acme*", "acme-evil", '{"jwt:repository_owner": ["acme"]}'),
+    "sub": ("sub", "repo:acme*", "repo:acme-evil/…", '"repo:acme/*"'),
+    "sub with a ref": (
+        "sub",
+        "repo:acme*:ref:refs/heads/main",
+        "repo:acme-evil/…:ref:refs/heads/main",
+        '"repo:acme/*"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("claim", "value", "intruder", "safe"), INTRUDERS.values(), ids=INTRUDERS)
+def test_a_wildcard_is_shown_with_an_intruder_that_it_really_lets_in(
+    claim: str, value: str, intruder: str, safe: str
+) -> None:
+    block: Block = {"StringEqual": github(), "StringLike": {f"jwt:{claim}": value}}
+    [problem] = [p for p in problems(block) if p.code == "T003"]
+    assert f'"{intruder}"' in problem.message
+    assert safe in problem.hint
+    [pattern] = conditions({"StringLike": {f"jwt:{claim}": value}})
+    assert pattern.accepts(intruder.replace("…", "anything"))
+
+
+ADVICE = {
+    "T001 near": (equal(github(iss=GITHUB + "/")), f'did you mean "{GITHUB}"?'),
+    "T002 github": (equal({"jwt:iss": GITHUB}), 'StringEqual: {"jwt:repository_owner_id": ['),
+    "T002 gitlab": (equal({"jwt:iss": GITLAB}), 'StringEqual: {"jwt:namespace_id": ['),
+    "T004": (
+        equal({"jwt:iss": SERVER, "jwt:actor": "octocat"}),
+        'StringEqual: {"jwt:repository_owner_id": [',
+    ),
+}
+
+
+@pytest.mark.parametrize(("block", "hint"), ADVICE.values(), ids=ADVICE)
+def test_the_hint_is_the_condition_to_write(block: Block, hint: str) -> None:
+    assert any(hint in problem.hint for problem in problems(block))
+
+
+def test_an_unknown_issuer_is_held_against_the_nearest_one_configured() -> None:
+    block = equal(github(iss=[GITHUB, GITLAB + "/"]))
+    [problem] = [p for p in problems(block) if p.code == "W108"]
+    assert problem.field == 'condition.StringEqual["jwt:iss"][1]'
+    assert problem.hint == f'did you mean "{GITLAB}"?'
+
+
+def test_a_message_stays_on_one_line_and_gives_no_orders_to_a_terminal() -> None:
+    value = "acme*\n::error::\x1b[31m\x7f\u202e\u009b"
+    [problem] = [
+        p
+        for p in problems({"StringEqual": github(), "StringLike": {"jwt:repository": value}})
+        if p.code == "T003"
+    ]
+    assert re.fullmatch(r"[\x20-\x7e…]+", problem.message + problem.hint)
+
+
+SHARED_AUDIENCES = {
+    "S29 aws": (GITHUB, "sts.amazonaws.com"),
+    "S29 sigstore": (GITHUB, "sigstore"),
+    "S29 pypi": (GITLAB, "pypi"),
+    "testpypi": (GITLAB, "testpypi"),
+    "crates": (GITHUB, "crates.io"),
+    "rubygems": (GITHUB, "rubygems.org"),
+    "azure": (GITHUB, "api://AzureADTokenExchange"),
+    "npm": (GITHUB, "npm:registry.npmjs.org"),
+    "octo-sts": (GITHUB, "octo-sts.dev"),
+    "vault": (GITLAB, "vault"),
+    "S29 github's default": (GITHUB, "https://github.com/octo-org"),
+    "the server's default": (SERVER, "https://github.example.com/octo-org"),
+    "gitlab": (GITLAB, "https://gitlab.com"),
+}
+
+
+@pytest.mark.parametrize(("iss", "audience"), SHARED_AUDIENCES.values(), ids=SHARED_AUDIENCES)
+def test_an_audience_that_others_take_too_is_doubted(iss: str, audience: str) -> None:
+    found = lint({iss: issuer(iss, AUDIENCE, audience)}, [], {})
+    assert [(p.code, p.kind, p.field) for p in found] == [("W106", "JwtIssuer", "aud[1]")]
+
+
+@pytest.mark.parametrize(
+    "audience",
+    ["https://gateway.example.com", "https://github.com", "https://github.example.com/octo-org"],
+)
+def test_an_audience_of_ones_own_is_not(audience: str) -> None:
+    assert lint({GITHUB: issuer(GITHUB, audience)}, [], {}) == []
+
+
+def test_a_policy_that_no_role_uses_is_doubted() -> None:
+    spare = Policy("spare", DEPLOY.statements)
+    found = lint(ISSUERS, [role(equal(SAFE_GITHUB))], {"deploy": DEPLOY, "spare": spare})
+    assert [(p.code, p.kind, p.name) for p in found] == [("W109", "Policy", "spare")]
+
+
+ALLOW, DENY = Effect.ALLOW, Effect.DENY
+MIXED = "Function:Create Function:Delete"
+VOID = {
+    "the same": (statement("a", ALLOW, MIXED, "fn:*"), [statement("d", DENY, MIXED, "fn:*")]),
+    "more": (
+        statement("a", ALLOW, "Function:Create", "fn:api"),
+        [statement("d", DENY, MIXED, "*")],
+    ),
+    "a wider pattern": (
+        statement("a", ALLOW, "Function:Create", "team-a:x-*"),
+        [statement("d", DENY, MIXED, "team-*:x*")],
+    ),
+    "two together": (
+        statement("a", ALLOW, MIXED, "fn:*"),
+        [
+            statement("d", DENY, "Function:Create", "*"),
+            statement("e", DENY, "Function:Delete", "fn:*"),
+        ],
+    ),
+}
+ALIVE = {
+    "one action left": (
+        statement("a", ALLOW, MIXED, "fn:*"),
+        [statement("d", DENY, "Function:Create", "fn:*")],
+    ),
+    "one resource left": (
+        statement("a", ALLOW, MIXED, "fn:*", "dev:*"),
+        [statement("d", DENY, MIXED, "fn:*")],
+    ),
+    "a narrower pattern": (
+        statement("a", ALLOW, MIXED, "team-*:*"),
+        [statement("d", DENY, MIXED, "team-a:*")],
+    ),
+    "the whole cluster": (
+        statement("a", ALLOW, MIXED, "*"),
+        [statement("d", DENY, MIXED, "fn:*")],
+    ),
+    "a Deny with a condition": (
+        statement("a", ALLOW, MIXED, "fn:*"),
+        [
+            Statement(
+                "d",
+                DENY,
+                frozenset(MIXED.split()),
+                (Resource("*"),),
+                tuple(conditions(equal({"jwt:actor": "octocat"}))),
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("allow", "denies"), VOID.values(), ids=VOID)
+@pytest.mark.parametrize("apart", [False, True], ids=["one policy", "two policies"])
+def test_a_statement_that_a_deny_makes_void_is_doubted(
+    allow: Statement, denies: list[Statement], apart: bool
+) -> None:
+    assert _void(allow, denies, apart) == [("W110", "grant", "statement[0]")]
+
+
+@pytest.mark.parametrize(("allow", "denies"), ALIVE.values(), ids=ALIVE)
+@pytest.mark.parametrize("apart", [False, True], ids=["one policy", "two policies"])
+def test_a_statement_that_grants_something_is_not(
+    allow: Statement, denies: list[Statement], apart: bool
+) -> None:
+    assert _void(allow, denies, apart) == []
+
+
+def _void(allow: Statement, denies: list[Statement], apart: bool) -> list[tuple[str, str, str]]:
+    policies = (
+        {"grant": Policy("grant", (allow,)), "wall": Policy("wall", tuple(denies))}
+        if apart
+        else {"grant": Policy("grant", (allow, *denies))}
+    )
+    using = Role("r", tuple(policies), tuple(conditions(equal(SAFE_GITHUB))))
+    return [(p.code, p.name, p.field) for p in lint(ISSUERS, [using], policies)]
+
+
+def test_a_statement_is_not_void_while_one_role_uses_it_without_the_deny() -> None:
+    policies = {
+        "grant": DEPLOY,
+        "wall": Policy("wall", (statement("d", DENY, "Function:Create", "*"),)),
+    }
+    safe = tuple(conditions(equal(SAFE_GITHUB)))
+    walled, free = Role("a", ("grant", "wall"), safe), Role("b", ("grant",), safe)
+    assert {p.code for p in lint(ISSUERS, [walled], policies)} == {"W110"}
+    assert lint(ISSUERS, [walled, free], policies) == []
+
+
+def test_an_unused_policy_can_be_void_by_itself() -> None:
+    walls = (statement("a", ALLOW, MIXED, "fn:*"), statement("d", DENY, MIXED, "*"))
+    found = lint(ISSUERS, [], {"grant": Policy("grant", walls)})
+    assert {p.code for p in found} == {"W109", "W110"}
+
+
+def test_errors_keep_documents_out_and_warnings_do_not() -> None:
+    found = problems(equal({"jwt:iss": GITHUB, "jwt:actor": "octocat"}))
+    assert {p.severity for p in found if p.code.startswith("T")} == {Severity.ERROR}
+    assert {p.severity for p in found if p.code.startswith("W")} == {Severity.WARNING}
+
+
+def test_problems_come_in_the_order_of_the_documents() -> None:
+    block = equal({"jwt:iss": GITHUB, "jwt:actor": "octocat"})
+    roles = [
+        Role(name, ("deploy",), tuple(conditions(block)), origin=Origin("roles.yaml", line))
+        for name, line in (("b", 20), ("a", 3))
+    ]
+    lines = [problem.line for problem in lint(ISSUERS, roles, {"deploy": DEPLOY})]
+    assert lines == sorted(lines)
+
+
+def test_every_code_is_given_by_some_case_here() -> None:
+    told = {code for code, _ in (*REFUSED.values(), *DOUBTED.values())}
+    assert told | {"W106", "W109", "W110"} == CODES.keys()
+
+
+def test_ten_thousand_roles_are_read_in_seconds() -> None:
+    roles = [
+        Role(
+            f"r{n}", (f"p{n % 1000}", "wall"), tuple(conditions(equal(github(repository=f"o/{n}"))))
+        )
+        for n in range(10_000)
+    ]
+    policies = {f"p{n}": Policy(f"p{n}", DEPLOY.statements) for n in range(1000)}
+    policies["wall"] = Policy("wall", (statement("d", DENY, "Function:Delete", "*"),))
+    started = time.perf_counter()
+    assert lint(ISSUERS, roles, policies) == []
+    assert time.perf_counter() - started < 5

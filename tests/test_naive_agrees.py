@@ -1,0 +1,179 @@
+"""The evaluator and a naive second one say the same of generated documents and claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.claims import Claims
+from federation.conditions import compile_pattern, holds
+from federation.documents.catalog import Catalog
+from federation.documents.model import Resource
+from federation.permissions import Access, Decision, decide, granted_resources
+from federation.roles import evaluate
+from tests import built, generated, naive
+from tests.generated import PROVIDERS, Plain
+
+randoms = st.randoms(use_true_random=False)
+examples = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+
+
+@given(randoms)
+@examples
+def test_a_pattern_matches_the_same_values(rng: Random) -> None:
+    for value, pattern in _patterns(rng):
+        assert compile_pattern(pattern)(value) == naive.like(pattern, value), (pattern, value)
+
+
+@given(randoms)
+@examples
+def test_a_condition_block_holds_for_the_same_claims(rng: Random) -> None:
+    for _ in _compared_blocks(rng):
+        pass
+
+
+@given(randoms)
+@examples
+def test_the_same_roles_admit_through_the_index(rng: Random) -> None:
+    for _ in _compared_admissions(rng, roles=6, tokens=3):
+        pass
+
+
+@given(randoms)
+@examples
+def test_the_same_decision_is_taken_by_the_same_statement(rng: Random) -> None:
+    for _ in _compared_decisions(rng):
+        pass
+
+
+@given(randoms)
+@examples
+def test_nothing_granted_is_ever_denied(rng: Random) -> None:
+    for _ in _checked_grants(rng):
+        pass
+
+
+def _seeded(number: int) -> Random:
+    return Random(number)  # noqa: S311 -- repeatable cases, no secrets
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("seed", range(8))
+def test_they_agree_on_a_great_many_cases(seed: int) -> None:
+    rng = _seeded(seed)
+    seen: dict[str, Counter[bool]] = {
+        "pattern": _first(8_000, _pattern_answers(rng)),
+        "block": _first(7_000, _repeated(_compared_blocks, rng)),
+        "admission": _first(7_000, _repeated(_compared_admissions, rng)),
+        "decision": _first(5_000, _repeated(_compared_decisions, rng)),
+        "grant": _first(1_000, _repeated(_checked_grants, rng)),
+    }
+    # Eight seeds of 28,000 cases. A generator that says the same each time would prove nothing.
+    assert sum(answers.total() for answers in seen.values()) == 28_000
+    for kind, answers in seen.items():
+        assert min(answers[True], answers[False]) > answers.total() / 20, (kind, answers)
+
+
+def _first(many: int, answers: Iterator[bool]) -> Counter[bool]:
+    return Counter(next(answers) for _ in range(many))
+
+
+def _repeated(cases: Callable[[Random], Iterator[bool]], rng: Random) -> Iterator[bool]:
+    while True:
+        yield from cases(rng)
+
+
+def _patterns(rng: Random) -> Iterator[tuple[str, str]]:
+    value = generated.word(rng)
+    yield value, generated.globbed(rng, value)
+    yield value, generated.globbed(rng, generated.word(rng))
+    yield generated.word(rng, 4), "".join(rng.choices("ab*?", k=rng.randint(0, 6)))
+    yield "".join(rng.choices("ab", k=rng.randint(0, 12))), "".join(rng.choices("ab**?", k=6))
+
+
+def _pattern_answers(rng: Random) -> Iterator[bool]:
+    while True:
+        for value, pattern in _patterns(rng):
+            matches = compile_pattern(pattern)(value)
+            assert matches == naive.like(pattern, value), (pattern, value)
+            yield matches
+
+
+def _compared_blocks(rng: Random) -> Iterator[bool]:
+    claims = generated.claims(rng)
+    block = generated.block(rng, claims, most=2)
+    held = holds(built.conditions(block), Claims(claims))
+    assert held == naive.block_holds(block, claims), (block, claims)
+    yield held
+
+
+def _compared_admissions(rng: Random, roles: int = 10, tokens: int = 4) -> Iterator[bool]:
+    tokens_claims = [generated.claims(rng) for _ in range(tokens)]
+    specs = {f"r{n}": generated.role(rng, rng.choice(tokens_claims)) for n in range(roles)}
+    catalog = built.catalog(*(built.role(name, **spec) for name, spec in specs.items()))
+    for claims in tokens_claims:
+        admitted = _admitted(catalog, claims)
+        assert admitted == naive.admitting(specs, PROVIDERS, claims), (specs, claims)
+        yield from (name in admitted for name in specs)
+
+
+def _admitted(catalog: Catalog, claims: Plain) -> list[str]:
+    """The names of the Roles that admit, found as a request finds them."""
+    issuer = catalog.issuers[claims["iss"]]
+    evaluations = evaluate(catalog.candidates(Claims(claims)), issuer.provider, Claims(claims))
+    return [evaluation.role.name for evaluation in evaluations if evaluation.admits]
+
+
+def _compared_decisions(rng: Random) -> Iterator[bool]:
+    claims = generated.claims(rng)
+    documents = _documents(rng, claims)
+    policies = [built.policy(name, *written) for name, written in documents.items()]
+    for _ in range(3):
+        action, asked = rng.choice(naive.ACTIONS), generated.asked(rng)
+        decision = decide(policies, Access.parse(action, asked), Claims(claims))
+        expected = naive.decide(documents, action, asked, claims)
+        assert _plainly(decision) == expected, (documents, action, asked, claims)
+        yield decision.allowed
+
+
+def _documents(rng: Random, claims: Plain) -> dict[str, list[Plain]]:
+    return {f"p{n}": generated.statements(rng, claims) for n in range(rng.randint(1, 3))}
+
+
+def _plainly(decision: Decision) -> naive.Decided:
+    effect = str(decision.effect) if decision.effect else None
+    return decision.allowed, decision.policy, decision.sid, effect
+
+
+_UNIVERSE = ["*"] + [f"{ns}:{name}" for ns in generated.NAMES for name in [*generated.NAMES, "*"]]
+
+
+def _checked_grants(rng: Random) -> Iterator[bool]:
+    """Each grant, against everything that it reaches; whether there was any is yielded."""
+    claims = generated.claims(rng)
+    documents = _documents(rng, claims)
+    policies = [built.policy(name, *written) for name, written in documents.items()]
+    granted = granted_resources(policies, "Function:Invoke", Claims(claims))
+    reached = [asked for asked in _UNIVERSE if _reached(granted, asked)]
+    for asked in reached:
+        allowed, *settled = naive.decide(documents, "Function:Invoke", asked, claims)
+        assert allowed, (documents, granted, asked, settled)
+    if not _denies(documents):
+        # With no Deny about, the list leaves nothing out.
+        for asked in _UNIVERSE:
+            allowed, *_ = naive.decide(documents, "Function:Invoke", asked, claims)
+            assert allowed == (asked in reached), (documents, granted, asked)
+    yield bool(granted)
+
+
+def _reached(granted: Iterable[Resource], asked: str) -> bool:
+    return any(naive.reaches(resource.text, asked) for resource in granted)
+
+
+def _denies(documents: Mapping[str, list[Plain]]) -> bool:
+    return any(s["effect"] == "Deny" for statements in documents.values() for s in statements)
