@@ -1,4 +1,4 @@
-"""A server that does nothing, by the same means as the broker: one POST route, one answer."""
+"""A server that does nothing, run as `federation serve` runs the broker."""
 
 from __future__ import annotations
 
@@ -18,23 +18,15 @@ async def nothing(_request: Request) -> Response:
     return Response()
 
 
-def main() -> None:
-    """Serve on a free loopback port and tell which, as the broker's log does."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    told = {"event": "listening", "port": listener.getsockname()[1]}
-    sys.stderr.write(json.dumps(told) + "\n")
-    sys.stderr.flush()
-    # What `federation serve` gives uvicorn.
-    config = uvicorn.Config(
-        Starlette(routes=[Route("/oauth/token", nothing, methods=["POST"])]),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=2000,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-if __name__ == "__main__":
-    main()
+listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+listening = {"event": "listening", "port": listener.getsockname()[1]}
+print(json.dumps(listening), file=sys.stderr, flush=True)
+config = uvicorn.Config(
+    Starlette(routes=[Route("/oauth/token", nothing, methods=["POST"])]),
+    log_config=None,
+    access_log=False,
+    server_header=False,
+    proxy_headers=False,
+    limit_concurrency=2000,
+)
+uvicorn.Server(config).run(sockets=[listener])

@@ -16,10 +16,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.audit import Journal
 from federation.audit.log import LogJournal
@@ -32,12 +29,12 @@ from federation.issuers.keys import KeyRing
 from federation.sources import Source
 from federation.sources.files import FileSource
 from federation.state import Store
-from federation.state.memory import MemoryStore
+from federation.state.redis import RedisStore
+from federation.state.sqlite import SqliteStore
 from federation.tokens.keys import KeyFolder, SigningKeys, read_pem
 from federation.web.discovery import jwks, metadata
+from federation.web.edge import Edge, no_such_place
 from federation.web.health import healthz, livez, readyz
-from federation.web.requests import request_id_of
-from federation.web.responses import NO_STORE
 from federation.web.revoke import revoke
 from federation.web.token import token
 
@@ -71,7 +68,7 @@ def build(
         source=source,
         keys=keys or KeyRing(),
         signing=signing or signing_keys(settings),
-        state=state or MemoryStore(clock),
+        state=state or _store(settings, clock),
         journal=journal or LogJournal(),
         clock=clock,
     )
@@ -106,8 +103,8 @@ def build(
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
-        middleware=[Middleware(RequestId)],
-        exception_handlers={HTTPException: _http_error, Exception: _server_error},
+        middleware=[Middleware(Edge)],
+        exception_handlers={HTTPException: no_such_place},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -137,28 +134,12 @@ def signing_keys(settings: Settings) -> SigningKeys:
     return SigningKeys(tuple({key.kid: key for key in keys}.values()))
 
 
-class RequestId:
-    """Gives each request an id and tells it to the caller, whatever the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = request_id_of(Request(scope))
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode("ascii")),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
+def _store(settings: Settings, clock: Callable[[], float]) -> Store:
+    if settings.shared_state is None:
+        return SqliteStore(settings.state / "state.db", clock)
+    return RedisStore(
+        settings.shared_state.get_secret_value(), clock, settings.state / "shared-state-life"
+    )
 
 
 def _watching(broker: Broker, settings: Settings) -> list[Coroutine[None, None, None]]:
@@ -196,35 +177,3 @@ def _report(assembled: Assembled) -> None:
         log.info(
             "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
         )
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """A path or method that does not exist here, in the words of the other refusals."""
-    known = error if isinstance(error, HTTPException) else HTTPException(500)
-    return JSONResponse(
-        {
-            "error": "invalid_request",
-            "error_description": f"{known.detail}.",
-            "reason": "invalid_request",
-            "request_id": request.state.request_id,
-        },
-        status_code=known.status_code,
-        headers={**NO_STORE, **(known.headers or {})},
-    )
-
-
-async def _server_error(request: Request, error: Exception) -> Response:
-    """A fault of ours: logged whole, told as nothing but its id."""
-    structlog.get_logger("federation").error(
-        "unexpected error", request_id=request.state.request_id, exc_info=error
-    )
-    return JSONResponse(
-        {
-            "error": "server_error",
-            "error_description": "The broker failed. Its log has the details under this id.",
-            "reason": "server_error",
-            "request_id": request.state.request_id,
-        },
-        status_code=500,
-        headers=NO_STORE,
-    )

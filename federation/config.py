@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from federation.errors import SettingsRefused
@@ -49,6 +57,13 @@ def _public_url(url: str) -> str:
     return url
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    # It may hold a password, so no message quotes it.
+    if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
+        raise ValueError("it must begin with redis:// or rediss://")
+    return url
+
+
 ExistingPath = Annotated[Path, AfterValidator(_existing)]
 
 
@@ -72,6 +87,14 @@ class Settings(BaseModel):
     state: Annotated[Path, Field(description="Directory for what the broker must remember.")] = (
         Path(".federation")
     )
+    shared_state: Annotated[
+        SecretStr | None,
+        AfterValidator(lambda url: url if url is None else _redis_url(url)),
+        Field(
+            description="redis://… or rediss://…: spent and revoked tokens live there, for several"
+            " replicas, which then share a signing-key and the issuer-url."
+        ),
+    ] = None
     signing_key: Annotated[
         tuple[ExistingPath, ...],
         Field(
@@ -83,6 +106,9 @@ class Settings(BaseModel):
     port: Annotated[
         int, Field(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     ] = 8080
+    workers: Annotated[
+        int, Field(ge=1, le=64, description="How many processes serve, sharing the port.")
+    ] = 1
     log_format: Annotated[
         Literal["json", "text"] | None,
         Field(description="json or text. Default: text on a terminal, else json."),
@@ -94,6 +120,11 @@ class Settings(BaseModel):
             raise ValueError(
                 "issuer-url is needed where the broker listens on more than loopback;"
                 " set --issuer-url or FEDERATION_ISSUER_URL to its public URL"
+            )
+        if self.shared_state and not (self.signing_key and self.issuer_url):
+            raise ValueError(
+                "shared-state is for several replicas, which must sign alike: set --signing-key"
+                " and --issuer-url too"
             )
         return self
 

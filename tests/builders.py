@@ -17,7 +17,7 @@ NOW: Final = 1_800_000_000.0
 __all__ = ["ABSENT", "AUDIENCE", "NOW", "good", "issuer"]
 
 
-def good(name: str = "github-push-main", *, now: float = NOW, **changes: object) -> Claims:
+def good(name: str = "github-push-main", now: float = NOW, /, **changes: Any) -> Claims:
     """The claims of a sample token as if it were issued a minute before *now*, with *changes*."""
     claims = sample(name)
     moved = now - 60 - _number(claims["iat"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -379,7 +379,7 @@ def test_a_ca_bundle_without_a_certificate_gives_no_keys() -> None:
 def test_rotation_costs_one_refetch_then_waits_out_the_cooldown() -> None:
     s = Setting()
 
-    async def story() -> Iterator[None] | None:
+    async def story() -> None:
         await s.key()
         s.fake.keys = (NEW,)
         assert (await s.key("k2")).kid == "k2"
@@ -396,7 +396,6 @@ def test_rotation_costs_one_refetch_then_waits_out_the_cooldown() -> None:
         s.clock.advance(1)
         assert await s.reason("k5") is None
         assert s.fake.fetches == 5
-        return None
 
     run(s, story)
 

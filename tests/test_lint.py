@@ -515,6 +515,14 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
             "StringLike": {"jwt:ref": "*main"},
         },
     ),
+    "S9 any event": (
+        "W113",
+        {"StringEqual": github(), "StringLike": {"jwt:event_name": "*"}},
+    ),
+    "any pipeline of one's own or a fork's": (
+        "W113",
+        {"StringEqual": gitlab(), "StringLike": {"jwt:pipeline_source": ["push", "?*"]}},
+    ),
     "any workflow file at a ref": (
         "W112",
         {
@@ -732,6 +740,11 @@ SAFE: Mapping[str, Block] = {
         "StringEqual": github(),
         "StringLike": {"jwt:repository": "octo-org/*-service"},
     },
+    "W113 S9 an event on purpose": equal(github(event_name="pull_request_target")),
+    "W113 a pattern beside the events that are meant": {
+        "StringEqual": github(event_name=["push", "schedule"]),
+        "StringLike": {"jwt:event_name": "*"},
+    },
     "W112 keycloak": {
         "StringEqual": {"jwt:iss": KEYCLOAK},
         "StringLike": {"jwt:sub": "system:*:deployer"},
@@ -790,7 +803,13 @@ def test_each_value_is_its_own_problem_at_its_own_line() -> None:
 INTRUDERS = {
     "path": ("repository", "acme*", "acme-evil/…", '"acme/*"'),
     "path with a name": ("repository", "acme*/app", "acme-evil/app", '"acme/*"'),
-    "one character": ("repository", "acme?/app", "acmex/app", '"acme/*"'),
+    "one character": ("repository", "acme?/app", "acmex/app", '"<owner>/*"'),
+    "one character of the owner": (
+        "repository_owner",
+        "a?me",
+        "axme",
+        '{"jwt:repository_owner": ["<owner>"]}',
+    ),
     "owner": ("repository_owner", "acme*", "acme-evil", '{"jwt:repository_owner": ["acme"]}'),
     "sub": ("sub", "repo:acme*", "repo:acme-evil/…", '"repo:acme/*"'),
     "sub with a ref": (
@@ -814,7 +833,12 @@ def test_a_wildcard_is_shown_with_an_intruder_that_it_really_lets_in(
     assert pattern.accepts(intruder.replace("…", "anything"))
 
 
-ADVICE = {
+ADVICE: Mapping[str, tuple[Block, str]] = {
+    "T003 github": ({"StringEqual": github(), "StringLike": {"jwt:sub": "*"}}, '"repo:<owner>/*"'),
+    "T003 gitlab": (
+        {"StringEqual": gitlab(), "StringLike": {"jwt:sub": "pro*"}},
+        '"project_path:<owner>/*"',
+    ),
     "T001 near": (equal(github(iss=GITHUB + "/")), f'did you mean "{GITHUB}"?'),
     "T002 github": (equal({"jwt:iss": GITHUB}), 'StringEqual: {"jwt:repository_owner_id": ['),
     "T002 gitlab": (equal({"jwt:iss": GITLAB}), 'StringEqual: {"jwt:namespace_id": ['),

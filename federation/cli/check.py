@@ -24,7 +24,7 @@ from federation.documents.assemble import Assembled
 from federation.documents.codes import Code
 from federation.documents.lint import CODES
 from federation.errors import Problem, Severity
-from federation.sources import files
+from federation.sources.files import load
 
 __all__ = ["check"]
 
@@ -55,7 +55,7 @@ def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bo
     A PATH is a file or a directory; all of them together are one set. Exits with 0 if `serve`
     would adopt the set, with 1 if not. docs/lint.md explains the codes that begin with T and W.
     """
-    found = files.load(paths)
+    found = load(paths)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
     click.echo(_FORMS[form](found), color=False if os.environ.get("NO_COLOR") else None)

@@ -1,17 +1,27 @@
-"""`federation serve`: the broker as a server."""
+"""
+`federation serve`: the broker as a server.
+
+The port is bound first and everything is checked once, here, so that a mistake is told before
+anything runs. Then one process serves, or several that share the port and are started again
+when one ends.
+"""
 
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 import click
 import structlog
 import uvicorn
+from pydantic.fields import FieldInfo
+from starlette.applications import Starlette
 
 from federation.app import build
 from federation.config import Settings, flag, read_settings, repeatable, variable
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.logs import configure_logs
+from federation.workers import supervise
 
 __all__ = ["serve"]
 
@@ -20,22 +30,22 @@ _CONNECTIONS = 2000
 
 
 def _setting_options(command: click.Command) -> click.Command:
-    """One option for each setting, with its meaning, its variable and its default."""
+    """One option for each setting, with its meaning, its default and its variable."""
     for name, field in Settings.model_fields.items():
-        default = (
-            ""
-            if field.default in {None, ()} or field.is_required()
-            else f" Default: {field.default}."
-        )
         command.params.append(
             click.Option(
                 [flag(name), name],
                 multiple=repeatable(name),
                 metavar="VALUE",
-                help=f"{field.description}{default} [{variable(name)}]",
+                help=f"{field.description}{_default(field)} [{variable(name)}]",
             )
         )
     return command
+
+
+def _default(field: FieldInfo) -> str:
+    silent = field.is_required() or field.default is None or field.default == ()
+    return "" if silent else f" Default: {field.default}."
 
 
 @_setting_options
@@ -63,18 +73,29 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
     structlog.get_logger("federation").info(
         "listening", url=settings.url, host=settings.host, port=settings.port
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
+    if settings.workers == 1:
+        _run(app, listener)
+    else:
+        supervise(partial(_worker, settings), settings.workers, listener)
+
+
+def _worker(settings: Settings, listener: socket.socket) -> None:
+    """One process among several: the same settings, an application of its own."""
+    configure_logs(settings.log_format)
+    _run(build(settings), listener)
+
+
+def _run(app: Starlette, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server.run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -23,6 +23,7 @@ from federation.documents.pins import (
     fixed_owner,
     literal_prefix,
     owner_pins,
+    owners_of,
 )
 from federation.errors import Problem
 
@@ -109,11 +110,9 @@ class Catalog:
         iss = claims.get("iss")
         if not isinstance(iss, str):
             return
-        for key, reading in _OWNER_READINGS.items():
-            claim = text(reading.claim(claims))
-            owner = claim and fixed_owner(reading, claim)
-            if owner:
-                yield from self._by_owner.get((iss, key, ascii_lower(owner)), ())
+        for key in _OWNER_KEYS:
+            for owner in sorted(owners_of(key, claims)):
+                yield from self._by_owner.get((iss, key, owner), ())
         yield from self._by_owner.get((iss, "", ""), ())
 
     def policies_of(self, names: Iterable[str]) -> tuple[Policy, ...]:
@@ -131,9 +130,7 @@ def role_issuers(role: Role) -> frozenset[str]:
     return frozenset.intersection(*exact) if exact else frozenset()
 
 
-_OWNER_READINGS = {
-    key: Condition(Operator.STRING_EQUAL, key, ()) for key in (*sorted(PIN_KEYS), "jwt:sub")
-}
+_OWNER_KEYS = (*sorted(PIN_KEYS), "jwt:sub")
 Filed = TypeVar("Filed")
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from federation.conditions import Operator, ascii_lower
+from federation.documents.ci_claims import FOREIGN, LISTS, SCALARS, STARLESS
 from federation.documents.model import Effect, JwtIssuer, Policy, Role, Statement, field_text
-from federation.documents.reading import Place, Reading, Written, keys, quoted, severity
+from federation.documents.reading import Place, Reading, Written, quoted, severity
 from federation.documents.trust import nearest
 from federation.errors import Problem
 from federation.profiles import Provider
@@ -100,39 +101,10 @@ def _only_empty(reading: Reading) -> Iterator[Problem]:
             )
 
 
-_STARLESS = keys(
-    "iss",
-    "sub",
-    "repository",
-    "repository_id",
-    "repository_owner",
-    "repository_owner_id",
-    "project_path",
-    "project_id",
-    "namespace_path",
-    "namespace_id",
-    "job_project_path",
-    "job_project_id",
-    "job_namespace_path",
-    "job_namespace_id",
-    "ref",
-    "ref_path",
-    "ref_type",
-    "base_ref",
-    "head_ref",
-    "event_name",
-    "pipeline_source",
-    "actor",
-    "user_login",
-    "sha",
-)
-"""Claims of CI tokens that no platform lets hold a `*`."""
-
-
 def _literal_stars(reading: Reading) -> Iterator[Problem]:
     for written in reading.conditions:
         condition = written.condition
-        if condition.key not in _STARLESS or condition.operator.pattern or not written.positive:
+        if condition.key not in STARLESS or condition.operator.pattern or not written.positive:
             continue
         for number, value in enumerate(condition.values):
             # The name of an environment, and it alone, may hold a star.
@@ -147,74 +119,13 @@ def _literal_stars(reading: Reading) -> Iterator[Problem]:
                 )
 
 
-_OF_GITHUB = keys(
-    "repository",
-    "repository_id",
-    "repository_owner",
-    "repository_owner_id",
-    "repository_visibility",
-    "base_ref",
-    "head_ref",
-    "event_name",
-    "workflow",
-    "workflow_ref",
-    "workflow_sha",
-    "job_workflow_ref",
-    "job_workflow_sha",
-    "actor",
-    "actor_id",
-    "run_id",
-    "run_number",
-    "run_attempt",
-    "check_run_id",
-    "enterprise",
-    "enterprise_id",
-    "environment_node_id",
-)
-_OF_GITLAB = keys(
-    "project_id",
-    "project_path",
-    "namespace_id",
-    "namespace_path",
-    "job_project_id",
-    "job_project_path",
-    "job_namespace_id",
-    "job_namespace_path",
-    "user_id",
-    "user_login",
-    "user_email",
-    "user_access_level",
-    "pipeline_id",
-    "pipeline_source",
-    "job_id",
-    "ref_path",
-    "environment_protected",
-    "environment_action",
-    "deployment_tier",
-    "runner_id",
-    "ci_config_ref_uri",
-    "ci_config_sha",
-    "project_visibility",
-)
-_LISTS_OF_GITLAB = keys("groups_direct", "user_identities")
-_OF_BOTH = keys(
-    "iss", "sub", "ref", "ref_type", "ref_protected", "environment", "runner_environment", "sha"
-)
-_SCALARS = _OF_GITHUB | _OF_GITLAB | _OF_BOTH
-_FOREIGN: Mapping[Provider, frozenset[str]] = MappingProxyType(
-    {
-        Provider.GITHUB: _OF_GITLAB | _LISTS_OF_GITLAB,
-        Provider.GITLAB: _OF_GITHUB,
-        Provider.GENERIC: frozenset(),
-    }
-)
 _CALLED = MappingProxyType({Provider.GITHUB: "GitHub", Provider.GITLAB: "GitLab"})
 
 
 def _foreign_keys(reading: Reading) -> Iterator[Problem]:
     """Where no issuer of the Role sends all the claims that it asks for."""
     strange = {
-        provider: [w for w in reading.conditions if w.condition.key in _FOREIGN[provider]]
+        provider: [w for w in reading.conditions if w.condition.key in FOREIGN[provider]]
         for provider in sorted(reading.providers)
     }
     if not all(strange.values()):
@@ -234,10 +145,10 @@ def _wrong_shape(reading: Reading) -> Iterator[Problem]:
         return
     for written in reading.conditions:
         key, of_list = written.condition.key, written.condition.operator.of_list
-        if of_list and key in _SCALARS:
+        if of_list and key in SCALARS:
             hint = f"write {written.condition.operator.removeprefix('ForAnyValue:')}"
             yield reading.problem("W108", written.place, f"{key} is never a list", hint)
-        elif not of_list and key in _LISTS_OF_GITLAB:
+        elif not of_list and key in LISTS:
             hint = "write ForAnyValue:StringEqual"
             yield reading.problem("W108", written.place, f"{key} is always a list", hint)
 

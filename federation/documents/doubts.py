@@ -1,5 +1,5 @@
 """
-W101 to W105, W107, W112: Roles that load, and let in more, or less, than they seem to.
+W101 to W105, W107, W112, W113: Roles that load, and let in more, or less, than they seem to.
 
 Each rule looks for one known mistake and names the safer condition. `docs/lint.md` tells the
 story behind each.
@@ -21,6 +21,7 @@ from federation.profiles import Provider
 
 __all__ = [
     "environment_without_ref",
+    "events_named_in_vain",
     "inner_wildcards",
     "names_without_ids",
     "one_form_of_sub",
@@ -281,6 +282,35 @@ def _patterns(reading: Reading) -> Iterator[tuple[Written, int, str]]:
                 reading, condition, value
             ):
                 yield written, number, value
+
+
+_DEMANDED: Mapping[str, str] = MappingProxyType(
+    {
+        "jwt:event_name": "every event, those that outsiders cause included",
+        "jwt:pipeline_source": "every pipeline, those of merge requests included",
+        "jwt:job_project_id": "pipelines of every fork",
+        "jwt:job_project_path": "pipelines of every fork",
+    }
+)
+"""What must be named before a token from a doubtful situation is admitted, and why."""
+
+
+def events_named_in_vain(reading: Reading) -> Iterator[Problem]:
+    """W113: a claim that keeps outsiders out is named, with any value."""
+    if not reading.of_ci:
+        return
+    for written in reading.patterns:
+        key = written.condition.key
+        if key not in _DEMANDED or key in reading.narrowed:
+            continue
+        number = next(n for n, v in enumerate(written.values) if not v.strip("*?"))
+        yield reading.problem(
+            "W113",
+            written.place,
+            f"{quoted(written.values[number])} names {key} and admits {_DEMANDED[key]}",
+            "list the values that are meant under StringEqual, or drop the condition",
+            value=number,
+        )
 
 
 def short_refs(reading: Reading) -> Iterator[Problem]:

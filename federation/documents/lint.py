@@ -37,6 +37,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W109": "a Policy that no Role uses",
         "W110": "a statement that a Deny makes void",
         "W112": "a wildcard that runs over separators",
+        "W113": "an event named in vain",
     }
 )
 """Every code that `lint` gives, with its title."""
@@ -74,6 +75,7 @@ _RULES = (
     doubts.short_refs,
     doubts.one_form_of_sub,
     doubts.inner_wildcards,
+    doubts.events_named_in_vain,
 )
 
 # What other services ask for, or what is sent where nothing was asked.

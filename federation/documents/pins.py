@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from federation.claims import Claims, text
-from federation.conditions import Condition, ascii_lower
+from federation.conditions import KEY_PREFIX, Condition, Operator, ascii_lower
 from federation.documents.model import Role
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "literal_prefix",
     "only_wildcards",
     "owner_pins",
+    "owners_of",
     "same_owner",
 ]
 
@@ -79,8 +80,10 @@ def fixed_owner(condition: Condition, value: str) -> str | None:
         owner, slash, _ = literal.partition("/")
         return owner + "/" if owner and (slash or not wild) else None
     if condition.key == "jwt:sub":
-        found = _OWNER_IN_SUB.search(literal if wild else literal + ":")
-        return literal[: found.end()] if found else None
+        # A closed value ends where its last component does: `acme` is not `acme-evil`.
+        closed = literal if wild else literal + ":"
+        found = _OWNER_IN_SUB.search(closed)
+        return closed[: found.end()] if found else None
     return None
 
 
@@ -91,6 +94,7 @@ def owner_pins(role: Role) -> tuple[Condition, ...]:
         for condition in role.conditions
         if not condition.operator.negative
         and not condition.operator.of_list
+        and condition.values
         and all(fixed_owner(condition, value) for value in condition.values)
     )
 
@@ -107,14 +111,23 @@ def same_owner(role: Role, claims: Claims) -> bool:
     return bool(pins) and all(_comes_from(pin, claims) for pin in of_owners or pins)
 
 
-def _comes_from(pin: Condition, claims: Claims) -> bool:
-    claim = text(pin.claim(claims))
+def owners_of(key: str, claims: Claims) -> frozenset[str]:
+    """The owners that a pin on *key* fixes where *claims* satisfy it, with A to Z lowered."""
+    claim = text(claims.get(key.removeprefix(KEY_PREFIX)))
     if claim is None:
-        return False
-    got = ascii_lower(claim if claim.endswith("/") else claim + "/")
-    owners = (fixed_owner(pin, value) for value in pin.values)
-    if pin.key in _PATH_KEYS:
-        return any(got.startswith(ascii_lower(owner)) for owner in owners if owner)
-    if pin.key == "jwt:sub":
-        return any((claim + ":").startswith(owner) for owner in owners if owner)
-    return pin.satisfied(claims)
+        return frozenset()
+    reading = Condition(Operator.STRING_EQUAL, key, ())
+    # A rename turns `repo:acme/app` into `repo:acme@1/app@2`. No name holds an `@`, so both
+    # forms tell the same owner.
+    forms = {claim, _IDS_IN_SUB.sub(r"\1/", claim)} if key == "jwt:sub" else {claim}
+    return frozenset(ascii_lower(fixed_owner(reading, form) or "") for form in forms) - {""}
+
+
+_IDS_IN_SUB = re.compile(r"\A(repo:[^@/:]+)@[0-9]+/")
+
+
+def _comes_from(pin: Condition, claims: Claims) -> bool:
+    if pin.key not in _PATH_KEYS | {"jwt:sub"}:
+        return pin.satisfied(claims)
+    owners = {ascii_lower(fixed_owner(pin, value) or "") for value in pin.values}
+    return not owners.isdisjoint(owners_of(pin.key, claims))

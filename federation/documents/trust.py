@@ -64,7 +64,7 @@ def unpinned(reading: Reading) -> Iterator[Problem]:
         for written in reading.conditions
         if written.condition.key not in _SAYS_NOTHING
     ]
-    but = f"; {', '.join(dict.fromkeys(vain))} here pins no owner" if vain else ""
+    but = f" ({', '.join(dict.fromkeys(vain))} cannot)" if vain else ""
     yield reading.problem(
         "T002",
         reading.block,
@@ -80,7 +80,7 @@ def misplaced_wildcards(reading: Reading) -> Iterator[Problem]:
         condition = written.condition
         for number, value in enumerate(condition.values):
             if reaches_the_owner(reading, condition, value):
-                message, hint = _owner_words(condition.key, value)
+                message, hint = _owner_words(reading, condition.key, value)
                 yield reading.problem("T003", written.place, message, hint, value=number)
 
 
@@ -139,26 +139,31 @@ def _caller_pin(providers: Iterable[Provider]) -> str:
     return " or ".join(pins[provider] for provider in sorted(set(providers)) or [Provider.GENERIC])
 
 
-_OWNER_FORM = re.compile(r"(?P<before>(?:(?:repo|repository|project_path|namespace_path):)?)")
+_OWNER_FORM = re.compile(r"(?:repo|repository|project_path|namespace_path):")
 
 
-def _owner_words(key: str, value: str) -> tuple[str, str]:
+def _owner_words(reading: Reading, key: str, value: str) -> tuple[str, str]:
     """What a misplaced wildcard lets in, and what to write."""
     claim = key.removeprefix("jwt:")
     literal = literal_prefix(value)
     form = _OWNER_FORM.match(literal) if claim == "sub" else None
-    before = form["before"] if form else ""
-    owner = literal.removeprefix(before).rstrip("/") or "<owner>"
-    if claim == "repository_owner":
-        hint = f"write {yaml('StringEqual', repository_owner=owner)}"
-    else:
-        hint = f"write {quoted((before or _SUB_FORM.get(claim, '')) + owner + '/*')}"
-    if owner == "<owner>" or (claim == "sub" and not before):
+    begun = literal.removeprefix(form[0] if form else "").rstrip("/")
+    hint = _whole_owner(reading, claim, form, begun if value[len(literal)] == "*" else "")
+    if not begun or (claim == "sub" and not form):
         return f"{quoted(value)} matches whoever owns the code", hint
     return f"{quoted(value)} also matches {quoted(_intruder(claim, literal, value))}", hint
 
 
-_SUB_FORM: Mapping[str, str] = MappingProxyType({"sub": "repo:"})
+def _whole_owner(reading: Reading, claim: str, form: re.Match[str] | None, owner: str) -> str:
+    """The condition with the whole of *owner*; with a placeholder where nobody can guess it."""
+    if claim == "repository_owner":
+        return f"write {yaml('StringEqual', repository_owner=owner or '<owner>')}"
+    if claim != "sub":
+        return f"write {quoted((owner or '<owner>') + '/*')}"
+    if form:
+        return f"write {quoted(form[0] + (owner or '<owner>') + '/*')}"
+    begins = "project_path:" if reading.providers == {Provider.GITLAB} else "repo:"
+    return f"write {quoted(begins + '<owner>/*')}"
 
 
 def _intruder(claim: str, literal: str, value: str) -> str:

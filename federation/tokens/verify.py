@@ -7,8 +7,11 @@ A function token is never one: it is for functions, not for the broker.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
+from cachetools import LRUCache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,11 +20,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from federation import jws
 from federation.claims import Claims
 from federation.errors import Reason, Refusal
+from federation.profiles import LEEWAY
 from federation.state import Store
 from federation.tokens.keys import SigningKeys
 from federation.tokens.mint import ACCESS_TOKEN_TYPE
 
-__all__ = ["Bearer", "is_own", "verify", "verify_signed"]
+__all__ = ["AccessTokens", "Bearer", "is_own", "verify", "verify_signed"]
+
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,39 @@ class Bearer:
     policies: tuple[str, ...]
     roles: tuple[str, ...]
     jti: str
+    begins: float
     expires: float
+
+
+class AccessTokens:
+    """
+    Remembers access tokens that were verified, so that a signature is checked once.
+
+    What can change is asked every time: the hour, revocation, and the keys in force.
+    """
+
+    def __init__(self, issuer_url: str, store: Store, clock: Callable[[], float]) -> None:
+        self._issuer_url = issuer_url
+        self._store = store
+        self._clock = clock
+        self._seen: LRUCache[bytes, tuple[SigningKeys, Bearer]] = LRUCache(_REMEMBERED)
+
+    async def bearer(self, token: str, keys: SigningKeys) -> Bearer:
+        """
+        Who *token* speaks for.
+
+        Raises: Refusal, as `verify` does.
+        """
+        digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
+        keys_then, bearer = self._seen.get(digest, (None, None))
+        if bearer is not None and keys_then is keys:
+            await _check_now(bearer, self._store, self._clock())
+            return bearer
+        bearer = await verify(
+            jws.parse(token), keys, self._store, issuer_url=self._issuer_url, now=self._clock()
+        )
+        self._seen[digest] = keys, bearer
+        return bearer
 
 
 def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:
@@ -55,17 +93,22 @@ async def verify(
         raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
     match claims:
         case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
-            pass
+            policies, roles = _names(claims, "policy"), _names(claims, "role")
+            bearer = Bearer(claims, policies, roles, jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
-    if expires <= now:
+    await _check_now(bearer, store, now)
+    return bearer
+
+
+async def _check_now(bearer: Bearer, store: Store, now: float) -> None:
+    if bearer.expires <= now:
         raise Refusal(Reason.EXPIRED)
-    # No leeway on our own clock, but replicas' clocks differ: one second back is not the future.
-    if begins > now + 1:
+    # Replicas' clocks differ a little: a token that one minted just now is not of the future.
+    if bearer.begins > now + LEEWAY.total_seconds():
         raise Refusal(Reason.NOT_YET_VALID)
-    if await store.revoked(jti):
+    if await store.revoked(bearer.jti):
         raise Refusal(Reason.REVOKED)
-    return Bearer(claims, _names(claims, "policy"), _names(claims, "role"), jti, expires)
 
 
 def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) -> Claims:

@@ -7,6 +7,8 @@ serves on. `/readyz` says what is wrong all the same.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -34,7 +36,7 @@ async def readyz(request: Request) -> Response:
                 "digest": catalog.digest,
                 "not_adopted": [str(problem) for problem in problems[:20]],
             },
-            "issuers": broker.keys.status(),
+            "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
         }
     )
 

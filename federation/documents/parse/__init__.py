@@ -171,7 +171,7 @@ def _read(page: _Page, report: Report) -> AnyDocument | None:
     name = _metadata(found["metadata"]) if "metadata" in found else None
     if "spec" not in found:
         return None
-    origin = Origin(report.path, page.line, _lines(found["spec"]))
+    origin = Origin(report.path, page.line, _lines(found))
     return _READERS[kind](name or "", found["spec"], origin)
 
 
@@ -260,10 +260,14 @@ def _name_as_written(node: Fields) -> str:
     return _word(metadata, "name") if isinstance(metadata, Fields) else ""
 
 
-def _lines(spec: Field) -> Mapping[Place, int]:
-    """The line of every place in *spec*, pinned keys aside."""
+def _lines(found: Mapping[str, Field]) -> Mapping[Place, int]:
+    """The line of the name and of every place in the spec, pinned keys aside."""
+    spec = found["spec"]
     lines = {spec.place: spec.line}
     _note_lines(spec, spec.node, spec.place, lines)
+    metadata = found.get("metadata", spec).node
+    if isinstance(metadata, Fields) and "name" in metadata.entries:
+        lines[spec.report.one(("metadata", "name"))] = metadata.entries["name"][0]
     return lines
 
 

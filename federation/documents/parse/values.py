@@ -180,7 +180,7 @@ def duration(text: str) -> timedelta | None:
     """
     The length of a Go duration such as `1h30m`, None where *text* is none.
 
-    Exact to the microsecond below 10,000 days; whatever is longer reads as that long.
+    Down to the microsecond, and at most 10,000 days: whatever is longer reads as that long.
     """
     if len(text) > _DURATION_CHARS or not _DURATION.fullmatch(text):
         return None

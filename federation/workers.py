@@ -1,0 +1,72 @@
+"""
+Several processes that share one port, and a parent that keeps their number.
+
+A worker that ends is started again. When the parent is asked to stop, every worker finishes
+what it began; when the parent dies without a word, they stop by themselves and free the port.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+
+import structlog
+
+__all__ = ["supervise"]
+
+_RESTART_SECONDS = 1.0
+_STOP_SECONDS = 30.0
+
+Work = Callable[[socket.socket], None]
+
+
+def supervise(work: Work, count: int, listener: socket.socket) -> None:
+    """*count* processes run *work*, which must be picklable, until SIGTERM or SIGINT."""
+    log = structlog.get_logger("federation.workers")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    workers = [_start(work, listener) for _ in range(count)]
+    while not stop.is_set():
+        wait([worker.sentinel for worker in workers], timeout=0.5)
+        for place, worker in enumerate(workers):
+            if not worker.is_alive() and not stop.is_set():
+                log.error("a worker ended; starting another", pid=worker.pid, exit=worker.exitcode)
+                time.sleep(_RESTART_SECONDS)
+                workers[place] = _start(work, listener)
+    _stop(workers)
+
+
+def _start(work: Work, listener: socket.socket) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work, listener))
+    process.start()
+    return process
+
+
+def _run(work: Work, listener: socket.socket) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(listener)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop(workers: list[SpawnProcess]) -> None:
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()

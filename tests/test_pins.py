@@ -1,0 +1,307 @@
+"""Which conditions pin an owner, and whose tokens come from that owner."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.claims import Claims
+from federation.conditions import Condition, Operator
+from federation.documents.model import Role
+from federation.documents.pins import (
+    fixed_owner,
+    literal_prefix,
+    only_wildcards,
+    owner_pins,
+    same_owner,
+)
+from tests.built import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
+
+EQUAL, LIKE = "StringEqual", "StringLike"
+
+
+@pytest.mark.parametrize(
+    ("written", "claim", "value", "expected"),
+    [
+        pytest.param(EQUAL, "repository_owner", "acme", "acme", id="owner"),
+        pytest.param(LIKE, "repository_owner", "acme", "acme", id="owner-pattern-without-stars"),
+        pytest.param(LIKE, "repository_owner", "acme*", None, id="owner-star"),
+        pytest.param(LIKE, "repository_owner", "acm?", None, id="owner-mark"),
+        pytest.param(LIKE, "repository_owner", "*", None, id="owner-only-star"),
+        pytest.param(EQUAL, "repository_owner_id", "1", "1", id="owner-id"),
+        pytest.param(LIKE, "repository_owner_id", "1*", None, id="owner-id-star"),
+        pytest.param(EQUAL, "repository_id", "1", "1", id="repository-id"),
+        pytest.param(LIKE, "project_id", "1?", None, id="project-id-mark"),
+        pytest.param(EQUAL, "namespace_id", "1", "1", id="namespace-id"),
+        pytest.param(EQUAL, "repository", "acme/app", "acme/", id="repository"),
+        pytest.param(LIKE, "repository", "acme/*", "acme/", id="repository-of-owner"),
+        pytest.param(LIKE, "repository", "acme/a*b?", "acme/", id="repository-further-in"),
+        pytest.param(LIKE, "repository", "acme*", None, id="no-slash"),
+        pytest.param(LIKE, "repository", "acme?app", None, id="a-mark-may-be-the-slash"),
+        pytest.param(LIKE, "repository", "*/app", None, id="any-owner"),
+        pytest.param(LIKE, "repository", "/*", None, id="no-owner"),
+        pytest.param("StringEqualIgnoreCase", "repository", "Acme/*", "Acme/", id="literal-star"),
+        pytest.param(EQUAL, "project_path", "acme/sub/app", "acme/", id="project"),
+        pytest.param(EQUAL, "namespace_path", "acme", "acme/", id="namespace"),
+        pytest.param(LIKE, "namespace_path", "acme", "acme/", id="namespace-without-stars"),
+        pytest.param(LIKE, "namespace_path", "acme*", None, id="namespace-star"),
+        pytest.param(LIKE, "namespace_path", "acme/*", "acme/", id="namespace-below"),
+        pytest.param(EQUAL, "sub", "repo:acme/app:ref:refs/heads/main", "repo:acme/", id="sub"),
+        pytest.param(LIKE, "sub", "repo:acme/*", "repo:acme/", id="sub-star"),
+        pytest.param(EQUAL, "sub", "repo:acme@1/app@2:pull_request", "repo:acme@1/", id="sub-ids"),
+        pytest.param(LIKE, "sub", "repo:acme*", None, id="sub-owner-star"),
+        pytest.param(LIKE, "sub", "repo:*/app:*", None, id="sub-any-owner"),
+        pytest.param(LIKE, "sub", "*:repo:acme/app", None, id="sub-star-before"),
+        pytest.param(LIKE, "sub", "repo:acm?/app", None, id="sub-mark-in-owner"),
+        pytest.param(EQUAL, "sub", "repo:acme", None, id="sub-without-repository"),
+        pytest.param(
+            EQUAL, "sub", "project_path:acme/sub/app:ref_type:tag:ref:v", "project_path:acme/",
+            id="sub-project",
+        ),
+        pytest.param(EQUAL, "sub", "project_path:acme/app", "project_path:acme/", id="sub-alone"),
+        pytest.param(
+            EQUAL, "sub", "repository_owner:acme", "repository_owner:acme:", id="sub-owner-at-the-end"
+        ),
+        pytest.param(
+            LIKE, "sub", "repository_owner:acme", "repository_owner:acme:", id="sub-owner-at-the-end-like"
+        ),
+        pytest.param(
+            EQUAL, "sub", "repository_owner:acme:x:y", "repository_owner:acme:", id="sub-owner"
+        ),
+        pytest.param(LIKE, "sub", "repository_owner:acme*", None, id="sub-owner-open"),
+        pytest.param(LIKE, "sub", "repository_owner:acme:*", "repository_owner:acme:", id="sub-closed"),
+        pytest.param(EQUAL, "sub", "repository_id:12", "repository_id:12:", id="sub-id-at-the-end"),
+        pytest.param(LIKE, "sub", "project_id:12*", None, id="sub-id-open"),
+        pytest.param(EQUAL, "sub", "job_project_id:12", None, id="another-claims-name"),
+        pytest.param(EQUAL, "sub", "workflow:acme/app", None, id="a-display-name"),
+        pytest.param(EQUAL, "sub", "environment:prod:repo:acme/app", "environment:prod:repo:acme/", id="later"),
+        pytest.param(EQUAL, "sub", "12345", None, id="a-persons-number"),
+        pytest.param(EQUAL, "job_workflow_ref", "acme/app/w.yml@main", None, id="the-callee"),
+        pytest.param(EQUAL, "ref", "acme/app", None, id="not-an-owner"),
+        pytest.param(EQUAL, "repository_owner", "", "", id="empty-owner"),
+    ],
+)  # fmt: skip
+def test_the_owner_that_a_value_fixes(
+    written: str, claim: str, value: str, expected: str | None
+) -> None:
+    assert fixed_owner(Condition(operator(written), f"jwt:{claim}", (value,)), value) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("acme/*", "acme/"), ("a?b*", "a"), ("*", ""), ("?", ""), ("", ""), ("acme/app", "acme/app")],
+)
+def test_the_literal_part_ends_at_the_first_wildcard(pattern: str, expected: str) -> None:
+    assert literal_prefix(pattern) == expected
+
+
+def test_only_wildcards_is_said_of_patterns_alone() -> None:
+    like, equal = (Condition(op, "jwt:x", ()) for op in (Operator.STRING_LIKE, Operator.PRINCIPAL))
+    assert only_wildcards(like, "*?**")
+    assert not only_wildcards(like, "*a*")
+    assert not only_wildcards(equal, "*")
+
+
+def pins_of(**condition: object) -> list[str]:
+    return [pin.key for pin in owner_pins(role(condition=condition))]
+
+
+@pytest.mark.parametrize("claim", ["repository_owner", "repository", "sub"])
+@pytest.mark.parametrize("written", ["StringNotEqual", "StringNotLike", "ForAnyValue:StringEqual"])
+def test_what_excludes_or_reads_a_list_pins_nobody(claim: str, written: str) -> None:
+    assert pins_of(**{written: {f"jwt:{claim}": "repo:acme/app"}}) == []
+
+
+def test_one_value_that_fixes_nobody_opens_the_whole_condition() -> None:
+    assert pins_of(StringLike={"jwt:repository": ["acme/*", "*"]}) == []
+    assert pins_of(StringEqual={"jwt:repository_owner": ["acme", ""]}) == []
+    assert pins_of(StringLike={"jwt:repository": ["acme/*", "octo/*"]}) == ["jwt:repository"]
+
+
+def test_a_condition_without_values_pins_nobody() -> None:
+    bare = Condition(Operator.STRING_EQUAL, "jwt:repository_owner", ())
+    assert owner_pins(Role("r", ("p",), (bare,))) == ()
+    assert not same_owner(Role("r", ("p",), (bare,)), Claims({"repository_owner": "acme"}))
+
+
+def test_a_principal_pins_as_a_condition_does() -> None:
+    on_sub = role(principal={"jwt:sub": ["repo:acme/app:pull_request"]})
+    assert [pin.operator for pin in owner_pins(on_sub)] == [Operator.PRINCIPAL]
+
+
+def test_a_pointer_is_no_pin() -> None:
+    assert pins_of(StringEqual={"jwt:/repository_owner": "acme"}) == []
+
+
+OURS = sample("github-push-main")
+GITLAB_OURS = sample("gitlab-branch-main")
+OWNER_ID, REPOSITORY_ID = "13420041", "412890077"
+
+
+def github(**changes: object) -> Claims:
+    return sample("github-push-main", **changes)
+
+
+def renamed() -> Claims:
+    return github(
+        repository="octo-org/new-name",
+        sub="repo:octo-org/new-name:ref:refs/heads/main",
+    )
+
+
+def other_owner_same_names() -> Claims:
+    return github(repository_owner_id="999", repository_id="998")
+
+
+def stranger() -> Claims:
+    return github(
+        repository="octo-org-evil/octo-repo",
+        repository_owner="octo-org-evil",
+        repository_owner_id="999",
+        repository_id="998",
+        sub="repo:octo-org-evil/octo-repo:ref:refs/heads/main",
+    )
+
+
+ROLES = {
+    "owner": pinned(repository_owner="octo-org"),
+    "owner-id": pinned(repository_owner_id=OWNER_ID),
+    "owner-id-as-integer": pinned(repository_owner_id=int(OWNER_ID)),
+    "owner-and-id": pinned(repository_owner="octo-org", repository_owner_id=OWNER_ID),
+    "repository": pinned(repository="octo-org/octo-repo"),
+    "repository-and-owner-id": pinned(
+        repository="octo-org/octo-repo", repository_owner_id=OWNER_ID
+    ),
+    "both-ids": pinned(repository_id=REPOSITORY_ID, repository_owner_id=OWNER_ID),
+    "repository-and-its-id": pinned(
+        repository="octo-org/octo-repo", repository_id=REPOSITORY_ID
+    ),
+    "sub": pinned(sub="repo:octo-org/octo-repo:ref:refs/heads/main"),
+    "any-case": role(
+        condition={
+            "StringEqual": {"jwt:iss": GITHUB},
+            "StringEqualIgnoreCase": {"jwt:repository": "Octo-Org/Octo-Repo"},
+        }
+    ),
+    "sub-in-any-case": role(
+        condition={
+            "StringEqual": {"jwt:iss": GITHUB},
+            "StringEqualIgnoreCase": {"jwt:sub": "repo:Octo-Org/Octo-Repo:pull_request"},
+        }
+    ),
+    "pattern": role(
+        condition={"StringEqual": {"jwt:iss": GITHUB}, "StringLike": {"jwt:repository": "octo-org/*"}}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_the_pinned_owner_is_recognised_whatever_else_fails(name: str) -> None:
+    wrong = {"ref": "refs/heads/other", "event_name": "pull_request", "workflow": "other"}
+    assert same_owner(ROLES[name], github(**wrong))
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_renamed_repository_is_still_the_owners(name: str) -> None:
+    assert same_owner(ROLES[name], renamed())
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_rename_that_put_the_ids_into_sub_changes_no_owner(name: str) -> None:
+    with_ids = f"repo:octo-org@{OWNER_ID}/new-name@{REPOSITORY_ID}:ref:refs/heads/main"
+    assert same_owner(ROLES[name], github(repository="octo-org/new-name", sub=with_ids))
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_stranger_is_never_the_owner(name: str) -> None:
+    assert not same_owner(ROLES[name], stranger())
+
+
+@pytest.mark.parametrize("name", [name for name in ROLES if "owner-id" in name or "both" in name])
+def test_the_owners_names_with_another_owner_id_are_not_the_owner(name: str) -> None:
+    assert not same_owner(ROLES[name], other_owner_same_names())
+
+
+@pytest.mark.parametrize("name", ["owner-and-id", "repository-and-owner-id"])
+@pytest.mark.parametrize("owner_id", [ABSENT, None, "", [OWNER_ID], {}])
+def test_an_owner_that_cannot_be_read_is_not_the_owner(name: str, owner_id: object) -> None:
+    assert not same_owner(ROLES[name], github(repository_owner_id=owner_id))
+
+
+def test_an_id_of_a_repository_tells_its_owner_only_by_being_equal() -> None:
+    by_id = pinned(repository_id=REPOSITORY_ID)
+    assert same_owner(by_id, renamed())
+    assert not same_owner(by_id, github(repository_id="998"))
+
+
+def test_a_role_without_a_pin_has_no_owner() -> None:
+    assert not same_owner(pinned(ref="refs/heads/main"), OURS)
+    assert not same_owner(role(), OURS)
+
+
+@pytest.mark.parametrize(
+    ("pin", "sub"),
+    [
+        ("repository_owner:acme", "repository_owner:acme-evil:repository_visibility:private"),
+        ("repository_owner:acme", "repository_owner:acme-evil"),
+        ("repository_owner_id:12", "repository_owner_id:123:x:y"),
+        ("repository_id:12", "repository_id:123"),
+        ("project_id:12", "project_id:123:ref:main"),
+        ("repo:acme/app:pull_request", "repo:acme-evil/app:pull_request"),
+        ("repo:acme/app:pull_request", "repo:acme-evil@1/app@2:pull_request"),
+        ("repo:acme/app:pull_request", "repo:acme@x/app@2:pull_request"),
+        ("repo:acme/app:pull_request", "repo:evil:repo:acme@1/app@2:pull_request"),
+        ("repo:acme@1/app@2:pull_request", "repo:acme/app:pull_request"),
+        ("repo:acme/app:pull_request", "environment:repo:acme/app"),
+        ("repo:acme@1/app@2:pull_request", "repo:acme@12/app@2:pull_request"),
+        ("project_path:acme/app", "project_path:acme-evil/app"),
+    ],
+)
+@pytest.mark.parametrize("written", ["StringEqual", "StringLike", "StringEqualIgnoreCase"])
+def test_a_sub_that_only_begins_alike_is_a_strangers(written: str, pin: str, sub: str) -> None:
+    on_sub = role(condition={written: {"jwt:sub": pin}})
+    assert owner_pins(on_sub)
+    assert not same_owner(on_sub, github(sub=sub))
+
+
+@pytest.mark.parametrize(
+    ("pin", "sub"),
+    [
+        ("repository_owner:acme", "repository_owner:acme"),
+        ("repository_owner:acme", "repository_owner:acme:repository_visibility:private"),
+        ("repository_owner:acme:repository_visibility:private", "repository_owner:acme"),
+        ("project_path:acme/app", "project_path:acme/other:ref_type:tag:ref:v1"),
+        ("repo:acme@1/app@2:pull_request", "repo:acme@1/new@3:environment:prod"),
+        ("repo:acme/app:pull_request", "repo:acme@1/new@2:pull_request"),
+    ],
+)
+def test_a_sub_of_the_same_owner_is_recognised(pin: str, sub: str) -> None:
+    assert same_owner(pinned(sub=pin), github(sub=sub))
+
+
+@pytest.mark.parametrize(
+    ("pin", "changes", "expected"),
+    [
+        ({"namespace_path": "octo-group"}, {}, True),
+        ({"namespace_path": "octo-group/sub"}, {}, True),
+        ({"namespace_path": "octo-group"}, {"namespace_path": "octo-group/sub"}, True),
+        ({"namespace_path": "octo-group"}, {"namespace_path": "octo-group-evil"}, False),
+        ({"project_path": "octo-group/app"}, {"project_path": "octo-group/sub/other"}, True),
+        ({"project_path": "octo-group/app"}, {"project_path": "octo-group-evil/app"}, False),
+        ({"namespace_id": "84410237", "project_path": "octo-group/app"}, {}, True),
+        (
+            {"namespace_id": "84410237", "project_path": "octo-group/app"},
+            {"namespace_id": "1"},
+            False,
+        ),
+        ({"project_id": "61204418", "namespace_id": "84410237"}, {"project_id": "1"}, True),
+    ],
+)
+def test_groups_are_owners_too(
+    pin: dict[str, object], changes: dict[str, object], expected: bool
+) -> None:
+    assert same_owner(pinned(iss=GITLAB, **pin), sample("gitlab-branch-main", **changes)) is expected
+
+
+def test_a_fork_does_not_come_from_the_parents_owner() -> None:
+    parents = pinned(iss=GITLAB, project_path="octo-group/app")
+    assert not same_owner(parents, sample("gitlab-fork-merge-request"))

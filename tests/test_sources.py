@@ -1,0 +1,388 @@
+"""Files are read whole, watched, and never make things worse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from federation.documents.assemble import Assembled
+from federation.errors import DocumentsRefused, Severity
+from federation.sources import Source
+from federation.sources.files import FileSource, load
+from tests.test_parse import ISSUER, POLICY, ROLE, SET
+
+EDITED = SET.replace("name: deployer", "name: edited")
+BROKEN = SET.replace("Allow", "Permit")
+
+
+def codes(assembled: Assembled) -> list[str]:
+    return [p.code for p in assembled.problems if p.severity is Severity.ERROR]
+
+
+def names(assembled: Assembled) -> list[str]:
+    assert assembled.catalog is not None, [str(p) for p in assembled.problems]
+    return [role.name for role in assembled.catalog.roles]
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+# Reading
+
+
+def test_a_directory_is_read_with_all_below_it(tmp_path: Path) -> None:
+    write(tmp_path / "issuers" / "github.yaml", ISSUER)
+    write(tmp_path / "a" / "b" / "policy.yml", POLICY)
+    write(tmp_path / "role.yaml", ROLE)
+    write(tmp_path / "README.md", "not a document")
+    write(tmp_path / "role.yaml~", "{{{")
+    write(tmp_path / ".hidden.yaml", "{{{")
+    write(tmp_path / ".git" / "config.yaml", "{{{")
+    assembled = load([tmp_path])
+    assert names(assembled) == ["deployer"]
+    assert assembled.documents == 3
+
+
+def test_json_files_are_read_as_json(tmp_path: Path) -> None:
+    write(tmp_path / "set.yaml", SET)
+    write(tmp_path / "bad.json", "a: b\n")
+    assert codes(load([tmp_path])) == ["D002"]
+
+
+def test_a_file_that_is_named_is_read_whatever_its_name(tmp_path: Path) -> None:
+    assert names(load([write(tmp_path / ".documents.txt", SET)])) == ["deployer"]
+
+
+def test_a_file_reached_twice_is_read_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    (tmp_path / "same.yaml").symlink_to(path)
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert load([tmp_path, path, tmp_path / ".", tmp_path / "same.yaml"]).documents == 3
+
+
+def test_symlinked_directories_are_followed_and_loops_end(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "set.yaml", SET)
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    assert load([root]).documents == 3
+
+
+def test_a_config_map_is_read_through_its_symlinks(tmp_path: Path) -> None:
+    mount_config_map(tmp_path, "one", SET)
+    assembled = load([tmp_path])
+    assert assembled.documents == 3
+    assert names(assembled) == ["deployer"]
+
+
+@pytest.mark.parametrize("what", ["missing", "dangling", "pipe", "too large", "not text", "null"])
+def test_what_cannot_be_read_is_a_problem_of_its_path(tmp_path: Path, what: str) -> None:
+    write(tmp_path / "set.yaml", SET)
+    path = tmp_path / "other.yaml"
+    match what:
+        case "dangling":
+            path.symlink_to(tmp_path / "nowhere")
+        case "pipe":
+            os.mkfifo(path)
+        case "too large":
+            with path.open("wb") as file:
+                file.truncate(16 * 1024 * 1024 + 1)
+        case "not text":
+            path.write_bytes(b"\xff\xfe")
+        case "null":
+            path = tmp_path / "a\0b"
+    assembled = load([tmp_path, path])
+    assert assembled.catalog is None
+    assert set(codes(assembled)) == {"D001"}
+    assert {p.path for p in assembled.problems if p.code == "D001"} == {str(path)}
+
+
+def test_an_empty_directory_holds_no_documents(tmp_path: Path) -> None:
+    assert codes(load([tmp_path])) == ["D021"]
+    assert codes(load([])) == ["D021"]
+
+
+def test_the_digest_is_of_names_and_content_wherever_they_are(tmp_path: Path) -> None:
+    for root in ("one", "two", "three", "four"):
+        write(tmp_path / root / "set.yaml", SET)
+    write(tmp_path / "three" / "set.yaml", EDITED)
+    (tmp_path / "four" / "set.yaml").rename(tmp_path / "four" / "other.yaml")
+    digests = []
+    for root in ("one", "two", "three", "four"):
+        catalog = load([tmp_path / root]).catalog
+        assert catalog is not None
+        digests.append(catalog.digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    assert len(digests[0]) == 64
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", ISSUER + "---\n" + POLICY)
+    for name in ("c", "a", "b"):
+        write(tmp_path / f"{name}.yaml", ROLE.replace("deployer", name))
+    assert names(load([tmp_path])) == ["a", "b", "c"]
+
+
+# Starting
+
+
+def test_a_source_serves_what_it_read_at_the_start(tmp_path: Path) -> None:
+    source: Source = FileSource([write(tmp_path / "set.yaml", SET)])
+    assert [role.name for role in source.current().roles] == ["deployer"]
+    assert source.problems() == ()
+
+
+def test_a_source_does_not_start_with_an_erroneous_set(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", BROKEN)
+    write(tmp_path / "b.yaml", "- x\n")
+    with pytest.raises(DocumentsRefused) as refused:
+        FileSource([tmp_path])
+    assert [problem.code for problem in refused.value.problems] == ["D007", "D004"]
+
+
+# Watching
+
+
+class Watched:
+    """A source that is being watched, and what it told."""
+
+    def __init__(self, *paths: Path, interval_seconds: float = 0.02) -> None:
+        self.told: list[Assembled] = []
+        self.source = FileSource(
+            paths, interval_seconds=interval_seconds, on_change=self.told.append
+        )
+
+    @property
+    def roles(self) -> list[str]:
+        return [role.name for role in self.source.current().roles]
+
+    async def until(self, true: Callable[[], bool], seconds: float = 5.0) -> None:
+        """Wait until something is so; fail where it never is."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "it never came"
+            await asyncio.sleep(0.005)
+
+
+def watch(watched: Watched, story: Callable[[], Awaitable[None]]) -> None:
+    """Tell *story* while *watched* is being watched. The watcher must outlive it."""
+
+    async def told() -> None:
+        watcher = asyncio.create_task(watched.source.watch())
+        try:
+            await story()
+            assert not watcher.done()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    asyncio.run(told())
+
+
+def test_a_good_set_is_adopted_a_bad_one_is_not_and_the_last_good_one_serves_on(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        path.write_text(BROKEN)
+        await watched.until(lambda: watched.source.problems() != ())
+        assert [problem.code for problem in watched.source.problems()] == ["D007"]
+        assert watched.roles == ["deployer"]
+        assert watched.told[-1].catalog is None
+
+        path.write_text(EDITED)
+        await watched.until(lambda: watched.roles == ["edited"])
+        assert watched.source.problems() == ()
+        assert watched.told[-1].catalog is watched.source.current()
+
+    watch(watched, story)
+
+
+def test_a_change_is_live_within_two_seconds(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path, interval_seconds=0.4)
+
+    async def story() -> None:
+        await asyncio.sleep(0.1)
+        path.write_text(EDITED)
+        await watched.until(lambda: watched.roles == ["edited"], seconds=2.0)
+
+    watch(watched, story)
+
+
+@pytest.mark.parametrize("change", ["new file", "removed file", "renamed file", "new directory"])
+def test_files_that_come_and_go_are_noticed(tmp_path: Path, change: str) -> None:
+    write(tmp_path / "set.yaml", SET)
+    second = write(tmp_path / "more" / "two.yaml", ROLE.replace("deployer", "second"))
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        before = watched.source.current()
+        match change:
+            case "new file":
+                write(tmp_path / "three.yaml", ROLE.replace("deployer", "third"))
+            case "removed file":
+                second.unlink()
+            case "renamed file":
+                second.rename(tmp_path / "more" / "zwei.yaml")
+            case "new directory":
+                write(tmp_path / "other" / "three.yaml", ROLE.replace("deployer", "third"))
+        await watched.until(lambda: watched.source.current() is not before)
+        expected = {"deployer", "second"}
+        expected |= {"third"} if change.startswith("new") else set()
+        expected -= {"second"} if change == "removed file" else set()
+        assert set(watched.roles) == expected
+
+    watch(watched, story)
+
+
+def mount_config_map(mount: Path, version: str, text: str) -> None:
+    """Write *text* as the kubelet does: all in a new directory, then one rename."""
+    data = mount / f"..{version}"
+    data.mkdir()
+    write(data / "set.yaml", text)
+    (mount / "..data_tmp").symlink_to(data.name)
+    (mount / "..data_tmp").rename(mount / "..data")
+    if not (mount / "set.yaml").is_symlink():
+        (mount / "set.yaml").symlink_to("..data/set.yaml")
+
+
+def test_the_swapped_symlink_of_a_config_map_is_noticed(tmp_path: Path) -> None:
+    mount_config_map(tmp_path, "one", SET)
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        mount_config_map(tmp_path, "two", EDITED)
+        await watched.until(lambda: watched.roles == ["edited"])
+        assert len(watched.told) == 1
+
+    watch(watched, story)
+
+
+def test_a_half_written_file_is_not_adopted(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        half = len(EDITED) // 2
+        with path.open("w") as file:
+            file.write(EDITED[:half])
+            file.flush()
+            await watched.until(lambda: len(watched.told) > 0)
+            assert watched.roles == ["deployer"]
+            assert watched.source.problems() != ()
+            file.write(EDITED[half:])
+        await watched.until(lambda: watched.roles == ["edited"])
+        assert watched.source.problems() == ()
+
+    watch(watched, story)
+
+
+def test_a_set_is_not_read_while_it_is_written_in_quick_steps(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path, interval_seconds=0.2)
+
+    async def story() -> None:
+        path.write_text(EDITED[:200])
+        await asyncio.sleep(0.1)
+        path.write_text(EDITED)
+        await watched.until(lambda: watched.roles == ["edited"])
+        assert [assembled.catalog is None for assembled in watched.told] == [False]
+
+    watch(watched, story)
+
+
+def test_a_set_that_never_stands_still_is_adopted_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path, interval_seconds=0.05)
+
+    async def story() -> None:
+        number = 0
+
+        def restless() -> bool:
+            nonlocal number
+            number += 1
+            path.write_text(EDITED + f"# {number}\n")
+            return watched.roles == ["edited"]
+
+        await watched.until(restless)
+
+    watch(watched, story)
+
+
+def test_an_unreadable_set_serves_on_and_recovers(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write(root / "set.yaml", SET)
+    watched = Watched(root)
+
+    async def story() -> None:
+        root.rename(tmp_path / "away")
+        await watched.until(lambda: watched.source.problems() != ())
+        assert [problem.code for problem in watched.source.problems()] == ["D001"]
+        assert watched.roles == ["deployer"]
+        write(root / "set.yaml", EDITED)
+        await watched.until(lambda: watched.roles == ["edited"])
+
+    watch(watched, story)
+
+
+def test_an_emptied_directory_is_not_adopted(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        path.unlink()
+        await watched.until(lambda: watched.source.problems() != ())
+        assert [problem.code for problem in watched.source.problems()] == ["D021"]
+        assert watched.roles == ["deployer"]
+
+    watch(watched, story)
+
+
+def test_an_error_of_the_system_does_not_end_the_watch(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.yaml", SET)
+    calls: list[Assembled] = []
+
+    def full(assembled: Assembled) -> None:
+        calls.append(assembled)
+        raise OSError("disk full")
+
+    watched = Watched(tmp_path)
+    watched.source = FileSource([tmp_path], interval_seconds=0.02, on_change=full)
+
+    async def story() -> None:
+        path.write_text(BROKEN)
+        await watched.until(lambda: len(calls) == 1)
+        path.write_text(EDITED)
+        await watched.until(lambda: watched.roles == ["edited"])
+
+    watch(watched, story)
+
+
+def test_a_set_that_stays_as_it_is_is_not_read_again(tmp_path: Path) -> None:
+    write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path)
+
+    async def story() -> None:
+        await asyncio.sleep(0.2)
+        assert watched.told == []
+
+    watch(watched, story)
+
+
+def test_a_source_says_when_it_last_read(tmp_path: Path) -> None:
+    now = 100.0
+    source = FileSource([write(tmp_path / "set.yaml", SET)], clock=lambda: now)
+    assert source.read_at == 100.0

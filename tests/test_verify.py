@@ -1,0 +1,474 @@
+"""A subject token is proven step by step, and one thing wrong is enough."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation import jws
+from federation.claims import UnverifiedClaims
+from federation.errors import Reason, Refusal
+from federation.issuers.keys import KeyRing
+from federation.issuers.verify import check_claims, trusted_issuer, verify
+from federation.profiles import Provider
+from tests.builders import ABSENT, AUDIENCE, NOW, good, issuer
+from tests.built import GENERIC, GITHUB, GITLAB
+from tests.fakes import FakeIssuer, FakeKey, answering, compact
+from tests.proving import proven, refused
+
+VECTORS = Path(__file__).parent / "vectors" / "claims"
+SAMPLE = {"github": "github-push-main", "gitlab": "gitlab-branch-main", "generic": "keycloak-user"}
+ISS = {"github": GITHUB, "gitlab": GITLAB, "generic": GENERIC}
+
+
+def claims_of(provider: str, **changes: Any) -> dict[str, Any]:
+    return dict(good(SAMPLE[provider], **{"iss": ISS[provider], **changes}))
+
+
+def judged(provider: str, **changes: Any) -> Reason | None:
+    """Why the good token of *provider* with *changes* is refused; None where it is not."""
+    fake = FakeIssuer(ISS[provider])
+    try:
+        proven(fake.token(claims_of(provider, **changes)), fake)
+    except Refusal as refusal:
+        return refusal.reason
+    return None
+
+
+# A good token
+
+
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_sample_token_is_proven_except_a_persons_sign_in(path: Path) -> None:
+    claims = good(path.stem)
+    fake = FakeIssuer(str(claims["iss"]))
+    provider = Provider(path.stem.partition("-")[0].replace("keycloak", "generic"))
+    trusted = [issuer(fake.iss, provider)]
+    if path.stem == "gitlab-user-login":
+        assert refused(fake.token(claims), fake, trusted).reason is Reason.NOT_A_CI_TOKEN
+        return
+    verified = proven(fake.token(claims), fake, trusted)
+    assert verified.claims == claims
+    assert verified.issuer == trusted[0]
+    assert verified.expires == claims["exp"]
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+def test_a_generic_issuer_may_sign_with_any_of_five_algorithms(alg: str) -> None:
+    fake = FakeIssuer(GENERIC, FakeKey("k", alg))
+    assert proven(fake.token(claims_of("generic")), fake).claims["sub"]
+
+
+def test_the_header_may_say_more_than_is_read() -> None:
+    fake = FakeIssuer()
+    header = {"x5t": "abc", "typ": "whatever", "cty": "JWT", "zip": "DEF", "b64": False}
+    assert proven(fake.token(good(), header=header), fake).claims == good()
+
+
+# 2: the issuer, before any key
+
+
+@pytest.mark.parametrize(
+    ("iss", "reason"),
+    [
+        (ABSENT, Reason.MISSING_CLAIM),
+        (None, Reason.MISSING_CLAIM),
+        ("", Reason.UNTRUSTED_ISSUER),
+        (7, Reason.UNTRUSTED_ISSUER),
+        ([GITHUB], Reason.UNTRUSTED_ISSUER),
+        ({"iss": GITHUB}, Reason.UNTRUSTED_ISSUER),
+        (f"{GITHUB}/", Reason.UNTRUSTED_ISSUER),
+        (f"{GITHUB}/octo", Reason.UNTRUSTED_ISSUER),
+        (f" {GITHUB}", Reason.UNTRUSTED_ISSUER),
+        (GITHUB.upper(), Reason.UNTRUSTED_ISSUER),
+        (GITHUB.removeprefix("https://"), Reason.UNTRUSTED_ISSUER),
+        (GITHUB.replace("https", "http"), Reason.UNTRUSTED_ISSUER),
+        ("https://vstoken.actions.githubusercontent.com", Reason.UNTRUSTED_ISSUER),
+    ],
+)
+def test_the_issuer_is_known_by_its_exact_name_before_any_traffic(
+    iss: object, reason: Reason
+) -> None:
+    fake = FakeIssuer()
+    refusal = refused(fake.token(good(iss=iss)), fake)
+    assert refusal.reason is reason
+    assert refusal.public == reason.sentence
+    assert fake.requests == []
+
+
+# 3: the header
+
+
+def header_reason(provider: str, header: dict[str, Any], key: FakeKey | None = None) -> Reason:
+    fake = FakeIssuer(ISS[provider])
+    refusal = refused(fake.token(claims_of(provider), header=header, key=key), fake)
+    assert refusal.public == refusal.reason.sentence
+    return refusal.reason
+
+
+@pytest.mark.parametrize(
+    "alg",
+    [
+        *[None, "none", "None", "NONE", "HS256", "RS384", "RS512", "PS256", "ES256", "EdDSA"],
+        *["rs256", "RS256 ", "", 7, ["RS256"], {"RS256": 1}, True],
+    ],
+    ids=str,
+)
+def test_no_other_algorithm_than_the_profiles_is_taken(alg: object) -> None:
+    fake = FakeIssuer()
+    token = fake.token(good(), header={"alg": alg})
+    assert refused(token, fake).reason is Reason.UNSUPPORTED_ALGORITHM
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256", "RS512", "ES512", "ES256K", "Ed25519", "PS384"])
+def test_a_generic_issuer_has_no_other_algorithm_either(alg: str) -> None:
+    assert header_reason("generic", {"alg": alg}) is Reason.UNSUPPORTED_ALGORITHM
+
+
+@pytest.mark.parametrize("crit", [["b64"], ["exp"], [], "exp", False, 0])
+def test_a_header_that_demands_understanding_is_refused(crit: object) -> None:
+    assert header_reason("github", {"crit": crit}) is Reason.UNSUPPORTED_ALGORITHM
+
+
+@pytest.mark.parametrize("kid", [None, "", "other", "K1", " k1", "k" * 257, "../k1", "\0"])
+@pytest.mark.parametrize("provider", ["github", "gitlab"])
+def test_a_ci_token_names_a_key_that_its_issuer_publishes(provider: str, kid: object) -> None:
+    assert header_reason(provider, {"kid": kid}) is Reason.UNKNOWN_KEY
+
+
+@pytest.mark.parametrize("kid", [7, ["k1"], {"k1": 1}, True, "", "k" * 257], ids=str)
+def test_a_kid_that_is_no_name_is_unknown_even_where_it_may_be_absent(kid: object) -> None:
+    assert header_reason("generic", {"kid": kid}) is Reason.UNKNOWN_KEY
+
+
+def test_a_kid_that_is_null_is_not_absent() -> None:
+    fake = FakeIssuer(GENERIC)
+    assert proven(fake.token(claims_of("generic"), header={"kid": None}), fake).claims
+    token = compact({"alg": "RS256", "kid": None}, claims_of("generic"), fake.keys[0].sign)
+    assert refused(token, fake).reason is Reason.UNKNOWN_KEY
+
+
+# 4: the signature
+
+
+def test_a_signature_by_another_key_under_this_name_is_bad() -> None:
+    assert header_reason("github", {}, FakeKey("k1", which=1)) is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda s: b"\0", id="one byte"),
+        pytest.param(lambda s: s[:-1], id="cut"),
+        pytest.param(lambda s: s + b"\0", id="longer"),
+        pytest.param(lambda s: b"\0" + s, id="zero before"),
+        pytest.param(lambda s: b"\0" * len(s), id="zeros"),
+        pytest.param(lambda s: b"\xff" * len(s), id="ones"),
+        pytest.param(lambda s: s[:-1] + bytes([s[-1] ^ 1]), id="a bit"),
+        pytest.param(lambda s: s * 20, id="twenty times"),
+    ],
+)
+def test_a_damaged_signature_is_bad(alg: str, damage: Any) -> None:
+    fake = FakeIssuer(GENERIC, FakeKey("k", alg))
+    header = {"alg": alg, "kid": "k"}
+    token = compact(header, claims_of("generic"), lambda m: damage(fake.keys[0].sign(m)))
+    assert refused(token, fake).reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("where", ["header", "claims"])
+def test_nothing_signed_can_be_changed(where: str) -> None:
+    fake = FakeIssuer()
+    first = fake.token(good()).split(".")
+    other = fake.token(good(sub="someone else"), header={"x": 1}).split(".")
+    mixed = [other[0], first[1], first[2]] if where == "header" else [first[0], other[1], first[2]]
+    assert refused(".".join(mixed), fake).reason is Reason.BAD_SIGNATURE
+
+
+def test_an_elliptic_signature_as_der_is_bad() -> None:
+    fake = FakeIssuer(GENERIC, FakeKey("k", "ES256"))
+    private = fake.keys[0].private
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    token = compact(
+        {"alg": "ES256", "kid": "k"},
+        claims_of("generic"),
+        lambda message: private.sign(message, ec.ECDSA(hashes.SHA256())),
+    )
+    assert refused(token, fake).reason is Reason.BAD_SIGNATURE
+
+
+def test_keys_that_cannot_be_fetched_are_a_temporary_refusal() -> None:
+    fake = FakeIssuer()
+    fake.key_set = answering(503)
+    refusal = refused(fake.token(good()), fake)
+    assert refusal.reason is Reason.KEYS_UNAVAILABLE
+    assert refusal.reason.temporary
+    assert refusal.public == Reason.KEYS_UNAVAILABLE.sentence
+
+
+# 5: subject, audience, times
+
+OTHERS = [
+    pytest.param("https://other.example", id="another"),
+    pytest.param(f"{AUDIENCE}/", id="a slash more"),
+    pytest.param(AUDIENCE.upper(), id="upper case"),
+    pytest.param(f"{AUDIENCE}.evil.example", id="ours as prefix"),
+    pytest.param(f"https://evil.example/{AUDIENCE}", id="ours as suffix"),
+    pytest.param(AUDIENCE[:-1], id="a part of ours"),
+    pytest.param("*", id="a star"),
+    pytest.param("", id="empty"),
+    pytest.param([], id="empty list"),
+    pytest.param(["https://other.example"], id="a list of another"),
+    pytest.param([[AUDIENCE]], id="a list in a list"),
+    pytest.param([AUDIENCE, 7], id="ours and a number"),
+    pytest.param([AUDIENCE, None], id="ours and null"),
+    pytest.param({AUDIENCE: 1}, id="an object"),
+    pytest.param(7, id="a number"),
+    pytest.param(True, id="a boolean"),
+]
+
+
+@pytest.mark.parametrize("audience", OTHERS)
+@pytest.mark.parametrize("provider", SAMPLE)
+def test_a_token_for_another_audience_is_refused(provider: str, audience: object) -> None:
+    assert judged(provider, aud=audience) is Reason.WRONG_AUDIENCE
+
+
+def test_one_audience_may_stand_in_a_list_and_others_beside_it_only_for_a_generic_issuer() -> None:
+    for provider in SAMPLE:
+        assert judged(provider, aud=[AUDIENCE]) is None
+    assert judged("generic", aud=["account", AUDIENCE]) is None
+    for provider in ("github", "gitlab"):
+        assert judged(provider, aud=["account", AUDIENCE]) is Reason.WRONG_AUDIENCE
+        assert judged(provider, aud=[AUDIENCE, AUDIENCE]) is Reason.WRONG_AUDIENCE
+
+
+def test_any_of_the_issuers_audiences_is_ours() -> None:
+    fake = FakeIssuer()
+    trusted = [issuer(audiences=("first", "second"))]
+    assert proven(fake.token(good(aud="second")), fake, trusted).claims
+
+
+MISSING = [ABSENT, None]
+
+
+@pytest.mark.parametrize("claim", ["sub", "aud", "exp", "iat"])
+@pytest.mark.parametrize("value", MISSING, ids=["absent", "null"])
+@pytest.mark.parametrize("provider", SAMPLE)
+def test_subject_audience_expiry_and_issue_are_required(
+    provider: str, claim: str, value: object
+) -> None:
+    assert judged(provider, **{claim: value}) is Reason.MISSING_CLAIM
+
+
+NOT_TIMES: list[object] = ["", str(NOW), True, [NOW], {}, -1, 253402300800, 10**40, 1e300]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "reason"),
+    [
+        ("sub", "", Reason.MISSING_CLAIM),
+        ("sub", 7, Reason.MALFORMED_TOKEN),
+        ("sub", True, Reason.MALFORMED_TOKEN),
+        ("sub", ["a"], Reason.MALFORMED_TOKEN),
+        ("sub", {"a": 1}, Reason.MALFORMED_TOKEN),
+        *[
+            (claim, value, Reason.MALFORMED_TOKEN)
+            for claim in ("exp", "iat", "nbf")
+            for value in NOT_TIMES
+        ],
+        ("exp", False, Reason.MALFORMED_TOKEN),
+        ("nbf", None, Reason.MALFORMED_TOKEN),
+    ],
+)
+def test_a_claim_of_the_wrong_kind_is_malformed(claim: str, value: object, reason: Reason) -> None:
+    assert judged("github", **{claim: value}) is reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"exp": NOW + 1}, None),
+        ({"exp": NOW}, None),
+        ({"exp": NOW - 29}, None),
+        ({"exp": NOW - 29.5}, None),
+        ({"exp": NOW - 30}, Reason.EXPIRED),
+        ({"exp": NOW - 31}, Reason.EXPIRED),
+        ({"exp": 0}, Reason.EXPIRED),
+        ({"exp": 253402300799}, None),
+        ({"iat": NOW + 30}, None),
+        ({"iat": NOW + 31}, Reason.NOT_YET_VALID),
+        ({"iat": NOW + 86400, "exp": NOW + 90000}, Reason.NOT_YET_VALID),
+        ({"iat": 0}, None),
+        ({"nbf": NOW + 30}, None),
+        ({"nbf": NOW + 30.5}, Reason.NOT_YET_VALID),
+        ({"nbf": ABSENT}, None),
+        ({"nbf": 0}, None),
+        ({"exp": NOW - 31, "nbf": NOW + 31}, Reason.EXPIRED),
+    ],
+    ids=str,
+)
+def test_clocks_may_differ_by_thirty_seconds(
+    changes: dict[str, Any], reason: Reason | None
+) -> None:
+    assert judged("github", **changes) is reason
+
+
+# 6: the profile
+
+REQUIRED = [
+    *[("github", claim, Reason.MISSING_CLAIM) for claim in ("repository", "repository_owner")],
+    *[("github", claim, Reason.MISSING_CLAIM) for claim in ("repository_id", "event_name")],
+    ("github", "repository_owner_id", Reason.MISSING_CLAIM),
+    *[("gitlab", claim, Reason.NOT_A_CI_TOKEN) for claim in ("project_id", "pipeline_id")],
+    ("gitlab", "job_id", Reason.NOT_A_CI_TOKEN),
+]
+
+
+@pytest.mark.parametrize("value", [ABSENT, None, "", [], ["x"], {}, 1.5], ids=str)
+@pytest.mark.parametrize(("provider", "claim", "reason"), REQUIRED)
+def test_what_makes_a_ci_token_must_be_there(
+    provider: str, claim: str, reason: Reason, value: object
+) -> None:
+    assert judged(provider, **{claim: value}) is reason
+
+
+def test_an_id_may_be_a_number() -> None:
+    assert judged("github", repository_id=412890077) is None
+
+
+# The order, and what a caller hears
+
+
+def test_the_first_thing_wrong_is_what_is_told() -> None:
+    fake = FakeIssuer()
+    wrong_claims = {"iss": "https://x.example", "sub": "", "aud": "x", "exp": 1, "event_name": ""}
+    wrong_header = {"alg": "none", "kid": "other"}
+    told = {
+        "iss": Reason.UNTRUSTED_ISSUER,
+        "alg": Reason.UNSUPPORTED_ALGORITHM,
+        "kid": Reason.UNKNOWN_KEY,
+        "key": Reason.BAD_SIGNATURE,
+        "sub": Reason.MISSING_CLAIM,
+        "aud": Reason.WRONG_AUDIENCE,
+        "exp": Reason.EXPIRED,
+        "event_name": Reason.MISSING_CLAIM,
+    }
+    mended: set[str] = set()
+    for what, reason in told.items():
+        claims: dict[str, Any] = {k: v for k, v in wrong_claims.items() if k not in mended}
+        header = {k: v for k, v in wrong_header.items() if k not in mended}
+        key = FakeKey("k1", which=0 if "key" in mended else 1)
+        assert refused(fake.token(good(**claims), header=header, key=key), fake).reason is reason
+        mended.add(what)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sub": ABSENT}, {"sub": 7}, {"aud": ABSENT}, {"aud": "https://other.example"}],
+    ids=str,
+)
+def test_before_the_audience_holds_only_the_sentence_is_told(changes: dict[str, Any]) -> None:
+    fake = FakeIssuer()
+    refusal = refused(fake.token(good(**changes)), fake)
+    assert refusal.public == refusal.reason.sentence
+    assert refusal.evidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"exp": NOW - 90}, "It was valid until 2027-01-15T07:58:30Z, 90 s before now."),
+        ({"nbf": NOW + 90}, "Its nbf is 2027-01-15T08:01:30Z, 90 s after now."),
+        ({"iat": NOW + 95}, "Its iat is 2027-01-15T08:01:35Z, 95 s after now."),
+        ({"iat": ABSENT}, "Missing: iat."),
+        ({"exp": "soon"}, "Its exp is not a time."),
+        ({"event_name": "", "repository_id": None}, "Missing: repository_id, event_name."),
+    ],
+    ids=str,
+)
+def test_once_the_audience_holds_the_caller_hears_what_to_mend(
+    changes: dict[str, Any], told: str
+) -> None:
+    fake = FakeIssuer()
+    refusal = refused(fake.token(good(**changes)), fake)
+    assert refusal.public == f"{refusal.reason.sentence} {told}"
+
+
+def test_no_refusal_holds_the_token() -> None:
+    fake = FakeIssuer()
+    for changes in ({"iss": "x"}, {"aud": "x"}, {"exp": 1}, {"event_name": ""}, {"sub": 7}):
+        token = fake.token(good(**changes))
+        assert not any(part in str(refused(token, fake)) for part in token.split("."))
+
+
+# What stands for a spent token
+
+
+def spend_key(fake: FakeIssuer, token: str) -> str:
+    return proven(token, fake).spend_key
+
+
+def test_a_token_is_spent_under_its_issuer_and_jti_whatever_else_it_says() -> None:
+    github, gitlab = FakeIssuer(GITHUB), FakeIssuer(GITLAB)
+    one = spend_key(github, github.token(good(jti="j")))
+    assert len(one) == 64
+    assert one == spend_key(github, github.token(good(jti="j", sub="other"), header={"x": 1}))
+    assert one != spend_key(github, github.token(good(jti="J")))
+    assert one != spend_key(gitlab, gitlab.token(good("gitlab-branch-main", jti="j")))
+    seven = spend_key(github, github.token(good(jti=7)))
+    assert seven == spend_key(github, github.token(good(jti="7")))
+
+
+@pytest.mark.parametrize("jti", [ABSENT, None, "", True, [], {"a": 1}, 1.5], ids=str)
+def test_without_a_jti_the_token_itself_is_spent(jti: object) -> None:
+    fake = FakeIssuer()
+    first = fake.token(good(jti=jti))
+    assert spend_key(fake, first) == spend_key(fake, first)
+    assert spend_key(fake, first) != spend_key(fake, fake.token(good(jti=jti, sub="other")))
+
+
+def test_a_second_signature_over_the_same_token_is_no_second_token() -> None:
+    fake = FakeIssuer(GENERIC, FakeKey("k", "ES256"))
+    claims = claims_of("generic", jti=ABSENT)
+    first, second = fake.token(claims), fake.token(claims)
+    assert first != second, "ECDSA signs with a fresh number each time"
+    assert spend_key(fake, first) == spend_key(fake, second)
+
+
+# Offline, as `explain` asks
+
+
+def test_without_a_clock_times_need_only_be_times() -> None:
+    trusted = issuer()
+    check_claims(trusted, UnverifiedClaims(good(exp=1, iat=NOW * 2)), now=None)
+    for changes in ({"exp": "soon"}, {"exp": ABSENT}, {"aud": "x"}, {"repository": ""}):
+        with pytest.raises(Refusal):
+            check_claims(trusted, UnverifiedClaims(good(**changes)), now=None)
+
+
+def test_the_trusted_issuer_is_found_by_iss() -> None:
+    trusted = issuer()
+    assert trusted_issuer(UnverifiedClaims(good()), {GITHUB: trusted}) is trusted
+    with pytest.raises(Refusal):
+        trusted_issuer(UnverifiedClaims(good()), {})
+
+
+def test_the_same_ring_proves_token_after_token() -> None:
+    fake = FakeIssuer()
+
+    async def story() -> None:
+        ring = KeyRing(fake.connect)
+        for number in range(20):
+            token = jws.parse(fake.token(good(jti=str(number))))
+            assert (await verify(token, {GITHUB: issuer()}, ring, NOW)).claims["jti"] == str(number)
+        await ring.aclose()
+
+    asyncio.run(story())
+    assert len(fake.requests) == 2
