@@ -11,20 +11,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from federation.audit import Journal
-from federation.audit.log import LogJournal
+from federation.audit.journal import FileJournal
+from federation.audit.log import LoggedJournal
+from federation.audit.webhook import Delivery, Webhook, trusting
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
 from federation.errors import SettingsRefused
 from federation.exchange import Broker
+from federation.gateway.proxy import Functions, Gateway
+from federation.gateway.upstream import BasicAuth, Upstream
 from federation.issuers.keys import KeyRing
 from federation.sources import Source
 from federation.sources.files import FileSource
@@ -32,6 +38,7 @@ from federation.state import Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from federation.tokens.keys import KeyFolder, SigningKeys, read_pem
+from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
 from federation.web.edge import Edge, no_such_place
 from federation.web.health import healthz, livez, readyz
@@ -41,6 +48,8 @@ from federation.web.token import token
 __all__ = ["build", "signing_keys"]
 
 _KEYS_CHECK_SECONDS = 2.0
+_LAST_DELIVERY_SECONDS = 5.0
+_MIB = 1024 * 1024
 
 
 def build(
@@ -63,15 +72,24 @@ def build(
         raise SettingsRefused(
             [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
         )
+    archive = FileJournal(
+        settings.state / "audit",
+        settings.audit_size * _MIB,
+        deliver=settings.audit_webhook is not None,
+        workers=settings.workers,
+        clock=clock,
+    )
     broker = Broker(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(),
         signing=signing or signing_keys(settings),
         state=state or _store(settings, clock),
-        journal=journal or LogJournal(),
+        journal=journal or LoggedJournal(archive),
         clock=clock,
     )
+    delivery = _delivery(archive, settings)
+    gateway = _gateway(broker, settings)
 
     def trusted() -> Iterable[JwtIssuer]:
         return broker.source.current().issuers.values()
@@ -82,15 +100,24 @@ def build(
             asyncio.create_task(broker.keys.refresh(trusted)),
             asyncio.create_task(broker.state.run()),
             *(asyncio.create_task(work) for work in _watching(broker, settings)),
+            *([asyncio.create_task(archive.run())] if journal is None else []),
         ]
+        delivering = asyncio.create_task(delivery.run()) if delivery else None
         try:
             yield
         finally:
+            if delivery and delivering:
+                delivery.stop()
+                await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
+                tasks.append(delivering)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await broker.keys.aclose()
+            if gateway:
+                await gateway.upstream.aclose()
             await broker.state.aclose()
+            await archive.aclose()
 
     app = Starlette(
         routes=[
@@ -99,9 +126,9 @@ def build(
             Route("/.well-known/openid-configuration", metadata),
             Route("/.well-known/oauth-authorization-server", metadata),
             Route("/.well-known/jwks.json", jwks),
-            Route("/healthz", healthz),
             Route("/livez", livez),
             Route("/readyz", readyz),
+            *([Mount("/", gateway)] if gateway else [Route("/healthz", healthz)]),
         ],
         middleware=[Middleware(Edge)],
         exception_handlers={HTTPException: no_such_place},
@@ -109,6 +136,7 @@ def build(
     )
     app.router.redirect_slashes = False
     app.state.broker = broker
+    app.state.audit = archive if journal is None else None
     return app
 
 
@@ -132,6 +160,61 @@ def signing_keys(settings: Settings) -> SigningKeys:
     if problems:
         raise SettingsRefused(problems)
     return SigningKeys(tuple({key.kid: key for key in keys}.values()))
+
+
+def _gateway(broker: Broker, settings: Settings) -> Gateway | None:
+    if settings.upstream is None:
+        return None
+    secrets = settings.upstream_secrets
+    return Gateway(
+        issuer_url=broker.issuer_url,
+        source=broker.source,
+        signing=lambda: broker.signing,
+        tokens=AccessTokens(broker.issuer_url, broker.state, broker.clock),
+        upstream=Upstream.at(
+            settings.upstream,
+            _basic_auth(secrets) if secrets else None,
+            timeout=timedelta(seconds=settings.upstream_timeout),
+            connections=settings.upstream_connections,
+        ),
+        journal=broker.journal,
+        clock=broker.clock,
+        functions=Functions(settings.functions),
+        default_namespace=settings.function_namespace,
+        audited=frozenset(settings.audit_verbs.split(",")),
+    )
+
+
+def _basic_auth(folder: Path) -> BasicAuth:
+    auth = BasicAuth(folder)
+    try:
+        auth.header()
+    except OSError as error:
+        raise SettingsRefused(
+            [
+                f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password: {error}"
+            ]
+        ) from error
+    return auth
+
+
+def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
+    if settings.audit_webhook is None:
+        return None
+    try:
+        trusting(settings.audit_webhook_ca)
+    except OSError as error:
+        raise SettingsRefused(
+            [f"audit-webhook-ca: {settings.audit_webhook_ca} holds no certificate: {error}"]
+        ) from error
+    return Delivery(
+        archive,
+        Webhook(
+            settings.audit_webhook,
+            secret=settings.audit_webhook_secret,
+            ca=settings.audit_webhook_ca,
+        ),
+    )
 
 
 def _store(settings: Settings, clock: Callable[[], float]) -> Store:

@@ -62,7 +62,7 @@ def lookup(claims: Mapping[str, object], path: tuple[str, ...]) -> object:
 
 def shown(value: object) -> str:
     """
-    A claim for a person to read, on one line, at most 200 characters.
+    A claim for a person to read, on one line, at most 200 of its characters.
 
     RFC 6749, section 5.2 allows printable ASCII without `"` and `\\` in an error description.
     Everything else is percent-encoded as UTF-8, so that a claim can inject nothing into logs,

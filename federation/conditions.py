@@ -51,26 +51,28 @@ class Operator(StrEnum):
     @property
     def exact(self) -> bool:
         """Whether a value stands for itself alone."""
-        return self in {Operator.PRINCIPAL, Operator.STRING_EQUAL}
+        return self in _EXACT
 
     @property
     def negative(self) -> bool:
         """Whether it holds for what is *not* among the values."""
-        return self in {Operator.STRING_NOT_EQUAL, Operator.STRING_NOT_LIKE}
+        return self in _NEGATIVE
 
     @property
     def of_list(self) -> bool:
         """Whether it reads a claim that is a list."""
-        return self in {Operator.ANY_STRING_EQUAL, Operator.ANY_STRING_LIKE}
+        return self in _OF_LIST
 
     @property
     def pattern(self) -> bool:
         """Whether `*` and `?` in a value are wildcards."""
-        return self in {
-            Operator.STRING_LIKE,
-            Operator.STRING_NOT_LIKE,
-            Operator.ANY_STRING_LIKE,
-        }
+        return self in _PATTERN
+
+
+_EXACT = frozenset({Operator.PRINCIPAL, Operator.STRING_EQUAL})
+_NEGATIVE = frozenset({Operator.STRING_NOT_EQUAL, Operator.STRING_NOT_LIKE})
+_OF_LIST = frozenset({Operator.ANY_STRING_EQUAL, Operator.ANY_STRING_LIKE})
+_PATTERN = frozenset({Operator.STRING_LIKE, Operator.STRING_NOT_LIKE, Operator.ANY_STRING_LIKE})
 
 
 ALIASES: Mapping[str, Operator] = MappingProxyType(

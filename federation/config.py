@@ -28,7 +28,12 @@ from pydantic_core import ErrorDetails
 
 from federation.errors import SettingsRefused
 
-__all__ = ["Settings", "flag", "loopback", "read_settings", "variable"]
+__all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook_url"]
+
+
+_PUBLIC_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+)
 
 
 def loopback(host: str) -> bool:
@@ -46,14 +51,37 @@ def _existing(path: Path) -> Path:
 
 
 def _public_url(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if not re.fullmatch(r"https?://[^/?#@\s]+", url) or not host:
+    found = _PUBLIC_URL.fullmatch(url)
+    if not found or int(found["port"] or 0) > 65535:
         raise ValueError(
             f"{url!r} must be like https://gateway.example.com: no path, no slash at the end"
         )
-    if parts.scheme == "http" and not loopback(host):
+    if found["scheme"] == "http" and not loopback(found["host"].strip("[]")):
         raise ValueError(f"{url!r} must be https; http is for loopback addresses only")
+    return url
+
+
+def _gateway_url(url: str) -> str:
+    if not _PUBLIC_URL.fullmatch(url.removesuffix("/")):
+        raise ValueError(f"{url!r} must be like http://gateway.openfaas:8080, without a path")
+    return url.removesuffix("/")
+
+
+def webhook_url(url: str) -> str:
+    """
+    *url*, to which audit events may be sent.
+
+    Raises: ValueError.
+    """
+    parts = urlsplit(url)
+    if not re.fullmatch(r"[!-~]+", url) or not parts.hostname or parts.fragment:
+        raise ValueError("it must be like https://receiver.example.com/events")
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("it must be like https://receiver.example.com/events")
+    if parts.username is not None:
+        raise ValueError("it must not hold a password; sign with audit-webhook-secret instead")
+    if parts.scheme == "http" and not loopback(parts.hostname):
+        raise ValueError("it must be https; http is for loopback addresses only")
     return url
 
 
@@ -109,29 +137,102 @@ class Settings(BaseModel):
     workers: Annotated[
         int, Field(ge=1, le=64, description="How many processes serve, sharing the port.")
     ] = 1
+    upstream: Annotated[
+        str | None,
+        AfterValidator(lambda url: url if url is None else _gateway_url(url)),
+        Field(
+            description="URL of the OpenFaaS gateway to stand before. Without it the broker only"
+            " exchanges tokens."
+        ),
+    ] = None
+    upstream_secrets: Annotated[
+        ExistingPath | None,
+        Field(
+            description="Directory with the files basic-auth-user and basic-auth-password, the"
+            " upstream's own credentials."
+        ),
+    ] = None
+    upstream_timeout: Annotated[
+        int,
+        Field(ge=1, le=3600, description="Seconds the upstream may take to begin an answer."),
+    ] = 60
+    upstream_connections: Annotated[
+        int, Field(ge=1, le=10_000, description="Most connections to the upstream at once.")
+    ] = 1000
+    functions: Annotated[
+        Literal["open", "authorize", "closed"],
+        Field(
+            description="Who may call functions through the broker: open, anybody;"
+            " authorize, who has Function:Invoke; closed, nobody."
+        ),
+    ] = "open"
+    function_namespace: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+            description="The namespace meant where a request names none.",
+        ),
+    ] = "openfaas-fn"
+    audit_verbs: Annotated[
+        str,
+        Field(
+            pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
+            description="Methods of gateway requests that make an audit event, with commas.",
+        ),
+    ] = "PUT,POST,DELETE"
+    audit_webhook: Annotated[
+        str | None,
+        AfterValidator(lambda url: url if url is None else webhook_url(url)),
+        Field(description="URL that audit events are delivered to, beside the journal."),
+    ] = None
+    audit_webhook_secret: Annotated[
+        ExistingPath | None,
+        Field(description="File with the secret that signs what is delivered."),
+    ] = None
+    audit_webhook_ca: Annotated[
+        ExistingPath | None,
+        Field(description="PEM file with the CA of the webhook, where it is a private one."),
+    ] = None
+    audit_size: Annotated[
+        int, Field(ge=16, description="MiB that the audit journal may take on disk.")
+    ] = 1024
     log_format: Annotated[
         Literal["json", "text"] | None,
         Field(description="json or text. Default: text on a terminal, else json."),
     ] = None
 
     @model_validator(mode="after")
-    def _knows_its_url(self) -> Settings:
-        if self.issuer_url is None and not loopback(self.host):
-            raise ValueError(
-                "issuer-url is needed where the broker listens on more than loopback;"
-                " set --issuer-url or FEDERATION_ISSUER_URL to its public URL"
-            )
-        if self.shared_state and not (self.signing_key and self.issuer_url):
-            raise ValueError(
-                "shared-state is for several replicas, which must sign alike: set --signing-key"
-                " and --issuer-url too"
-            )
+    def _fit_together(self) -> Settings:
+        if problems := _together(dict(self)):
+            raise ValueError("\n".join(problems))
         return self
 
     @property
     def url(self) -> str:
         """The broker's public URL: its tokens' `iss` and `aud`."""
         return self.issuer_url or local_url(self.host, self.port)
+
+
+def _together(given: Mapping[str, object]) -> list[str]:
+    """What settings ask of each other and do not get. *given* need not be valid or complete."""
+    problems = []
+    if not given.get("issuer_url") and not loopback(str(given.get("host") or "127.0.0.1")):
+        problems.append(
+            "issuer-url is needed where the broker listens on more than loopback;"
+            " set --issuer-url or FEDERATION_ISSUER_URL to its public URL"
+        )
+    if given.get("shared_state") and not (given.get("signing_key") and given.get("issuer_url")):
+        problems.append(
+            "shared-state is for several replicas, which must sign alike: set --signing-key"
+            " and --issuer-url too"
+        )
+    if not given.get("audit_webhook"):
+        problems += [
+            f"{name} is for a webhook; set --audit-webhook too"
+            for name in ("audit-webhook-secret", "audit-webhook-ca")
+            if given.get(name.replace("-", "_"))
+        ]
+    return problems
 
 
 def local_url(host: str, port: int) -> str:
@@ -174,12 +275,12 @@ def read_settings(
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsRefused([_sentence(problem) for problem in error.errors()]) from error
+        # Where a setting is wrong by itself, the model does not go on to how they fit together.
+        alone = [_sentence(problem) for problem in error.errors() if problem["loc"]]
+        raise SettingsRefused([*alone, *_together(given)]) from error
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    if not problem["loc"]:
-        return problem["msg"].removeprefix("Value error, ")
     field = str(problem["loc"][0])
     where = f"{flag(field)} or {variable(field)}"
     if problem["type"] == "missing":

@@ -54,6 +54,8 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = "keys_unavailable"
     STATE_UNAVAILABLE = "state_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
+    SERVER_ERROR = "server_error"
+    """A fault of ours that nobody foresaw: never raised, only told and recorded."""
 
     @property
     def sentence(self) -> str:
@@ -77,7 +79,12 @@ _TEMPORARY = frozenset(
     {Reason.KEYS_UNAVAILABLE, Reason.STATE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE}
 )
 _OAUTH_CODES = frozenset(
-    {Reason.INVALID_TARGET, Reason.INVALID_SCOPE, Reason.UNSUPPORTED_GRANT_TYPE}
+    {
+        Reason.INVALID_TARGET,
+        Reason.INVALID_SCOPE,
+        Reason.UNSUPPORTED_GRANT_TYPE,
+        Reason.SERVER_ERROR,
+    }
 )
 _SENTENCES: Mapping[Reason, str] = MappingProxyType(
     {
@@ -110,6 +117,7 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.KEYS_UNAVAILABLE: "The issuer's keys cannot be fetched at the moment. Try again.",
         Reason.STATE_UNAVAILABLE: "The record of spent tokens is unavailable. Try again.",
         Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
+        Reason.SERVER_ERROR: "The broker failed. Its log has the details under this id.",
     }
 )
 

@@ -13,7 +13,7 @@ from itertools import islice
 
 from federation.claims import Claims, shown
 from federation.conditions import Finding, findings
-from federation.documents.catalog import Catalog
+from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import JwtIssuer, Role
 from federation.documents.pins import owner_pins, same_owner
 from federation.errors import Reason, Refusal
@@ -39,7 +39,7 @@ class Evaluation:
     @property
     def holds(self) -> bool:
         """Whether every condition holds, whatever the token's situation demands."""
-        return all(finding.holds for finding in self.findings)
+        return bool(self.findings) and all(finding.holds for finding in self.findings)
 
     @property
     def admits(self) -> bool:
@@ -145,6 +145,8 @@ def _refusal(
 
 def _may_know(role: Role, issuer: JwtIssuer, claims: Claims) -> bool:
     """Whether this caller may hear of *role*: it comes from the owner that the Role pins."""
+    if issuer.iss not in role_issuers(role):
+        return False  # an owner is one only at its issuer: elsewhere others have the same names
     if owner_pins(role):
         return same_owner(role, claims)
     return not issuer.shared
@@ -153,11 +155,11 @@ def _may_know(role: Role, issuer: JwtIssuer, claims: Claims) -> bool:
 def _told(evaluation: Evaluation) -> str:
     """What a Role's own people hear: the keys that failed, with the token's values only."""
     if evaluation.holds:
-        return f"Role {evaluation.role.name} would admit it, but: " + " ".join(
+        return f"Role {evaluation.role.name} would admit it, but: " + ". ".join(
             demand.sentence.rstrip(".") for demand in evaluation.unmet
         )
     failed = [
-        f"{finding.condition.key} (the token has {shown(finding.claim)})"
+        f"{shown(finding.condition.key)} (the token has {shown(finding.claim)})"
         for finding in evaluation.failed[:_KEYS_TOLD]
     ]
     return f"Role {evaluation.role.name} came close, but these do not match: " + ", ".join(failed)

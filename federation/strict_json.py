@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["MAX_DEPTH", "loads_object"]
+__all__ = ["MAX_DEPTH", "loads", "loads_object"]
 
 MAX_DEPTH = 32
 """How deep objects and lists may lie in each other. Real tokens and key sets stay under five."""
@@ -23,7 +23,19 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def loads_object(data: bytes) -> dict[str, object]:
     """
-    The JSON object (RFC 8259) that *data* holds.
+    The JSON object that *data* holds, read as `loads` reads.
+
+    Raises: ValueError.
+    """
+    value = loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
+    return value
+
+
+def loads(data: bytes) -> object:
+    """
+    The JSON value (RFC 8259) that *data* holds.
 
     No byte order mark, no member twice in any object, no NaN or infinity however written, no
     number longer than 64 characters, no half of a surrogate pair, nothing nested deeper than
@@ -32,11 +44,9 @@ def loads_object(data: bytes) -> dict[str, object]:
     """
     text = data.decode("utf-8")
     try:
-        value = _DECODER.decode(text)
+        value: object = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
     if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, value):
         raise ValueError("nested too deeply")
     if _ESCAPED_SURROGATE.search(text):

@@ -243,13 +243,13 @@ class InProcess:
             return self.idp
         return self.gitlab if sample.startswith("gitlab") else self.github
 
-    def exchange(self, token: str | None = None, **changes: object) -> httpx.Response:
+    def exchange(self, token: str | None = None, **changes: Any) -> httpx.Response:
         """The answer to a good exchange with *changes* to its form."""
         return self.post("/oauth/token", form(token or self.job(), **changes))
 
-    def access_token(self, **changes: object) -> str:
+    def access_token(self, token: str | None = None, **changes: Any) -> str:
         """A token that the broker gave."""
-        answer = self.exchange(**changes)
+        answer = self.exchange(token, **changes)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 

@@ -53,7 +53,14 @@ _ODD: list[Json] = [
     *(None, "", [], {}, [""], True, False, 0, 1, -1, 1.0, 1.5),
     *(["ops"], ["ops", 1, None, ""], [["ops"]], {"a": "b"}, 10**30),
 ]
-_NESTED = ["jwt:/n/a", "jwt:/n/b~1c", "jwt:/n/d~0e/0", "jwt:/n/d~0e/1", "jwt:/n/d~0e/01", "jwt:/n/x"]
+_NESTED = [
+    "jwt:/n/a",
+    "jwt:/n/b~1c",
+    "jwt:/n/d~0e/0",
+    "jwt:/n/d~0e/1",
+    "jwt:/n/d~0e/01",
+    "jwt:/n/x",
+]
 
 _SCALAR = [
     *("StringEqual", "StringEquals", "StringEqualIgnoreCase", "StringEqualsIgnoreCase"),
@@ -74,7 +81,9 @@ def globbed(rng: Random, value: str) -> str:
     for _ in range(rng.randint(0, 4)):
         start = rng.randint(0, len(pattern))
         stop = min(len(pattern), start + rng.randint(0, 3))
-        pattern = pattern[:start] + rng.choice(["*", "?" * (stop - start), "*", "a"]) + pattern[stop:]
+        pattern = (
+            pattern[:start] + rng.choice(["*", "?" * (stop - start), "*", "a"]) + pattern[stop:]
+        )
     if rng.random() < 0.2:
         pattern = pattern[: rng.randint(0, len(pattern))] + "*"
     return pattern
@@ -87,7 +96,9 @@ def claims(rng: Random) -> Plain:
         if rng.random() < 0.8:
             made[claim] = rng.choice(_ODD) if rng.random() < 0.12 else rng.choice(pool)
     if rng.random() < 0.7:
-        made["groups"] = [rng.choice([*POOLS["groups"], "", 1, None]) for _ in range(rng.randint(0, 3))]
+        made["groups"] = [
+            rng.choice([*POOLS["groups"], "", 1, None]) for _ in range(rng.randint(0, 3))
+        ]
     if rng.random() < 0.7:
         made["n"] = {"a": word(rng, 3), "b/c": rng.choice(_ODD), "d~e": [word(rng, 2), 1]}
     return made

@@ -26,12 +26,13 @@ OUTSIDERS = [
     "watch",
     "fork",
 ]
-ACTIONS = [
-    *("Function:" + v for v in "List Get Create Update Delete Logs Scale Invoke".split()),
-    *("Secret:" + v for v in "List Create Update Delete".split()),
-    *("Namespace:" + v for v in "List Get Create Update Delete".split()),
-    "System:Info",
-]
+VERBS = {
+    "Function": ["List", "Get", "Create", "Update", "Delete", "Logs", "Scale", "Invoke"],
+    "Secret": ["List", "Create", "Update", "Delete"],
+    "Namespace": ["List", "Get", "Create", "Update", "Delete"],
+    "System": ["Info"],
+}
+ACTIONS = [f"{group}:{verb}" for group, verbs in VERBS.items() for verb in verbs]
 LEGACY = {
     "Function:Read": ["Function:List", "Function:Get", "Function:Logs"],
     "Function:Admin": ["Function:Create", "Function:Update", "Function:Delete", "Function:Scale"],
@@ -111,26 +112,28 @@ def find(claims: Document, key: str) -> Json:
 
 def one_condition_holds(operator: str, wanted: list[str], claim: Json) -> bool:
     """Whether one claim satisfies one operator with its values."""
-    if operator in {"ForAnyValue:StringEqual", "ForAnyValue:StringLike"}:
+    if operator.startswith("ForAnyValue:"):
         if not isinstance(claim, list):
             return False
-        strings = [item for item in claim if isinstance(item, str) and item != ""]
-        if operator.endswith("Equal"):
-            return any(item == want for item in strings for want in wanted)
-        return any(like(want, item) for item in strings for want in wanted)
-    got = as_text(claim)
-    if got is None:
+        got = [item for item in claim if isinstance(item, str) and item != ""]
+        operator = operator.removeprefix("ForAnyValue:")
+        return any(matches_one(operator, wanted, item) for item in got)
+    text = as_text(claim)
+    if text is None:
         return False
+    if operator in NEGATIVE:
+        return not matches_one(operator.replace("Not", ""), wanted, text)
+    return matches_one(operator, wanted, text)
+
+
+def matches_one(operator: str, wanted: list[str], got: str) -> bool:
+    """Whether a text compares to one of the values as a positive operator asks."""
     if operator in {"StringEqual", "StringEquals", "principal"}:
         return any(got == want for want in wanted)
     if operator in {"StringEqualIgnoreCase", "StringEqualsIgnoreCase"}:
         return any(equal_but_for_case(got, want) for want in wanted)
-    if operator == "StringLike":
-        return any(like(want, got) for want in wanted)
-    if operator in {"StringNotEqual", "StringNotEquals"}:
-        return all(got != want for want in wanted)
-    assert operator == "StringNotLike", operator
-    return not any(like(want, got) for want in wanted)
+    assert operator == "StringLike", operator
+    return any(like(want, got) for want in wanted)
 
 
 def block_holds(block: Document, claims: Document) -> bool:

@@ -186,6 +186,7 @@ MATCHES = [
     ("^a$", "^a$"),
     ("(a|b)+", "(a|b)+"),
     ("*.?[x", "aa..[x"),
+    ("*a?b*", "xa\nby"),
     ("*\ud800*", "a\ud800b"),
 ]
 REFUSES = [
@@ -349,7 +350,9 @@ def test_a_key_names_nothing_else(key: str, claims: dict[str, object]) -> None:
             assert not Condition(operator, key, (value,)).satisfied(Claims(claims))
 
 
-@pytest.mark.parametrize("key", ["", "ref", "jwt:", "JWT:ref", "jwt", " jwt:ref", "jwt:/~", "aws:x"])
+@pytest.mark.parametrize(
+    "key", ["", "ref", "jwt:", "JWT:ref", "jwt", " jwt:ref", "jwt:/~", "aws:x"]
+)
 def test_a_key_without_prefix_or_with_a_broken_pointer_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match=re.escape(key.removeprefix("jwt:")) + "$"):
         Condition(Operator.STRING_EQUAL, key, ("v",))

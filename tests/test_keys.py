@@ -19,7 +19,7 @@ from federation.issuers.keys import KeyRing
 from federation.profiles import Provider
 from tests.builders import issuer
 from tests.built import GENERIC, GITHUB, GITLAB
-from tests.fakes import Answer, Clock, FakeIssuer, FakeKey, answering, private_key
+from tests.fakes import Answer, Clock, FakeIssuer, FakeKey, answering, base64url, private_key
 
 MINUTE, HOUR = 60.0, 3600.0
 NEW = FakeKey("k2", which=1)
@@ -614,6 +614,28 @@ def test_keys_are_fetched_before_the_first_token_and_again_before_they_age() -> 
     run(s, story)
 
 
+def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
+    s = Setting()
+    release = asyncio.Event()
+
+    async def when_released(request: httpx.Request) -> httpx.Response:
+        await release.wait()
+        return await s.fake.good_discovery(request)
+
+    s.fake.discovery = when_released
+
+    async def story() -> None:
+        caller = asyncio.create_task(s.key())
+        await asyncio.sleep(0.01)
+        refresh = asyncio.create_task(s.ring.refresh_due([s.issuer]))
+        await asyncio.sleep(0.01)
+        release.set()
+        await asyncio.gather(caller, refresh)
+        assert len(s.fake.requests) == 2
+
+    run(s, story)
+
+
 def test_a_document_that_changes_where_keys_are_starts_anew() -> None:
     s = Setting()
 
@@ -756,7 +778,7 @@ def test_a_set_is_used_without_its_bad_keys() -> None:
         FakeKey("ops-odd").jwk(key_ops="verify"),
         FakeKey("private").jwk(d="AAAA"),
         FakeKey("weak", bits=1024).jwk(),
-        FakeKey("giant-exponent").jwk(e="B" * 342),
+        FakeKey("giant-exponent").jwk(e=base64url((2**65 + 1).to_bytes(9, "big"))),
         FakeKey("even-exponent").jwk(e="AQAA"),
         FakeKey("no-modulus").jwk(n=None),
         FakeKey("number").jwk(n=65537),

@@ -16,7 +16,8 @@ from federation.documents.assemble import assemble
 from federation.documents.codes import Code
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, JwtIssuer, Policy, Role
 from federation.documents.parse import FILE_BYTES, Parsed, parse
-from federation.documents.parse.nodes import Document, Fields, Items, Node, documents
+from federation.documents.parse.from_json import json_documents
+from federation.documents.parse.nodes import Document, Fields, Items, Node
 from federation.documents.parse.values import DURATION, Sort, duration, excerpt, sort
 from federation.errors import Problem, Severity
 from federation.profiles import Provider
@@ -340,6 +341,22 @@ def test_the_older_api_version_is_taken_and_noted() -> None:
     (problem,) = parsed.problems
     assert (problem.code, problem.line, problem.severity) == ("W111", 1, Severity.WARNING)
     assert "iam.openfaas.com/v1" in problem.hint
+
+
+def test_a_list_with_a_key_twice_is_refused() -> None:
+    twice = "apiVersion: v1\nkind: List\nitems: []\nitems: [{}] # here\n"
+    assert ("D003", 4) in told(twice)
+    inside = f"apiVersion: v1\nkind: List\nitems:\n- {ISSUER.replace(chr(10), chr(10) + '  ')}"
+    assert told(inside.rstrip() + "\n") == []
+    assert told(inside.rstrip() + "\n    aud: [other] # here\n") == [("D003", 10)]
+
+
+def test_any_number_of_warnings_is_taken() -> None:
+    old = POLICY.replace("iam.openfaas.com/v1", "openfaas.com/v1")
+    text = "---\n".join(old.replace("dev-rw", f"p{n}") for n in range(1100))
+    parsed = read(text)
+    assert len(parsed.documents) == 1100
+    assert {problem.code for problem in parsed.problems} == {"W111"}
 
 
 @pytest.mark.parametrize(
@@ -794,14 +811,14 @@ def test_json_reads_as_the_json_module_reads_it(
     value: object, indent: int | str | None, ascii_only: bool
 ) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
-    (document,) = documents(text.encode(), json=True)
+    (document,) = json_documents(text.encode())
     assert isinstance(document, Document)
     assert plain(document.root) == value
 
 
 @given(st.text(alphabet='{}[]",:01-.eE+ \n\\utrfalsn/', max_size=30))
 def test_json_is_taken_only_where_the_json_module_takes_it(text: str) -> None:
-    found = list(documents(text.encode(), json=True))
+    found = list(json_documents(text.encode()))
     try:
         value = json.loads(text, parse_constant=lambda _: 1 / 0)
     except (ValueError, ZeroDivisionError):
@@ -871,10 +888,10 @@ def test_scalars_and_lines_are_the_same_without_the_c_parser(
 ) -> None:
     import yaml
 
-    from federation.documents.parse import nodes
+    from federation.documents.parse import from_yaml
 
     fast = [read(text) for _, _, text in BAD]
-    monkeypatch.setattr(nodes, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(from_yaml, "_LOADER", yaml.SafeLoader)
     slow = [read(text) for _, _, text in BAD]
     for one, other in zip(fast, slow, strict=True):
         assert one.documents == other.documents

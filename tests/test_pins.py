@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from federation.claims import Claims
@@ -297,9 +299,11 @@ def test_a_sub_of_the_same_owner_is_recognised(pin: str, sub: str) -> None:
     ],
 )
 def test_groups_are_owners_too(
-    pin: dict[str, object], changes: dict[str, object], expected: bool
+    pin: dict[str, Any], changes: dict[str, object], expected: bool
 ) -> None:
-    assert same_owner(pinned(iss=GITLAB, **pin), sample("gitlab-branch-main", **changes)) is expected
+    assert (
+        same_owner(pinned(iss=GITLAB, **pin), sample("gitlab-branch-main", **changes)) is expected
+    )
 
 
 def test_a_fork_does_not_come_from_the_parents_owner() -> None:

@@ -74,7 +74,9 @@ def test_symlinked_directories_are_followed_and_loops_end(tmp_path: Path) -> Non
     root.mkdir()
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(root)
-    assert load([root]).documents == 3
+    assembled = load([root])
+    assert assembled.documents == 3
+    assert names(assembled) == ["deployer"]
 
 
 def test_a_config_map_is_read_through_its_symlinks(tmp_path: Path) -> None:
@@ -292,12 +294,12 @@ def test_a_half_written_file_is_not_adopted(tmp_path: Path) -> None:
 
 def test_a_set_is_not_read_while_it_is_written_in_quick_steps(tmp_path: Path) -> None:
     path = write(tmp_path / "set.yaml", SET)
-    watched = Watched(tmp_path, interval_seconds=0.2)
+    watched = Watched(tmp_path, interval_seconds=0.4)
 
     async def story() -> None:
-        path.write_text(EDITED[:200])
-        await asyncio.sleep(0.1)
-        path.write_text(EDITED)
+        for end in (200, 300, len(EDITED)):
+            path.write_text(EDITED[:end])
+            await asyncio.sleep(0.25)
         await watched.until(lambda: watched.roles == ["edited"])
         assert [assembled.catalog is None for assembled in watched.told] == [False]
 

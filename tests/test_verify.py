@@ -142,6 +142,14 @@ def test_a_ci_token_names_a_key_that_its_issuer_publishes(provider: str, kid: ob
     assert header_reason(provider, {"kid": kid}) is Reason.UNKNOWN_KEY
 
 
+def test_a_kid_of_more_than_256_characters_is_not_even_looked_for() -> None:
+    fake = FakeIssuer()
+    for length, requests in ((257, 0), (256, 2)):
+        token = fake.token(good(), header={"kid": "k" * length})
+        assert refused(token, fake).reason is Reason.UNKNOWN_KEY
+        assert len(fake.requests) == requests
+
+
 @pytest.mark.parametrize("kid", [7, ["k1"], {"k1": 1}, True, "", "k" * 257], ids=str)
 def test_a_kid_that_is_no_name_is_unknown_even_where_it_may_be_absent(kid: object) -> None:
     assert header_reason("generic", {"kid": kid}) is Reason.UNKNOWN_KEY

@@ -2,19 +2,30 @@
 What an audit event says, built from the facts that a road has proven.
 
 A `Trail` begins empty and gains facts as they are proven; what was never proven is never
-written. Its `event` is OpenFaaS's audit event with the broker's own fields beside it.
+written. Its `event` is OpenFaaS's audit event with the broker's own fields beside it. Whatever
+a caller sent, nothing that reads like a token gets into an event.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from federation.errors import Reason, Refusal
 
 __all__ = ["Actor", "Event", "Trail", "token_sha256"]
+
+# How base64url begins where the text is a JSON object: {" or { and white space. The pattern
+# never fails after its seventeenth character, so it reads each text once.
+_TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")
+_MESSAGE_CHARS = 16 * 1024
+_VALUE_CHARS = 300
+_LIST_ITEMS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +54,35 @@ class Event:
     policies: tuple[str, ...]
     reason: Reason | None
     custom_message: str
+    """The sentence that the caller got and, where it was refused, the evidence behind it."""
     token_sha256: str | None
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    """Both sides of a refusal, for the log; `custom_message` has them already."""
 
     def as_json(self) -> dict[str, object]:
         """The event's members; `actor` is left out where nobody was identified."""
-        members = asdict(self)
-        return members if self.actor else {k: v for k, v in members.items() if k != "actor"}
+        members: dict[str, object] = {
+            "event_id": self.event_id,
+            "request_id": self.request_id,
+            "time": self.time,
+            "path": self.path,
+            "method": self.method,
+            "response_code": self.response_code,
+            "actions": self.actions,
+            "namespace": self.namespace,
+            "roles": self.roles,
+            "policies": self.policies,
+            "reason": self.reason,
+            "custom_message": self.custom_message,
+            "token_sha256": self.token_sha256,
+        }
+        if self.actor is not None:
+            members["actor"] = {
+                "sub": self.actor.sub,
+                "issuer": self.actor.issuer,
+                "fed_issuer": self.actor.fed_issuer,
+            }
+        return members
 
 
 @dataclass(slots=True)
@@ -77,24 +111,61 @@ class Trail:
 
     def event(self, response_code: int) -> Event:
         """The event of a request that was answered with *response_code*."""
+        evidence = {name: _plain(value) for name, value in self.evidence.items()}
         return Event(
             event_id=uuid.uuid4().hex,
             request_id=self.request_id,
-            time=datetime.fromtimestamp(self.started, UTC).isoformat().replace("+00:00", "Z"),
-            path=self.path,
+            time=_written(self.started),
+            path=_without_tokens(self.path),
             method=self.method,
             response_code=response_code,
-            actor=self.actor,
+            actor=self.actor and _named(self.actor),
             actions=self.actions,
             namespace=self.namespace,
             roles=self.roles,
             policies=self.policies,
             reason=self.reason,
-            custom_message=self.message,
+            custom_message=_message(self.message, evidence),
             token_sha256=self.token_sha256,
+            evidence=evidence,
         )
 
 
 def token_sha256(token: str) -> str:
     """The lower-case hex SHA-256 by which a trail names a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _written(seconds: float) -> str:
+    """RFC 3339 with all six digits, so that times sort as text."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _named(actor: Actor) -> Actor:
+    return Actor(_without_tokens(actor.sub), actor.issuer, _without_tokens(actor.fed_issuer))
+
+
+def _message(sentence: str, evidence: Mapping[str, object]) -> str:
+    """*sentence* with *evidence* after it, as the events' schema has no place of its own for it."""
+    if not evidence:
+        return _without_tokens(sentence)
+    both = f"{_without_tokens(sentence)} Evidence: {json.dumps(evidence, ensure_ascii=False)}"
+    return both if len(both) <= _MESSAGE_CHARS else both[:_MESSAGE_CHARS] + "..."
+
+
+def _plain(value: object) -> object:
+    """*value* as JSON can hold it, within bounds, and without tokens."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(_plain(str(key))): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in list(value)[:_LIST_ITEMS]]
+    text = _without_tokens(str(value))
+    return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "..."
+
+
+def _without_tokens(text: str) -> str:
+    """*text* with whatever reads like a JWT, or the beginning of one, taken out."""
+    return _TOKEN.sub("(a token)", text)

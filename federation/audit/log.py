@@ -1,20 +1,50 @@
-"""Audit events as lines of the structured log."""
+"""One line of the structured log for each audit event, with the evidence beside it."""
 
 from __future__ import annotations
 
 import structlog
 
+from federation.audit import Journal
 from federation.audit.event import Event
+from federation.errors import Refusal
 
-__all__ = ["LogJournal"]
+__all__ = ["LoggedJournal"]
 
 
-class LogJournal:
-    """Writes each event to the log, at once."""
+class LoggedJournal:
+    """Records in *journal*, then tells the log: what the log calls granted is on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._log = structlog.get_logger("federation.audit")
 
     async def record(self, event: Event) -> None:
-        """*event* is a line of the log."""
-        self._log.info("audit", **event.as_json())
+        """
+        *event* is recorded and a line of the log.
+
+        Raises: Refusal with `audit_unavailable`.
+        """
+        try:
+            await self._journal.record(event)
+        except Refusal as refusal:
+            self._log.error("audit event not recorded", **_facts(event), **refusal.evidence)
+            raise
+        why = {"reason": event.reason, "evidence": event.evidence}
+        self._log.info(
+            "audit", **_facts(event), **{name: fact for name, fact in why.items() if fact}
+        )
+
+
+def _facts(event: Event) -> dict[str, object]:
+    return {
+        "request_id": event.request_id,
+        "event_id": event.event_id,
+        "method": event.method,
+        "path": event.path,
+        "response_code": event.response_code,
+        "sub": event.actor and event.actor.sub,
+        "fed_issuer": event.actor and event.actor.fed_issuer,
+        "roles": event.roles,
+        "policies": event.policies,
+        "token_sha256": event.token_sha256,
+    }

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "explain": "Show what a token would be allowed, condition by condition.",
         "exchange": "Trade this CI job's ID token for an access token.",
         "keys": "Make, list and rotate the broker's signing keys.",
+        "audit": "Read, verify and deliver again the audit trail.",
     }
 )
 

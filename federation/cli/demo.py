@@ -1,4 +1,4 @@
-"""`federation demo`: one job admitted, one refused and why, on this machine alone."""
+"""`federation demo`: jobs admitted and refused, a function deployed, on this machine alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 
 import click
+import httpx
 
 from federation.client import ClientError
 from federation.client.ambient import subject_token
@@ -21,14 +22,22 @@ from federation.logs import configure_logs
 __all__ = ["demo"]
 
 
+_SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
+_MAIN = "A GitHub job on octo-org/octo-repo, branch main"
+_GITLAB = "A GitLab job on octo-group/app, branch main"
+_FEATURE = "The same GitHub repository, branch feature/login"
+_STRANGER = "A stranger's repository, same issuer"
+
+
 @click.command()
 @click.option("--keep", is_flag=True, help="Stay up afterwards, to try things by hand.")
 def demo(keep: bool) -> None:
     """
-    Admit one CI job and refuse another, on this machine alone.
+    Admit CI jobs and refuse others, on this machine alone.
 
-    Starts a local CI issuer and a broker with sample documents on free loopback ports, runs
-    two jobs against them, prints what happened and why, and stops. Needs no network.
+    Starts a local CI issuer, a sample OpenFaaS gateway and a broker with sample documents on
+    free loopback ports; runs jobs against them, deploys a function with the token one of them
+    got, prints what happened and why, and stops. Needs no network.
     """
     configure_logs("text", quiet=True)
     with suppress(KeyboardInterrupt):
@@ -36,49 +45,50 @@ def demo(keep: bool) -> None:
 
 
 async def _play(*, keep: bool) -> int:
-    _step("Starting a local CI issuer and a broker with sample documents")
+    _step("Starting a local CI issuer, a sample gateway, and a broker with sample documents")
     async with set_stage() as stage:
-        click.echo(f"    issuer  {stage.issuer.base_url}")
-        click.echo(f"    broker  {stage.broker_url}")
-        told = [
-            await _admitted(
-                stage, "github", "main", "A GitHub job on octo-org/octo-repo, branch main"
-            ),
-            await _admitted(stage, "gitlab", "main", "A GitLab job on octo-group/app, branch main"),
-            await _refused(
-                stage, "github", "feature", "The same GitHub repository, branch feature/login"
-            ),
-            await _refused(stage, "github", "stranger", "A stranger's repository, same issuer"),
-        ]
+        click.echo(f"    issuer   {stage.issuer.base_url}")
+        click.echo(f"    gateway  {stage.upstream_url}")
+        click.echo(f"    broker   {stage.broker_url}")
+        good = await asyncio.to_thread(_run_jobs, stage)
         if keep:
             _tell_how_to_go_on(stage)
             await asyncio.Event().wait()
-    good = all(told)
     click.echo()
     click.secho("All as it should be." if good else "Something went otherwise.", bold=True)
     return 0 if good else 1
 
 
-async def _admitted(stage: Stage, provider: str, job: str, title: str) -> bool:
+def _run_jobs(stage: Stage) -> bool:
+    """Whether every job ended as it should."""
+    deployer = _admitted(stage, "github", "main", _MAIN)
+    return (
+        deployer is not None
+        and _admitted(stage, "gitlab", "main", _GITLAB) is not None
+        and _refused(stage, "github", "feature", _FEATURE)
+        and _refused(stage, "github", "stranger", _STRANGER)
+        and _deployed(stage, deployer, "dev")
+        and not _deployed(stage, deployer, "staging")
+    )
+
+
+def _admitted(stage: Stage, provider: str, job: str, title: str) -> AccessToken | None:
     _step(f"{title}: asks for its ID token and trades it")
-    outcome = await asyncio.to_thread(_run_job, stage, provider, job)
+    outcome = _run_job(stage, provider, job)
     if isinstance(outcome, ClientError):
         click.secho(f"    refused, which should not be: {outcome}", fg="red")
-        return False
+        return None
     click.secho("    admitted", fg="green", nl=False)
     click.echo(f", for {outcome.expires_in_seconds} seconds. The access token says:")
     for name, value in _decoded(outcome.token).items():
         if name in _SHOWN:
             click.echo(f"      {name:<12} {json.dumps(value)}")
-    return True
+    return outcome
 
 
-_SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
-
-
-async def _refused(stage: Stage, provider: str, job: str, title: str) -> bool:
+def _refused(stage: Stage, provider: str, job: str, title: str) -> bool:
     _step(f"{title}: asks and trades too")
-    outcome = await asyncio.to_thread(_run_job, stage, provider, job)
+    outcome = _run_job(stage, provider, job)
     if isinstance(outcome, AccessToken):
         click.secho("    admitted, which should not be", fg="red")
         return False
@@ -87,10 +97,31 @@ async def _refused(stage: Stage, provider: str, job: str, title: str) -> bool:
     return True
 
 
+def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
+    """Whether the broker let a function be deployed, asked for as `faas-cli deploy` asks."""
+    _step(f"The admitted job deploys the function figlet to namespace {namespace}")
+    body = {"service": "figlet", "image": "registry.example.com/figlet:1", "namespace": namespace}
+    for method in ("PUT", "POST"):  # update it, or make it where there is none
+        answer = httpx.request(
+            method,
+            f"{stage.broker_url}/system/functions",
+            json=body,
+            headers={"Authorization": f"Bearer {token.token}"},
+        )
+        click.echo(f"    {method} /system/functions  {answer.status_code} {answer.text.strip()}")
+        if answer.status_code != 404:
+            break
+    if answer.is_success:
+        click.secho("    deployed", fg="green")
+    else:
+        click.secho("    refused", fg="yellow")
+    return answer.is_success
+
+
 def _run_job(stage: Stage, provider: str, job: str) -> AccessToken | ClientError:
     """What `federation exchange` does within a job, in the environment its runner gives it."""
-    sender = Sender()
     try:
+        sender = Sender()
         environ = stage.issuer.environment(provider, job)
         token = subject_token(environ, stage.broker_url, sender)
         return trade(stage.broker_url, token, sender)

@@ -49,8 +49,8 @@ def exchange(
     The token goes to standard output, all else to standard error. Exit code 0 means a token
     was given, 1 that it was refused or could not be had.
     """
-    sender = Sender()
     try:
+        sender = Sender()
         subject = (
             subject_token(os.environ, audience or url.rstrip("/"), sender)
             if token == "ambient"
@@ -65,7 +65,7 @@ def exchange(
 def _read(place: str) -> str:
     try:
         with click.open_file(place, "rb") as file:
-            text = file.read(_FILE_BYTES).decode("ascii").strip()
+            text: str = file.read(_FILE_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ClientError(f"The token cannot be read from {place}.", str(error)) from error
     if not text:

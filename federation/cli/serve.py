@@ -9,13 +9,13 @@ when one ends.
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import click
 import structlog
 import uvicorn
 from pydantic.fields import FieldInfo
-from starlette.applications import Starlette
 
 from federation.app import build
 from federation.config import Settings, flag, read_settings, repeatable, variable
@@ -85,7 +85,7 @@ def _worker(settings: Settings, listener: socket.socket) -> None:
     _run(build(settings), listener)
 
 
-def _run(app: Starlette, listener: socket.socket) -> None:
+def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -7,6 +7,7 @@ GitHub Actions hands out a URL and a request token; GitLab puts an ID token into
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -50,6 +51,8 @@ def _github(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
             _permission_advice(environ),
         )
     require_secure_url(environ[_URL], _URL)
+    if not re.fullmatch(r"[!-~]+", environ[_TOKEN]):
+        raise ClientError(f"{_TOKEN} holds characters that no header can carry.")
     joined = "&" if "?" in environ[_URL] else "?"
     request = sender.build(
         "GET",
@@ -81,7 +84,9 @@ def _permission_advice(environ: Mapping[str, str]) -> str:
 
 
 def _from_fork(environ: Mapping[str, str]) -> bool:
-    if not environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
+    # A pull_request_target job runs for the base repository and may have a token, forks or not.
+    event_name = environ.get("GITHUB_EVENT_NAME", "")
+    if event_name == "pull_request_target" or not event_name.startswith("pull_request"):
         return False
     try:
         with Path(environ.get("GITHUB_EVENT_PATH", "")).open("rb") as file:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -27,10 +26,14 @@ Pause = Callable[[float], None]
 
 
 class Sender:
-    """Sends requests and tries again where that can help."""
+    """
+    Sends requests and tries again where that can help.
+
+    Raises: ClientError where the environment's proxy or CA cannot be used.
+    """
 
     def __init__(self, client: httpx.Client | None = None, pause: Pause = time.sleep) -> None:
-        self._client = client or httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+        self._client = client or _open_client()
         self._pause = pause
 
     def send(self, request: httpx.Request) -> httpx.Response:
@@ -45,6 +48,10 @@ class Sender:
                 response = self._client.send(request)
             except httpx.TransportError as error:
                 problem, wait = _transport_problem(error), None
+            except httpx.RequestError as error:
+                raise ClientError(
+                    f"{request.url.host} answered what cannot be read: {type(error).__name__}."
+                ) from error
             else:
                 if response.status_code != 429 and response.status_code < 500:
                     return response
@@ -72,10 +79,27 @@ def require_secure_url(url: str, what: str) -> None:
 
     Raises: ClientError.
     """
-    parts = urlsplit(url)
-    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+    try:
+        parts = httpx.URL(url)  # read as it will be when it is asked for
+    except (httpx.InvalidURL, UnicodeError):
+        parts = httpx.URL()
+    local = parts.host in {"localhost", "127.0.0.1", "::1"}
+    if (
+        (parts.port or 0) > 65535
+        or not parts.host
+        or not (parts.scheme == "https" or (parts.scheme == "http" and local))
+    ):
         raise ClientError(f"{what} {url!r} is not an https URL.", "A token is never sent in clear.")
+
+
+def _open_client() -> httpx.Client:
+    try:
+        return httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        raise ClientError(
+            f"The proxy or CA that the environment names cannot be used: {error}.",
+            "Check SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.",
+        ) from error
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -84,6 +108,8 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _transport_problem(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.LocalProtocolError):
+        return type(error).__name__  # its text quotes headers, which hold tokens
     return str(error) or type(error).__name__
 
 

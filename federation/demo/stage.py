@@ -8,6 +8,7 @@ a temporary directory that goes too.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -22,8 +23,11 @@ from starlette.types import ASGIApp
 from federation.app import build
 from federation.config import Settings
 from federation.demo.issuer import LocalIssuer
+from federation.demo.upstream import upstream
 
 __all__ = ["Stage", "serving", "set_stage"]
+
+_USER = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,16 @@ class Stage:
 
     issuer: LocalIssuer
     broker_url: str
+    upstream_url: str
     documents: Path
 
 
 @asynccontextmanager
 async def set_stage() -> AsyncIterator[Stage]:
-    """A local CI issuer, and a broker that trusts it by the sample documents."""
+    """A local CI issuer, a sample upstream, and a broker that trusts the one before the other."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="federation-demo-")))
-        issuer_socket, broker_socket = _free_port(), _free_port()
+        issuer_socket, upstream_socket, broker_socket = (_free_port() for _ in range(3))
         issuer = LocalIssuer(_url(issuer_socket))
         await stack.enter_async_context(serving(issuer.app, issuer_socket))
         documents = folder / "documents.yaml"
@@ -50,13 +55,18 @@ async def set_stage() -> AsyncIterator[Stage]:
             .replace("http://127.0.0.1:2", _url(broker_socket)),
             "utf-8",
         )
+        password = secrets.token_urlsafe(16)
+        gateway = upstream(user=_USER, password=password)
+        await stack.enter_async_context(serving(gateway, upstream_socket))
         settings = Settings(
             documents=(documents,),
             state=folder / "state",
             port=broker_socket.getsockname()[1],
+            upstream=_url(upstream_socket),
+            upstream_secrets=_upstream_secrets(folder / "upstream", password),
         )
         await stack.enter_async_context(serving(build(settings), broker_socket))
-        yield Stage(issuer, settings.url, documents)
+        yield Stage(issuer, settings.url, _url(upstream_socket), documents)
 
 
 @asynccontextmanager
@@ -83,6 +93,13 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _upstream_secrets(folder: Path, password: str) -> Path:
+    folder.mkdir(mode=0o700)
+    for name, content in (("basic-auth-user", _USER), ("basic-auth-password", password)):
+        (folder / name).write_text(content, "ascii")
+    return folder
 
 
 def _sample_documents() -> str:

@@ -77,8 +77,10 @@ class Upstream:
         client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,
-            trust_env=True,
         )
+        # What the caller did not send is not added: the upstream would answer it, not us.
+        for name in ("accept", "accept-encoding", "user-agent"):
+            del client.headers[name]
         return cls(url, auth, client, timeout)
 
     @asynccontextmanager
@@ -114,10 +116,20 @@ class Upstream:
         except httpx.TransportError as error:
             raise UpstreamFailed(timed_out=False) from error
         try:
-            yield Answer(response.status_code, response.headers.raw, response.aiter_raw())
+            yield Answer(response.status_code, response.headers.raw, _body(response))
         finally:
             await response.aclose()
 
     async def aclose(self) -> None:
         """The connections are closed."""
         await self.client.aclose()
+
+
+async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except httpx.TimeoutException as error:
+        raise UpstreamFailed(timed_out=True) from error
+    except httpx.TransportError as error:
+        raise UpstreamFailed(timed_out=False) from error

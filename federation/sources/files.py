@@ -245,6 +245,7 @@ def _read(sight: _Sight) -> Assembled:
 
 def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
     size, found = 0, 0
+    places: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
     for file in files:
         try:
             data = _content(file.path)
@@ -253,7 +254,7 @@ def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
             continue
         for part in (file.label.encode("utf-8", "surrogateescape"), data):
             digest.update(len(part).to_bytes(8, "big") + part)
-        parsed = parse(file.path, data)
+        parsed = parse(file.path, data, places)
         yield parsed
         size, found = size + len(data), found + parsed.found
         if size > _ALL_BYTES or found > DOCUMENTS:

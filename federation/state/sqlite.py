@@ -132,7 +132,7 @@ class SqliteStore:
     async def _do(self, step: Step[Result]) -> Result:
         try:
             return await self._steps.submit(step)  # type: ignore[return-value]  # a batch mixes steps
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise Refusal(Reason.STATE_UNAVAILABLE, evidence={"store": str(error)}) from error
 
     def _transaction(self, steps: Sequence[Step[object]]) -> Sequence[object]:

@@ -10,6 +10,7 @@ current one is published but does not sign yet, so that verifiers can learn it b
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +31,9 @@ __all__ = ["LONGEST_TOKEN", "KeyFolder", "SigningKey", "SigningKeys", "StoredKey
 
 LONGEST_TOKEN = timedelta(hours=24)
 """No access token lives longer, so a key that signed before then may go."""
+
+_FOLLOWING = timedelta(minutes=1)
+"""A running broker signs with the old key until it has noticed a rotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,9 @@ class KeyFolder:
     def ensure(self) -> SigningKeys:
         """The keys in force, after making the first one if there was none."""
         if not self._current.exists():
-            self.generate()
+            with self._alone():
+                if not self._current.exists():
+                    self._add()
         return self.load()
 
     def load(self) -> SigningKeys:
@@ -149,10 +156,11 @@ class KeyFolder:
 
     def list(self) -> Sequence[StoredKey]:
         """Every key, the oldest first."""
-        entries = sorted(self._entries(), key=lambda entry: entry[0])
+        # A key is written before it is made current, so whatever this names is found below.
         current = self._current.read_text("ascii").strip() if self._current.exists() else ""
+        entries = sorted(self._entries(), key=lambda entry: entry[0])
         place = next((i for i, (_, key) in enumerate(entries) if key.kid == current), None)
-        if entries and place is None:
+        if place is None and (entries or current):
             raise ValueError(f"{self._current} names a key that is not in {self._folder}")
         return [
             StoredKey(
@@ -165,12 +173,8 @@ class KeyFolder:
 
     def generate(self) -> SigningKey:
         """Make a key. It is published and does not sign, unless it is the only one."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = SigningKey.generate()
-        _write_private(self._folder / f"{time.time_ns()}.{key.kid}.pem", key.pem())
-        if not self._current.exists():
-            self._make_current(key)
-        return key
+        with self._alone():
+            return self._add()
 
     def rotate(self, now: datetime) -> tuple[SigningKey, Sequence[SigningKey]]:
         """
@@ -179,22 +183,45 @@ class KeyFolder:
         A retired key goes once no token that it signed can be alive. Returns the key that signs
         and the keys dropped.
         """
-        dropped = self._drop_retired(now)
-        upcoming = [entry.key for entry in self.list() if entry.status == "next"]
-        key = upcoming[0] if upcoming else self.generate()
-        self._make_current(key)
-        return key, dropped
+        with self._alone():
+            dropped = self._drop_retired(now)
+            upcoming = [entry.key for entry in self.list() if entry.status == "next"]
+            key = upcoming[0] if upcoming else self._add()
+            self._make_current(key)
+            return key, dropped
 
     def fingerprint(self) -> tuple[object, ...]:
         """Changes whenever a key was added, dropped or made current."""
         names = sorted(path.name for path in self._folder.glob("*"))
         return (*names, self._current.stat().st_mtime_ns if self._current.exists() else 0)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the folder within: two first starts must make one key."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _add(self) -> SigningKey:
+        key = SigningKey.generate()
+        _write_private(self._folder / f"{time.time_ns()}.{key.kid}.pem", key.pem())
+        if not self._current.exists():
+            self._make_current(key)
+        return key
+
     def _entries(self) -> Iterator[tuple[int, SigningKey]]:
         for path in self._folder.glob("*.pem"):
             made_ns = path.name.partition(".")[0]
-            if made_ns.isdigit():
+            if not made_ns.isdecimal():
+                continue
+            try:
                 yield int(made_ns), read_pem(path.read_bytes())
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
 
     def _make_current(self, key: SigningKey) -> None:
         _write_private(self._current, key.kid.encode("ascii"))
@@ -203,7 +230,7 @@ class KeyFolder:
         if not self._current.exists():
             return []
         rotated = datetime.fromtimestamp(self._current.stat().st_mtime, UTC)
-        if now - rotated <= LONGEST_TOKEN:
+        if now - rotated <= LONGEST_TOKEN + _FOLLOWING:
             return []
         retired = [entry.key for entry in self.list() if entry.status == "retired"]
         for key in retired:

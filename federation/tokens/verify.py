@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from cachetools import LRUCache
 from cryptography.exceptions import InvalidSignature
@@ -21,11 +22,10 @@ from federation import jws
 from federation.claims import Claims
 from federation.errors import Reason, Refusal
 from federation.profiles import LEEWAY
-from federation.state import Store
 from federation.tokens.keys import SigningKeys
 from federation.tokens.mint import ACCESS_TOKEN_TYPE
 
-__all__ = ["AccessTokens", "Bearer", "is_own", "verify", "verify_signed"]
+__all__ = ["AccessTokens", "Bearer", "Revocations", "is_own", "verify", "verify_signed"]
 
 _REMEMBERED = 10_000
 
@@ -42,6 +42,17 @@ class Bearer:
     expires: float
 
 
+class Revocations(Protocol):
+    """Knows which tokens were ended."""
+
+    async def revoked(self, jti: str) -> bool:
+        """
+        Whether the token *jti* was ended.
+
+        Raises: Refusal with `state_unavailable`.
+        """
+
+
 class AccessTokens:
     """
     Remembers access tokens that were verified, so that a signature is checked once.
@@ -49,9 +60,11 @@ class AccessTokens:
     What can change is asked every time: the hour, revocation, and the keys in force.
     """
 
-    def __init__(self, issuer_url: str, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, issuer_url: str, revocations: Revocations, clock: Callable[[], float]
+    ) -> None:
         self._issuer_url = issuer_url
-        self._store = store
+        self._revocations = revocations
         self._clock = clock
         self._seen: LRUCache[bytes, tuple[SigningKeys, Bearer]] = LRUCache(_REMEMBERED)
 
@@ -64,10 +77,14 @@ class AccessTokens:
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         keys_then, bearer = self._seen.get(digest, (None, None))
         if bearer is not None and keys_then is keys:
-            await _check_now(bearer, self._store, self._clock())
+            await _check_now(bearer, self._revocations, self._clock())
             return bearer
         bearer = await verify(
-            jws.parse(token), keys, self._store, issuer_url=self._issuer_url, now=self._clock()
+            jws.parse(token),
+            keys,
+            self._revocations,
+            issuer_url=self._issuer_url,
+            now=self._clock(),
         )
         self._seen[digest] = keys, bearer
         return bearer
@@ -79,7 +96,12 @@ def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:
 
 
 async def verify(
-    token: jws.Unverified, keys: SigningKeys, store: Store, *, issuer_url: str, now: float
+    token: jws.Unverified,
+    keys: SigningKeys,
+    revocations: Revocations,
+    *,
+    issuer_url: str,
+    now: float,
 ) -> Bearer:
     """
     The bearer of an access token that this broker signed, still valid and not revoked.
@@ -97,17 +119,17 @@ async def verify(
             bearer = Bearer(claims, policies, roles, jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
-    await _check_now(bearer, store, now)
+    await _check_now(bearer, revocations, now)
     return bearer
 
 
-async def _check_now(bearer: Bearer, store: Store, now: float) -> None:
+async def _check_now(bearer: Bearer, revocations: Revocations, now: float) -> None:
     if bearer.expires <= now:
         raise Refusal(Reason.EXPIRED)
     # Replicas' clocks differ a little: a token that one minted just now is not of the future.
     if bearer.begins > now + LEEWAY.total_seconds():
         raise Refusal(Reason.NOT_YET_VALID)
-    if await store.revoked(bearer.jti):
+    if await revocations.revoked(bearer.jti):
         raise Refusal(Reason.REVOKED)
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from federation.errors import Reason
 from federation.web.requests import request_id_of
 from federation.web.responses import NO_STORE
 
@@ -71,9 +72,9 @@ async def no_such_place(request: Request, error: Exception) -> Response:
 def _our_fault(request_id: str) -> Response:
     return JSONResponse(
         {
-            "error": "server_error",
-            "error_description": "The broker failed. Its log has the details under this id.",
-            "reason": "server_error",
+            "error": Reason.SERVER_ERROR.oauth_error,
+            "error_description": Reason.SERVER_ERROR.sentence,
+            "reason": Reason.SERVER_ERROR,
             "request_id": request_id,
         },
         status_code=500,

@@ -2,10 +2,12 @@
 `POST /oauth/token`: from a form to an `ExchangeRequest`, from a grant or refusal to JSON.
 
 After this room nobody sees a form. The audit event is recorded whatever happens: by the road
-itself for a grant, before it is given; here for a refusal, before it is sent.
+itself for a grant, before it is given; here for a refusal or a fault, before it is sent.
 """
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -30,7 +32,7 @@ async def token(request: Request) -> Response:
     trail = Trail(
         request_id=request.state.request_id,
         method=request.method,
-        path=request.url.path,
+        path=request.scope["path"],  # the URL is made with the Host header, which may say anything
         started=broker.clock(),
     )
     try:
@@ -38,6 +40,10 @@ async def token(request: Request) -> Response:
         grant = await exchange(wanted, broker, trail)
     except Refusal as refusal:
         return await _refused(refusal, broker, trail)
+    except Exception:
+        # It is answered and logged at the edge; here it only leaves its event.
+        await _failed(broker, trail)
+        raise
     return _granted(grant)
 
 
@@ -89,6 +95,12 @@ async def _refused(refusal: Refusal, broker: Broker, trail: Trail) -> Response:
     except Refusal as silent:
         return refusal_response(silent, trail.request_id)
     return refusal_response(refusal, trail.request_id)
+
+
+async def _failed(broker: Broker, trail: Trail) -> None:
+    trail.reason, trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
+    with suppress(Refusal):
+        await broker.journal.record(trail.event(500))
 
 
 def _granted(grant: Grant) -> Response:

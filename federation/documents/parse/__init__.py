@@ -7,42 +7,22 @@ clear or not within its limits is a problem at its line.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from federation.documents import shape
 from federation.documents.codes import Code
-from federation.documents.model import JwtIssuer, Origin, Policy, Role
-from federation.documents.parse.fields import (
-    Field,
-    Report,
-    TooManyProblemsError,
-    is_null,
-    suggestion,
-)
-from federation.documents.parse.kinds import read_issuer, read_policy, read_role
-from federation.documents.parse.nodes import (
-    Document,
-    Fault,
-    Fields,
-    Items,
-    Node,
-    Place,
-    Scalar,
-    documents,
-)
-from federation.documents.parse.values import Sort, excerpt, is_name, sort
+from federation.documents.parse.document import AnyDocument, Page, pages, read
+from federation.documents.parse.fields import Report, TooManyError
+from federation.documents.parse.from_json import json_documents
+from federation.documents.parse.from_yaml import yaml_documents
+from federation.documents.parse.nodes import Fault, Place
 from federation.errors import Problem, Severity
 
-__all__ = ["FILE_BYTES", "Parsed", "parse"]
+__all__ = ["FILE_BYTES", "AnyDocument", "Parsed", "parse"]
 
 FILE_BYTES = 16 * 1024 * 1024
-_PROBLEMS = 1000
+_ERRORS = 1000
 _BOM = b"\xef\xbb\xbf"
-
-AnyDocument: TypeAlias = JwtIssuer | Policy | Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +37,12 @@ class Parsed:
     """How many documents the file has, whole or not."""
 
 
-def parse(path: str, data: bytes) -> Parsed:
+def parse(path: str, data: bytes, places: dict[Place, Place] | None = None) -> Parsed:
     """
     The documents in *data*, with every problem.
 
     *path* says where they come from; where it ends in `.json` they are JSON, else YAML.
+    Files of one set may share *places*, which then holds one copy of each place in them.
     """
     problem = _unreadable(path, data)
     if problem is not None:
@@ -69,32 +50,20 @@ def parse(path: str, data: bytes) -> Parsed:
     whole: list[AnyDocument] = []
     broken: list[AnyDocument] = []
     problems: list[Problem] = []
-    found = 0
-    places: dict[Place, Place] = {}
-    for page in _pages(documents(data.removeprefix(_BOM), json=path.endswith(".json"))):
-        report = Report(path, places)
-        if isinstance(page, Fault):
-            report.add(Code.BAD_SYNTAX, page.line, (), page.message, page.hint)
-            read = None
-        else:
-            found += 1
-            read = _read_within(page, report)
+    found, errors = 0, 0
+    shared = {} if places is None else places
+    for page in _pages(path, data.removeprefix(_BOM)):
+        report = Report(path, shared)
+        document = _read(page, report)
+        found += isinstance(page, Page)
+        errors += report.errors
         problems += report.problems
-        if read is not None:
-            (broken if report.errors else whole).append(read)
-        if len(problems) >= _PROBLEMS:
-            problems.append(_file_problem(path, "has very many problems; the rest is not told"))
+        if document is not None:
+            (broken if report.errors else whole).append(document)
+        if errors >= _ERRORS:
+            problems.append(_file_problem(path, "has very many errors; the rest is not told"))
             break
     return Parsed(tuple(whole), tuple(problems), tuple(broken), found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """The node of one document, and the places in it where a key stands twice."""
-
-    node: Node
-    line: int
-    duplicates: tuple[tuple[Place, int], ...]
 
 
 def _unreadable(path: str, data: bytes) -> Problem | None:
@@ -113,176 +82,19 @@ def _file_problem(path: str, message: str, hint: str = "", line: int = 0) -> Pro
     return Problem(path, line, code, Severity.ERROR, message, hint=hint)
 
 
-def _pages(read: Iterable[Document | Fault]) -> Iterator[_Page | Fault]:
-    """Each document alone, those in a Kubernetes List too."""
-    for document in read:
+def _pages(path: str, data: bytes) -> Iterator[Page | Fault]:
+    for document in json_documents(data) if path.endswith(".json") else yaml_documents(data):
         if isinstance(document, Fault):
             yield document
-            continue
-        page = _Page(document.root, document.root.line, document.duplicates)
-        items = _list_items(document.root)
-        if items is None:
-            yield page
         else:
-            yield from _unpacked(page, items)
+            yield from pages(document)
 
 
-def _list_items(root: Node) -> list[Node] | None:
-    """The members of a List as `kubectl get` writes it, None where *root* is not one."""
-    if not isinstance(root, Fields) or root.entries.keys() - _LIST_FIELDS:
+def _read(page: Page | Fault, report: Report) -> AnyDocument | None:
+    if isinstance(page, Fault):
+        report.add(Code.BAD_SYNTAX, page.line, (), page.message, page.hint)
         return None
-    if (_word(root, "apiVersion"), _word(root, "kind")) != ("v1", "List"):
-        return None
-    items = root.entries.get("items")
-    return items[1].nodes if items is not None and isinstance(items[1], Items) else None
-
-
-def _unpacked(page: _Page, items: list[Node]) -> Iterator[_Page]:
-    duplicates: dict[int, list[tuple[Place, int]]] = defaultdict(list)
-    for place, line in page.duplicates:
-        # A key that stands twice in the List itself is told with its first document.
-        index = place[1] if len(place) > 2 and isinstance(place[1], int) else 0
-        duplicates[index].append((place[2:] or place, line))
-    for index, node in enumerate(items):
-        yield _Page(node, node.line, tuple(duplicates[index]))
-
-
-def _read_within(page: _Page, report: Report) -> AnyDocument | None:
     try:
-        return _read(page, report)
-    except TooManyProblemsError:
+        return read(page, report)
+    except TooManyError:
         return None
-
-
-def _read(page: _Page, report: Report) -> AnyDocument | None:
-    """The document on *page* as far as it can be read; None where it is not one of ours."""
-    root = Field(page.node, page.line, (), report)
-    if not isinstance(page.node, Fields):
-        root.wrong(Code.NOT_OURS, "is not a document", "write apiVersion, kind, metadata, spec")
-        return None
-    report.kind = excerpt(_word(page.node, "kind"))[1:-1]
-    report.name = excerpt(_name_as_written(page.node))[1:-1]
-    for place, line in page.duplicates:
-        report.add(Code.DUPLICATE_KEY, line, place, "stands here a second time")
-    kind = _kind(root, page.node)
-    if kind is None:
-        return None
-    found = root.known(shape.DOCUMENT)
-    name = _metadata(found["metadata"]) if "metadata" in found else None
-    if "spec" not in found:
-        return None
-    origin = Origin(report.path, page.line, _lines(found))
-    return _READERS[kind](name or "", found["spec"], origin)
-
-
-_READERS: Mapping[str, Callable[[str, Field, Origin], AnyDocument]] = {
-    "JwtIssuer": read_issuer,
-    "Policy": read_policy,
-    "Role": read_role,
-}
-_LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
-
-
-def _kind(root: Field, node: Fields) -> str | None:
-    """Which of our documents this is."""
-    version, kind = _word(node, "apiVersion"), _word(node, "kind")
-    if (version, kind) == ("v1", "List"):
-        root.wrong(Code.NOT_OURS, "is a List with more than items", "write the documents alone")
-    elif version not in {shape.API_VERSION, shape.OLD_API_VERSION}:
-        shown = f"apiVersion {excerpt(version)}" if version else "no apiVersion"
-        root.wrong(
-            Code.NOT_OURS,
-            f"has {shown}; only documents of this broker may stand here",
-            f"write apiVersion: {shape.API_VERSION}, or move it elsewhere",
-        )
-    elif kind not in shape.KINDS:
-        shown = f"kind {excerpt(kind)}, which is unknown" if kind else "no kind"
-        root.wrong(Code.NOT_OURS, f"has {shown}", suggestion(kind, shape.KINDS))
-    else:
-        if version == shape.OLD_API_VERSION:
-            _warn_of_version(root, node)
-        return kind
-    return None
-
-
-def _warn_of_version(root: Field, node: Fields) -> None:
-    root.report.add(
-        Code.OLD_API_VERSION,
-        node.entries["apiVersion"][0],
-        ("apiVersion",),
-        f"{excerpt(shape.OLD_API_VERSION)} is the older apiVersion",
-        f"write {shape.API_VERSION}",
-        severity=Severity.WARNING,
-    )
-
-
-def _metadata(field: Field) -> str | None:
-    """The document's name. What Kubernetes keeps beside it is carried by the file alone."""
-    found = field.known(shape.METADATA)
-    if "namespace" in found:
-        found["namespace"].text()
-    for name in ("labels", "annotations"):
-        if name in found:
-            _check_text_map(found[name])
-    if "name" not in found:
-        return None
-    name_field = found["name"]
-    written = name_field.text()
-    if written is None or is_name(written):
-        return written
-    name_field.wrong(
-        Code.BAD_VALUE,
-        f"{excerpt(written)} is not a name",
-        "use lower-case letters, digits, - and ., at most 253, a letter or digit at both ends",
-    )
-    return None
-
-
-def _check_text_map(field: Field) -> None:
-    if not isinstance(field.node, Fields):
-        if not is_null(field.node):
-            field.wrong(Code.BAD_VALUE, "is not a map")
-        return
-    for key, (line, node) in field.node.entries.items():
-        if not (isinstance(node, Scalar) and sort(node.text, node.plain) is Sort.TEXT):
-            value = Field(node, line, (*field.place, key), field.report)
-            value.wrong(Code.BAD_VALUE, "is not a string", "put it in quotes")
-
-
-def _word(node: Fields, key: str) -> str:
-    """The string at *key*, empty where there is none."""
-    value = node.entries.get(key, (0, node))[1]
-    return value.text if isinstance(value, Scalar) else ""
-
-
-def _name_as_written(node: Fields) -> str:
-    metadata = node.entries.get("metadata", (0, node))[1]
-    return _word(metadata, "name") if isinstance(metadata, Fields) else ""
-
-
-def _lines(found: Mapping[str, Field]) -> Mapping[Place, int]:
-    """The line of the name and of every place in the spec, pinned keys aside."""
-    spec = found["spec"]
-    lines = {spec.place: spec.line}
-    _note_lines(spec, spec.node, spec.place, lines)
-    metadata = found.get("metadata", spec).node
-    if isinstance(metadata, Fields) and "name" in metadata.entries:
-        lines[spec.report.one(("metadata", "name"))] = metadata.entries["name"][0]
-    return lines
-
-
-def _note_lines(spec: Field, node: Node, place: Place, lines: dict[Place, int]) -> None:
-    # Nesting is bounded when the tree is built, so this recursion is too.
-    one = spec.report.one
-    if isinstance(node, Items):
-        for index, item in enumerate(node.nodes):
-            here = one((*place, index))
-            lines[here] = item.line
-            if not isinstance(item, Scalar):
-                _note_lines(spec, item, here, lines)
-    elif isinstance(node, Fields) and place != ("spec", "jwks"):
-        for key, (line, value) in node.entries.items():
-            here = one((*place, key))
-            lines[here] = line
-            if not isinstance(value, Scalar):
-                _note_lines(spec, value, here, lines)

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from federation.documents.codes import Code
 from federation.documents.model import field_text
 from federation.documents.parse.nodes import Fields, Items, Node, Place, Scalar
-from federation.documents.parse.values import Sort, excerpt, sort
+from federation.documents.parse.values import Sort, excerpt, harmless, sort
 from federation.documents.shape import FieldSpec
 from federation.errors import Problem, Severity
 
@@ -22,19 +22,20 @@ __all__ = [
     "VALUE_CHARS",
     "Field",
     "Report",
-    "TooManyProblemsError",
+    "TooManyError",
     "is_null",
     "suggestion",
 ]
 
 VALUE_CHARS = 4096
 LIST_VALUES = 1000
-_PROBLEMS = 1000
+_ERRORS = 1000
 _WORD_CHARS = 64
+_PLACE_CHARS = 300
 
 
-class TooManyProblemsError(Exception):
-    """A document has so many problems that the rest of it is not worth reading."""
+class TooManyError(Exception):
+    """A document has so many errors that the rest of it is not worth reading."""
 
 
 class Report:
@@ -42,10 +43,10 @@ class Report:
 
     __slots__ = ("_places", "errors", "kind", "name", "path", "problems")
 
-    def __init__(self, path: str, places: dict[Place, Place] | None = None) -> None:
-        """*places* is what `one` remembers; the documents of a file share it."""
+    def __init__(self, path: str, places: dict[Place, Place]) -> None:
+        """*places* is what `one` remembers; the documents of a set share it."""
         self.path = path
-        self._places = {} if places is None else places
+        self._places = places
         self.kind = ""
         self.name = ""
         self.problems: list[Problem] = []
@@ -64,7 +65,7 @@ class Report:
         """
         Note one problem.
 
-        Raises: TooManyProblemsError at the thousandth.
+        Raises: TooManyError at the thousandth error.
         """
         self.problems.append(
             Problem(
@@ -75,13 +76,13 @@ class Report:
                 message,
                 self.kind,
                 self.name,
-                field_text(place),
+                harmless(field_text(place), _PLACE_CHARS),
                 hint,
             )
         )
         self.errors += severity is Severity.ERROR
-        if len(self.problems) >= _PROBLEMS:
-            raise TooManyProblemsError
+        if self.errors >= _ERRORS:
+            raise TooManyError
 
     def one(self, place: Place) -> Place:
         """The one copy of *place*: documents have the same few places, in great numbers."""

@@ -24,6 +24,7 @@ __all__ = [
     "certificates_fault",
     "duration",
     "excerpt",
+    "harmless",
     "is_name",
     "sort",
     "url_fault",
@@ -34,12 +35,16 @@ _EXCERPT_CHARS = 80
 
 def excerpt(text: str) -> str:
     """*text* in double quotes on one line, shortened, with nothing a terminal would act on."""
+    return f'"{harmless(text, _EXCERPT_CHARS)}"'
+
+
+def harmless(text: str, chars: int) -> str:
+    """*text* on one line, of at most *chars* characters, all of them printable."""
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[:_EXCERPT_CHARS]
+        for character in text[: chars + 1]
     )
-    cut = len(text) > _EXCERPT_CHARS or len(shown) > _EXCERPT_CHARS
-    return f'"{shown[: _EXCERPT_CHARS - 3]}..."' if cut else f'"{shown}"'
+    return shown if len(shown) <= chars else shown[: chars - 3] + "..."
 
 
 class Sort(Enum):

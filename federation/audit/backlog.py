@@ -1,0 +1,116 @@
+"""How much of the journal still waits for the webhook, counted without reading a line twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored, unsealed
+
+__all__ = ["Backlog", "Waiting", "owing"]
+
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits."""
+
+    events: int
+    segment_bytes: int
+    """The size of all segments with such an event in them; none of those may be dropped."""
+    oldest: float | None
+    """When the oldest was, in seconds since the epoch."""
+
+
+@dataclass(slots=True)
+class _Counted:
+    start: int
+    end: int
+    lines: int
+
+
+class Backlog:
+    """Counts what waits in the journal at *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._counted: dict[Path, _Counted] = {}
+
+    def measure(self) -> Waiting:
+        """
+        What waits now.
+
+        Raises: OSError.
+        """
+        segments = stored(self._folder)
+        events, held, oldest = 0, 0, []
+        kept: dict[Path, _Counted] = {}
+        for segment in segments:
+            with suppress(FileNotFoundError):  # dropped meanwhile
+                if (counted := self._count(segment)) is None:
+                    continue
+                kept[segment.path] = counted
+                events += counted.lines
+                held += segment.size
+                if counted.lines:
+                    oldest.append(_time_at(segment.path, counted.start))
+        self._counted = kept
+        return Waiting(events, held, min((time for time in oldest if time), default=None))
+
+    def _count(self, segment: Stored) -> _Counted | None:
+        """The lines after the cursor of *segment*; None where nothing of it is owed."""
+        start = owing(segment)
+        if start is None:
+            return None
+        known = self._counted.get(segment.path)
+        if known is None or not known.start <= start <= known.end <= segment.size:
+            return _Counted(start, segment.size, _lines(segment.path, start, segment.size))
+        return _Counted(
+            start,
+            segment.size,
+            known.lines
+            - _lines(segment.path, known.start, start)
+            + _lines(segment.path, known.end, segment.size),
+        )
+
+
+def owing(segment: Stored) -> int | None:
+    """
+    From which byte on *segment* is owed to the webhook; None where nothing of it is.
+
+    Raises: OSError.
+    """
+    try:
+        header = header_of(segment.path)
+    except (FileNotFoundError, ValueError):
+        return None  # dropped meanwhile, or never begun
+    start = max(cursor_of(segment.path), header.line_bytes)
+    return start if header.deliver and start < segment.size else None
+
+
+def _lines(path: Path, start: int, end: int) -> int:
+    return sum(chunk.count(b"\n") for chunk in _chunks(path, start, end))
+
+
+def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    if start == end:
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+            start += len(chunk)
+            yield chunk
+
+
+def _time_at(path: Path, offset: int) -> float | None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        line = file.readline(LINE_BYTES)
+    with suppress(ValueError, KeyError, TypeError):
+        return datetime.fromisoformat(json.loads(unsealed(line)[0])["time"]).timestamp()
+    return None

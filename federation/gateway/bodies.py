@@ -1,0 +1,137 @@
+"""
+The JSON bodies of the upstream's API: what each may hold, read once and written afresh.
+
+A Go upstream matches members without regard to case, and the last of two wins; here a member
+has its exact name and stands once. What is sent on is written from what was understood, so
+nothing that was not understood is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.gateway import values
+from federation.gateway.refusals import Malformed, TooLarge, quoted
+from federation.gateway.values import Reader
+from federation.strict_json import loads_object
+
+__all__ = ["DELETION", "DEPLOYMENT", "NAMESPACE", "SCALING", "SECRET", "SECRET_NAME", "Body"]
+
+# Honest bodies hold long strings, not many values. Memory for parsed JSON is many times its
+# text where it is all brackets and commas, so those are counted before anything is parsed.
+_COUNTED_FROM_BYTES = 16 * 1024
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_MOST_VALUES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One kind of body: its members, which of them is the name, and which must be there."""
+
+    members: Mapping[str, Reader]
+    name: str
+    """The member that names what the call is about."""
+    required: frozenset[str] = frozenset()
+    """What must be there beside the name, which may also stand elsewhere."""
+
+    def read(self, data: bytes) -> dict[str, object]:
+        """
+        The members that *data* holds, in the order of this table; null reads as absent.
+
+        Raises: Malformed, TooLarge.
+        """
+        _weigh(data)
+        try:
+            given = loads_object(data)
+        except ValueError:
+            raise Malformed(
+                "The body must be one well-formed JSON object without duplicate members."
+            ) from None
+        if unknown := next((member for member in given if member not in self.members), None):
+            raise Malformed(f"The body must not have a member {quoted(unknown)}.")
+        read = {
+            member: _read(member, given[member], reader)
+            for member, reader in self.members.items()
+            if given.get(member) is not None
+        }
+        if lacking := next((member for member in self.required if member not in read), None):
+            raise Malformed(f'The body must have a member "{lacking}".')
+        return read
+
+    def write(self, given: Mapping[str, object]) -> bytes:
+        """*given* as JSON, compact, in the order of this table."""
+        ordered = {member: given[member] for member in self.members if member in given}
+        return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _read(member: str, value: object, reader: Reader) -> object:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise Malformed(f'The body member "{member}" {error}.') from None
+
+
+def _weigh(data: bytes) -> None:
+    if len(data) < _COUNTED_FROM_BYTES:
+        return
+    outline = _STRINGS.sub(b"", data)
+    if sum(map(outline.count, (b"{", b"[", b","))) > _MOST_VALUES:
+        raise TooLarge(f"The body holds more than {_MOST_VALUES} values.")
+
+
+def _namespace(value: object) -> str:
+    """A namespace, or nothing: clients that write every member write an empty one."""
+    return values.namespace(value) if value != "" else ""
+
+
+DEPLOYMENT = Body(
+    members={
+        "service": values.name,
+        "image": values.image,
+        "namespace": _namespace,
+        "envProcess": values.text,
+        "envVars": values.text_map,
+        "constraints": values.texts,
+        "secrets": values.names,
+        "labels": values.text_map,
+        "annotations": values.text_map,
+        "limits": values.quantities,
+        "requests": values.quantities,
+        "readOnlyRootFilesystem": values.boolean,
+    },
+    name="service",
+    required=frozenset({"image"}),
+)
+DELETION = Body(
+    members={"functionName": values.name, "namespace": _namespace},
+    name="functionName",
+)
+SCALING = Body(
+    members={"serviceName": values.name, "replicas": values.count, "namespace": _namespace},
+    name="serviceName",
+    required=frozenset({"replicas"}),
+)
+SECRET = Body(
+    members={
+        "name": values.name,
+        "namespace": _namespace,
+        "value": values.text,
+        "rawValue": values.text,
+    },
+    name="name",
+)
+SECRET_NAME = Body(
+    members={"name": values.name, "namespace": _namespace},
+    name="name",
+)
+NAMESPACE = Body(
+    members={
+        "name": values.namespace,
+        "annotations": values.text_map,
+        "labels": values.text_map,
+    },
+    name="name",
+)

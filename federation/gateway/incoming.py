@@ -1,0 +1,81 @@
+"""
+A request as the server hands it over: its body as it comes, and the moment its caller leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+
+from starlette.types import Receive
+
+from federation.gateway.refusals import TooLarge
+
+__all__ = ["CallerGone", "Incoming"]
+
+
+class CallerGone(Exception):
+    """The caller closed the connection before its answer was whole."""
+
+
+class Incoming:
+    """The body of one request, and whether its caller still waits."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._complete = asyncio.Event()
+
+    async def whole(self, most_bytes: int) -> bytes:
+        """
+        All of the body.
+
+        Raises: TooLarge, CallerGone.
+        """
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > most_bytes:
+                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+        return bytes(body)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """
+        The body as it comes.
+
+        Raises: CallerGone.
+        """
+        while not self._complete.is_set():
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            if not message.get("more_body", False):
+                self._complete.set()
+            if chunk := message.get("body", b""):
+                yield chunk
+
+    def no_more(self) -> None:
+        """Nobody reads the rest of the body; from here on only the caller's leaving matters."""
+        self._complete.set()
+
+    async def while_waited_for(self, work: Coroutine[None, None, None]) -> None:
+        """
+        *work* is done, or cancelled as soon as the caller leaves.
+
+        Raises: CallerGone.
+        """
+        doing = asyncio.create_task(work)
+        leaving = asyncio.create_task(self._left())
+        try:
+            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise CallerGone
+            await doing
+        finally:
+            for task in (doing, leaving):
+                task.cancel()
+            await asyncio.gather(doing, leaving, return_exceptions=True)
+
+    async def _left(self) -> None:
+        await self._complete.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,339 @@
+"""
+The gateway road, top to bottom: who asks, for what, may they; then it is carried out.
+
+Nothing reaches the upstream before it is decided, and what reaches it is the form that was
+decided about, with the upstream's own credentials in place of the caller's. Answers stream as
+they come; a caller that leaves ends its request at the upstream too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from federation.audit import Journal
+from federation.audit.event import Actor, Trail, token_sha256
+from federation.claims import shown
+from federation.documents.model import Policy
+from federation.errors import FederationError, Refusal
+from federation.gateway.credentials import access_token
+from federation.gateway.headers import (
+    Forwarded,
+    Headers,
+    answer_headers,
+    check_body_headers,
+    upstream_headers,
+)
+from federation.gateway.incoming import CallerGone, Incoming
+from federation.gateway.narrow import ANSWER_BYTES, UnreadableAnswer, may_list, narrow
+from federation.gateway.refusals import RequestRefused
+from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
+from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
+from federation.permissions import Access, Decision, decide
+from federation.sources import Source
+from federation.tokens.keys import SigningKeys
+from federation.tokens.verify import AccessTokens, Bearer
+
+__all__ = ["Functions", "Gateway"]
+
+_CALLER_LEFT = 499
+
+
+class Functions(StrEnum):
+    """Who may call functions through the broker."""
+
+    OPEN = "open"
+    """Anybody; the function itself sees to it."""
+    AUTHORIZE = "authorize"
+    """Who has `Function:Invoke` on it."""
+    CLOSED = "closed"
+    """Nobody."""
+
+
+class _Denied(FederationError):
+    """The decision was no. *sentence* is for the caller."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class _NotAuthenticated(FederationError):
+    """There is no access token, or it is not good."""
+
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on the road, and what was found of it so far."""
+
+    scope: Scope
+    send: Send
+    incoming: Incoming
+    trail: Trail
+    bearer: Bearer | None = None
+    policies: tuple[Policy, ...] = ()
+    answered: bool = False
+    recorded: bool = False
+
+    @property
+    def headers(self) -> Headers:
+        headers: Headers = self.scope["headers"]
+        return headers
+
+    @property
+    def authorization(self) -> list[str]:
+        return [v.decode("latin-1") for n, v in self.headers if n.lower() == b"authorization"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The ASGI application for every path that is not the broker's own."""
+
+    issuer_url: str
+    source: Source
+    signing: Callable[[], SigningKeys] = field(repr=False)
+    tokens: AccessTokens
+    upstream: Upstream
+    journal: Journal
+    clock: Callable[[], float]
+    functions: Functions
+    default_namespace: str
+    audited: Collection[str]
+    """The methods whose requests make an audit event."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        trail = Trail(
+            request_id=scope["state"]["request_id"],
+            method=scope["method"],
+            path=scope["path"],
+            started=self.clock(),
+        )
+        exchange = _Exchange(scope, send, Incoming(receive), trail)
+        try:
+            await self._answer(exchange)
+        except CallerGone:
+            if not exchange.recorded:
+                await self._record(exchange, _CALLER_LEFT)
+        except (FederationError, UpstreamFailed) as no:
+            if exchange.answered:
+                raise
+            await self._say_no(exchange, no)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        """Authenticate, map, decide, forward."""
+        scope = exchange.scope
+        path, query = scope["raw_path"], scope["query_string"]
+        if not self._is_public(scope["method"], path):
+            await self._authenticate(exchange)
+        matched = match(scope["method"], path, query)
+        check_body_headers(
+            exchange.headers,
+            json=matched.reads_body,
+            streams=matched.route.kind.streams,
+            most_bytes=BODY_BYTES,
+        )
+        call = await self._understand(exchange, matched)
+        if call.access is not None and exchange.bearer is not None:
+            self._decide(exchange, call.access, call.kind)
+        await exchange.incoming.while_waited_for(self._forward(exchange, call))
+
+    def _is_public(self, method: str, path: bytes) -> bool:
+        """Whether anybody may ask: health, and functions where they see to it themselves."""
+        if path == b"/healthz":
+            return method in {"GET", "HEAD"}
+        if not path.startswith((b"/function/", b"/async-function/")):
+            return False
+        if self.functions is Functions.CLOSED:
+            raise _Denied("Functions cannot be called through this gateway")
+        return self.functions is Functions.OPEN
+
+    async def _authenticate(self, exchange: _Exchange) -> None:
+        token = access_token(exchange.authorization)
+        if token is None:
+            raise _NotAuthenticated
+        exchange.trail.token_sha256 = token_sha256(token)
+        try:
+            bearer = await self.tokens.bearer(token, self.signing())
+        except Refusal as refusal:
+            if refusal.reason.temporary:
+                raise
+            raise _NotAuthenticated(refusal) from refusal
+        claims = bearer.claims
+        exchange.bearer = bearer
+        exchange.policies = self.source.current().policies_of(bearer.policies)
+        exchange.trail.actor = Actor(
+            str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", ""))
+        )
+        exchange.trail.roles, exchange.trail.policies = bearer.roles, bearer.policies
+
+    async def _understand(self, exchange: _Exchange, matched: Match) -> Call:
+        body = await exchange.incoming.whole(BODY_BYTES) if matched.reads_body else None
+        if body is None and not matched.route.kind.streams:
+            body = await exchange.incoming.whole(0)
+        call = read(matched, exchange.headers, body, default_namespace=self.default_namespace)
+        exchange.trail.path = call.path
+        if call.access is not None:
+            exchange.trail.actions = (call.access.action,)
+            exchange.trail.namespace = call.access.namespace.replace("*", "")
+        return call
+
+    def _decide(self, exchange: _Exchange, access: Access, kind: Kind) -> None:
+        bearer, policies = exchange.bearer, exchange.policies
+        claims = bearer.claims if bearer else None
+        if claims is None:
+            raise _NotAuthenticated
+        if kind is Kind.NAMESPACES:
+            decision = may_list(policies, claims)
+        else:
+            decision = decide(policies, access, claims)
+        exchange.trail.evidence = {"policy": decision.policy, "sid": decision.sid}
+        if not decision.allowed:
+            raise _Denied(_why(decision, exchange.trail.policies))
+
+    async def _forward(self, exchange: _Exchange, call: Call) -> None:
+        """*call* is carried out, and its answer sent to the caller."""
+        streams = call.kind.streams
+        body = exchange.incoming.chunks() if streams and self._has_body(exchange) else call.body
+        headers = upstream_headers(
+            exchange.headers,
+            function=streams,
+            json=call.body is not None,
+            authorization=self._upstream_authorization(exchange, call),
+            forwarded=_forwarded(exchange.scope, exchange.headers),
+            request_id=exchange.trail.request_id,
+        )
+        endless = call.kind is Kind.LOGS
+        async with self.upstream.send(
+            call.method, call.target, headers, body, endless=endless
+        ) as answer:
+            exchange.incoming.no_more()
+            if not streams and answer.status in {401, 403}:
+                raise UpstreamFailed(timed_out=False)  # it does not know the broker
+            if call.kind is Kind.NAMESPACES and answer.status == 200:
+                await self._send_narrowed(exchange, answer)
+            else:
+                await self._send_on(exchange, call, answer)
+
+    @staticmethod
+    def _has_body(exchange: _Exchange) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in ((n.lower(), v) for n, v in exchange.headers)
+        )
+
+    def _upstream_authorization(self, exchange: _Exchange, call: Call) -> bytes | None:
+        """The broker's own credentials for the API, the caller's for an open function."""
+        if call.kind is Kind.HEALTH:
+            return None
+        if not call.kind.streams:
+            return self.upstream.auth.header() if self.upstream.auth else None
+        if self.functions is Functions.OPEN and len(exchange.authorization) == 1:
+            return exchange.authorization[0].encode("latin-1")
+        return None
+
+    async def _send_on(self, exchange: _Exchange, call: Call, answer: Answer) -> None:
+        await self._begin(
+            exchange, answer.status, answer_headers(answer.headers, function=call.kind.streams)
+        )
+        async for piece in answer.body:
+            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await exchange.send({"type": "http.response.body", "body": b""})
+
+    async def _send_narrowed(self, exchange: _Exchange, answer: Answer) -> None:
+        whole = bytearray()
+        async for piece in answer.body:
+            whole += piece
+            if len(whole) > ANSWER_BYTES:
+                raise UnreadableAnswer(f"more than {ANSWER_BYTES} bytes")
+        claims = exchange.bearer.claims if exchange.bearer else None
+        if claims is None:
+            raise _NotAuthenticated
+        body = narrow(bytes(whole), exchange.policies, claims)
+        headers = [
+            *answer_headers(answer.headers, function=False, rewritten=True),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self._begin(exchange, answer.status, headers)
+        await exchange.send({"type": "http.response.body", "body": body})
+
+    async def _say_no(self, exchange: _Exchange, no: Exception) -> None:
+        """One plain sentence, and what a client needs to know to go on."""
+        request_id = exchange.trail.request_id
+        headers = []
+        match no:
+            case _NotAuthenticated():
+                status, sentence = 401, "An access token is needed"
+                if no.refusal is not None:
+                    exchange.trail.refused(no.refusal)
+                    sentence = no.refusal.reason.sentence.replace(
+                        "subject token", "access token"
+                    ).rstrip(".")
+                headers.append((b"www-authenticate", b"Bearer"))
+            case _Denied():
+                status, sentence = 403, no.sentence
+            case RequestRefused():
+                status, sentence = no.status, no.sentence.rstrip(".")
+            case Refusal():
+                exchange.trail.refused(no)
+                status, sentence = 503, no.public.rstrip(".")
+                headers.append((b"retry-after", str(no.retry_after_seconds).encode()))
+            case UpstreamFailed(timed_out=True):
+                status, sentence = 504, "The gateway behind this broker did not answer in time"
+            case _:
+                status, sentence = 502, "The gateway behind this broker gave no usable answer"
+        exchange.trail.message = exchange.trail.message or sentence
+        if status >= 500:
+            structlog.get_logger("federation.gateway").warning(
+                sentence, request_id=request_id, path=shown(exchange.trail.path), cause=repr(no)
+            )
+        body = f"{sentence}. Request id {request_id}.\n".encode()
+        headers += [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        try:
+            await self._begin(exchange, status, headers)
+        except Refusal as silent:
+            if exchange.answered or no is silent:
+                raise
+            exchange.recorded = True  # it cannot be, and this is what the caller hears
+            await self._say_no(exchange, silent)
+            return
+        await exchange.send({"type": "http.response.body", "body": body})
+
+    async def _begin(self, exchange: _Exchange, status: int, headers: Headers) -> None:
+        """The answer begins, and its event is recorded before."""
+        await self._record(exchange, status)
+        exchange.answered = True
+        await exchange.send(
+            {"type": "http.response.start", "status": status, "headers": list(headers)}
+        )
+
+    async def _record(self, exchange: _Exchange, status: int) -> None:
+        if not exchange.recorded and exchange.trail.method in self.audited:
+            await self.journal.record(exchange.trail.event(status))
+        exchange.recorded = True
+
+
+def _why(decision: Decision, policies: tuple[str, ...]) -> str:
+    access = f"{decision.access.action} on {decision.access.resource}"
+    if decision.policy is not None:
+        return f"{access} is denied by statement {decision.sid} of policy {decision.policy}"
+    return f"{access} is not allowed by this token's policies ({', '.join(policies) or 'none'})"
+
+
+def _forwarded(scope: Scope, headers: Headers) -> Forwarded:
+    client = scope.get("client")
+    host = next((v for n, v in headers if n.lower() == b"host"), b"")
+    return Forwarded(client[0] if client else "", scope["scheme"], host.decode("latin-1"))

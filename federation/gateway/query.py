@@ -1,0 +1,59 @@
+"""
+A query string that can be read in one way only.
+
+Upstreams differ: most take the first of two equal parameters, the log handler the last; a `;`
+drops the pair in one and splits it in another. So each parameter stands once, under its exact
+name, and what is sent on is written afresh.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes, urlencode
+
+from federation.gateway.refusals import Ambiguous, Malformed, quoted
+from federation.gateway.values import Reader
+
+__all__ = ["read_query", "write_query"]
+
+_VALUE = re.compile(r"(?:[A-Za-z0-9._~!$'()*,:@/?+-]|%[0-9A-Fa-f]{2})*")
+
+
+def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
+    """
+    The parameters that *raw* holds, each as its reader would send it.
+
+    A parameter without a value reads as absent, as every upstream reads it.
+    Raises: Ambiguous, Malformed.
+    """
+    given: dict[str, str] = {}
+    for pair in raw.decode("latin-1").split("&") if raw else ():
+        parameter, _, value = pair.partition("=")
+        if parameter not in readers:
+            raise Ambiguous(f"This call takes no query parameter {quoted(parameter)}.")
+        if parameter in given:
+            raise Ambiguous(f'The query parameter "{parameter}" is given twice.')
+        given[parameter] = _decoded(parameter, value)
+    return {p: _read(p, value, readers[p]) for p, value in given.items() if value}
+
+
+def write_query(parameters: Mapping[str, str]) -> bytes:
+    """*parameters* as a query string, in the order of their names."""
+    return urlencode(sorted(parameters.items())).encode("ascii")
+
+
+def _decoded(parameter: str, value: str) -> str:
+    if not _VALUE.fullmatch(value):
+        raise Ambiguous(f'The query parameter "{parameter}" is not properly encoded.')
+    try:
+        return unquote_to_bytes(value.replace("+", " ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Ambiguous(f'The query parameter "{parameter}" is not UTF-8.') from None
+
+
+def _read(parameter: str, value: str, reader: Reader) -> str:
+    try:
+        return str(reader(value))
+    except ValueError as error:
+        raise Malformed(f'The query parameter "{parameter}" {error}.') from None

@@ -1,0 +1,262 @@
+"""
+Documents that try to take the broker down, to run something, or to mean two things at once.
+
+Each of these worked against some loader of YAML or JSON. Here they are problems with a line,
+found in bounded time and memory.
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.documents.assemble import assemble
+from federation.documents.model import Role
+from federation.documents.parse import Parsed, parse
+from federation.errors import Severity
+from tests.test_parse import ISSUER, POLICY, ROLE, role_text
+
+SECONDS = 5.0
+MIB = 1024 * 1024
+
+
+def hostile(data: str | bytes, path: str = "hostile.yaml") -> Parsed:
+    """What is found in *data*, which must be refused and must not take long."""
+    raw = data.encode() if isinstance(data, str) else data
+    start = time.process_time()
+    parsed = parse(path, raw)
+    assert time.process_time() - start < SECONDS
+    assert any(problem.severity is Severity.ERROR for problem in parsed.problems)
+    assert assemble([parsed]).catalog is None
+    return parsed
+
+
+def codes(parsed: Parsed) -> set[str]:
+    return {problem.code for problem in parsed.problems}
+
+
+def bomb(levels: int, each: int) -> str:
+    """A few lines that stand for `each ** levels` values."""
+    lines = ["a0: &a0 [" + "x, " * each + "]"]
+    lines += [f"a{n}: &a{n} [{f'*a{n - 1}, ' * each}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+def test_aliases_cannot_blow_a_document_up() -> None:
+    tracemalloc.start()
+    try:
+        assert codes(hostile(bomb(levels=30, each=10))) == {"D002"}
+        assert tracemalloc.get_traced_memory()[1] < 10 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_aliases_of_maps_cannot_blow_a_document_up() -> None:
+    lines = ["a0: &a0 {x: y}"]
+    lines += [f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}" for n in range(1, 45)]
+    assert codes(hostile("\n".join(lines))) == {"D002"}
+
+
+def test_aliases_cannot_blow_up_values_that_would_be_read() -> None:
+    values = "jwt:a0: &v [" + "x, " * 1000 + "]"
+    keys = "".join(f", jwt:a{n}: *v" for n in range(1, 1000))
+    text = role_text(f"condition: {{StringEqual: &k {{{values}{keys}}}}}\n")
+    assert codes(hostile(text)) == {"D002"}
+
+
+def test_aliases_cannot_blow_up_a_file_document_by_document() -> None:
+    keys = ", ".join(f"jwt:a{n}: *v" for n in range(40))
+    condition = f"condition: {{StringEqual: {{jwt:a: &v [{'x, ' * 999}], {keys}}}}}\n"
+    text = "---\n".join(role_text(condition) for _ in range(10))
+    faults = {problem.message for problem in hostile(text).problems if problem.code == "D002"}
+    assert faults == {"aliases repeat more than 200,000 values"}
+
+
+def test_a_file_of_many_small_bombs_is_given_up() -> None:
+    assert codes(hostile(f"---\n{bomb(6, 9)}\n" * 10_000)) == {"D002"}
+
+
+def test_aliases_cannot_build_depth_beyond_the_limit() -> None:
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [[[[*a{n - 1}]]]]" for n in range(1, 40))]
+    assert codes(hostile("\n".join(lines))) == {"D002"}
+
+
+def test_an_alias_cannot_stand_in_itself() -> None:
+    assert codes(hostile("&a [*a]")) == {"D002"}
+    assert codes(hostile("&a {b: {c: *a}}")) == {"D002"}
+    assert codes(hostile("&a {*a : b}")) == {"D002"}
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""), ("[{a: ", "}]")],
+)
+@pytest.mark.parametrize("depth", [60, 100_000])
+def test_deep_nesting_cannot_crash_the_reader(opening: str, closing: str, depth: int) -> None:
+    assert codes(hostile(opening * depth + "x" + closing * depth)) == {"D002"}
+
+
+def test_deep_nesting_by_indentation_cannot_crash_the_reader() -> None:
+    assert codes(hostile("".join(" " * n + "a:\n" for n in range(2_000)))) == {"D002"}
+
+
+@pytest.mark.parametrize("depth", [60, 1_000_000])
+def test_deep_json_cannot_crash_the_reader(depth: int) -> None:
+    assert codes(hostile("[" * depth + "]" * depth, "a.json")) == {"D002"}
+    assert codes(hostile('{"a":' * depth, "a.json")) == {"D002"}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '!!python/object/apply:os.system ["touch /tmp/owned"]',
+        "!!python/name:os.system",
+        "!!python/object/new:type {args: [z, [], {}]}",
+        "!!binary aGk=",
+        "!!set {a, b}",
+        "!!omap [a: b]",
+        "!!timestamp 2024-01-01",
+        "!<tag:yaml.org,2002:python/none> x",
+        "!env SECRET",
+        "!include /etc/passwd",
+    ],
+)
+def test_no_tag_makes_anything(tag: str) -> None:
+    assert codes(hostile(f"a: {tag}\n")) == {"D002"}
+    assert codes(hostile(role_text(f"condition: {{StringEqual: {{jwt:a: {tag}}}}}\n"))) == {"D002"}
+
+
+def test_a_tag_directive_cannot_hide_a_tag() -> None:
+    assert codes(hostile("%TAG ! tag:yaml.org,2002:python/\n---\n!name:os.system x\n")) == {"D002"}
+
+
+@pytest.mark.parametrize("where", ["condition", "StringEqual", "jwt:repository_id"])
+def test_the_second_of_two_equal_keys_cannot_replace_the_first(where: str) -> None:
+    extra = {
+        "condition": "  condition: {StringLike: {jwt:ref: ['*']}}\n",
+        "StringEqual": "    StringEqual: {jwt:ref: [a]}\n",
+        "jwt:repository_id": "      jwt:repository_id: [evil]\n",
+    }[where]
+    assert "D003" in codes(hostile(ROLE + extra))
+
+
+def test_keys_that_differ_only_in_how_they_are_quoted_are_one_key() -> None:
+    assert codes(hostile(ISSUER + '  "au\\x64": [evil]\n')) == {"D003"}
+
+
+def test_a_merge_key_merges_nothing() -> None:
+    text = "apiVersion: iam.openfaas.com/v1\nkind: Role\nmetadata: {name: r}\nspec:\n"
+    text += "  policy: [p]\n  <<: {condition: {StringEqual: {jwt:a: [b]}}}\n"
+    assert codes(hostile(text)) == {"D005", "D019"}
+
+
+@pytest.mark.parametrize("name", ["ISS", "Iss", "iss ", "is\u0455", "iss\u200b"])
+def test_a_field_that_looks_like_another_is_unknown(name: str) -> None:
+    assert codes(hostile(ISSUER + f'  "{name}": https://evil.example\n')) == {"D005"}
+
+
+@pytest.mark.parametrize("digits", ["\u0661\u0662", "\uff11\uff12"])
+def test_digits_of_other_scripts_are_text(digits: str) -> None:
+    (role,) = parse("a.yaml", role_text(f"principal: {{jwt:a: {digits}}}\n").encode()).documents
+    assert isinstance(role, Role)
+    assert role.conditions[0].values == (digits,)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfea\x00:\x00 \x00b\x00",
+        b"a: \xed\xa0\x80",
+        b"a: \xc0\xaf",
+        b"\x00",
+        b"a: \x1b[31m",
+        b"a: b\xef\xbf\xbe",
+        "a: \u2028b".encode() * 3,
+    ],
+    ids=["utf-16", "surrogate", "overlong", "null", "escape", "not a character", "separator"],
+)
+def test_bytes_that_are_not_plain_text_are_refused(data: bytes) -> None:
+    assert codes(hostile(data)) <= {"D001", "D002", "D004"}
+
+
+def test_a_problem_shows_nothing_that_a_terminal_would_act_on() -> None:
+    text = ISSUER.replace("github}", r'"\e[2J\u202e\a"}').replace("aud", r'"\e]0;x"')
+    for problem in hostile(text).problems:
+        assert str(problem).isprintable()
+
+
+def test_a_document_of_problems_is_told_in_part() -> None:
+    fields = "".join(f"  field{n}: x\n" for n in range(60_000))
+    parsed = hostile(ISSUER + fields)
+    assert len(parsed.problems) <= 1001
+    assert codes(parsed) == {"D005", "D001"}
+
+
+def test_a_file_of_bad_documents_is_told_in_part() -> None:
+    parsed = hostile("--- x\n" * 500_000)
+    assert len(parsed.problems) <= 1001
+
+
+def test_a_file_of_syntax_errors_is_told_in_part() -> None:
+    parsed = hostile("---\n{\n" * 500_000)
+    assert len(parsed.problems) <= 21
+
+
+@pytest.mark.parametrize(("each", "path"), [("x,", "a.yaml"), ("1,", "a.json")])
+def test_a_flat_document_may_not_have_millions_of_values(each: str, path: str) -> None:
+    assert codes(hostile("[" + each * 600_000 + "1]", path)) == {"D002"}
+
+
+def test_a_number_of_any_length_costs_nothing() -> None:
+    digits = "9" * 1_000_000
+    assert codes(hostile(role_text(f"condition: {{StringEqual: {{jwt:a: {digits}}}}}\n"))) == {
+        "D024"
+    }
+    assert codes(hostile(ISSUER + f"  tokenExpiry: {digits}h\n")) == {"D016"}
+
+
+@pytest.mark.parametrize("value", ["1" + "_1" * 50_000, "1" + ":1" * 50_000, "0" * 99_999 + "x"])
+def test_no_scalar_makes_its_expression_backtrack(value: str) -> None:
+    hostile(role_text(f"condition: {{StringEqual: {{jwt:a: {value}}}}}\n"))
+
+
+def test_a_certificate_of_any_length_costs_nothing() -> None:
+    pem = "-----BEGIN CERTIFICATE----- " * 30_000
+    assert codes(hostile(ISSUER + f'  caBundle: "{pem}"\n')) == {"D020"}
+
+
+def test_wildcards_cannot_make_an_action() -> None:
+    for action in ("Function*", "F*", "**", "Function:**", "*:*", "function:*", "Function:Lis?"):
+        assert codes(hostile(POLICY.replace('"Function:List"', f'"{action}"'))) == {"D014"}
+
+
+def test_a_resource_cannot_hold_more_than_two_halves() -> None:
+    for resource in ("dev", "dev:", ":*", "dev:a:b", "dev/*", "dev:*\\n", "", "dev:?", "dev:a b"):
+        found = codes(hostile(POLICY.replace('"dev:*"', f'"{resource}"')))
+        assert found <= {"D015", "D007"}
+
+
+@given(st.text(alphabet="ab:-[]{}&*!|>'\"#%@`?,~<= \n\t0179._", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    parsed = parse("a.yaml", text.encode())
+    assert parsed.documents == ()
+    assert all(problem.line <= text.count("\n") + 1 for problem in parsed.problems)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    for path in ("a.yaml", "a.json"):
+        assert parse(path, data).documents == ()
+
+
+@given(st.data())
+def test_a_set_with_a_piece_cut_out_is_read_or_refused(data: st.DataObject) -> None:
+    whole = f"{ISSUER}---\n{POLICY}---\n{ROLE}"
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    parsed = parse("a.yaml", (whole[:start] + whole[end:]).encode())
+    assert len(parsed.documents) + len(parsed.broken) <= parsed.found <= 3

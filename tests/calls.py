@@ -1,0 +1,47 @@
+"""A request as it stands on the wire, read as the gateway road reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from federation.gateway.headers import Headers
+from federation.gateway.routes import Call, match, read
+
+DEFAULT: Final = "openfaas-fn"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One request. *body* is JSON where it is not bytes, and a body brings its headers."""
+
+    method: str
+    target: str | bytes
+    body: Any = None
+    headers: Headers | None = None
+
+    def call(self, *, default_namespace: str = DEFAULT, **limits: int) -> Call:
+        """What it asks for. Raises: RequestRefused."""
+        target = self.target if isinstance(self.target, bytes) else self.target.encode("latin-1")
+        path, _, query = target.partition(b"?")
+        matched = match(self.method, path, query)
+        body = self.raw_body()
+        sent = self.headers if self.headers is not None else self.usual_headers()
+        return read(matched, sent, body, default_namespace=default_namespace, **limits)
+
+    def raw_body(self) -> bytes | None:
+        """The body's bytes."""
+        if self.body is None or isinstance(self.body, bytes):
+            return self.body
+        return json.dumps(self.body).encode()
+
+    def usual_headers(self) -> Headers:
+        """What a client says of the body, where there is one."""
+        body = self.raw_body()
+        if body is None:
+            return ()
+        return (
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        )

@@ -1,0 +1,386 @@
+"""The CI side: the job's identity, the trade, and what is said when either cannot be had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from federation.client import ClientError
+from federation.client.ambient import subject_token
+from federation.client.exchange import AccessToken, exchange
+from federation.client.http import Sender, require_secure_url
+
+BROKER = "https://gateway.example.com"
+REQUEST_URL = "https://pipelines.actions.githubusercontent.com/abc/_apis/token?api-version=2.0"
+GITHUB = {
+    "GITHUB_ACTIONS": "true",
+    "ACTIONS_ID_TOKEN_REQUEST_URL": REQUEST_URL,
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret",
+}
+SUBJECT = "eyJ-subject-secret"
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class World:
+    """Everything outside: answers as it is told, remembers what was asked and slept."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[httpx.Request] = []
+        self.slept: list[float] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(httpx.Client(transport=httpx.MockTransport(self.answer)), self.slept.append)
+
+
+def github_answer() -> httpx.Response:
+    return httpx.Response(200, json={"count": 5, "value": SUBJECT})
+
+
+def broker_answer() -> httpx.Response:
+    return httpx.Response(
+        200, json={"access_token": "granted", "expires_in": 900, "token_type": "Bearer"}
+    )
+
+
+def broker_refusal(status: int = 400, **headers: str) -> httpx.Response:
+    body = {
+        "error": "invalid_request",
+        "error_description": "No policies found for subject: x.",
+        "reason": "no_role_admits",
+        "request_id": "r-1",
+    }
+    return httpx.Response(status, json=body, headers=headers)
+
+
+def asked_for(environ: Mapping[str, str], world: World, audience: str = BROKER) -> str:
+    return subject_token(environ, audience, world.sender)
+
+
+def failure(environ: Mapping[str, str], world: World | None = None) -> str:
+    """What a job is told that gets no identity; never a secret."""
+    with pytest.raises(ClientError) as caught:
+        asked_for(environ, world or World(github_answer()))
+    told = str(caught.value)
+    assert "request-secret" not in told
+    assert SUBJECT not in told
+    return told
+
+
+class TestGitHub:
+    def test_the_token_is_asked_for_as_github_documents_it(self) -> None:
+        world = World(github_answer())
+        assert asked_for(GITHUB, world) == SUBJECT
+        (request,) = world.asked
+        assert request.method == "GET"
+        assert str(request.url) == f"{REQUEST_URL}&audience=https%3A%2F%2Fgateway.example.com"
+        assert request.headers["authorization"] == "bearer request-secret"
+        assert request.headers["accept"] == "application/json"
+
+    @pytest.mark.parametrize(
+        "audience",
+        ["https://gw.example.com", "a&b=c", "with space", "plus+", "hash#", "100%", "ü", "a/b?c"],
+    )
+    def test_any_audience_arrives_whole(self, audience: str) -> None:
+        world = World(github_answer())
+        asked_for(GITHUB, world, audience)
+        assert parse_qs(world.asked[0].url.query.decode())["audience"] == [audience]
+
+    def test_a_request_url_without_a_query_gets_one(self) -> None:
+        world = World(github_answer())
+        asked_for(GITHUB | {"ACTIONS_ID_TOKEN_REQUEST_URL": "https://run.example/token"}, world)
+        assert str(world.asked[0].url).startswith("https://run.example/token?audience=")
+
+    @pytest.mark.parametrize(
+        "missing", ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
+    )
+    @pytest.mark.parametrize("how", ["absent", "empty"])
+    def test_each_missing_variable_is_named_with_the_permission(
+        self, missing: str, how: str
+    ) -> None:
+        environ = {name: value for name, value in GITHUB.items() if name != missing}
+        told = failure(environ if how == "absent" else environ | {missing: ""})
+        assert missing in told
+        assert "id-token: write" in told
+
+    def test_both_missing_are_named_together(self) -> None:
+        told = failure({"GITHUB_ACTIONS": "true"})
+        assert "ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN" in told
+
+    @pytest.mark.parametrize(
+        ("event_name", "head", "fork"),
+        [
+            pytest.param("pull_request", "mallory/repo", True, id="a fork's pull request"),
+            pytest.param("pull_request", "octo-org/repo", False, id="a pull request from within"),
+            pytest.param("pull_request_target", "mallory/repo", False,
+                         id="pull_request_target, which may have a token"),
+            pytest.param("push", "mallory/repo", False, id="a push"),
+        ],
+    )  # fmt: skip
+    def test_a_fork_is_told_apart(
+        self, tmp_path: Path, event_name: str, head: str, fork: bool
+    ) -> None:
+        event = tmp_path / "event.json"
+        event.write_text(
+            json.dumps(
+                {
+                    "pull_request": {"head": {"repo": {"full_name": head}}},
+                    "repository": {"full_name": "octo-org/repo"},
+                }
+            )
+        )
+        told = failure(
+            {
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_EVENT_NAME": event_name,
+                "GITHUB_EVENT_PATH": str(event),
+            }
+        )
+        assert ("fork" in told) is fork
+        assert ("id-token: write" in told) is not fork
+
+    @pytest.mark.parametrize("written", ["", "[]", "{}", "nonsense", '{"pull_request": null}'])
+    def test_an_odd_event_file_only_costs_the_better_advice(
+        self, tmp_path: Path, written: str
+    ) -> None:
+        event = tmp_path / "event.json"
+        event.write_text(written)
+        environ = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": str(event)}
+        assert "id-token: write" in failure({"GITHUB_ACTIONS": "true"} | environ)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            pytest.param(httpx.Response(200, json={}), id="no value"),
+            pytest.param(httpx.Response(200, json={"value": ""}), id="empty value"),
+            pytest.param(httpx.Response(200, json={"value": 5}), id="value a number"),
+            pytest.param(httpx.Response(200, json=[]), id="a list"),
+            pytest.param(httpx.Response(200, text="<html>"), id="not JSON"),
+            pytest.param(httpx.Response(401, text="request-secret"), id="401"),
+            pytest.param(httpx.Response(302, headers={"location": "http://x"}), id="a redirect"),
+            pytest.param(
+                httpx.Response(
+                    200, stream=httpx.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
+                ),
+                id="broken compression",
+            ),
+        ],
+    )
+    def test_an_odd_answer_is_told_and_not_followed(self, answer: httpx.Response) -> None:
+        world = World(answer)
+        told = failure(GITHUB, world)
+        assert "GitHub" in told or "pipelines.actions.githubusercontent.com" in told
+        assert len(world.asked) == 1
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://evil.example/token",
+            "ftp://x/y",
+            "file:///etc/passwd",
+            "token",
+            "http://[",
+            "//x",
+        ],
+    )
+    def test_the_request_token_is_never_sent_in_clear(self, url: str) -> None:
+        world = World(github_answer())
+        assert "https" in failure(GITHUB | {"ACTIONS_ID_TOKEN_REQUEST_URL": url}, world)
+        assert world.asked == []
+
+    @pytest.mark.parametrize(
+        "token", ["request-secret\nX: y", "request-secret\r\n", "request-sécret"]
+    )
+    def test_a_request_token_that_is_no_header_is_told_and_not_shown(self, token: str) -> None:
+        world = World(github_answer())
+        told = failure(GITHUB | {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": token}, world)
+        assert "ACTIONS_ID_TOKEN_REQUEST_TOKEN" in told
+        assert token not in told
+        assert world.asked == []
+
+
+class TestGitLab:
+    def test_the_variable_is_the_token(self) -> None:
+        world = World(github_answer())
+        environ = {"GITLAB_CI": "true", "FEDERATION_ID_TOKEN": "eyJ.gitlab"}
+        assert asked_for(environ, world) == "eyJ.gitlab"
+        assert world.asked == []
+
+    @pytest.mark.parametrize("environ", [{}, {"FEDERATION_ID_TOKEN": ""}])
+    def test_without_it_the_lines_to_add_are_told(self, environ: dict[str, str]) -> None:
+        told = failure({"GITLAB_CI": "true"} | environ)
+        assert "id_tokens:" in told
+        assert "FEDERATION_ID_TOKEN:" in told
+        assert f"aud: {BROKER}" in told
+
+
+def test_outside_ci_it_says_so() -> None:
+    told = failure({})
+    assert "neither a GitHub Actions job nor a GitLab CI job" in told
+    assert "--token" in told
+
+
+def traded(world: World, url: str = BROKER, **how: list[str]) -> AccessToken:
+    return exchange(url, SUBJECT, world.sender, **how)
+
+
+def refused(world: World, url: str = BROKER) -> str:
+    """What a job is told whose trade failed; never its token."""
+    with pytest.raises(ClientError) as caught:
+        traded(world, url)
+    assert SUBJECT not in str(caught.value)
+    return str(caught.value)
+
+
+class TestExchange:
+    @pytest.mark.parametrize("url", [BROKER, BROKER + "/"])
+    def test_it_is_asked_for_as_rfc_8693_has_it(self, url: str) -> None:
+        world = World(broker_answer())
+        assert traded(world, url) == AccessToken("granted", 900)
+        (request,) = world.asked
+        assert (request.method, str(request.url)) == ("POST", f"{BROKER}/oauth/token")
+        assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+        assert parse_qs(request.content.decode()) == {
+            "grant_type": ["urn:ietf:params:oauth:grant-type:token-exchange"],
+            "subject_token": [SUBJECT],
+            "subject_token_type": ["urn:ietf:params:oauth:token-type:id_token"],
+        }
+
+    def test_roles_and_functions_are_repeated(self) -> None:
+        world = World(broker_answer())
+        traded(world, roles=["a", "b"], functions=["dev:env", "dev:cows"])
+        sent = parse_qs(world.asked[0].content.decode())
+        assert sent["role"] == ["a", "b"]
+        assert sent["audience"] == ["dev:env", "dev:cows"]
+        assert sent["scope"] == ["function"]
+
+    def test_a_granted_token_hides_itself(self) -> None:
+        assert "granted" not in repr(traded(World(broker_answer())))
+
+    def test_a_refusal_is_told_in_the_brokers_words_and_not_retried(self) -> None:
+        world = World(broker_refusal())
+        told = refused(world)
+        assert "no_role_admits" in told
+        assert "No policies found for subject: x." in told
+        assert "r-1" in told
+        assert len(world.asked) == 1
+        assert world.slept == []
+
+    @pytest.mark.parametrize("status", [301, 401, 403, 404, 418])
+    def test_what_is_no_broker_is_told_apart_and_not_retried(self, status: int) -> None:
+        world = World(httpx.Response(status, text="<html>"))
+        assert f"HTTP {status}" in refused(world)
+        assert len(world.asked) == 1
+
+    @pytest.mark.parametrize(
+        "body",
+        ["{}", "[]", "null", "nonsense", '{"access_token": 5, "expires_in": 5}',
+         '{"access_token": "", "expires_in": 5}', '{"access_token": "x"}'],
+    )  # fmt: skip
+    def test_a_200_that_holds_no_token_is_no_success(self, body: str) -> None:
+        assert "not as a broker does" in refused(World(httpx.Response(200, text=body)))
+
+    @pytest.mark.parametrize(
+        "passing",
+        [
+            pytest.param(httpx.Response(500), id="500"),
+            pytest.param(httpx.Response(502), id="502"),
+            pytest.param(broker_refusal(503), id="503"),
+            pytest.param(httpx.Response(429), id="429"),
+            pytest.param(httpx.ConnectError("refused"), id="connection refused"),
+            pytest.param(httpx.ReadTimeout("slow"), id="timeout"),
+        ],
+    )
+    def test_what_may_pass_is_tried_again(self, passing: httpx.Response | Exception) -> None:
+        world = World(passing, passing, broker_answer())
+        assert traded(world).token == "granted"
+        assert len(world.asked) == 3
+        assert len(world.slept) == 2
+
+    def test_it_gives_up_after_a_few_tries_with_the_brokers_last_words(self) -> None:
+        world = World(broker_refusal(503))
+        assert "no_role_admits" in refused(world)
+        assert len(world.asked) == 4
+
+    def test_it_gives_up_on_a_connection_too(self) -> None:
+        world = World(httpx.ConnectError("[Errno 111] refused"))
+        told = refused(world)
+        assert "gateway.example.com could not be reached" in told
+        assert "HTTPS_PROXY" in told
+        assert len(world.asked) == 4
+
+    def test_an_untrusted_certificate_is_told_with_its_remedy(self) -> None:
+        world = World(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
+        assert "SSL_CERT_FILE" in refused(world)
+
+    @pytest.mark.parametrize(
+        ("retry_after", "least", "most"),
+        [("3", 3, 3), ("86400", 0, 10), ("soon", 0, 2), ("-5", 0, 2), ("", 0, 2)],
+    )
+    def test_retry_after_is_heeded_within_reason(
+        self, retry_after: str, least: float, most: float
+    ) -> None:
+        world = World(broker_refusal(503, **{"retry-after": retry_after}), broker_answer())
+        traded(world)
+        assert least <= world.slept[0] <= most
+
+    def test_broken_compression_is_told(self) -> None:
+        broken = httpx.Response(
+            200, stream=httpx.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
+        )
+        assert "gateway.example.com" in refused(World(broken))
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://gateway.example.com", "gateway.example.com", "", "ftp://x", "https://", "http://[",
+         "https://gateway.example.com:99999", "https://gateway.example.com:port"],
+    )  # fmt: skip
+    def test_a_url_that_would_send_the_token_in_clear_or_nowhere_is_refused(self, url: str) -> None:
+        world = World(broker_answer())
+        assert "https" in refused(world, url)
+        assert world.asked == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
+def test_loopback_may_be_http(url: str) -> None:
+    require_secure_url(url, "it")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost.evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1@evil.example",
+     "http://evil.example#127.0.0.1", "http://0.0.0.0", "HTTP://evil.example", "http://evil\\@localhost.x"],
+)  # fmt: skip
+def test_what_only_looks_like_loopback_may_not(url: str) -> None:
+    with pytest.raises(ClientError):
+        require_secure_url(url, "it")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "ftp://proxy"),
+        ("ALL_PROXY", "socks5://proxy:1"),
+    ],
+)
+def test_an_unusable_environment_is_told(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ClientError, match=variable):
+        Sender()

@@ -1,0 +1,211 @@
+"""Settings: every problem at once, the flag wins, and the URL is one that tokens can carry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from federation.config import Settings, flag, loopback, read_settings, repeatable, variable
+from federation.errors import SettingsRefused
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    place = tmp_path / "documents"
+    place.mkdir()
+    return place
+
+
+def read(environ: Mapping[str, str] | None = None, **flags: str | list[str]) -> Settings:
+    """The settings of *flags* and *environ*, and nothing of the machine's own."""
+    return read_settings(flags, environ or {})
+
+
+def problems(environ: Mapping[str, str] | None = None, **flags: str | list[str]) -> list[str]:
+    with pytest.raises(SettingsRefused) as caught:
+        read(environ, **flags)
+    return list(caught.value.problems)
+
+
+def test_only_documents_are_needed(documents: Path) -> None:
+    settings = read(documents=[str(documents)])
+    assert settings.documents == (documents,)
+    assert (settings.host, settings.port, settings.url) == (
+        "127.0.0.1",
+        8080,
+        "http://127.0.0.1:8080",
+    )
+    assert settings.state == Path(".federation")
+    assert settings.signing_key == ()
+    assert settings.log_format is None
+
+
+def test_without_documents_it_says_how_to_give_them() -> None:
+    (problem,) = problems()
+    assert "--documents" in problem
+    assert "FEDERATION_DOCUMENTS" in problem
+
+
+def test_every_problem_is_told_at_once() -> None:
+    told = "\n".join(
+        problems(
+            documents=["/nowhere"],
+            port="99999",
+            issuer_url="https://gateway.example.com/path",
+            log_format="xml",
+            signing_key=["/no/key.pem"],
+        )
+    )
+    for name in ("documents", "port", "issuer-url", "log-format", "signing-key"):
+        assert f"--{name}" in told
+
+
+def test_a_missing_url_is_told_beside_other_problems(documents: Path) -> None:
+    told = problems(documents=[str(documents)], host="0.0.0.0", port="99999")  # noqa: S104
+    assert any("port" in problem for problem in told)
+    assert any("issuer-url is needed" in problem for problem in told)
+
+
+def test_a_missing_url_is_told_beside_missing_documents() -> None:
+    told = problems(host="gateway.internal")
+    assert any("documents is needed" in problem for problem in told)
+    assert any("issuer-url is needed" in problem for problem in told)
+
+
+def test_the_environment_sets_what_no_flag_does(documents: Path) -> None:
+    settings = read({"FEDERATION_DOCUMENTS": str(documents), "FEDERATION_PORT": "9"}, port="8")
+    assert settings.documents == (documents,)
+    assert settings.port == 8
+
+
+def test_an_empty_flag_or_variable_is_as_if_it_were_not_there(documents: Path) -> None:
+    environ = {"FEDERATION_DOCUMENTS": str(documents), "FEDERATION_PORT": ""}
+    assert read(environ, documents=[], host="").port == 8080
+
+
+def test_a_variable_may_hold_several_paths(documents: Path, tmp_path: Path) -> None:
+    both = os.pathsep.join([str(documents), str(tmp_path)])
+    assert read({"FEDERATION_DOCUMENTS": both}).documents == (documents, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://gateway.example.com",
+        "https://gateway.example.com:8443",
+        "http://127.0.0.1:8080",
+        "http://localhost:8080",
+        "http://[::1]:8080",
+    ],
+)
+def test_a_url_that_tokens_can_carry_is_taken_as_it_is(documents: Path, url: str) -> None:
+    assert read(documents=[str(documents)], issuer_url=url).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://gateway.example.com/",
+        "https://gateway.example.com/broker",
+        "https://gateway.example.com?x",
+        "https://gateway.example.com#x",
+        "https://user:secret@gateway.example.com",
+        "https://",
+        "https://:8080",
+        "http://gateway.example.com",
+        "http://0.0.0.0:8080",
+        "http://localhost.evil.example",
+        "http://[::1",
+        "https://[",
+        "ftp://gateway.example.com",
+        "gateway.example.com",
+        "HTTPS://gateway.example.com",
+        "https://gateway.example.com:port",
+        "https://gateway.example.com:99999",
+        "https://gateway.example.com\n",
+        "https://gateway .example.com",
+        "https://gateway.example.com\\@evil",
+        "https://gäteway.example.com",
+        "https://gateway.example.com:",
+    ],
+)
+def test_a_url_that_tokens_cannot_carry_is_refused(documents: Path, url: str) -> None:
+    (problem,) = problems(documents=[str(documents)], issuer_url=url)
+    assert problem.startswith("issuer-url: ")
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("10.0.0.1", False),
+        ("gateway.example.com", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("127.1", False),
+    ],
+)
+def test_loopback_is_this_machine_and_nothing_else(host: str, local: bool) -> None:
+    assert loopback(host) is local
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9"),
+        ("localhost", "http://localhost:9"),
+        ("::1", "http://[::1]:9"),
+    ],
+)
+def test_on_loopback_the_url_follows_from_host_and_port(
+    documents: Path, host: str, url: str
+) -> None:
+    assert read(documents=[str(documents)], host=host, port="9").url == url
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "eighty", "80.5", "1e3"])
+def test_what_is_no_port_is_refused(documents: Path, port: str) -> None:
+    (problem,) = problems(documents=[str(documents)], port=port)
+    assert "--port" in problem
+
+
+def test_settings_do_not_change(documents: Path) -> None:
+    settings = read(documents=[str(documents)])
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1
+
+
+def test_every_setting_has_a_flag_a_variable_and_a_meaning() -> None:
+    for name, field in Settings.model_fields.items():
+        assert flag(name).startswith("--")
+        assert "_" not in flag(name)
+        assert variable(name).startswith("FEDERATION_")
+        assert field.description, name
+    assert {name for name in Settings.model_fields if repeatable(name)} == {
+        "documents",
+        "signing_key",
+    }
+
+
+def test_shared_state_needs_what_replicas_share(documents: Path) -> None:
+    told = problems(documents=[str(documents)], shared_state="redis://:hunter2@store:6379")
+    (problem,) = told
+    assert "--signing-key" in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize("url", ["http://store", "redis://", "store:6379", "redis://:hunter2@a b"])
+def test_a_shared_state_that_is_no_redis_is_refused_without_being_quoted(
+    documents: Path, url: str
+) -> None:
+    told = "\n".join(problems(documents=[str(documents)], shared_state=url))
+    assert "shared-state" in told
+    assert "hunter2" not in told

@@ -1,0 +1,165 @@
+"""Which headers pass through the broker, in each direction."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.gateway.headers import Forwarded, answer_headers, upstream_headers
+
+FORWARDED = Forwarded(client="192.0.2.7", scheme="https", host="gw.example.com")
+OURS = {
+    b"x-forwarded-for": b"192.0.2.7",
+    b"x-forwarded-proto": b"https",
+    b"x-forwarded-host": b"gw.example.com",
+    b"x-request-id": b"r1",
+}
+
+
+def sent(
+    *headers: tuple[bytes, bytes],
+    function: bool = False,
+    json: bool = False,
+    authorization: bytes | None = None,
+) -> dict[bytes, bytes]:
+    passed = upstream_headers(
+        headers,
+        function=function,
+        json=json,
+        authorization=authorization,
+        forwarded=FORWARDED,
+        request_id="r1",
+    )
+    assert len(dict(passed)) == len(passed)
+    return dict(passed)
+
+
+def test_the_api_is_sent_a_few_known_headers_and_the_upstreams_credentials() -> None:
+    passed = sent(
+        (b"User-Agent", b"faas-cli/0.17"),
+        (b"Authorization", b"Bearer caller"),
+        (b"Cookie", b"a=b"),
+        (b"Accept-Encoding", b"gzip"),
+        (b"Content-Type", b"application/json; charset=utf-8"),
+        (b"Content-Length", b"999"),
+        (b"X-Forwarded-For", b"10.0.0.1"),
+        (b"X-Anything", b"else"),
+        json=True,
+        authorization=b"Basic upstream",
+    )
+    assert passed == {
+        **OURS,
+        b"user-agent": b"faas-cli/0.17",
+        b"accept-encoding": b"identity",
+        b"content-type": b"application/json",
+        b"authorization": b"Basic upstream",
+    }
+
+
+def test_a_function_is_sent_the_callers_own_headers() -> None:
+    own = {
+        b"content-type": b"text/plain",
+        b"content-length": b"3",
+        b"accept-encoding": b"gzip",
+        b"cookie": b"of_session=x",
+        b"x-callback-url": b"http://example.com",
+        b"x-custom": b"1",
+    }
+    assert sent(*own.items(), function=True) == {**own, **OURS}
+
+
+MISLEADING = [
+    b"X-Forwarded-For",
+    b"X-Forwarded-User",
+    b"X-Forwarded-Anything",
+    b"X_Forwarded_For",
+    b"X-Forwarded_For",
+    b"Forwarded",
+    b"X-Real-IP",
+    b"Remote-User",
+    b"X-Remote-User",
+    b"X-Auth-Request-Email",
+    b"X-HTTP-Method-Override",
+    b"X-HTTP-Method",
+    b"X-Method-Override",
+    b"X_HTTP_Method_Override",
+    b"X-Original-URL",
+    b"X-Rewrite-URL",
+    b"X-Request-Id",
+    b"Host",
+    b"Authorization",
+    b"Proxy-Authorization",
+    b"Connection",
+    b"Keep-Alive",
+    b"Proxy-Connection",
+    b"TE",
+    b"Trailer",
+    b"Transfer-Encoding",
+    b"Transfer_Encoding",
+    b"Upgrade",
+    b"HTTP2-Settings",
+    b"Expect",
+    b"X-OpenFaaS-Internal",
+]
+
+
+@pytest.mark.parametrize("name", MISLEADING, ids=[n.decode() for n in MISLEADING])
+@pytest.mark.parametrize("function", [True, False], ids=["function", "api"])
+def test_a_header_that_misleads_does_not_pass(name: bytes, function: bool) -> None:
+    assert b"hostile" not in sent((name, b"hostile"), function=function).values()
+
+
+def test_what_connection_names_does_not_pass_and_nothing_of_ours_can_be_named_away() -> None:
+    passed = sent(
+        (b"Connection", b"X-Custom, authorization, x-forwarded-for, content-length"),
+        (b"X-Custom", b"1"),
+        (b"Content-Length", b"3"),
+        function=True,
+        authorization=b"Bearer function",
+    )
+    assert b"x-custom" not in passed
+    assert passed[b"authorization"] == b"Bearer function"
+    assert passed[b"x-forwarded-for"] == b"192.0.2.7"
+    assert passed[b"content-length"] == b"3"
+
+
+def test_what_the_caller_did_not_say_of_itself_is_not_made_up() -> None:
+    assert sent(function=True) == {**OURS, b"accept-encoding": b"identity"}
+
+
+def back(
+    *headers: tuple[bytes, bytes], function: bool = False, rewritten: bool = False
+) -> dict[bytes, bytes]:
+    return dict(answer_headers(headers, function=function, rewritten=rewritten))
+
+
+ANSWER = (
+    (b"Content-Type", b"application/json"),
+    (b"Content-Length", b"2"),
+    (b"WWW-Authenticate", b'Basic realm="Restricted"'),
+    (b"Set-Cookie", b"a=b"),
+    (b"Location", b"/system/functions"),
+    (b"Date", b"now"),
+    (b"Server", b"upstream"),
+    (b"X-Request-Id", b"theirs"),
+    (b"Connection", b"close, X-Hop"),
+    (b"Transfer-Encoding", b"chunked"),
+    (b"X-Hop", b"1"),
+)
+
+
+def test_the_upstreams_own_challenge_is_not_passed_on() -> None:
+    assert back(*ANSWER) == {b"content-type": b"application/json", b"content-length": b"2"}
+
+
+def test_a_functions_answer_is_its_own_less_what_speaks_of_the_connection() -> None:
+    assert set(back(*ANSWER, function=True)) == {
+        b"content-type",
+        b"content-length",
+        b"www-authenticate",
+        b"set-cookie",
+        b"location",
+    }
+
+
+def test_a_rewritten_answer_loses_the_length_of_the_old_one() -> None:
+    assert back(*ANSWER, rewritten=True) == {b"content-type": b"application/json"}

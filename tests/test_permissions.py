@@ -1,0 +1,254 @@
+"""What the bearer of an access token may do, and which statement says so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from federation.claims import Claims
+from federation.documents.model import ACTION_SETS, ACTIONS, Effect, Policy, Resource
+from federation.permissions import Access, Decision, decide, granted_resources
+from tests import naive
+from tests.built import policy
+
+NOBODY = Claims({})
+
+
+def statement(sid: str, effect: str, action: str, *resource: str, **more: Any) -> dict[str, Any]:
+    return {"sid": sid, "effect": effect, "action": [action], "resource": list(resource), **more}
+
+
+def allow(action: str, *resource: str, **more: Any) -> dict[str, Any]:
+    return statement("allow", "Allow", action, *resource, **more)
+
+
+def deny(action: str, *resource: str, **more: Any) -> dict[str, Any]:
+    return statement("deny", "Deny", action, *resource, **more)
+
+
+def decided(
+    policies: list[Policy], action: str, resource: str, claims: Claims = NOBODY
+) -> tuple[bool, str | None, str | None, Effect | None]:
+    decision = decide(policies, Access.parse(action, resource), claims)
+    return decision.allowed, decision.policy, decision.sid, decision.effect
+
+
+def allowed(written: str, asked: str, action: str = "Function:Get") -> bool:
+    return decided([policy("p", allow("*", written))], action, asked)[0]
+
+
+# Decisions
+
+
+def test_without_a_matching_statement_the_answer_is_no_and_nothing_settled_it() -> None:
+    nothing = (False, None, None, None)
+    assert decided([], "Function:Get", "dev:fn") == nothing
+    assert decided([policy("p")], "Function:Get", "dev:fn") == nothing
+    p = policy("p", allow("Function:List", "dev:*"), deny("Function:Get", "prod:*"))
+    assert decided([p], "Function:Get", "dev:fn") == nothing
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["allow-first", "deny-first"])
+def test_a_deny_beats_an_allow_wherever_it_stands(order: int) -> None:
+    both = [allow("Function:*", "*"), deny("Function:Delete", "prod:*")]
+    in_one = [policy("p", *both[::order])]
+    assert decided(in_one, "Function:Delete", "prod:fn") == (False, "p", "deny", Effect.DENY)
+    in_two = [policy("yes", both[0]), policy("no", both[1])][::order]
+    assert decided(in_two, "Function:Delete", "prod:fn") == (False, "no", "deny", Effect.DENY)
+    assert decided(in_two, "Function:Delete", "dev:fn") == (True, "yes", "allow", Effect.ALLOW)
+    assert decided(in_two, "Function:Get", "prod:fn") == (True, "yes", "allow", Effect.ALLOW)
+
+
+def test_the_first_statement_that_matches_is_named() -> None:
+    one = policy("one", statement("a", "Allow", "System:Info", "*"))
+    two = policy(
+        "two",
+        statement("b", "Allow", "Function:Get", "dev:*"),
+        statement("c", "Allow", "Function:*", "*"),
+    )
+    assert decided([one, two], "Function:Get", "dev:fn") == (True, "two", "b", Effect.ALLOW)
+    assert decided([one, two], "Function:Get", "prod:fn") == (True, "two", "c", Effect.ALLOW)
+
+
+def test_a_statements_condition_reads_the_access_tokens_claims() -> None:
+    on_main = {"condition": {"StringEqual": {"jwt:ref": "refs/heads/main"}}}
+    p = [policy("p", allow("Function:*", "dev:*", **on_main))]
+    assert decided(p, "Function:Get", "dev:fn", Claims({"ref": "refs/heads/main"}))[0]
+    assert not decided(p, "Function:Get", "dev:fn", Claims({"ref": "refs/heads/x"}))[0]
+    assert not decided(p, "Function:Get", "dev:fn")[0]
+
+
+def test_a_deny_whose_condition_reads_an_absent_claim_does_not_match() -> None:
+    not_main = {"condition": {"StringNotEqual": {"jwt:ref": "refs/heads/main"}}}
+    p = [policy("p", allow("Function:*", "*"), deny("Function:*", "*", **not_main))]
+    assert not decided(p, "Function:Get", "dev:fn", Claims({"ref": "refs/heads/x"}))[0]
+    assert decided(p, "Function:Get", "dev:fn")[0]
+
+
+# Resources
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "expected"),
+    [
+        pytest.param("*", "*", True, id="all-of-all"),
+        pytest.param("*", "dev:*", True, id="all-of-a-namespace"),
+        pytest.param("*", "dev:fn", True, id="all-of-a-function"),
+        pytest.param("*:*", "*", True, id="both-halves-are-all"),
+        pytest.param("**:*", "*", True, id="stars-are-all"),
+        pytest.param("*:*", "dev:fn", True, id="both-halves-of-a-function"),
+        pytest.param("dev:*", "*", False, id="a-namespace-is-not-all"),
+        pytest.param("dev:*", "dev:*", True, id="namespace"),
+        pytest.param("dev:*", "dev:fn", True, id="function-in-it"),
+        pytest.param("dev:*", "dev-2:fn", False, id="longer-name"),
+        pytest.param("dev:*", "my-dev:fn", False, id="longer-at-the-front"),
+        pytest.param("dev:*", "Dev:fn", False, id="case"),
+        pytest.param("dev:fn", "dev:fn", True, id="function"),
+        pytest.param("dev:fn", "dev:fn-2", False, id="longer-function"),
+        pytest.param("dev:fn", "dev:afn", False, id="function-longer-at-the-front"),
+        pytest.param("dev:fn", "dev:*", False, id="a-function-is-not-its-namespace"),
+        pytest.param("dev:f*", "dev:fn", True, id="star-in-the-name"),
+        pytest.param("dev:f*", "dev:*", False, id="some-functions-are-not-all"),
+        pytest.param("dev:f*", "dev:gn", False, id="another-name"),
+        pytest.param("team-*:*", "team-a:fn", True, id="star-in-the-namespace"),
+        pytest.param("team-*:*", "team:fn", False, id="shorter"),
+        pytest.param("team-*:*", "my-team-a:fn", False, id="star-is-anchored"),
+        pytest.param("team-*:*", "*", False, id="some-namespaces-are-not-all"),
+        pytest.param("*:fn", "*", False, id="one-name-everywhere-is-not-all"),
+        pytest.param("*:fn", "dev:fn", True, id="one-name-everywhere"),
+        pytest.param("*:fn", "dev:*", False, id="one-name-is-not-a-namespace"),
+        pytest.param("*-*:*", "*", False, id="stars-around-a-letter-are-not-all"),
+        pytest.param("a.c:*", "abc:fn", False, id="a-dot-is-a-dot"),
+    ],
+)
+def test_halves_are_matched_whole(written: str, asked: str, expected: bool) -> None:
+    assert allowed(written, asked) is expected
+    assert naive.reaches(written, asked) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":", "dev", "dev:", ":fn", "dev:fn:x", "dev/fn", "dev:fn\n", "dev: fn", "d?v:fn", "**"),
+        *("dev:fn,prod:fn", "d\u00e9v:fn", "dev:[a]"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_resource_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        Resource(text)
+
+
+# Actions
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("*", naive.ACTIONS),
+        *((f"{group}:*", [a for a in naive.ACTIONS if a.startswith(f"{group}:")])
+          for group in ("Function", "Secret", "Namespace", "System")),
+        *naive.LEGACY.items(),
+        *((action, [action]) for action in naive.ACTIONS),
+    ],
+)  # fmt: skip
+def test_an_action_stands_for_exactly_these(written: str, expected: list[str]) -> None:
+    assert ACTION_SETS[written] == set(expected)
+    granted = {a for a in ACTIONS if decided([policy("p", allow(written, "*"))], a, "dev:fn")[0]}
+    assert granted == set(expected)
+
+
+def test_there_are_no_other_actions() -> None:
+    assert set(naive.ACTIONS) == ACTIONS
+    groups = {f"{group}:*" for group in ("Function", "Secret", "Namespace", "System")}
+    assert set(ACTION_SETS) == ACTIONS | groups | {"*"} | set(naive.LEGACY)
+
+
+# Asking
+
+
+@pytest.mark.parametrize(
+    ("resource", "namespace", "name"),
+    [
+        ("*", "*", "*"),
+        ("dev:*", "dev", "*"),
+        ("dev:fn", "dev", "fn"),
+        ("a.b_c:F-1", "a.b_c", "F-1"),
+    ],
+)
+def test_an_access_reads_as_it_is_written(resource: str, namespace: str, name: str) -> None:
+    access = Access.parse("Function:Get", resource)
+    assert (access.namespace, access.name) == (namespace, name)
+    assert access.resource == resource
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        *("", ":", "dev", "dev:", ":fn", "*:*", "*:fn", "dev:f*", "d*:fn", "**", "dev:**", "dev:?"),
+        *("dev:fn:x", "dev:fn\n", "dev\n:fn", " dev:fn", "dev:-fn", "dev:fn-", "dev:../x", ".:fn"),
+        *("dev:\u00e9", "dev:" + "x" * 254),
+    ],
+)  # fmt: skip
+def test_a_request_asks_for_one_thing_or_for_all_of_it(resource: str) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        Access.parse("Function:Get", resource)
+
+
+@pytest.mark.parametrize("action", ["", "*", "Function:*", "Function:Read", "function:get", "Get"])
+def test_a_request_asks_for_a_plain_action(action: str) -> None:
+    with pytest.raises(ValueError, match="is not an action"):
+        Access.parse(action, "dev:fn")
+
+
+# Grants that are listed
+
+
+def granted(*statements: dict[str, Any], claims: Claims = NOBODY) -> list[str]:
+    policies = [policy("p", *statements)]
+    return [r.text for r in granted_resources(policies, "Function:Invoke", claims)]
+
+
+@pytest.mark.parametrize(
+    ("allows", "denies", "expected"),
+    [
+        pytest.param(["dev:a", "dev:a", "*"], [], ["dev:a", "*"], id="once-each-in-order"),
+        pytest.param(["dev:*"], ["prod:*"], ["dev:*"], id="apart"),
+        pytest.param(["dev:*"], ["dev:fn"], [], id="a-hole"),
+        pytest.param(["dev:fn"], ["dev:*"], [], id="covered"),
+        pytest.param(["dev:a", "dev:b"], ["dev:a"], ["dev:b"], id="one-of-two"),
+        pytest.param(["*"], ["x:y"], [], id="all-with-a-hole"),
+        pytest.param(["*:fn"], ["dev:*"], [], id="crossing"),
+        pytest.param(["a*:fn"], ["*b:fn"], [], id="ab-is-in-both"),
+        pytest.param(["a*:fn"], ["b*:fn"], ["a*:fn"], id="beginnings-differ"),
+        pytest.param(["team-*:*"], ["team-a:*"], [], id="pattern-and-instance"),
+        pytest.param(["team-*:a"], ["team-*:b"], ["team-*:a"], id="names-differ"),
+        pytest.param(["dev:*"], ["*"], [], id="denied-everything"),
+        pytest.param(["dev:*"], ["*:*"], [], id="denied-everything-in-halves"),
+    ],
+)
+def test_a_grant_that_a_deny_could_reach_is_left_out(
+    allows: list[str], denies: list[str], expected: list[str]
+) -> None:
+    denying = [deny("Function:Invoke", *denies)] if denies else []
+    assert granted(allow("Function:Invoke", *allows), *denying) == expected
+    assert granted(*denying, allow("Function:Invoke", *allows)) == expected
+
+
+def test_only_what_is_about_the_action_and_the_token_counts() -> None:
+    on_main = {"condition": {"StringEqual": {"jwt:ref": "main"}}}
+    statements = [
+        allow("Function:Invoke", "dev:*", **on_main),
+        allow("Function:Get", "get:*"),
+        allow("Function:*", "any:*"),
+        deny("Function:Delete", "*"),
+        deny("Function:Invoke", "any:*", **on_main),
+    ]
+    assert granted(*statements) == ["any:*"]
+    assert granted(*statements, claims=Claims({"ref": "main"})) == ["dev:*"]
+
+
+def test_a_decision_is_about_the_access_that_was_asked() -> None:
+    access = Access.parse("Function:Get", "dev:fn")
+    assert decide([], access, NOBODY) == Decision(access, allowed=False)

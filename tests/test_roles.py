@@ -1,0 +1,453 @@
+"""Which Roles admit a token, and who may hear why the others do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from federation.claims import Claims
+from federation.conditions import Operator
+from federation.documents.catalog import Catalog
+from federation.documents.model import Role
+from federation.errors import Reason, Refusal
+from federation.profiles import Provider
+from federation.roles import Admission, admit, evaluate
+from tests.built import ABSENT, GENERIC, GITHUB, GITLAB, catalog, issuer, pinned, role, sample
+from tests.naive import OUTSIDERS
+
+MAIN = "refs/heads/main"
+PUSH = sample("github-push-main")
+SUBJECT = "repo:octo-org/octo-repo:ref:refs/heads/main"
+
+
+def admitted(snapshot: Catalog, claims: Claims, only: Sequence[str] = ()) -> Admission:
+    return admit(snapshot, snapshot.issuers[str(claims["iss"])], claims, only)
+
+
+def refused(snapshot: Catalog, claims: Claims, only: Sequence[str] = ()) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        admitted(snapshot, claims, only)
+    return caught.value
+
+
+def names(admission: Admission) -> list[str]:
+    return [each.name for each in admission.roles]
+
+
+# Admission
+
+
+def test_every_role_that_admits_takes_part_and_their_policies_are_united() -> None:
+    block = {"StringEqual": {"jwt:iss": GITHUB, "jwt:repository": "octo-org/octo-repo"}}
+    snapshot = catalog(
+        role("b", policy=["deploy", "logs"], condition=block),
+        role("a", policy=["logs", "secrets"], condition=block),
+        role("c", policy=["root"], condition={**block, "StringLike": {"jwt:ref": "refs/tags/*"}}),
+    )
+    admission = admitted(snapshot, PUSH)
+    assert names(admission) == ["a", "b"]
+    assert admission.policies == ("logs", "secrets", "deploy")
+    assert admission.issuer == issuer(GITHUB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, True, id="both"),
+        pytest.param({"ref": "refs/heads/other"}, False, id="principal-alone"),
+        pytest.param({"sub": "repo:octo-org/other:pull_request"}, False, id="condition-alone"),
+        pytest.param({"sub": ABSENT}, False, id="no-subject"),
+    ],
+)
+def test_principal_and_condition_must_both_hold(changes: dict[str, object], expected: bool) -> None:
+    snapshot = catalog(
+        role(
+            principal={"jwt:sub": [SUBJECT, "repo:octo-org/another:pull_request"]},
+            condition={"StringEqual": {"jwt:iss": GITHUB, "jwt:ref": MAIN}},
+        )
+    )
+    claims = sample("github-push-main", **changes)
+    if expected:
+        assert names(admitted(snapshot, claims)) == ["deployer"]
+    else:
+        assert refused(snapshot, claims).reason is Reason.NO_ROLE_ADMITS
+
+
+def test_the_same_claims_from_another_issuer_are_not_admitted() -> None:
+    snapshot = catalog(pinned(sub=SUBJECT))
+    assert names(admitted(snapshot, PUSH)) == ["deployer"]
+    assert refused(snapshot, sample("github-push-main", iss=GENERIC)).reason is (
+        Reason.NO_ROLE_ADMITS
+    )
+
+
+def test_a_role_without_conditions_admits_nobody() -> None:
+    (evaluation,) = evaluate([role()], Provider.GENERIC, PUSH)
+    assert not evaluation.holds
+    assert not evaluation.admits
+    assert evaluation.refusal is Reason.ROLE_NOT_ADMITTED
+    assert refused(catalog(role()), PUSH, only=["deployer"]).reason is Reason.ROLE_NOT_ADMITTED
+
+
+def test_only_the_roles_asked_for_take_part() -> None:
+    snapshot = catalog(*(pinned(name, repository="octo-org/octo-repo") for name in "abc"))
+    assert names(admitted(snapshot, PUSH)) == ["a", "b", "c"]
+    assert names(admitted(snapshot, PUSH, only=["c", "a", "c"])) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "asked", [["other"], ["deployer", "other"], ["nowhere"], [""], ["Deployer"]]
+)
+def test_one_role_asked_for_in_vain_refuses_all(asked: list[str]) -> None:
+    snapshot = catalog(
+        pinned(repository="octo-org/octo-repo"), pinned("other", repository="octo-org/other")
+    )
+    refusal = refused(snapshot, PUSH, asked)
+    assert refusal.reason is Reason.ROLE_NOT_ADMITTED
+    assert refusal.evidence["roles_asked"] == sorted(set(asked) - {"deployer"})
+
+
+def test_an_evaluation_has_every_finding_principal_first() -> None:
+    either = role(
+        principal={"jwt:sub": "someone"},
+        condition={
+            "StringEquals": {"jwt:iss": GITHUB},
+            "StringNotLike": {"jwt:ref": "refs/tags/*"},
+        },
+    )
+    (evaluation,) = evaluate([either], Provider.GITHUB, PUSH)
+    assert [(f.condition.operator, f.condition.key, f.holds) for f in evaluation.findings] == [
+        (Operator.PRINCIPAL, "jwt:sub", False),
+        (Operator.STRING_EQUAL, "jwt:iss", True),
+        (Operator.STRING_NOT_LIKE, "jwt:ref", True),
+    ]
+    assert [finding.claim for finding in evaluation.failed] == [SUBJECT]
+
+
+def test_roles_are_evaluated_in_the_order_of_their_names() -> None:
+    evaluations = evaluate([pinned(name) for name in "cab"], Provider.GITHUB, PUSH)
+    assert [evaluation.role.name for evaluation in evaluations] == ["a", "b", "c"]
+
+
+# What the token's situation demands
+
+
+def on_event(**condition: object) -> Catalog:
+    exact = {"jwt:iss": GITHUB, "jwt:repository": "octo-org/octo-repo", "jwt:ref": MAIN}
+    more: Any = condition.pop("StringEqual", {})
+    return catalog(role(condition={"StringEqual": exact | more, **condition}))
+
+
+@pytest.mark.parametrize("event", OUTSIDERS)
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param({}, False, id="unnamed"),
+        pytest.param({"StringNotEqual": {"jwt:event_name": "push"}}, False, id="negative"),
+        pytest.param({"StringNotLike": {"jwt:event_name": "push*"}}, False, id="negative-pattern"),
+        pytest.param({"StringEqual": {"jwt:event_name": OUTSIDERS}}, True, id="named"),
+        pytest.param({"StringLike": {"jwt:event_name": "*"}}, True, id="named-by-a-pattern"),
+        pytest.param(
+            {"StringEqualIgnoreCase": {"jwt:event_name": [e.upper() for e in OUTSIDERS]}},
+            True,
+            id="named-in-any-case",
+        ),
+        pytest.param(
+            {"StringEqual": {"jwt:/event_name": OUTSIDERS}}, False, id="a-pointer-names-no-claim"
+        ),
+    ],
+)
+def test_an_event_of_outsiders_admits_only_roles_that_name_the_event(
+    event: str, condition: dict[str, object], expected: bool
+) -> None:
+    claims = sample("github-push-main", event_name=event)
+    if expected:
+        assert names(admitted(on_event(**condition), claims)) == ["deployer"]
+        return
+    refusal = refused(on_event(**condition), claims)
+    assert refusal.reason is Reason.EVENT_NOT_ALLOWED
+    assert "jwt:event_name" in refusal.public
+
+
+def test_naming_the_event_does_not_admit_another() -> None:
+    snapshot = on_event(StringEqual={"jwt:event_name": "push"})
+    refusal = refused(snapshot, sample("github-push-main", event_name="pull_request_target"))
+    assert refusal.reason is Reason.NO_ROLE_ADMITS
+
+
+def test_a_principal_names_its_key_too() -> None:
+    snapshot = catalog(
+        role(
+            principal={"jwt:event_name": ["issues"]},
+            condition={"StringEqual": {"jwt:iss": GITHUB, "jwt:repository_owner": "octo-org"}},
+        )
+    )
+    assert names(admitted(snapshot, sample("github-push-main", event_name="issues")))
+
+
+def test_the_sample_of_pull_request_target_is_refused_by_a_role_on_its_ref() -> None:
+    refusal = refused(on_event(), sample("github-pull-request-target"))
+    assert refusal.reason is Reason.EVENT_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        pytest.param({}, Reason.EVENT_NOT_ALLOWED, id="neither"),
+        pytest.param(
+            {"jwt:pipeline_source": "merge_request_event"}, Reason.EVENT_NOT_ALLOWED, id="source"
+        ),
+        pytest.param(
+            {"jwt:job_project_id": "61204418"}, Reason.EVENT_NOT_ALLOWED, id="running-project"
+        ),
+        pytest.param(
+            {"jwt:pipeline_source": "merge_request_event", "jwt:job_project_id": "61204418"},
+            None,
+            id="both",
+        ),
+        pytest.param(
+            {
+                "jwt:pipeline_source": "merge_request_event",
+                "jwt:job_project_path": "octo-group/app",
+            },
+            None,
+            id="both-by-path",
+        ),
+        pytest.param(
+            {"jwt:pipeline_source": "push", "jwt:job_project_id": "61204418"},
+            Reason.NO_ROLE_ADMITS,
+            id="another-source",
+        ),
+    ],
+)
+def test_a_forks_merge_request_admits_only_roles_that_name_source_and_running_project(
+    more: dict[str, object], reason: Reason | None
+) -> None:
+    fork = sample("gitlab-fork-merge-request")
+    exact = {"jwt:iss": GITLAB, "jwt:namespace_id": "86120955", **more}
+    snapshot = catalog(role(condition={"StringEqual": exact}))
+    if reason is None:
+        assert names(admitted(snapshot, fork)) == ["deployer"]
+    else:
+        assert refused(snapshot, fork).reason is reason
+
+
+def test_two_demands_are_told_as_two_sentences() -> None:
+    snapshot = catalog(pinned(iss=GITLAB, namespace_id="86120955"))
+    public = refused(snapshot, sample("gitlab-fork-merge-request")).public
+    assert "may admit it. The code comes from a fork" in public
+
+
+def test_an_event_claim_of_a_strange_type_is_a_refusal_and_no_crash() -> None:
+    claims = sample("github-push-main", event_name=["pull_request_target"])
+    assert names(admitted(on_event(), claims)) == ["deployer"]
+    snapshot = on_event(StringEqual={"jwt:event_name": "push"})
+    assert refused(snapshot, claims).reason is Reason.NO_ROLE_ADMITS
+
+
+# Whom to tell how much
+
+SECRETS = ("deployer", "refs/heads/release", "production", "octo-org/octo-repo", "13420041", "jwt:")
+
+
+def guarded(**exact: object) -> Catalog:
+    """One Role whose every expected value is a secret to the outside."""
+    return catalog(
+        role(
+            condition={
+                "StringEqual": {
+                    "jwt:iss": GITHUB,
+                    "jwt:repository": "octo-org/octo-repo",
+                    "jwt:repository_owner_id": "13420041",
+                    "jwt:environment": "production",
+                    **exact,
+                },
+                "StringLike": {"jwt:ref": "refs/heads/release/*"},
+                "StringNotEqual": {"jwt:actor": "mallory"},
+            }
+        )
+    )
+
+
+STRANGERS: dict[str, dict[str, Any]] = {
+    "another-owner": {
+        "repository": "evil/app",
+        "repository_owner": "evil",
+        "repository_owner_id": "999",
+        "repository_id": "998",
+        "sub": "repo:evil/app:ref:refs/heads/main",
+    },
+    "same-names-another-owner-id": {"repository_owner_id": "999", "repository_id": "998"},
+    "owner-id-absent": {"repository_owner_id": ABSENT},
+    "another-owner-with-our-id-in-its-repository-id": {
+        "repository": "evil/app",
+        "repository_owner": "evil",
+        "repository_owner_id": "999",
+        "repository_id": "13420041",
+    },
+    "our-id-but-another-owner": {"repository": "evil/app", "repository_owner": "evil"},
+    "our-names-inside-other-claims": {
+        "repository": "evil/app",
+        "repository_owner_id": "999",
+        "workflow": "octo-org/octo-repo",
+        "environment": "production",
+        "ref": "refs/heads/release/1",
+    },
+}
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+@pytest.mark.parametrize("name", ["github-push-main", "github-environment-production"])
+def test_a_stranger_hears_its_own_subject_and_nothing_else(who: str, name: str) -> None:
+    claims = sample(name, **STRANGERS[who])
+    refusal = refused(guarded(), claims)
+    assert refusal.reason is Reason.NO_ROLE_ADMITS
+    assert refusal.public == f"No policies found for subject: {claims['sub']}."
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_a_stranger_that_asks_for_a_role_cannot_tell_whether_there_is_one(who: str) -> None:
+    claims = sample("github-push-main", **STRANGERS[who])
+    there = refused(guarded(), claims, only=["deployer"])
+    not_there = refused(guarded(), claims, only=["nowhere"])
+    assert there.reason is not_there.reason is Reason.ROLE_NOT_ADMITTED
+    assert there.public == not_there.public == Reason.ROLE_NOT_ADMITTED.sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="another-ref"),
+        pytest.param({"repository": "octo-org/new-name"}, id="renamed"),
+        pytest.param(
+            {
+                "repository": "octo-org/new-name",
+                "sub": "repo:octo-org@13420041/new-name@412890077:ref:refs/heads/main",
+            },
+            id="renamed-with-ids-in-sub",
+        ),
+        pytest.param({"repository": "octo-org/other", "repository_id": "5"}, id="another-of-ours"),
+    ],
+)
+@pytest.mark.parametrize("only", [[], ["deployer"]], ids=["any", "asked"])
+def test_the_owner_hears_what_failed_with_its_own_values_only(
+    changes: dict[str, object], only: list[str]
+) -> None:
+    claims = sample("github-push-main", actor="mallory", **changes)
+    public = refused(guarded(), claims, only).public
+    assert "Role deployer came close" in public
+    assert "jwt:ref (the token has refs/heads/main)" in public
+    assert "jwt:environment (the token has (absent))" in public
+    assert "release" not in public
+    assert "production" not in public
+    if changes:
+        assert f"jwt:repository (the token has {claims['repository']})" in public
+        assert "octo-org/octo-repo" not in public.partition("Role deployer")[2]
+
+
+def test_every_kind_of_expected_value_stays_with_the_operator() -> None:
+    hidden = "hidden-value"
+    snapshot = catalog(
+        role(
+            principal={"jwt:workflow": hidden},
+            condition={
+                "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_owner": "octo-org", "jwt:a": hidden},
+                "StringEqualIgnoreCase": {"jwt:b": hidden},
+                "StringLike": {"jwt:c": hidden + "*"},
+                "StringNotLike": {"jwt:d": hidden},
+                "ForAnyValue:StringEqual": {"jwt:groups": hidden},
+                "ForAnyValue:StringLike": {"jwt:/e/f": hidden},
+            },
+        )
+    )  # fmt: skip
+    refusal = refused(snapshot, PUSH)
+    assert "Role deployer came close" in refusal.public
+    assert hidden not in refusal.public
+    assert hidden in str(refusal.evidence)
+
+
+def test_the_operator_has_both_sides_whoever_asked() -> None:
+    refusal = refused(guarded(), sample("github-push-main", **STRANGERS["another-owner"]))
+    assert refusal.evidence["subject"] == "repo:evil/app:ref:refs/heads/main"
+    asked = refused(
+        guarded(), sample("github-push-main", **STRANGERS["another-owner"]), only=["deployer"]
+    )
+    assert "refs/heads/release/*" in str(asked.evidence)
+    assert "'got': 'refs/heads/main'" in str(asked.evidence)
+    assert all(secret not in asked.public for secret in SECRETS)
+
+
+def test_a_token_of_another_issuer_hears_nothing_of_a_role_that_is_not_for_it() -> None:
+    # On its own GitLab anybody may found a group that is called as the owner is elsewhere.
+    claims = sample("gitlab-self-managed", iss=GENERIC, repository_owner="octo-org")
+    for snapshot in (
+        catalog(pinned(repository_owner="octo-org", ref="refs/heads/release")),
+        catalog(pinned(iss="https://another.example", ref="refs/heads/release"),
+                issuers=[issuer(GENERIC), issuer("https://another.example")]),
+    ):  # fmt: skip
+        public = refused(snapshot, claims, only=["deployer"]).public
+        assert public == Reason.ROLE_NOT_ADMITTED.sentence
+        public = refused(snapshot, claims).public
+        assert public == f"No policies found for subject: {claims['sub']}."
+
+
+def test_a_role_without_a_pin_is_told_only_where_no_stranger_gets_a_token() -> None:
+    open_role = pinned(iss=GENERIC, email="me@example.com")
+    public = refused(catalog(open_role), sample("keycloak-user", iss=GENERIC, email="you@x")).public
+    assert "jwt:email (the token has you@x)" in public
+    public = refused(catalog(pinned(ref="refs/heads/release")), PUSH).public
+    assert public == f"No policies found for subject: {SUBJECT}."
+
+
+def test_an_owners_sub_is_no_prefix_of_anothers() -> None:
+    snapshot = catalog(pinned(sub="repository_owner:octo-org", environment="production"))
+    evil = "repository_owner:octo-org-evil:repository_visibility:private"
+    public = refused(snapshot, sample("github-custom-sub", sub=evil), only=["deployer"]).public
+    assert public == Reason.ROLE_NOT_ADMITTED.sentence
+    ours = refused(snapshot, sample("github-custom-sub")).public
+    assert "Role deployer came close" in ours
+
+
+def test_an_event_that_is_refused_tells_a_stranger_no_role() -> None:
+    snapshot = on_event()
+    evil = sample("github-pull-request-target", **STRANGERS["another-owner"])
+    refusal = refused(snapshot, evil)
+    assert refusal.reason is Reason.NO_ROLE_ADMITS
+    assert "deployer" not in refusal.public
+
+
+def test_the_closest_roles_are_told_first_and_at_most_three() -> None:
+    far = [pinned(f"far-{n}", repository="octo-org/x", ref="x", actor="x") for n in range(5)]
+    near = pinned("zz-near", repository="octo-org/octo-repo", ref="x")
+    public = refused(catalog(*far, near), PUSH).public
+    assert re.findall(r"Role (\S+) came close", public) == ["zz-near", "far-0", "far-1"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("a\nb", "a\r\n::add-mask::x", "\x1b[2J", 'say "no"', "back\\slash", "é", "\u202e", "\ud800"),
+        *("x" * 16_384, ["\n", '"'], {"\n": 1}, 1.5),
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_nothing_in_a_token_can_break_out_of_the_sentence(value: object) -> None:
+    claims = sample("github-push-main", sub=value, ref=value, environment=value)
+    for only in ([], ["deployer"]):
+        refusal = refused(guarded(), claims, only)
+        assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,4000}", refusal.public)
+
+
+def test_nothing_in_a_document_can_break_out_of_the_sentence() -> None:
+    odd: Role = pinned(repository_owner="octo-org", **{'a"\\é\n': "x"})
+    public = refused(catalog(odd), PUSH).public
+    assert "jwt:a%22%5C%C3%A9%0A (the token has (absent))" in public
+
+
+@pytest.mark.parametrize("sub", [ABSENT, None, ""])
+def test_a_token_without_subject_is_told_so(sub: object) -> None:
+    public = refused(guarded(), sample("github-push-main", sub=sub, repository_owner_id="1")).public
+    assert public.startswith("No policies found for subject: (")

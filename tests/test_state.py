@@ -1,0 +1,310 @@
+"""What any store must keep, whichever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from federation.errors import Reason, Refusal
+from federation.state import Store
+from federation.state.memory import MemoryStore
+from federation.state.sqlite import SqliteStore
+from tests.fakes import Clock
+
+NOW = 1_800_000_000.0
+UNTIL = NOW + 335
+
+Clocked = Callable[[], float]
+Open = Callable[[Clocked], Store]
+Story = Callable[[Store, Clock], Awaitable[None]]
+
+KINDS = ("memory", "sqlite")
+LASTING = ("sqlite",)
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a store of the kind that the test is for."""
+    kind = str(request.param)
+    return MemoryStore if kind == "memory" else lambda clock: SqliteStore(tmp_path / "db", clock)
+
+
+any_store = pytest.mark.parametrize("opened", KINDS, indirect=True)
+lasting_store = pytest.mark.parametrize("opened", LASTING, indirect=True)
+
+
+def tell(opened: Open, story: Story) -> None:
+    """*story* with a store that runs as it does in a server."""
+
+    async def told() -> None:
+        clock = Clock(NOW)
+        store = opened(clock)
+        running = asyncio.create_task(store.run())
+        try:
+            await story(store, clock)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await store.aclose()
+
+    asyncio.run(asyncio.wait_for(told(), 20))
+
+
+@any_store
+def test_only_the_first_to_spend_a_key_is_told_yes(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        assert await store.spend("a", UNTIL, NOW)
+        assert not await store.spend("a", UNTIL, NOW)
+        assert await store.spend("b", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+def test_of_many_at_the_same_moment_exactly_one_is_told_yes(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        for key in ("a", "b", "c"):
+            told = await asyncio.gather(*(store.spend(key, UNTIL, NOW) for _ in range(100)))
+            assert told.count(True) == 1
+
+    tell(opened, story)
+
+
+@any_store
+def test_what_is_given_back_can_be_spent_once_more(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        assert await store.spend("a", UNTIL, NOW)
+        await store.restore("a")
+        assert await store.spend("a", UNTIL, NOW)
+        assert not await store.spend("a", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+def test_what_was_given_back_and_spent_again_stays_spent_for_its_whole_time(opened: Open) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        assert await store.spend("a", UNTIL - 300, NOW)
+        await store.restore("a")
+        assert await store.spend("a", UNTIL, NOW)
+        clock.advance(200)
+        assert not await store.spend("a", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+def test_giving_back_what_nobody_spent_changes_nothing(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        await store.restore("a")
+        assert await store.spend("a", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+@pytest.mark.parametrize(
+    "passed",
+    [pytest.param(0, id="at once"), pytest.param(334.9, id="until the last moment")],
+)
+def test_a_key_stays_spent_until_its_time(opened: Open, passed: float) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        assert await store.spend("a", UNTIL, NOW)
+        clock.advance(passed)
+        assert not await store.spend("a", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+def test_a_clock_that_goes_back_makes_nothing_new(opened: Open) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        assert await store.spend("a", UNTIL, NOW)
+        clock.advance(-3600)
+        assert not await store.spend("a", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+def test_a_revoked_token_is_known_at_once_and_no_other_is(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        assert not await store.revoked("a")
+        await store.revoke("a", UNTIL)
+        assert await store.revoked("a")
+        assert not await store.revoked("b")
+
+    tell(opened, story)
+
+
+@any_store
+def test_revoking_twice_is_revoking_once(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        await store.revoke("a", UNTIL)
+        await store.revoke("a", UNTIL)
+        assert await store.revoked("a")
+
+    tell(opened, story)
+
+
+@any_store
+def test_spent_and_revoked_are_different_things(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        await store.revoke("a", UNTIL)
+        assert await store.spend("a", UNTIL, NOW)
+        assert await store.spend("b", UNTIL, NOW)
+        assert not await store.revoked("b")
+
+    tell(opened, story)
+
+
+@any_store
+@pytest.mark.parametrize(
+    "key",
+    ["", "a'; DROP TABLE spent; --", "k" * 10_000, "\N{SNOWMAN}", "a\0b", "%", "_"],
+    ids=["empty", "SQL", "long", "not ASCII", "NUL", "percent", "underscore"],
+)
+def test_any_text_is_a_key_and_means_itself(opened: Open, key: str) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        assert await store.spend(key, UNTIL, NOW)
+        assert not await store.spend(key, UNTIL, NOW)
+        assert await store.spend(key + "x", UNTIL, NOW)
+        await store.revoke(key, UNTIL)
+        assert await store.revoked(key)
+        assert not await store.revoked(key + "x")
+
+    tell(opened, story)
+
+
+@any_store
+def test_a_caller_that_gives_up_leaves_the_store_whole(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        hasty = [asyncio.create_task(store.spend("a", UNTIL, NOW)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in hasty:
+            task.cancel()
+        await asyncio.gather(*hasty, return_exceptions=True)
+        assert await store.spend("b", UNTIL, NOW)
+        assert not await store.spend("b", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@lasting_store
+def test_what_was_spent_and_revoked_outlives_the_process(opened: Open) -> None:
+    async def before(store: Store, _clock: Clock) -> None:
+        await store.spend("a", UNTIL, NOW)
+        await store.revoke("r", UNTIL)
+
+    async def after(store: Store, _clock: Clock) -> None:
+        assert not await store.spend("a", UNTIL, NOW)
+        assert await store.revoked("r")
+
+    tell(opened, before)
+    tell(opened, after)
+
+
+@lasting_store
+def test_two_stores_at_one_place_never_both_say_yes(opened: Open) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        other = opened(clock)
+        try:
+            told = await asyncio.gather(
+                *(s.spend(str(n), UNTIL, NOW) for n in range(50) for s in (store, other))
+            )
+            assert told.count(True) == 50
+        finally:
+            await other.aclose()
+
+    tell(opened, story)
+
+
+@lasting_store
+def test_what_another_revoked_is_known_within_a_second(opened: Open) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        assert not await store.revoked("a")
+        other = opened(clock)
+        try:
+            await other.revoke("a", UNTIL)
+        finally:
+            await other.aclose()
+        await asyncio.sleep(1.1)
+        assert await store.revoked("a")
+
+    tell(opened, story)
+
+
+class TestSqlite:
+    def test_the_file_and_its_folder_are_made(self, tmp_path: Path) -> None:
+        place = tmp_path / "deep" / "er" / "db"
+
+        async def story(store: Store, _clock: Clock) -> None:
+            assert await store.spend("a", UNTIL, NOW)
+
+        tell(lambda clock: SqliteStore(place, clock), story)
+        assert place.exists()
+
+    @pytest.mark.parametrize("fault", ["under a file", "a folder", "not a database"])
+    def test_a_place_that_cannot_hold_it_is_an_answer_and_not_a_fault(
+        self, tmp_path: Path, fault: str
+    ) -> None:
+        place = tmp_path / "db"
+        match fault:
+            case "under a file":
+                (tmp_path / "file").write_text("x")
+                place = tmp_path / "file" / "db"
+            case "a folder":
+                place.mkdir()
+            case _:
+                place.write_bytes(b"this is no database, but long enough to be read as one" * 100)
+
+        async def story(store: Store, _clock: Clock) -> None:
+            questions: list[Callable[[], Awaitable[object]]] = [
+                lambda: store.spend("a", UNTIL, NOW),
+                lambda: store.restore("a"),
+                lambda: store.revoke("a", UNTIL),
+                lambda: store.revoked("a"),
+            ]
+            for ask in questions:
+                with pytest.raises(Refusal) as caught:
+                    await ask()
+                assert caught.value.reason is Reason.STATE_UNAVAILABLE
+
+        tell(lambda clock: SqliteStore(place, clock), story)
+
+    def test_a_locked_file_is_an_answer_and_it_recovers(self, tmp_path: Path) -> None:
+        async def story(store: Store, _clock: Clock) -> None:
+            assert await store.spend("a", UNTIL, NOW)
+            with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                with pytest.raises(Refusal) as caught:
+                    await store.spend("b", UNTIL, NOW)
+                other.execute("ROLLBACK")
+            assert caught.value.reason is Reason.STATE_UNAVAILABLE
+            assert await store.spend("b", UNTIL, NOW)
+            assert not await store.spend("a", UNTIL, NOW)
+
+        tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
+
+    def test_what_matters_no_more_is_swept(self, tmp_path: Path) -> None:
+        async def early(store: Store, _clock: Clock) -> None:
+            await store.spend("old", UNTIL, NOW)
+            await store.revoke("old", UNTIL)
+
+        async def late(_store: Store, _clock: Clock) -> None:
+            await asyncio.sleep(0.2)
+
+        place = tmp_path / "db"
+        tell(lambda clock: SqliteStore(place, clock), early)
+        tell(lambda _clock: SqliteStore(place, Clock(NOW + 24 * 3600)), late)
+        with closing(sqlite3.connect(place)) as file:
+            counted = [
+                file.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  a constant
+                for table in ("spent", "revoked")
+            ]
+        assert counted == [0, 0]
