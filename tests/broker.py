@@ -180,8 +180,13 @@ class FakeJournal:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.failure: Exception | None = None
+        self.hanging: asyncio.Event | None = None
+        """While it is there, a record never ends; it is set once one has begun."""
 
     async def record(self, event: Event) -> None:
+        if self.hanging is not None:
+            self.hanging.set()
+            await asyncio.Event().wait()
         if self.failure is not None:
             raise self.failure
         self.events.append(event)

@@ -105,8 +105,14 @@ def test_every_reason_has_a_section_with_its_words_its_status_and_what_to_do(
     told = section(page("docs/refusals.md"), reason)
     opening = "No policies found for subject:" if reason is Reason.NO_ROLE_ADMITS else None
     assert f"> {opening or reason.sentence}" in told
-    assert f"HTTP {503 if reason.temporary else 400}" in told
+    assert f"HTTP {_status(reason)}" in told
     assert "**Do:** " in told
+
+
+def _status(reason: Reason) -> int:
+    if reason is Reason.SERVER_ERROR:
+        return 500
+    return 503 if reason.temporary else 400
 
 
 def test_no_reason_is_described_that_does_not_exist() -> None:
@@ -270,7 +276,7 @@ def test_the_demo_prints_what_the_readme_shows() -> None:
 
 def _unwrapped(shown: str) -> str:
     """Lines that the README broke are whole again."""
-    return re.sub(r"\n    (?=repo:|match:)", " ", shown)
+    return re.sub(r"\n    (?=repo:|match:|\(dev)", " ", shown)
 
 
 def targets() -> set[str]:

@@ -80,12 +80,12 @@ class Webhook:
         *,
         secret: Path | None = None,
         ca: Path | None = None,
-        connect: Callable[[ssl.SSLContext | bool], httpx.AsyncClient] | None = None,
+        total_seconds: float = _TOTAL_SECONDS,
     ) -> None:
         self._url = url
         self._secret = secret
         self._ca = ca
-        self._connect = connect or _connect
+        self._total_seconds = total_seconds
         self._client: httpx.AsyncClient | None = None
 
     def __repr__(self) -> str:
@@ -104,14 +104,14 @@ class Webhook:
         """
         try:
             headers = self._headers(body, delivery_id)
-            client = self._client = self._client or self._connect(trusting(self._ca))
-            async with asyncio.timeout(_TOTAL_SECONDS):
+            client = self._client = self._client or _client(trusting(self._ca))
+            async with asyncio.timeout(self._total_seconds):
                 await self._send(client, body, headers)
         except NotDelivered:
             raise
         except TimeoutError as error:
             await self.aclose()
-            raise NotDelivered(f"no answer within {_TOTAL_SECONDS:.0f} s") from error
+            raise NotDelivered(f"no whole answer within {self._total_seconds:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             await self.aclose()  # a new client reads the CA, the proxies and the name anew
             raise NotDelivered(str(error) or type(error).__name__) from error
@@ -326,7 +326,7 @@ class Delivery:
         return True
 
 
-def _connect(trusted: ssl.SSLContext | bool) -> httpx.AsyncClient:
+def _client(trusted: ssl.SSLContext | bool) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
 from federation.client import ClientError
 from federation.client.ambient import subject_token
+from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
+from federation.client.faas_cli import config_path, gateway_name, save_token
 from federation.client.http import Sender
 
 __all__ = ["exchange"]
@@ -36,12 +39,20 @@ _FILE_BYTES = 64 * 1024
     metavar="NAMESPACE:NAME",
     help="Ask for a token to invoke this function, and nothing else. Repeatable.",
 )
+@click.option(
+    "--faas-cli",
+    "for_faas_cli",
+    is_flag=True,
+    help="Do not print the token; write it where faas-cli looks for it.",
+)
 def exchange(
+    *,
     url: str,
     audience: str | None,
     token: str,
     roles: tuple[str, ...],
     functions: tuple[str, ...],
+    for_faas_cli: bool,
 ) -> None:
     """
     Trade this CI job's ID token for an access token, and print it.
@@ -49,6 +60,8 @@ def exchange(
     The token goes to standard output, all else to standard error. Exit code 0 means a token
     was given, 1 that it was refused or could not be had.
     """
+    if for_faas_cli and functions:
+        raise click.UsageError("faas-cli asks for function tokens itself; leave out --function")
     try:
         sender = Sender()
         subject = (
@@ -57,9 +70,26 @@ def exchange(
             else _read(token)
         )
         granted = trade(url, subject, sender, roles=roles, functions=functions)
+        if for_faas_cli:
+            _hand_to_faas_cli(url, granted)
+        else:
+            click.echo(granted.token)
     except ClientError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(granted.token)
+
+
+def _hand_to_faas_cli(url: str, granted: AccessToken) -> None:
+    path = config_path(os.environ, Path.cwd(), Path.home())
+    for way in save_token(path, url, granted.token):
+        if way != "oauth2":
+            click.echo(
+                f"Notice: a saved {way} login for {gateway_name(url)} was replaced.", err=True
+            )
+    click.echo(
+        f"faas-cli may use {gateway_name(url)} for the next {granted.expires_in_seconds} seconds"
+        f" ({path}; keep it out of artifacts, caches and images).",
+        err=True,
+    )
 
 
 def _read(place: str) -> str:
