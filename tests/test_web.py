@@ -26,7 +26,10 @@ def broker() -> InProcess:
 
 
 def send(
-    broker: InProcess, body: bytes | AsyncIterator[bytes], path: str = "/oauth/token", **headers: str
+    broker: InProcess,
+    body: bytes | AsyncIterator[bytes],
+    path: str = "/oauth/token",
+    **headers: str,
 ) -> httpx.Response:
     given = {"content-type": FORM, **{name.replace("_", "-"): v for name, v in headers.items()}}
     return broker.ask("POST", path, content=body, headers=given)
@@ -95,7 +98,7 @@ class TestForm:
             pytest.param(b"\xff\xfe", id="bytes"),
             pytest.param(b"grant_type", id="no value"),
             pytest.param(b"a=b&&c=d", id="nothing between"),
-            pytest.param(b"&".join(b"a%d=b" % n for n in range(10_000)), id="10,000 fields"),
+            pytest.param(b"&".join([b"a=b"] * 10_000), id="10,000 fields"),
             pytest.param(b"&" * 10_000, id="10,000 separators"),
         ],
     )
@@ -119,16 +122,14 @@ class TestForm:
         refused(answer, "not in the URL")
 
     def test_the_url_cannot_add_to_the_body(self, broker: InProcess) -> None:
-        answer = broker.ask(
-            "POST", "/oauth/token?scope=function&role=x", data=form(broker.job())
-        )
+        answer = broker.ask("POST", "/oauth/token?scope=function&role=x", data=form(broker.job()))
         assert answer.status_code == 200
         assert "scope" not in answer.json()
 
     def test_a_repeated_name_is_told_only_if_it_is_a_plain_one(self, broker: InProcess) -> None:
-        answer = send(broker, b"%3Cscript%3E=1&%3Cscript%3E=2")
+        answer = send(broker, b"%3Cimg%3E=1&%3Cimg%3E=2")
         refused(answer, "a parameter must not be given twice")
-        assert "script" not in answer.text
+        assert "img" not in answer.text
 
     def test_a_plus_is_a_space_and_a_semicolon_is_itself(self, broker: InProcess) -> None:
         assert refusal(send(broker, b"grant_type=a;subject_token=b+c"))[1] == (
@@ -318,7 +319,8 @@ class TestRevoke:
         assert broker.exchange(other, scope="function").status_code == 200
 
     @pytest.mark.parametrize(
-        "parameters", [{}, {"token": ""}, {"token_type_hint": "access_token"}, {"token": ["a", "b"]}]
+        "parameters",
+        [{}, {"token": ""}, {"token_type_hint": "access_token"}, {"token": ["a", "b"]}],
     )
     def test_a_form_without_one_token_is_refused(
         self, broker: InProcess, parameters: dict[str, object]

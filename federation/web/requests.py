@@ -7,6 +7,7 @@ readers of one request can understand it differently.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Collection
@@ -20,7 +21,9 @@ __all__ = ["FORM_BYTES", "Form", "read_form", "request_id_of"]
 
 FORM_BYTES = 64 * 1024
 _FIELDS = 200
+_BODY_SECONDS = 20.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
 Form = dict[str, list[str]]
@@ -56,16 +59,22 @@ async def read_form(request: Request, *, repeatable: Collection[str] = ()) -> Fo
 async def _body(request: Request) -> bytes:
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > FORM_BYTES:
-                raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_BYTES:
+                    raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
+    except TimeoutError as late:
+        raise Refusal(Reason.INVALID_REQUEST, "The body took too long to arrive.") from late
     except ClientDisconnect as gone:
         raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.") from gone
     return bytes(body)
 
 
 def _parsed(body: bytes) -> Form:
+    if _BAD_ESCAPE.search(body):
+        # The decoder would leave it as it stands, and the next reader might not.
+        raise Refusal(Reason.INVALID_REQUEST, "The body is not a well-formed form.")
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
