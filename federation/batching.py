@@ -36,14 +36,17 @@ class Batcher(Generic[Item, Result]):
         self._idle.set()
 
     async def submit(self, item: Item) -> Result:
-        """The result for *item*, once a batch with it is done."""
+        """
+        The result for *item*, once a batch with it is done.
+
+        A caller that is cancelled does not take its item back: it may be at work already.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._idle.is_set():
             self._idle.clear()
             asyncio.get_running_loop().call_soon(self._next)
-        # A caller that is cancelled must not take its item out of a batch at work.
-        return await asyncio.shield(future)
+        return await future
 
     async def aclose(self) -> None:
         """Everything submitted is done, and the thread has ended."""

@@ -8,7 +8,7 @@ whose event cannot be recorded is not given, and the subject token is given back
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -234,4 +234,4 @@ async def _given(
 
 
 def _fresh_jti() -> str:
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

@@ -21,6 +21,7 @@ from federation.audit.reading import ends, events
 from federation.audit.segments import stored
 from federation.audit.webhook import Delivery, Webhook
 from federation.errors import Refusal
+from federation.logs import configure_logs
 
 ROOT = Path(__file__).parent.parent
 SIZE = 64 * 1024 * 1024
@@ -58,7 +59,7 @@ def recorded(folder: Path) -> list[str]:
 @contextmanager
 def recorder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The process, within; then it is killed."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  our own program
         [sys.executable, "-m", "tests.recording", str(folder), *arguments],
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -95,5 +96,6 @@ async def _record(folder: Path, webhook: str | None, file_bytes: int | None) -> 
 
 if __name__ == "__main__":
     options = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+    configure_logs("json", quiet=True)
     limit = options.get("--file-bytes")
     asyncio.run(_record(Path(sys.argv[1]), options.get("--webhook"), limit and int(limit)))  # type: ignore[arg-type]

@@ -157,7 +157,7 @@ def explain(
         else of_claims(assembled.catalog, _claims(_read(given)), accesses)
     )
     if output == "json":
-        click.echo(json.dumps(explanation.as_json(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(explanation.as_json(), indent=2))
     else:
         _show(explanation)
     sys.exit(0 if explanation.yes else 1)
@@ -271,7 +271,9 @@ def _show(explanation: Explanation) -> None:
     if explanation.refusal:
         click.echo(f"token     {no}  {explanation.refusal.reason}: {explanation.refusal.public}")
         for fact, value in explanation.refusal.evidence.items():
-            click.echo(f"               {fact}: {value}")
+            # Nothing of this need be true, and a token may hold what moves the cursor.
+            told = shown(list(value) if isinstance(value, tuple) else value)
+            click.echo(f"               {fact}: {told}")
     click.echo(f"admitted  {yes if explanation.admitted else no}")
     for evaluation in explanation.evaluations:
         click.echo(

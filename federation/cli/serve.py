@@ -8,8 +8,11 @@ when one ends.
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import click
@@ -21,6 +24,7 @@ from federation.app import build
 from federation.config import Settings, flag, read_settings, repeatable, variable
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.logs import configure_logs
+from federation.web.limits import BoundedHttp
 from federation.workers import supervise
 
 __all__ = ["serve"]
@@ -63,7 +67,8 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
         listener = _listen(settings)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         configure_logs(settings.log_format)
-        app = build(settings)
+        with _closed_on_failure(listener):
+            app = build(settings)
     except SettingsRefused as refused:
         raise click.UsageError("\n".join(refused.problems)) from refused
     except DocumentsRefused as refused:
@@ -86,8 +91,12 @@ def _worker(settings: Settings, listener: socket.socket) -> None:
 
 
 def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
+    # uvicorn raises again the signal that it stopped for. To be stopped is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         app,
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -96,6 +105,15 @@ def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _closed_on_failure(listener: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        listener.close()
+        raise
 
 
 def _listen(settings: Settings) -> socket.socket:

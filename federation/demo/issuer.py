@@ -32,6 +32,8 @@ class LocalIssuer:
     def __init__(self, base_url: str, clock: Callable[[], float] = time.time) -> None:
         self.base_url = base_url
         self.request_token = secrets.token_urlsafe(24)
+        self.jobs = {provider: dict(jobs) for provider, jobs in JOBS.items()}
+        """What each provider's tokens say, by the name of the job. More may be added."""
         self._clock = clock
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._kid = secrets.token_hex(8)
@@ -63,7 +65,12 @@ class LocalIssuer:
     def issue(self, provider: str, job: str, audience: str | list[str]) -> str:
         """A signed token for *job*; each is new."""
         claims = claims_of(
-            provider, job, iss=self.iss(provider), audience=audience, now=self._clock()
+            provider,
+            job,
+            iss=self.iss(provider),
+            audience=audience,
+            now=self._clock(),
+            jobs=self.jobs,
         )
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._kid})
 
@@ -88,7 +95,7 @@ class LocalIssuer:
         if scheme.lower() != "bearer" or not secrets.compare_digest(given, self.request_token):
             return JSONResponse({"message": "the request token is wrong"}, 401)
         provider, job = request.path_params["provider"], request.query_params.get("job", "main")
-        if job not in JOBS.get(provider, {}):
+        if job not in self.jobs.get(provider, {}):
             return JSONResponse({"message": "no such job"}, 404)
         audience = request.query_params.get("audience") or "https://github.com/octo-org"
         token = self.issue(provider, job, audience)

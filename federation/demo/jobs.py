@@ -117,7 +117,13 @@ _LIFETIMES_SECONDS = MappingProxyType({"github": (600, 300), "gitlab": (5, 3600)
 
 
 def claims_of(
-    provider: str, job: str, *, iss: str, audience: str | list[str], now: float
+    provider: str,
+    job: str,
+    *,
+    iss: str,
+    audience: str | list[str],
+    now: float,
+    jobs: Mapping[str, Mapping[str, Mapping[str, object]]] = JOBS,
 ) -> dict[str, object]:
     """
     What *provider* says of *job* when asked for *audience* at *now*; `jti` is fresh.
@@ -127,7 +133,7 @@ def claims_of(
     before, after = _LIFETIMES_SECONDS[provider]
     issued = int(now)
     return {
-        **JOBS[provider][job],
+        **jobs[provider][job],
         "iss": iss,
         "aud": audience,
         "jti": secrets.token_hex(16),

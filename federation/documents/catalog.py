@@ -44,12 +44,18 @@ _TELLING = (
 )
 
 
-class _Shelf(NamedTuple):
-    """Where Roles of one issuer are filed: by a claim's text, or by its part up to the `/`."""
+class _Filing(NamedTuple):
+    """How Roles are filed: by a claim's whole text, or by its part up to the `/`."""
 
-    iss: str
-    key: str
+    claim: str
     by_owner: bool
+
+    def label(self, value: str) -> str:
+        """What a Role that pins *value*, or a token that says it, is filed and found under."""
+        return value.partition("/")[0] + "/" if self.by_owner else value
+
+
+Labels = Mapping[str, tuple[Role, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +70,36 @@ class Catalog:
     warnings: tuple[Problem, ...] = ()
     digest: str = ""
     """What the files held, as lower-case hex; two catalogs with one digest are the same."""
-    _shelves: Mapping[_Shelf, Mapping[str, tuple[Role, ...]]] = field(
+    _filed: Mapping[str, tuple[tuple[_Filing, Labels], ...]] = field(
         init=False, repr=False, compare=False
     )
+    """By issuer."""
     _unfiled: Mapping[str, tuple[Role, ...]] = field(init=False, repr=False, compare=False)
     _by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]] = field(
         init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
-        shelves: dict[_Shelf, dict[str, list[Role]]] = defaultdict(lambda: defaultdict(list))
+        filed: dict[str, dict[_Filing, dict[str, list[Role]]]] = defaultdict(
+            lambda: defaultdict(lambda: defaultdict(list))
+        )
         unfiled: dict[str, list[Role]] = defaultdict(list)
         by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
         for role in self.roles:
+            pin = _filing_condition(role)
             for iss in role_issuers(role) & self.issuers.keys():
-                for shelf, label in _filings(role, iss):
-                    shelves[shelf][label].append(role)
-                if _filing_condition(role) is None:
+                if pin is None:
                     unfiled[iss].append(role)
+                else:
+                    for label in _labels(pin):
+                        filed[iss][_filing(pin)][label].append(role)
                 for key, owner in _owners(role):
                     by_owner[iss, key, owner].append(role)
-        object.__setattr__(
-            self, "_shelves", {shelf: _frozen(labels) for shelf, labels in shelves.items()}
-        )
+        shelves = {
+            iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
+            for iss, filings in filed.items()
+        }
+        object.__setattr__(self, "_filed", shelves)
         object.__setattr__(self, "_unfiled", _frozen(unfiled))
         object.__setattr__(self, "_by_owner", _frozen(by_owner))
 
@@ -95,14 +108,10 @@ class Catalog:
         iss = claims.get("iss")
         if not isinstance(iss, str):
             return
-        for key in _TELLING:
-            claim = text(claims.get(key.removeprefix("jwt:")))
-            if claim is None:
-                continue
-            for by_owner in (False, True):
-                shelf = _Shelf(iss, key, by_owner)
-                if labels := self._shelves.get(shelf):
-                    yield from labels.get(_label(shelf, claim), ())
+        for filing, labels in self._filed.get(iss, ()):
+            claim = text(claims.get(filing.claim))
+            if claim is not None:
+                yield from labels.get(filing.label(claim), ())
         yield from self._unfiled.get(iss, ())
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
@@ -148,13 +157,13 @@ def _owners(role: Role) -> set[tuple[str, str]]:
     return owners or {("", "")}
 
 
-def _filings(role: Role, iss: str) -> set[tuple[_Shelf, str]]:
-    pin = _filing_condition(role)
-    if pin is None:
-        return set()
-    shelf = _Shelf(iss, pin.key, by_owner=not pin.operator.exact)
-    values = map(literal_prefix, pin.values) if shelf.by_owner else pin.values
-    return {(shelf, _label(shelf, value)) for value in values}
+def _filing(pin: Condition) -> _Filing:
+    return _Filing(pin.path[0], by_owner=not pin.operator.exact)
+
+
+def _labels(pin: Condition) -> set[str]:
+    filing = _filing(pin)
+    return {filing.label(literal_prefix(v) if filing.by_owner else v) for v in pin.values}
 
 
 def _filing_condition(role: Role) -> Condition | None:
@@ -171,7 +180,3 @@ def _can_file(condition: Condition) -> bool:
         and condition.key in OWNER_PATH_KEYS
         and all("/" in literal_prefix(value) for value in condition.values)
     )
-
-
-def _label(shelf: _Shelf, value: str) -> str:
-    return value.partition("/")[0] + "/" if shelf.by_owner else value

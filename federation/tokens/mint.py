@@ -33,6 +33,9 @@ _PROTOCOL = frozenset(
 )
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Minted:
     """A signed token and what it says."""
@@ -110,7 +113,7 @@ def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minte
 
 
 def _segment(members: Mapping[str, object]) -> bytes:
-    return _b64url(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode())
+    return _b64url(_JSON.encode(members).encode())
 
 
 def _b64url(raw: bytes) -> bytes:

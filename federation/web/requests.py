@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
+import secrets
 from collections.abc import Collection
 from urllib.parse import parse_qsl
 
@@ -32,7 +32,7 @@ Form = dict[str, list[str]]
 def request_id_of(request: Request) -> str:
     """The id that the ingress gave in `X-Request-Id`, or a new one where it gave none."""
     given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 async def read_form(request: Request, *, repeatable: Collection[str] = ()) -> Form:

@@ -1,0 +1,111 @@
+"""
+What a connection may cost before any application sees a request: bounded bytes, bounded time.
+
+The parser below keeps every header it is sent and waits for the next one for ever. Here a
+request's head and trailers have a size, a head has a deadline, and so has whatever a client
+still sends after its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]
+
+HEAD_BYTES = 64 * 1024
+"""The URL and all header fields; a token of 16 KiB fits with room to spare."""
+HEAD_SECONDS = 10.0
+
+_FIELD_OVERHEAD_BYTES = 32  # as RFC 9113, section 6.5.2 counts it: small fields cost memory too
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, with limits."""
+
+    _field_bytes = 0
+    """The URL and the fields of this request so far, its trailers included."""
+    _silent_bytes = 0
+    """What came since the parser last told of anything: one unfinished field, or nonsense."""
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
+        """Wait for a first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._head_is_here()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take *data* in, unless it is of an endless field."""
+        self._silent_bytes += len(data)
+        super().data_received(data)
+        if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        """Wait for this request's head."""
+        super().on_message_begin()
+        self._field_bytes = self._silent_bytes = 0
+        if self._deadline is None:
+            self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        """Count *url*."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header, or a trailer."""
+        self._count(len(name) + len(value) + _FIELD_OVERHEAD_BYTES)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._head_is_here()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """The application bounds the body."""
+        self._silent_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head, whatever of this request may still come."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._await_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed, and what was not because it is too large."""
+        if self._field_bytes > HEAD_BYTES:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size: int) -> None:
+        self._field_bytes += size
+        if self._field_bytes > HEAD_BYTES:
+            raise httptools.HttpParserError("the head is too large")
+
+    def _refuse(self) -> None:
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
+
+    def _await_head(self) -> None:
+        self._head_is_here()
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _head_is_here(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,258 @@
+"""
+Attacks on the audit trail: tokens smuggled into it, grants without an event, lines forged.
+
+A caller decides much of what an event is made of. Whatever it sends, no token gets to the disk,
+to the log or to the webhook, and no event can be made to look like another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from federation.app import build
+from federation.audit.event import Trail
+from federation.audit.journal import FileJournal
+from federation.audit.reading import examine, last
+from federation.config import Settings
+from federation.errors import Reason, Refusal
+from federation.issuers.keys import KeyRing
+from federation.state.sqlite import SqliteStore
+from tests.broker import URL, InProcess, form, logged, refusal
+from tests.fakes import Clock, base64url
+from tests.receiver import receiving
+
+
+class OnDisk(InProcess):
+    """A broker with everything that it remembers on disk."""
+
+    def __init__(self, state: Path, webhook: str | None = None) -> None:
+        super().__init__()
+        documents = state.parent / "unread"
+        documents.mkdir(exist_ok=True)
+        self.folder = state / "audit"
+        self.app = build(
+            Settings(issuer_url=URL, documents=(documents,), state=state, audit_webhook=webhook),
+            source=self.source,
+            keys=KeyRing(self._connect, Clock()),
+            signing=self.signing,
+            state=SqliteStore(state / "state.db", self.clock),
+            clock=self.clock,
+        )
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> OnDisk:
+    return OnDisk(tmp_path / "state")
+
+
+def segments(*tokens: str) -> Iterator[str]:
+    """What must be nowhere: payload and signature of each of *tokens*, whole or begun."""
+    for token in tokens:
+        for segment in token.split(".")[1:]:
+            if len(segment) >= 40:
+                yield segment
+                yield segment[:60]
+
+
+def attempts(broker: OnDisk) -> Iterator[tuple[str, dict[str, object]]]:
+    """Exchanges of all kinds: a token and changes to the form."""
+    token = broker.job()
+    yield token, {}
+    yield token, {}  # again
+    yield broker.job(ref="refs/heads/topic"), {}
+    yield broker.job(aud="https://other.example.com"), {}
+    yield broker.job(exp=1.0, iat=0.5), {}
+    yield broker.job(iss="https://unknown.example.com"), {}
+    yield broker.job()[:-4] + "AAAA", {}
+    yield broker.job().replace(".", "", 1), {}
+    yield broker.job(), {"scope": "everything"}
+    yield broker.job(), {"audience": "https://elsewhere.example.com"}
+    yield broker.job(), {"grant_type": "password"}
+    yield broker.job(), {"subject_token_type": "saml"}
+    yield "x" * 20_000, {}
+    # A token in every place where a caller may write.
+    for name in ("role", "audience", "scope", "grant_type", "requested_token_type", "resource"):
+        yield broker.job(), {name: broker.job()}
+    yield broker.job(), {"scope": "function", "audience": broker.job()}
+    yield broker.job(), {"role": [broker.job() for _ in range(5)]}
+    for claim in ("sub", "ref", "workflow", "aud", "iss", "jti", "event_name", "repository"):
+        yield broker.job(**{claim: broker.job()}), {}
+        yield broker.job(**{claim: f"a/{broker.job()}/b"}), {}
+    for kid in (broker.job(), "k" * 150 + broker.job()):
+        yield broker.github.token(broker.claims(), header={"kid": kid}), {}
+    yield broker.github.token(broker.claims(), header={"alg": broker.job()}), {}
+
+
+def tokens_in(sent: object) -> Iterator[str]:
+    """Whatever of *sent* reads like a token, also within claims."""
+    if isinstance(sent, list):
+        for item in sent:
+            yield from tokens_in(item)
+    elif isinstance(sent, str) and sent.count(".") >= 2:
+        yield sent
+
+
+def test_no_token_is_ever_written(tmp_path: Path) -> None:
+    with receiving() as receiver, logged() as log:
+        broker = OnDisk(tmp_path / "state", webhook=receiver.url)
+        secrets: list[str] = []
+        issued = broker.issued = []  # type: ignore[attr-defined]
+        job = broker.job
+
+        def remembering(*args: str, **changes: object) -> str:
+            made = job(*args, **changes)
+            issued.append(made)
+            return made
+
+        broker.job = remembering  # type: ignore[method-assign]
+
+        async def story(client: httpx.AsyncClient) -> int:
+            count = 0
+            async with broker.app.router.lifespan_context(broker.app):
+                for token, changes in attempts(broker):
+                    secrets.append(token)
+                    answer = await client.post("/oauth/token", data=form(token, **changes))
+                    count += 1
+                    if answer.status_code == 200:
+                        own = answer.json()["access_token"]
+                        secrets.append(own)
+                        again = form(own, scope="function", audience="dev:env")
+                        answer = await client.post("/oauth/token", data=again)
+                        count += 1
+                        secrets.append(answer.json()["access_token"])
+                        await client.post("/oauth/revoke", data={"token": own})
+            return count
+
+        count = broker.tell(story)
+        secrets += issued
+        written = b"".join(path.read_bytes() for path in _files(tmp_path / "state")).decode(
+            "utf-8", "replace"
+        )
+        sent = b"".join(each.body for each in receiver.seen).decode()
+    assert len(secrets) > 60
+    assert len(last(broker.folder, 1000)) == count, "each attempt left its event"
+    assert len(receiver.event_ids) == count
+    for place, text in (("disk", written), ("webhook", sent), ("log", log.getvalue())):
+        found = {segment for segment in segments(*secrets) if segment in text}
+        assert not found, place
+        assert "token_sha256" in text
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"a":1}', b'{ "a": 1, "b": "cccccccccccc"}', b'{\n  "iss": "https://x"}'], ids=str
+)
+def test_a_token_is_known_however_its_json_is_laid_out(payload: bytes) -> None:
+    header = base64url(payload[:1] + b'"alg": "RS256", ' + payload[1:])
+    token = f"{header}.{base64url(payload * 4)}.{'s' * 80}"
+    trail = Trail("r", "POST", f"/function/{token}", 1.0)
+    trail.refused(Refusal(Reason.EXPIRED, evidence={"claims": {"deep": [f"x {token} y"]}}))
+    written = json.dumps(trail.event(400).as_json())
+    assert "s" * 20 not in written
+    assert base64url(payload * 4) not in written
+    assert "(a token)" in written
+
+
+def test_looking_for_tokens_takes_no_longer_for_being_fooled() -> None:
+    trail = Trail("r", "POST", "/", 1.0)
+    fools = ["eyJ" * 20_000, "eyJ" + "a" * 60_000, "eyJ." * 15_000, "a." * 30_000, "." * 60_000]
+    trail.refused(Refusal(Reason.EXPIRED, evidence={"fools": fools}))
+    began = time.perf_counter()
+    trail.event(400)
+    assert time.perf_counter() - began < 0.5
+
+
+def test_no_caller_can_forge_a_line(broker: OnDisk) -> None:
+    forged = '"}\n{"event_id":"forged","response_code":200,"chain":"' + "0" * 64 + '"}\n'
+    for name in ("role", "audience"):
+        assert broker.exchange(broker.job(), **{name: forged}).status_code == 400
+    assert broker.exchange(broker.job(sub=forged)).status_code == 200
+    events = last(broker.folder, 10)
+    assert len(events) == 3
+    assert "forged" not in {event["event_id"] for event in events}
+    assert examine(broker.folder).whole
+
+
+def test_no_grant_leaves_without_its_event(broker: OnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    token = broker.job()
+    with monkeypatch.context() as fault:
+        fault.setattr("os.fdatasync", full)
+        journal = broker.app.state.audit
+        fault.setattr(journal, "_sync", full)
+        answer = broker.exchange(token)
+        assert refusal(answer) == (503, "audit_unavailable")
+        assert "access_token" not in answer.text
+        assert "space" not in answer.text, "what the disk says is for the operator"
+        ready = broker.ask("GET", "/readyz")
+        assert ready.status_code in (200, 503)
+    assert broker.exchange(token).status_code == 200, "the subject token was given back"
+    assert [event["response_code"] for event in last(broker.folder, 10)] == [200]
+
+
+def test_readiness_is_lost_with_the_journal_and_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    obstacle = tmp_path / "state" / "audit"
+    obstacle.write_text("in the way")
+    broker = OnDisk(tmp_path / "state")
+
+    async def story(client: httpx.AsyncClient) -> None:
+        async with broker.app.router.lifespan_context(broker.app):
+            await _until_ready(client, 503)
+            said = (await client.get("/readyz")).json()
+            assert said["status"] == "unavailable"
+            assert said["audit"]["problem"]
+            obstacle.unlink()
+            await _until_ready(client, 200)
+
+    broker.tell(story)
+
+
+async def _until_ready(client: httpx.AsyncClient, status: int) -> None:
+    for _ in range(500):
+        if (await client.get("/readyz")).status_code == status:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"/readyz never said {status}")
+
+
+def test_both_sides_of_a_refusal_are_with_the_operator_and_one_with_the_caller(
+    broker: OnDisk,
+) -> None:
+    with logged() as log:
+        answer = broker.exchange(broker.job(ref="refs/heads/topic"))
+    (event,) = last(broker.folder, 10)
+    (line,) = [json.loads(text) for text in log.getvalue().splitlines() if '"audit"' in text]
+    hidden = "refs/heads/only-the-operator-knows"
+    assert event["request_id"] == line["request_id"] == answer.json()["request_id"]
+    for told in (str(event["custom_message"]), json.dumps(line["evidence"])):
+        assert hidden in told
+        assert "refs/heads/topic" in told
+    assert hidden not in answer.text
+
+
+def test_a_flood_of_refusals_stays_within_the_bound(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, 256 * 1024)
+
+    async def story() -> None:
+        for number in range(100):
+            trail = Trail(f"r{number}", "POST", "/oauth/token", 1.0)
+            asked = {"roles_asked": ["role" * 1000] * 50}
+            trail.refused(Refusal(Reason.ROLE_NOT_ADMITTED, evidence=asked))
+            await journal.record(trail.event(400))
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert sum(path.stat().st_size for path in _files(tmp_path)) <= 256 * 1024

@@ -1,0 +1,536 @@
+"""What is recorded reaches the webhook: at least once, in order, whatever comes between."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from federation.audit.journal import FileJournal
+from federation.audit.reading import BATCH_EVENTS
+from federation.audit.segments import stored
+from federation.audit.webhook import Delivery, NotDelivered, Webhook
+from tests.broker import logged
+from tests.receiver import (
+    Behaviour,
+    Receiver,
+    answer,
+    cut,
+    endless,
+    hang_up,
+    receiving,
+    slow,
+)
+from tests.recording import SIZE, event, recorded, recorder
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as up:
+        yield up
+
+
+def at_once(_least: float, _most: float) -> float:
+    """Jitter that never waits."""
+    return 0.0
+
+
+def deliver(
+    folder: Path,
+    webhook: Webhook,
+    story: Callable[[FileJournal], Awaitable[None]],
+    jitter: Callable[[float, float], float] = at_once,
+) -> None:
+    """*story* is told to a journal whose delivery runs, and then both stop as a server does."""
+
+    async def told() -> None:
+        journal = FileJournal(folder, SIZE, deliver=True)
+        delivery = Delivery(journal, webhook, jitter)
+        running = asyncio.create_task(delivery.run())
+        try:
+            await story(journal)
+        finally:
+            delivery.stop()
+            await asyncio.wait([running], timeout=5)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await journal.aclose()
+
+    asyncio.run(told())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come to that")
+
+
+async def record(journal: FileJournal, count: int = 1) -> None:
+    await asyncio.gather(*(journal.record(event(number)) for number in range(count)))
+
+
+# What is sent
+
+
+def test_a_delivery_has_the_headers_of_openfaas(tmp_path: Path, receiver: Receiver) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    webhook = Webhook(receiver.url, secret=secret)
+    deliver(tmp_path / "audit", webhook, record)
+    (sent,) = receiver.taken
+    digest = hmac.new(b"s3cret", sent.body, hashlib.sha256).hexdigest()
+    assert sent.headers["x-openfaas-signature-256"] == f"sha256={digest}"
+    assert sent.headers["x-openfaas-event"] == "api_access"
+    assert sent.headers["content-type"] == "application/json"
+    assert len(sent.headers["x-openfaas-delivery"]) == 36
+    assert "s3cret" not in repr(webhook)
+
+
+def test_the_wire_has_the_members_of_the_event_and_no_chain(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    one = event()
+
+    async def story(journal: FileJournal) -> None:
+        await journal.record(one)
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    (sent,) = receiver.taken
+    (got,) = sent.events
+    assert set(got) == set(one.as_json())
+    assert "x-openfaas-signature-256" not in sent.headers
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(b"key", b"key"), (b"key\n", b"key"), (b"key\r\n", b"key"), (b"key\n\n", b"key\n")],
+    ids=["bare", "newline", "carriage return", "only one newline"],
+)
+def test_one_line_end_is_not_of_the_secret(
+    tmp_path: Path, receiver: Receiver, written: bytes, meant: bytes
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(written)
+    deliver(tmp_path / "audit", Webhook(receiver.url, secret=secret), record)
+    (sent,) = receiver.taken
+    expected = hmac.new(meant, sent.body, hashlib.sha256).hexdigest()
+    assert sent.headers["x-openfaas-signature-256"] == f"sha256={expected}"
+
+
+def test_a_changed_secret_signs_from_then_on(tmp_path: Path, receiver: Receiver) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first")
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: len(receiver.taken) == 1)
+        secret.write_text("second")
+        await record(journal)
+
+    deliver(tmp_path / "audit", Webhook(receiver.url, secret=secret), story)
+    sent = receiver.taken[-1]
+    expected = hmac.new(b"second", sent.body, hashlib.sha256).hexdigest()
+    assert sent.headers["x-openfaas-signature-256"] == f"sha256={expected}"
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "newline alone"])
+def test_nothing_is_sent_unsigned_where_the_secret_cannot_be_read(
+    tmp_path: Path, receiver: Receiver, content: str | None
+) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_text(content)
+
+    async def story() -> None:
+        with pytest.raises(NotDelivered):
+            await Webhook(receiver.url, secret=secret).post(b"[]", "id")
+
+    asyncio.run(story())
+    assert receiver.seen == []
+
+
+def test_events_go_in_batches_and_in_order(tmp_path: Path, receiver: Receiver) -> None:
+    async def story(journal: FileJournal) -> None:
+        await record(journal, 1000)
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    assert receiver.event_ids == recorded(tmp_path)
+    assert len(receiver.taken) < 25
+    assert max(len(each.events) for each in receiver.taken) <= BATCH_EVENTS
+
+
+def test_a_batch_is_bounded_in_bytes_too(tmp_path: Path, receiver: Receiver) -> None:
+    big = event(message="x" * 16_000)
+
+    async def story(journal: FileJournal) -> None:
+        await asyncio.gather(*(journal.record(big) for _ in range(100)))
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    assert sum(len(each.events) for each in receiver.taken) == 100
+    assert max(len(each.body) for each in receiver.taken) <= 512 * 1024
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(answer(500), id="500"),
+        pytest.param(answer(503), id="503"),
+        pytest.param(answer(429, Retry_After="0"), id="429"),
+        pytest.param(answer(400), id="400"),
+        pytest.param(answer(401), id="401"),
+        pytest.param(answer(413), id="413"),
+        pytest.param(answer(302, Location="/elsewhere"), id="redirect"),
+        pytest.param(answer(308, Location="/elsewhere"), id="permanent redirect"),
+        pytest.param(answer(304), id="304"),
+        pytest.param(cut, id="closes mid-response"),
+        pytest.param(hang_up, id="hangs up"),
+        pytest.param(slow(0.6), id="slow"),
+    ],
+)
+def test_only_a_whole_2xx_in_time_counts(
+    tmp_path: Path, receiver: Receiver, fault: Behaviour
+) -> None:
+    receiver.next = [fault, fault]
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal, 3)
+        await until(lambda: bool(receiver.taken))
+
+    deliver(tmp_path, Webhook(receiver.url, total_seconds=0.4), story)
+    assert receiver.event_ids == recorded(tmp_path)
+    assert {each.path for each in receiver.seen} == {"/events"}
+    assert len({each.headers["x-openfaas-delivery"] for each in receiver.seen}) == 1
+    assert len({each.body for each in receiver.seen}) == 1
+
+
+def test_an_answer_without_end_is_not_read_to_the_end(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.next = [endless]
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: bool(receiver.seen))
+        await record(journal)
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    assert len(receiver.seen) == 2
+    assert len(receiver.taken) == 1
+
+
+@pytest.mark.parametrize("dated", [False, True], ids=["seconds", "date"])
+def test_retry_after_is_honoured(tmp_path: Path, receiver: Receiver, dated: bool) -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=2)  # a date has no parts of a second
+    asked = format_datetime(moment, usegmt=True) if dated else "1"
+    receiver.next = [answer(429, Retry_After=asked)]
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: bool(receiver.taken))
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    first, second = receiver.seen
+    assert second.at - first.at >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ("7", 7.0),
+        ("99999999", 300.0),
+        ("", 0.0),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("9" * 400, 0.0),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
+        ("Fri, 01 Jan 2999 00:00:00 GMT", 300.0),
+    ],
+)
+def test_retry_after_is_bounded(receiver: Receiver, given: str, seconds: float) -> None:
+    receiver.next = [answer(503, Retry_After=given)]
+
+    async def story() -> None:
+        webhook = Webhook(receiver.url)
+        with pytest.raises(NotDelivered) as caught:
+            await webhook.post(b"[]", "id")
+        await webhook.aclose()
+        assert caught.value.retry_after_seconds == seconds
+
+    asyncio.run(story())
+
+
+def test_pauses_double_up_to_a_minute(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.next = [answer(500)] * 9
+    asked: list[tuple[float, float]] = []
+
+    def jitter(least: float, most: float) -> float:
+        asked.append((least, most))
+        return 0.0
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: bool(receiver.taken))
+
+    deliver(tmp_path, Webhook(receiver.url), story, jitter)
+    assert asked == [(0, most) for most in (1, 2, 4, 8, 16, 32, 60, 60, 60)]
+
+
+@pytest.mark.parametrize(("status", "level"), [(500, "warning"), (429, "warning"), (400, "error")])
+def test_the_log_says_what_the_webhook_does_and_not_where_it_is(
+    tmp_path: Path, receiver: Receiver, status: int, level: str
+) -> None:
+    receiver.next = [answer(status)]
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: bool(receiver.taken))
+
+    with logged() as log:
+        deliver(tmp_path, Webhook(f"{receiver.url}/path-with-a-key"), story)
+    assert f"HTTP {status}" in log.getvalue()
+    assert f'"level": "{level}"' in log.getvalue()
+    assert "path-with-a-key" not in log.getvalue()
+
+
+def test_a_webhook_that_comes_up_late_gets_everything(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal, 5)
+        await asyncio.sleep(0.1)
+        with receiving(port) as late:
+            await until(lambda: len(late.event_ids) == 5)
+            assert late.event_ids == recorded(tmp_path)
+
+    deliver(tmp_path, Webhook(f"http://127.0.0.1:{port}/"), story, lambda *_: 0.02)
+
+
+# Restarts
+
+
+def test_what_was_not_delivered_is_delivered_after_a_restart(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async def down(journal: FileJournal) -> None:
+        await record(journal, 250)
+
+    async def nothing(_journal: FileJournal) -> None:
+        await until(lambda: len(receiver.event_ids) == 250)
+
+    deliver(tmp_path, Webhook("http://127.0.0.1:1/"), down)
+    assert receiver.seen == []
+    deliver(tmp_path, Webhook(receiver.url), nothing)
+    assert receiver.event_ids == recorded(tmp_path)
+
+
+def test_what_was_delivered_is_not_delivered_again_after_a_restart(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async def five(journal: FileJournal) -> None:
+        await record(journal, 5)
+
+    for _ in range(3):
+        deliver(tmp_path, Webhook(receiver.url), five)
+    assert sorted(receiver.event_ids) == sorted(recorded(tmp_path))
+    assert len(receiver.event_ids) == 15
+
+
+def test_a_process_that_lives_delivers_its_own(tmp_path: Path, receiver: Receiver) -> None:
+    async def story(journal: FileJournal) -> None:
+        other = FileJournal(tmp_path, SIZE, deliver=True)
+        await other.record(event(1))
+        await journal.record(event(2))
+        await until(lambda: len(receiver.event_ids) == 1)
+        await asyncio.sleep(0.1)
+        assert len(receiver.event_ids) == 1
+        await other.aclose()
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+
+
+def test_what_a_killed_process_left_is_adopted(tmp_path: Path, receiver: Receiver) -> None:
+    with recorder(tmp_path, "--webhook", "http://127.0.0.1:1/") as process:
+        assert process.stdout is not None
+        acknowledged = [process.stdout.readline().strip() for _ in range(300)]
+
+    async def nothing(_journal: FileJournal) -> None:
+        await until(lambda: set(acknowledged) <= set(receiver.event_ids))
+
+    deliver(tmp_path, Webhook(receiver.url), nothing)
+    assert receiver.event_ids == recorded(tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
+
+
+@pytest.mark.e2e
+def test_killed_again_and_again_everything_arrives(tmp_path: Path, receiver: Receiver) -> None:
+    acknowledged: list[str] = []
+    for number in range(12):
+        with recorder(tmp_path, "--webhook", receiver.url) as process:
+            assert process.stdout is not None
+            acknowledged.append(process.stdout.readline().strip())
+            time.sleep(0.02 * number)
+            process.kill()
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+
+    async def nothing(_journal: FileJournal) -> None:
+        await until(lambda: set(acknowledged) <= set(receiver.event_ids))
+
+    deliver(tmp_path, Webhook(receiver.url), nothing)
+    assert set(recorded(tmp_path)) == set(receiver.event_ids)
+
+
+def test_a_full_disk_does_not_send_the_same_over_and_over(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("federation.audit.webhook.set_cursor", full)
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal, 3)
+        await until(lambda: len(receiver.event_ids) == 3)
+        await record(journal, 2)
+        await until(lambda: len(receiver.event_ids) == 5)
+
+    deliver(tmp_path, Webhook(receiver.url), story)
+    assert receiver.event_ids == recorded(tmp_path)
+
+
+def test_a_line_that_somebody_broke_does_not_stop_the_others(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    async def down(journal: FileJournal) -> None:
+        for number in range(3):
+            await journal.record(event(number))
+
+    async def nothing(_journal: FileJournal) -> None:
+        await until(lambda: len(receiver.event_ids) == 2)
+
+    deliver(tmp_path, Webhook("http://127.0.0.1:1/"), down)
+    (segment,) = stored(tmp_path)
+    text = segment.path.read_bytes().splitlines(keepends=True)
+    text[2] = b"x" * (len(text[2]) - 1) + b"\n"
+    segment.path.write_bytes(b"".join(text))
+    with logged() as log:
+        deliver(tmp_path, Webhook(receiver.url), nothing)
+    assert "were changed and are not delivered" in log.getvalue()
+
+
+def test_a_fault_that_nobody_foresaw_is_told_and_delivery_goes_on(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = Webhook(receiver.url)
+    post = webhook.post
+    faults = iter([OSError(5, "Input/output error")])
+
+    async def broken(body: bytes, delivery_id: str) -> None:
+        for fault in faults:
+            raise fault
+        await post(body, delivery_id)
+
+    monkeypatch.setattr(webhook, "post", broken)
+
+    async def story(journal: FileJournal) -> None:
+        await record(journal)
+        await until(lambda: bool(receiver.taken))
+
+    with logged() as log:
+        deliver(tmp_path, webhook, story)
+    assert "audit delivery failed; it goes on" in log.getvalue()
+
+
+# TLS
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that vouches for itself, with its key in `key.pem` beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize("trusted", ["setting", "SSL_CERT_FILE", None], ids=str)
+def test_a_private_ca_is_trusted_where_it_is_given(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, trusted: str | None
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    if trusted == "SSL_CERT_FILE":
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def story(url: str) -> None:
+        webhook = Webhook(url, ca=certificate if trusted == "setting" else None)
+        try:
+            await webhook.post(b"[]", "id")
+        finally:
+            await webhook.aclose()
+
+    with receiving(tls=tls) as receiver:
+        if trusted:
+            asyncio.run(story(receiver.url))
+            assert len(receiver.taken) == 1
+        else:
+            with pytest.raises(NotDelivered, match="CERTIFICATE"):
+                asyncio.run(story(receiver.url))
+            assert receiver.seen == []
+
+
+def test_a_proxy_of_the_environment_is_used(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", str(httpx.URL(receiver.url).copy_with(path="/")))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    async def story() -> None:
+        webhook = Webhook("http://receiver.invalid/events")
+        await webhook.post(b"[]", "id")
+        await webhook.aclose()
+
+    asyncio.run(story())
+    (sent,) = receiver.taken
+    assert sent.path == "http://receiver.invalid/events"
