@@ -129,7 +129,7 @@ a token is never sent in clear.'
 
 url_advice() {
   if [ "$platform" = github ]; then
-    printf 'Add to the step:\n  with:\n    url: https://broker.example.com'
+    printf 'Add to the step:\n  with:\n    url: https://gateway.example.com'
   else
     printf 'Let the job say extends: .federation, and give the include its input url. A job with a\n'
     printf 'before_script of its own needs extends, too.'
@@ -699,11 +699,11 @@ payload_of() {
     BEGIN { alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" }
     {
       for (i = 1; i <= length($0); i++) {
-        bits = bits * 64 + index(alphabet, substr($0, i, 1)) - 1
-        if ((count += 6) < 8) continue
-        count -= 8
-        byte = int(bits / 2 ^ count)
-        bits -= byte * 2 ^ count
+        six = index(alphabet, substr($0, i, 1)) - 1
+        if (i % 4 == 1) { left = six; continue }
+        if (i % 4 == 2) { byte = left * 4 + int(six / 16); left = six % 16 }
+        if (i % 4 == 3) { byte = left * 16 + int(six / 4); left = six % 4 }
+        if (i % 4 == 0) byte = left * 64 + six
         printf "%c", byte
       }
     }'

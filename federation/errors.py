@@ -54,6 +54,7 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = "keys_unavailable"
     STATE_UNAVAILABLE = "state_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
+    TOO_MANY_FAILURES = "too_many_failures"
     SERVER_ERROR = "server_error"
     """A fault of ours that nobody foresaw: never raised, only told and recorded."""
 
@@ -65,7 +66,7 @@ class Reason(StrEnum):
     @property
     def oauth_error(self) -> str:
         """The `error` code of RFC 6749, section 5.2, or RFC 8693, section 2.2.2."""
-        if self.temporary:
+        if self.temporary or self is Reason.TOO_MANY_FAILURES:
             return "temporarily_unavailable"
         return self.value if self in _OAUTH_CODES else "invalid_request"
 
@@ -117,6 +118,9 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.KEYS_UNAVAILABLE: "The issuer's keys cannot be fetched at the moment. Try again.",
         Reason.STATE_UNAVAILABLE: "The record of spent tokens is unavailable. Try again.",
         Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
+        Reason.TOO_MANY_FAILURES: (
+            "Too many exchanges from this address failed in the last minute. Wait, then try again."
+        ),
         Reason.SERVER_ERROR: "The broker failed. Its log has the details under this id.",
     }
 )

@@ -17,6 +17,7 @@ import structlog
 from federation import jws
 from federation.app import build
 from federation.audit.event import Event
+from federation.audit.log import LoggedJournal
 from federation.config import Settings
 from federation.documents.assemble import assemble
 from federation.documents.catalog import Catalog
@@ -229,7 +230,7 @@ class InProcess:
             keys=KeyRing(self._connect, Clock()),
             signing=self.signing,
             state=self.state,
-            journal=self.journal,
+            journal=LoggedJournal(self.journal),
             clock=self.clock,
         )
 
@@ -240,7 +241,7 @@ class InProcess:
     def claims(self, sample: str = "github-push-main", **changes: object) -> Mapping[str, object]:
         """The claims of `job`."""
         fresh = {"iss": self.issuer(sample).iss, "aud": URL, "jti": uuid.uuid4().hex}
-        return good(sample, now=self.clock(), **(fresh | changes))
+        return good(sample, self.clock(), **(fresh | changes))
 
     def issuer(self, sample: str) -> FakeIssuer:
         """Who signs *sample*."""
@@ -319,10 +320,10 @@ def logged(log_format: str = "json") -> Iterator[StringIO]:
     """What is logged within, as the server would write it."""
     stream, root = StringIO(), logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    with redirect_stderr(stream):
-        configure_logs(log_format)
     try:
-        yield stream
+        with redirect_stderr(stream):
+            configure_logs(log_format)
+            yield stream
     finally:
         structlog.reset_defaults()
         root.handlers[:] = handlers

@@ -21,7 +21,7 @@ from federation.cli import main
 from tests.receiver import Receiver, answer, receiving
 from tests.recording import SIZE, event
 
-SMALL = 64 * 1024
+SMALL = 32 * 1024
 
 
 @pytest.fixture

@@ -192,9 +192,12 @@ def test_a_function_gives_back_what_it_was_sent_or_as_much_as_was_asked() -> Non
         await client.post("/system/functions", json=FUNCTION)
         echoed = await client.put("/function/figlet.dev/a/b", content=b"hello")
         assert echoed.content == b"hello"
+        large = await client.post("/function/figlet.dev", content=bytes(3_000_000))
+        assert large.headers["x-received-bytes"] == "3000000"
+        assert len(large.content) == 1024 * 1024
         much = await client.get("/function/figlet.dev?bytes=150000")
         assert much.content == bytes(150_000)
-        assert sample.functions["dev", "figlet"].invocations == 2
+        assert sample.functions["dev", "figlet"].invocations == 3
 
     with_upstream(use)
 

@@ -249,8 +249,10 @@ class TestDiscovery:
         assert said["token_endpoint_auth_methods_supported"] == ["none"]
         assert said["id_token_signing_alg_values_supported"] == ["ES256"]
         assert said["scopes_supported"] == ["function"]
-        # OpenID Connect Discovery 1.0, section 3 wants these to be there.
+        # OpenID Connect Discovery 1.0, section 3 wants these to be there, and RFC 8414,
+        # section 3.2 wants no empty lists.
         assert {"response_types_supported", "subject_types_supported"} <= set(said)
+        assert [] not in said.values()
 
     def test_the_host_header_changes_nothing(self, broker: InProcess) -> None:
         for path in DISCOVERY:

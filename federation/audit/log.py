@@ -8,7 +8,7 @@ from federation.audit import Journal
 from federation.audit.event import Event
 from federation.errors import Refusal
 
-__all__ = ["LoggedJournal"]
+__all__ = ["LoggedJournal", "facts"]
 
 
 class LoggedJournal:
@@ -27,18 +27,26 @@ class LoggedJournal:
         try:
             await self._journal.record(event)
         except Refusal as refusal:
-            self._log.error("audit event not recorded", **_facts(event), **refusal.evidence)
+            self._log.error(
+                "audit event not recorded",
+                event_id=event.event_id,
+                **facts(event),
+                **refusal.evidence,
+            )
             raise
         why = {"reason": event.reason, "evidence": event.evidence}
         self._log.info(
-            "audit", **_facts(event), **{name: fact for name, fact in why.items() if fact}
+            "audit",
+            event_id=event.event_id,
+            **facts(event),
+            **{name: fact for name, fact in why.items() if fact},
         )
 
 
-def _facts(event: Event) -> dict[str, object]:
+def facts(event: Event) -> dict[str, object]:
+    """What a line of the log says of the request that *event* tells of."""
     return {
         "request_id": event.request_id,
-        "event_id": event.event_id,
         "method": event.method,
         "path": event.path,
         "response_code": event.response_code,

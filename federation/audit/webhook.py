@@ -220,8 +220,6 @@ class Delivery:
                 await self._webhook.post(batch.body, batch.delivery_id)
                 break
             except NotDelivered as refused:
-                if self._stopping.is_set():
-                    return False
                 seconds = self._seconds_to_wait(tries, refused)
                 self._tell(refused, batch, tries, seconds)
             tries += 1

@@ -37,7 +37,7 @@ __all__ = ["audit"]
 
 _LOOK_SECONDS = 0.3
 _TRIES = 3
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
 
 _state = click.option(
     "--state",

@@ -121,10 +121,10 @@ def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
 def _run_job(stage: Stage, provider: str, job: str) -> AccessToken | ClientError:
     """What `federation exchange` does within a job, in the environment its runner gives it."""
     try:
-        sender = Sender()
-        environ = stage.issuer.environment(provider, job)
-        token = subject_token(environ, stage.broker_url, sender)
-        return trade(stage.broker_url, token, sender)
+        with Sender() as sender:
+            environ = stage.issuer.environment(provider, job)
+            token = subject_token(environ, stage.broker_url, sender)
+            return trade(stage.broker_url, token, sender)
     except ClientError as error:
         return error
 

@@ -63,13 +63,13 @@ def exchange(
     if for_faas_cli and functions:
         raise click.UsageError("faas-cli asks for function tokens itself; leave out --function")
     try:
-        sender = Sender()
-        subject = (
-            subject_token(os.environ, audience or url.rstrip("/"), sender)
-            if token == "ambient"
-            else _read(token)
-        )
-        granted = trade(url, subject, sender, roles=roles, functions=functions)
+        with Sender() as sender:
+            subject = (
+                subject_token(os.environ, audience or url.rstrip("/"), sender)
+                if token == "ambient"
+                else _read(token)
+            )
+            granted = trade(url, subject, sender, roles=roles, functions=functions)
         if for_faas_cli:
             _hand_to_faas_cli(url, granted)
         else:

@@ -36,6 +36,13 @@ class Sender:
         self._client = client or _open_client()
         self._pause = pause
 
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_how: object) -> None:
+        """Every connection is closed."""
+        self._client.close()
+
     def send(self, request: httpx.Request) -> httpx.Response:
         """
         The final answer to *request*.

@@ -34,6 +34,7 @@ _KEPT_REQUESTS = 1000
 _KEPT_BODY_BYTES = 64 * 1024
 _KEPT_LINES = 1000
 _LISTEN_SECONDS = 1.0
+_ECHO_BYTES = 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -322,16 +323,27 @@ class SampleUpstream:
         return PlainTextResponse("OK")
 
     async def _invoke(self, request: Request) -> Response:
-        """The request's body back again, or as many bytes as `?bytes=` asks for."""
+        """
+        The request's body back again, its first MiB, or as many bytes as `?bytes=` asks for.
+
+        It is read to its end first: a client that sends does not yet listen.
+        """
         function = self._invoked(request)
         function.invocations += 1
         function.log(f"{request.method} {request.url.path}")
+        echo, count = bytearray(), 0
+        async for chunk in request.stream():
+            count += len(chunk)
+            echo += chunk[: _ECHO_BYTES - len(echo)]
+        headers = {
+            "Content-Type": request.headers.get("content-type", "application/octet-stream"),
+            "X-Call-Id": str(uuid.uuid4()),
+            "X-Received-Bytes": str(count),
+        }
         size = request.query_params.get("bytes", "")
-        body = _zeros(int(size)) if re.fullmatch("[0-9]{1,12}", size) else request.stream()
-        media_type = request.headers.get("content-type", "application/octet-stream")
-        return StreamingResponse(
-            body, headers={"Content-Type": media_type, "X-Call-Id": str(uuid.uuid4())}
-        )
+        if re.fullmatch("[0-9]{1,12}", size):
+            return StreamingResponse(_zeros(int(size)), headers=headers)
+        return Response(bytes(echo), headers=headers)
 
     async def _queue(self, request: Request) -> Response:
         function = self._invoked(request)

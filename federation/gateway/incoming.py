@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Coroutine
 
 from starlette.types import Receive
 
-from federation.gateway.refusals import TooLarge
+from federation.gateway.refusals import TooLarge, TooSlow
 
 __all__ = ["CallerGone", "Incoming"]
+
+_WHOLE_SECONDS = 30.0
+_PAUSE_SECONDS = 60.0
 
 
 class CallerGone(Exception):
@@ -19,33 +22,54 @@ class CallerGone(Exception):
 
 
 class Incoming:
-    """The body of one request, and whether its caller still waits."""
+    """
+    The body of one request, and whether its caller still waits.
 
-    def __init__(self, receive: Receive) -> None:
+    A body that is read whole has *whole_seconds*; one that is passed on may take its time, but
+    not pause for longer than *pause_seconds*.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        whole_seconds: float = _WHOLE_SECONDS,
+        pause_seconds: float = _PAUSE_SECONDS,
+    ) -> None:
         self._receive = receive
+        self._whole_seconds = whole_seconds
+        self._pause_seconds = pause_seconds
         self._complete = asyncio.Event()
 
     async def whole(self, most_bytes: int) -> bytes:
         """
         All of the body.
 
-        Raises: TooLarge, CallerGone.
+        Raises: TooLarge, TooSlow, CallerGone.
         """
         body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
-            if len(body) > most_bytes:
-                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+        try:
+            async with asyncio.timeout(self._whole_seconds):
+                async for chunk in self.chunks():
+                    body += chunk
+                    if len(body) > most_bytes:
+                        raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+        except TimeoutError as late:
+            raise _too_slow() from late
         return bytes(body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """
         The body as it comes.
 
-        Raises: CallerGone.
+        Raises: TooSlow, CallerGone.
         """
         while not self._complete.is_set():
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(self._pause_seconds):
+                    message = await self._receive()
+            except TimeoutError as late:
+                raise _too_slow() from late
             if message["type"] == "http.disconnect":
                 raise CallerGone
             if not message.get("more_body", False):
@@ -79,3 +103,7 @@ class Incoming:
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _too_slow() -> TooSlow:
+    return TooSlow("The body took too long to arrive.")

@@ -37,8 +37,6 @@ def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
     The upstream's own policies grant it on a single one, and the answer is narrowed.
     """
     whole = decide(policies, Access(LIST, "*", "*"), claims)
-    if whole.allowed or whole.effect is Effect.DENY:
-        return whole
     asked = (
         decide(policies, Access(LIST, namespace, name), claims)
         for statement in _allowing(policies)

@@ -8,16 +8,19 @@ they come; a caller that leaves ends its request at the upstream too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import perf_counter
+from typing import Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
 from federation.audit import Journal
 from federation.audit.event import Actor, Trail, token_sha256
-from federation.claims import shown
+from federation.audit.log import facts
 from federation.documents.model import Policy
 from federation.errors import FederationError, Refusal
 from federation.gateway.credentials import access_token
@@ -38,7 +41,7 @@ from federation.sources import Source
 from federation.tokens.keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer
 
-__all__ = ["Functions", "Gateway"]
+__all__ = ["Functions", "Gateway", "Observer"]
 
 _CALLER_LEFT = 499
 
@@ -52,6 +55,19 @@ class Functions(StrEnum):
     """Who has `Function:Invoke` on it."""
     CLOSED = "closed"
     """Nobody."""
+
+
+class Observer(Protocol):
+    """Is told what happens on the road, as values of small closed sets."""
+
+    def decided(self, action: str, allowed: bool) -> None:
+        """It was decided whether a caller may do *action*."""
+
+    def forwarded(self, route: str, outcome: str, seconds: float) -> None:
+        """The upstream began to answer after *seconds*, or it failed."""
+
+    def answered(self, status: int) -> None:
+        """The caller got *status*."""
 
 
 class _Denied(FederationError):
@@ -108,6 +124,7 @@ class Gateway:
     default_namespace: str
     audited: Collection[str]
     """The methods whose requests make an audit event."""
+    observer: Observer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -196,6 +213,8 @@ class Gateway:
         else:
             decision = decide(policies, access, claims)
         exchange.trail.evidence = {"policy": decision.policy, "sid": decision.sid}
+        if self.observer:
+            self.observer.decided(access.action, decision.allowed)
         if not decision.allowed:
             raise _Denied(_why(decision, exchange.trail.policies))
 
@@ -211,10 +230,7 @@ class Gateway:
             forwarded=_forwarded(exchange.scope, exchange.headers),
             request_id=exchange.trail.request_id,
         )
-        endless = call.kind is Kind.LOGS
-        async with self.upstream.send(
-            call.method, call.target, headers, body, endless=endless
-        ) as answer:
+        async with self._sent(call, headers, body) as answer:
             exchange.incoming.no_more()
             if not streams and answer.status in {401, 403}:
                 raise UpstreamFailed(timed_out=False)  # it does not know the broker
@@ -222,6 +238,28 @@ class Gateway:
                 await self._send_narrowed(exchange, answer)
             else:
                 await self._send_on(exchange, call, answer)
+
+    @asynccontextmanager
+    async def _sent(
+        self, call: Call, headers: Headers, body: AsyncIterator[bytes] | bytes | None
+    ) -> AsyncIterator[Answer]:
+        """The upstream's answer to *call*; how long it took to begin is told."""
+        began, outcome = perf_counter(), "failed"
+        sent = self.upstream.send(
+            call.method, call.target, headers, body, endless=call.kind is Kind.LOGS
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                answer = await stack.enter_async_context(sent)
+                outcome = "answered"
+            except UpstreamFailed as failed:
+                outcome = "timed_out" if failed.timed_out else "failed"
+                raise
+            finally:
+                if self.observer:
+                    seconds = perf_counter() - began
+                    self.observer.forwarded(call.kind.name.lower(), outcome, seconds)
+            yield answer
 
     @staticmethod
     def _has_body(exchange: _Exchange) -> bool:
@@ -291,10 +329,7 @@ class Gateway:
             case _:
                 status, sentence = 502, "The gateway behind this broker gave no usable answer"
         exchange.trail.message = exchange.trail.message or sentence
-        if status >= 500:
-            structlog.get_logger("federation.gateway").warning(
-                sentence, request_id=request_id, path=shown(exchange.trail.path), cause=repr(no)
-            )
+        self._log_no(exchange, status, no)
         body = f"{sentence}. Request id {request_id}.\n".encode()
         headers += [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -312,10 +347,27 @@ class Gateway:
             return
         await exchange.send({"type": "http.response.body", "body": body})
 
+    @staticmethod
+    def _log_no(exchange: _Exchange, status: int, no: Exception) -> None:
+        log = structlog.get_logger("federation.gateway")
+        event = exchange.trail.event(status)
+        why = {
+            "reason": event.reason,
+            "evidence": event.evidence,
+            "sentence": exchange.trail.message,
+        }
+        said = {**facts(event), **{name: fact for name, fact in why.items() if fact}}
+        if status >= 500:
+            log.warning("gateway request failed", **said, cause=repr(no))
+        else:
+            log.info("gateway request refused", **said)
+
     async def _begin(self, exchange: _Exchange, status: int, headers: Headers) -> None:
         """The answer begins, and its event is recorded before."""
         await self._record(exchange, status)
         exchange.answered = True
+        if self.observer:
+            self.observer.answered(status)
         await exchange.send(
             {"type": "http.response.start", "status": status, "headers": list(headers)}
         )

@@ -5,7 +5,8 @@ What the gateway road says no to before anybody's permissions are asked.
     ├── NotMapped     403  not a call that is offered here
     ├── Ambiguous     403  two programs could read it as two different calls
     ├── Malformed     400  not what this call takes
-    └── TooLarge      413  more than this call takes
+    ├── TooLarge      413  more than this call takes
+    └── TooSlow       408  the body does not come
 
 Each has one plain sentence that a person at a command line can act on. A refused request
 never reaches the upstream.
@@ -18,7 +19,7 @@ from typing import ClassVar
 
 from federation.errors import FederationError
 
-__all__ = ["Ambiguous", "Malformed", "NotMapped", "RequestRefused", "TooLarge", "quoted"]
+__all__ = ["Ambiguous", "Malformed", "NotMapped", "RequestRefused", "TooLarge", "TooSlow", "quoted"]
 
 
 class RequestRefused(FederationError):
@@ -52,6 +53,12 @@ class TooLarge(RequestRefused):
     """The request is larger than any honest one."""
 
     status = 413
+
+
+class TooSlow(RequestRefused):
+    """The body takes longer than any honest one."""
+
+    status = 408
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]{1,60}")

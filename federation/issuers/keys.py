@@ -97,7 +97,8 @@ class KeyRing:
     The public keys of issuers, by issuer and `kid`.
 
     *connect* opens the client for a CA bundle (None: what the machine trusts); the ring closes
-    it. *clock* counts seconds and never goes back.
+    it. *clock* counts seconds and never goes back. *on_fetch* is told of each fetch that ended,
+    and whether it brought keys.
     """
 
     def __init__(
@@ -107,11 +108,13 @@ class KeyRing:
         *,
         jitter: Callable[[], float] = random.random,
         fetch_seconds: float = _FETCH_SECONDS,
+        on_fetch: Callable[[JwtIssuer, bool], None] | None = None,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._jitter = jitter
         self._fetch_seconds = fetch_seconds
+        self._on_fetch = on_fetch
         self._held: dict[_Identity, _Held] = {}
         self._latest: dict[str, _Held] = {}
         self._clients: dict[str | None, httpx.AsyncClient] = {}
@@ -249,13 +252,19 @@ class KeyRing:
             self._failed(held, _none_usable(keys))
             held.skipped = keys.skipped
             return
+        self._tell(held, True)
         held.keys, held.skipped, held.failure = keys, keys.skipped, ""
         held.fetched = self._clock()
         held.due = held.fetched + _REFRESH_SECONDS * (0.9 + 0.2 * self._jitter())
 
     def _failed(self, held: _Held, failure: str) -> None:
+        self._tell(held, False)
         held.failure = failure
         held.due = self._clock() + _RETRY_SECONDS
+
+    def _tell(self, held: _Held, fetched: bool) -> None:
+        if self._on_fetch is not None:
+            self._on_fetch(held.issuer, fetched)
 
     def _client(self, ca_bundle: str | None) -> httpx.AsyncClient:
         if ca_bundle not in self._clients:

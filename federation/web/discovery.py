@@ -26,7 +26,8 @@ async def metadata(request: Request) -> Response:
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
             "scopes_supported": ["function"],
-            "response_types_supported": [],
+            # Required, and never empty (RFC 8414, sections 2 and 3.2): there is no such endpoint.
+            "response_types_supported": ["none"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         },

@@ -8,6 +8,8 @@ itself for a grant, before it is given; here for a refusal or a fault, before it
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from federation.audit.event import Trail
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
+from federation.web.brakes import FailedExchanges, caller_of
+from federation.web.metrics import Metrics
 from federation.web.requests import Form, read_form
 from federation.web.responses import NO_STORE, refusal_response, status_of
 
@@ -28,23 +32,18 @@ _NAMES = 50
 
 async def token(request: Request) -> Response:
     """The token endpoint (RFC 8693, section 2)."""
-    broker: Broker = request.app.state.broker
-    trail = Trail(
-        request_id=request.state.request_id,
-        method=request.method,
-        path=request.scope["path"],  # the URL is made with the Host header, which may say anything
-        started=broker.clock(),
-    )
+    attempt = _Attempt.of(request)
     try:
+        attempt.failures.check(attempt.caller)
         wanted = understand(await read_form(request, repeatable=_REPEATABLE))
-        grant = await exchange(wanted, broker, trail)
+        grant = await exchange(wanted, attempt.broker, attempt.trail)
     except Refusal as refusal:
-        return await _refused(refusal, broker, trail)
+        return await attempt.refused(refusal)
     except Exception:
         # It is answered and logged at the edge; here it only leaves its event.
-        await _failed(broker, trail)
+        await attempt.failed()
         raise
-    return _granted(grant)
+    return attempt.granted(grant)
 
 
 def understand(form: Form) -> ExchangeRequest:
@@ -88,19 +87,57 @@ def understand(form: Form) -> ExchangeRequest:
     )
 
 
-async def _refused(refusal: Refusal, broker: Broker, trail: Trail) -> Response:
-    trail.refused(refusal)
-    try:
-        await broker.journal.record(trail.event(status_of(refusal)))
-    except Refusal as silent:
-        return refusal_response(silent, trail.request_id)
-    return refusal_response(refusal, trail.request_id)
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One exchange from its request to its answer, counted and recorded whatever comes of it."""
 
+    broker: Broker
+    failures: FailedExchanges
+    metrics: Metrics
+    caller: str
+    trail: Trail
+    began: float
 
-async def _failed(broker: Broker, trail: Trail) -> None:
-    trail.reason, trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
-    with suppress(Refusal):
-        await broker.journal.record(trail.event(500))
+    @classmethod
+    def of(cls, request: Request) -> _Attempt:
+        """The attempt that *request* is."""
+        parts = request.app.state
+        trail = Trail(
+            request_id=request.state.request_id,
+            method=request.method,
+            path=request.scope["path"],  # the URL is made with Host, which may say anything
+            started=parts.broker.clock(),
+        )
+        caller = caller_of(request, parts.trusted_proxies)
+        return cls(
+            parts.broker, parts.failed_exchanges, parts.metrics, caller, trail, perf_counter()
+        )
+
+    def granted(self, grant: Grant) -> Response:
+        """The answer that gives *grant*, whose event the road has recorded."""
+        self._count(None)
+        return _granted(grant)
+
+    async def refused(self, refusal: Refusal) -> Response:
+        """The answer that says no, once its event is recorded."""
+        self.trail.refused(refusal)
+        self.failures.count(self.caller, refusal.reason)
+        try:
+            await self.broker.journal.record(self.trail.event(status_of(refusal)))
+        except Refusal as silent:
+            refusal = silent
+        self._count(refusal.reason)
+        return refusal_response(refusal, self.trail.request_id)
+
+    async def failed(self) -> None:
+        """A fault of ours is recorded, if it can be."""
+        self.trail.reason, self.trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
+        with suppress(Refusal):
+            await self.broker.journal.record(self.trail.event(500))
+        self._count(Reason.SERVER_ERROR)
+
+    def _count(self, reason: Reason | None) -> None:
+        self.metrics.exchanged(reason, perf_counter() - self.began)
 
 
 def _granted(grant: Grant) -> Response:

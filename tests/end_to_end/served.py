@@ -124,33 +124,39 @@ def local_issuer() -> Iterator[LocalIssuer]:
 
 @contextmanager
 def served(folder: Path, *flags: str) -> Iterator[Served]:
-    """A broker on a free port that trusts a local CI issuer."""
+    """A broker on a free port that trusts a local CI issuer of its own."""
+    with local_issuer() as issuer, started(folder, issuer, *flags) as up:
+        yield up
+
+
+@contextmanager
+def started(folder: Path, issuer: LocalIssuer, *flags: str) -> Iterator[Served]:
+    """A broker on a free port that trusts *issuer*, with what it left in *folder* before."""
     place, state = folder / "documents", folder / "state"
-    place.mkdir()
-    with local_issuer() as issuer:
-        (place / "all.yaml").write_text(documents(issuer))
-        environ = {name: v for name, v in os.environ.items() if not name.startswith("FEDERATION_")}
-        process = subprocess.Popen(  # noqa: S603  our own program
-            [sys.executable, "-m", "federation", "serve", "--port", "0", "--log-format", "json",
-             "--documents", str(place), "--state", str(state), *flags],
-            stderr=subprocess.PIPE, text=True, env=environ,
-        )  # fmt: skip
-        lines: Queue[str] = Queue()
-        reader = threading.Thread(target=_read, args=(process, lines))
-        reader.start()
-        try:
-            yield Served(_listening(process, lines), process, issuer, place, state, lines)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            reader.join()
-            assert process.stderr is not None
-            process.stderr.close()
+    place.mkdir(exist_ok=True)
+    (place / "all.yaml").write_text(documents(issuer))
+    environ = {name: v for name, v in os.environ.items() if not name.startswith("FEDERATION_")}
+    process = subprocess.Popen(  # noqa: S603  our own program
+        [sys.executable, "-m", "federation", "serve", "--port", "0", "--log-format", "json",
+         "--documents", str(place), "--state", str(state), *flags],
+        stderr=subprocess.PIPE, text=True, env=environ,
+    )  # fmt: skip
+    lines: Queue[str] = Queue()
+    reader = threading.Thread(target=_read, args=(process, lines))
+    reader.start()
+    try:
+        yield Served(_listening(process, lines), process, issuer, place, state, lines)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        reader.join()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def _read(process: subprocess.Popen[str], lines: Queue[str]) -> None:
@@ -168,7 +174,7 @@ def _listening(process: subprocess.Popen[str], lines: Queue[str]) -> str:
         except Empty:
             process.kill()
             raise AssertionError("the broker did not start:\n" + "".join(seen)) from None
-        said = json.loads(seen[-1])
+        said = json.loads(seen[-1]) if seen[-1].startswith("{") else {}
         if said.get("event") == "listening":
             url = str(said["url"])
             httpx.get(f"{url}/livez", timeout=20).raise_for_status()

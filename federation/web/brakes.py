@@ -1,0 +1,138 @@
+"""
+A budget of failed exchanges for each address, so that guessing is slow and loud.
+
+Only what is the caller's own fault counts, and good exchanges cost nothing, so a CI system that
+works never meets it. The address is that of the peer, unless the peer is a proxy that the
+operator trusts: then it is the one that the last such proxy saw. What is remembered is bounded,
+and it is of this process alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from starlette.requests import Request
+
+from federation.errors import Reason, Refusal
+
+__all__ = ["FailedExchanges", "caller_of"]
+
+_ADDRESSES = 10_000
+_MINUTE_SECONDS = 60.0
+_IPV6_PREFIX = 64  # one household or machine has a whole /64 to choose from
+_HOPS = 32
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+_NOT_THE_CALLERS_FAULT = frozenset({Reason.TOO_MANY_FAILURES, Reason.SERVER_ERROR})
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """How many failures are left, as of *at*."""
+
+    left: float
+    at: float
+
+
+class FailedExchanges:
+    """
+    *a_minute* failures of one address, at once or spread; then none until some time has passed.
+
+    0 is no limit. *clock* counts seconds and never goes back.
+    """
+
+    def __init__(
+        self, a_minute: int, clock: Callable[[], float], *, addresses: int = _ADDRESSES
+    ) -> None:
+        self._a_minute = a_minute
+        self._clock = clock
+        self._addresses = addresses
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def check(self, address: str) -> None:
+        """
+        *address* may try.
+
+        Raises: Refusal with `too_many_failures`.
+        """
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            return
+        self._fill(bucket)
+        if bucket.left < 1:
+            wait = (1 - bucket.left) * _MINUTE_SECONDS / self._a_minute
+            raise Refusal(
+                Reason.TOO_MANY_FAILURES,
+                evidence={"address": address, "failures_a_minute": self._a_minute},
+                retry_after_seconds=math.ceil(wait),
+            )
+
+    def count(self, address: str, reason: Reason) -> None:
+        """An exchange of *address* was refused for *reason*."""
+        if not self._a_minute or reason.temporary or reason in _NOT_THE_CALLERS_FAULT:
+            return
+        bucket = self._buckets.pop(address, None) or _Bucket(self._a_minute, self._clock())
+        self._fill(bucket)
+        bucket.left -= 1
+        self._buckets[address] = bucket
+        # The one that failed longest ago is forgotten first, and has most of its budget back.
+        while len(self._buckets) > self._addresses:
+            self._buckets.popitem(last=False)
+
+    def _fill(self, bucket: _Bucket) -> None:
+        now = self._clock()
+        earned = (now - bucket.at) * self._a_minute / _MINUTE_SECONDS
+        bucket.left, bucket.at = min(float(self._a_minute), bucket.left + earned), now
+
+
+def caller_of(request: Request, trusted: Sequence[Network] = ()) -> str:
+    """
+    The address that *request* comes from; of IPv6 its /64.
+
+    `X-Forwarded-For` is read from its end, as far as *trusted* proxies wrote it. What stands
+    before that anybody may have made up.
+    """
+    if request.client is None:
+        return "unknown"
+    address = _address(request.client.host)
+    if address is None:
+        return "unknown"
+    for hop in _hops_backwards(request) if trusted else ():
+        if not _within(address, trusted) or (before := _address(hop)) is None:
+            break
+        address = before
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)
+
+
+def _hops_backwards(request: Request) -> Iterable[str]:
+    lines = request.headers.getlist("x-forwarded-for")
+    hops = ",".join(lines).split(",")
+    return [hop.strip() for hop in hops[: -_HOPS - 1 : -1]]
+
+
+def _within(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """What *text* names, with or without a port; an IPv4 address in IPv6 is the IPv4 address."""
+    if found := _WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address

@@ -1,0 +1,227 @@
+"""The GitHub action under act, a real runner of workflows, on this machine and without Docker."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+from federation.demo.stage import Stage
+from tests.ci_runner import ROOT
+from tests.end_to_end.ci import Repository, Run, stage_set
+
+pytestmark = pytest.mark.e2e
+
+_ACTION = "your-org/federation/action@0123456789abcdef0123456789abcdef01234567"
+_LOGOUT = _ACTION.replace("/action@", "/action/logout@")
+
+
+@pytest.fixture(name="stage", scope="module")
+def _stage() -> Iterator[Stage]:
+    with stage_set() as stage:
+        yield stage
+
+
+@pytest.fixture(name="repository")
+def _repository(tmp_path: Path, stage: Stage) -> Repository:
+    return Repository(tmp_path, stage)
+
+
+def workflow(steps: str, *, event: str = "push", **inputs: str) -> str:
+    """A workflow that logs in with *inputs* and goes on with *steps*."""
+    given = {"url": "https://gateway.example.com", **inputs}
+    lines = "".join(f"          {name}: {value}\n" for name, value in given.items())
+    return f"""\
+on: {event}
+permissions: {{}}
+jobs:
+  deploy:
+    runs-on: ubuntu-latest
+    permissions:
+      contents: read
+      id-token: write
+    steps:
+      - uses: {_ACTION}
+        id: login
+        with:
+{lines}{steps}"""
+
+
+def jobs_in(page: str) -> list[str]:
+    """The whole workflows that *page* shows."""
+    found = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [block for block in found if "runs-on:" in block and "uses: your-org/" in block]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/github.md"])
+def test_the_job_that_the_docs_show_deploys(repository: Repository, page: str) -> None:
+    for shown in jobs_in(page):
+        ran = repository.act(shown).assert_ok()
+        assert "Deployed. " in ran.log
+        assert "is revoked" in ran.log
+
+
+def test_the_guide_shows_a_whole_job() -> None:
+    assert jobs_in("docs/github.md")
+
+
+def test_later_steps_have_what_was_asked_and_the_log_has_no_token(
+    repository: Repository, stage: Stage
+) -> None:
+    kept = repository.place.parent / "kept"
+    ran = repository.act(
+        workflow(
+            f"""\
+      - run: |
+          printf '%s' "$TOKEN" >{kept}
+          echo "output $TOKEN; length ${{#TOKEN}}"
+          echo "exported=${{FEDERATION_TOKEN-no}} request=${{ACTIONS_ID_TOKEN_REQUEST_URL:+offered}}"
+          echo "until=$UNTIL roles=$ROLES policies=$POLICIES"
+          env | grep -c "$TOKEN"
+        env:
+          TOKEN: ${{{{ steps.login.outputs.token }}}}
+          UNTIL: ${{{{ steps.login.outputs.expires-at }}}}
+          ROLES: ${{{{ steps.login.outputs.roles }}}}
+          POLICIES: ${{{{ steps.login.outputs.policies }}}}
+"""
+        )
+    ).assert_ok()
+    token = kept.read_text("ascii")
+    assert token.count(".") == 2
+    assert token not in ran.log
+    assert "output ***; length" in ran.log
+    assert "exported=no" in ran.log
+    assert re.search(r"until=20\S+Z roles=octo-repo-main policies=dev-deploy", ran.log)
+    listed = httpx.get(
+        f"{stage.broker_url}/system/functions?namespace=dev",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert listed.status_code == 200
+
+
+def test_after_the_logout_the_token_is_dead_and_faas_cli_logged_out(
+    repository: Repository, stage: Stage
+) -> None:
+    kept = repository.place.parent / "kept"
+    ran = repository.act(
+        workflow(
+            f"""\
+      - run: printf '%s' "$TOKEN" >{kept}; exit 3
+        env:
+          TOKEN: ${{{{ steps.login.outputs.token }}}}
+      - uses: {_LOGOUT}
+        if: always()
+      - run: echo "config=${{OPENFAAS_CONFIG:-none}}"; find "$RUNNER_TEMP/federation" -type f
+        if: always()
+""",
+            **{"faas-cli": "true"},
+        )
+    ).assert_failed()
+    assert "is revoked" in ran.log
+    assert "config=none" in ran.log
+    assert "/federation/login" not in ran.log.split("config=none")[1]
+    refused = httpx.get(
+        f"{stage.broker_url}/system/functions?namespace=dev",
+        headers={"Authorization": f"Bearer {kept.read_text('ascii')}"},
+    )
+    assert refused.status_code == 401
+
+
+_FORK: Mapping[str, object] = {
+    "pull_request": {"head": {"repo": {"full_name": "mallory/octo-repo"}}},
+    "repository": {"full_name": "octo-org/octo-repo"},
+}
+
+
+def test_a_job_without_the_permission_is_told(repository: Repository) -> None:
+    said(repository.act(workflow(""), job=None), "may not ask GitHub", "id-token: write")
+
+
+def test_a_fork_is_told(repository: Repository) -> None:
+    ran = repository.act(
+        workflow("", event="pull_request"), job=None, event="pull_request", payload=_FORK
+    )
+    said(ran, "comes from a fork, mallory/octo-repo", "pull_request_target")
+
+
+def test_a_broker_that_is_not_there_is_told(repository: Repository) -> None:
+    said(repository.act(workflow("", url="http://127.0.0.1:9")), "127.0.0.1:9 could not be reached")
+
+
+def test_a_wrong_audience_is_told(repository: Repository) -> None:
+    ran = repository.act(workflow("", audience="https://other.example.com"))
+    said(ran, "refused (wrong_audience)", "The ID token is for https://other.example.com")
+
+
+def test_a_role_that_does_not_admit_is_told(repository: Repository) -> None:
+    said(repository.act(workflow("", role="octo-app-main")), "refused (role_not_admitted)")
+
+
+def test_a_refused_branch_is_told_what_did_not_match_and_how_to_ask_why(
+    repository: Repository, stage: Stage
+) -> None:
+    ran = repository.act(workflow(""), job="feature")
+    said(
+        ran,
+        "refused (no_role_admits)",
+        "jwt:ref (the token has refs/heads/feature/login)",
+        "federation explain --documents DOCUMENTS --claims claims.json",
+    )
+    shown = re.findall(r"^\[[^]]+\]\s+\| (.*)$", ran.log, re.MULTILINE)
+    claims = "\n".join(shown[shown.index("{") : shown.index("}") + 1])
+    repository.write("claims.json", claims)
+    explained = repository.run(
+        [sys.executable, "-m", "federation", "explain", "--documents", str(stage.documents),
+         "--claims", "claims.json"]
+    )  # fmt: skip
+    assert "octo-repo-main" in explained.assert_failed().log
+    assert "refs/heads/feature/login" in explained.log
+
+
+def test_a_stranger_is_told_nothing_of_the_roles(repository: Repository) -> None:
+    ran = repository.act(workflow(""), job="stranger")
+    said(ran, "No policies found for subject: repo:mallory/octo-repo:ref:refs/heads/main.")
+    assert "octo-repo-main" not in ran.log
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$(id)`id`", ";id;", "%0A::set-output name=token::evil", "\n::set-output name=token::evil",
+     "'\"\\", "##[set-output name=token;]evil"],
+    ids=["substitution", "semicolon", "escaped-line", "line", "quotes", "old-command"],
+)  # fmt: skip
+def test_a_hostile_name_stays_a_name(repository: Repository, stage: Stage, name: str) -> None:
+    main = stage.issuer.jobs["github"]["main"]
+    hostile = {"sub": f"repo:octo-org/octo-repo:environment:{name}", "environment": name}
+    stage.issuer.jobs["github"]["hostile"] = {**main, **hostile}
+    stage.issuer.jobs["github"]["hostile-refused"] = {
+        **main,
+        **hostile,
+        "ref": f"refs/heads/{name}",
+    }
+    check = """\
+      - run: echo "token=<${TOKEN##*.}> other=<$OTHER>"
+        if: always()
+        env:
+          TOKEN: ${{ steps.login.outputs.token }}
+          OTHER: ${{ steps.login.outputs.name }}
+"""
+    for job, code in (("hostile", 0), ("hostile-refused", 1)):
+        ran = repository.act(workflow(check), job=job, GITHUB_HEAD_REF=name.replace("\n", ""))
+        assert ran.code == code, ran.log
+        assert "uid=" not in ran.log
+        ((token, other),) = re.findall(r"\| token=<(.*)> other=<(.*)>", ran.log)
+        assert (bool(token), other) == (code == 0, "")
+        assert "evil" not in token
+
+
+def said(ran: Run, *words: str) -> None:
+    """The run failed, and its log has *words*."""
+    for word in words:
+        assert word in ran.assert_failed().log

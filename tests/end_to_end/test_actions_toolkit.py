@@ -1,0 +1,74 @@
+"""GitHub's own toolkit against the local CI issuer, which thereby shows that it is GitHub-like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from federation import jws
+from federation.demo.stage import Stage
+from tests.end_to_end.ci import Run, node, stage_set
+
+pytestmark = pytest.mark.e2e
+
+_ASK = """
+import * as core from "@actions/core";
+import { writeFileSync } from "node:fs";
+try {
+  writeFileSync("token", await core.getIDToken(process.env.AUDIENCE));
+} catch (error) {
+  core.setFailed(error.message);
+}
+"""
+
+
+@pytest.fixture(name="stage", scope="module")
+def _stage() -> Iterator[Stage]:
+    with stage_set() as stage:
+        yield stage
+
+
+def ask(folder: Path, stage: Stage, **changes: str) -> Run:
+    """The toolkit asks for an ID token, as an action would."""
+    offered = stage.issuer.environment("github", "main")
+    return node(_ASK, cwd=folder, **{**offered, "AUDIENCE": stage.broker_url, **changes})
+
+
+def test_the_toolkit_gets_a_token_that_the_broker_takes(tmp_path: Path, stage: Stage) -> None:
+    ran = ask(tmp_path, stage).assert_ok()
+    token = (tmp_path / "token").read_text("ascii")
+    assert f"::add-mask::{token}" in ran.log
+    answer = httpx.post(
+        f"{stage.broker_url}/oauth/token",
+        data={
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": token,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+        },
+    )
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("audience", ["https://a.test/?b=c&d=e #%", "ümläut"])
+def test_the_toolkit_and_the_issuer_encode_an_audience_alike(
+    tmp_path: Path, stage: Stage, audience: str
+) -> None:
+    ask(tmp_path, stage, AUDIENCE=audience).assert_ok()
+    assert jws.parse((tmp_path / "token").read_text("ascii")).claims["aud"] == audience
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "wrong"}, "Error Code : 401"),
+        ({"ACTIONS_ID_TOKEN_REQUEST_TOKEN": ""}, "Unable to get ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+    ],
+    ids=["wrong", "missing"],
+)
+def test_the_toolkit_is_refused_as_at_github(
+    tmp_path: Path, stage: Stage, changes: dict[str, str], words: str
+) -> None:
+    assert words in ask(tmp_path, stage, **changes).assert_failed().log

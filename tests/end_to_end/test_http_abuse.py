@@ -1,0 +1,161 @@
+"""What a connection can do to a real server without ever asking anything."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from tests.end_to_end.served import Served, served
+
+pytestmark = pytest.mark.e2e
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("broker")) as up:
+        up.access_token()
+        yield up
+
+
+def push(connection: socket.socket, opening: bytes, filling: bytes, closing: bytes = b"") -> int:
+    """How many bytes of 10 MiB of *filling* the server took before it hung up."""
+    sent = 0
+    try:
+        connection.sendall(opening)
+        while sent < 10 * MIB:
+            connection.sendall(filling)
+            sent += len(filling)
+        connection.sendall(closing)
+    except OSError:
+        pass
+    return sent
+
+
+def heard(connection: socket.socket, seconds: float = 30) -> bytes:
+    """Everything the server says until it hangs up."""
+    connection.settimeout(seconds)
+    said = b""
+    try:
+        while chunk := connection.recv(65536):
+            said += chunk
+    except ConnectionResetError:
+        pass
+    return said
+
+
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = (
+    b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("opening", "filling"),
+    [
+        pytest.param(GET + b"X-Big: ", b"a" * 65536, id="one endless value"),
+        pytest.param(GET, b"a" * 65536, id="one endless name"),
+        pytest.param(GET, b"X: y\r\n" * 10_000, id="endless small fields"),
+        pytest.param(b"GET /", b"a" * 65536, id="an endless path"),
+        pytest.param(b"GET /?", b"a=b&" * 16384, id="an endless query"),
+        pytest.param(b"", b"A" * 65536, id="an endless method"),
+        pytest.param(b"", b"\r\n" * 32768, id="endless empty lines"),
+        pytest.param(CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000, id="endless trailers"),
+        pytest.param(CHUNKED + b"0\r\nX: ", b"a" * 65536, id="one endless trailer"),
+        pytest.param(CHUNKED + b"1;", b"a" * 65536, id="an endless chunk extension"),
+    ],
+)
+def test_ten_mebibytes_of_head_are_neither_taken_nor_kept(
+    broker: Served, opening: bytes, filling: bytes
+) -> None:
+    before = broker.resident_bytes()
+    with broker.connect() as connection:
+        sent = push(connection, opening, filling)
+        said = heard(connection)
+    assert sent < 8 * MIB  # what fits into the buffers of two sockets may be sent in vain
+    assert b" 200 " not in said
+    assert broker.resident_bytes() - before < 8 * MIB
+    assert httpx.get(f"{broker.url}/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "status"),
+    [pytest.param(32 * 1024, 200, id="32 KiB"), pytest.param(70 * 1024, 431, id="70 KiB")],
+)
+def test_a_head_is_taken_up_to_a_size_and_then_told(broker: Served, size: int, status: int) -> None:
+    with broker.connect() as connection:
+        connection.sendall(GET + b"X-Big: " + b"a" * size + b"\r\nConnection: close\r\n\r\n")
+        assert heard(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_head_that_does_not_end_is_hung_up_on(broker: Served) -> None:
+    openings = {
+        "nothing at all": b"",
+        "half a line": b"GET /li",
+        "half a head": GET,
+        "a whole request and half a second": GET + b"\r\nGET /",
+        "a whole request and empty lines": GET + b"\r\n\r\n\r\n",
+    }
+    began = time.monotonic()
+    connections = {name: broker.connect() for name in openings}
+    for name, connection in connections.items():
+        connection.sendall(openings[name])
+    for connection in connections.values():
+        with connection:
+            heard(connection)
+    assert time.monotonic() - began < 15
+
+
+def test_a_head_that_dribbles_is_hung_up_on(broker: Served) -> None:
+    began = time.monotonic()
+    with broker.connect() as connection:
+        connection.sendall(GET)
+        with suppress(OSError):
+            while time.monotonic() - began < 30:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.5)
+    assert time.monotonic() - began < 15
+
+
+def test_a_body_that_dribbles_is_answered_and_hung_up_on(broker: Served) -> None:
+    began = time.monotonic()
+    with broker.connect() as connection:
+        connection.sendall(CHUNKED)
+        connection.settimeout(0.5)
+        said = b""
+        while time.monotonic() - began < 60:
+            try:
+                connection.sendall(b"1\r\na\r\n")
+                chunk = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            if not chunk:
+                break
+            said += chunk
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"took too long" in said
+    assert time.monotonic() - began < 40
+
+
+def test_a_large_body_is_answered_before_it_ends(broker: Served) -> None:
+    with broker.connect() as connection:
+        push(connection, CHUNKED, b"10000\r\n" + b"a" * 65536 + b"\r\n")
+        said = connection.recv(65536)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"larger than 64 KiB" in said
+
+
+def test_a_patient_connection_serves_many_requests(broker: Served) -> None:
+    with httpx.Client() as client:
+        for _ in range(3):
+            assert client.get(f"{broker.url}/livez").status_code == 200
+            time.sleep(1)

@@ -1,0 +1,664 @@
+"""
+The login of CI jobs: `action/`, `gitlab/` and the one script behind both.
+
+No token is where others can read it, what may pass is tried again and a refusal is not, and
+each failure is said in words with what to change.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import ssl
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.ci_runner import ROOT, SCRIPT, SHELLS, Answer, Runner, World, jwt, world
+
+TEMPLATE = ROOT / "gitlab" / "federate.yml"
+REFUSAL = {
+    "error": "invalid_request",
+    "error_description": "No policies found for subject: repo:o/r. Role deployer came close, but "
+    "these do not match: jwt:ref (the token has refs/heads/feature).",
+    "reason": "no_role_admits",
+    "request_id": "6b2aa908a3d64964bafe27de067b8f70",
+}
+DOWN = "http://127.0.0.1:9"
+
+
+@pytest.fixture(name="around")
+def _around() -> Iterator[World]:
+    with world() as around:
+        yield around
+
+
+@pytest.fixture(name="runner")
+def _runner(tmp_path: Path, around: World) -> Runner:
+    return Runner(tmp_path, around)
+
+
+# --- a login --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_github_job_gets_its_token_and_what_it_gives(
+    tmp_path: Path, around: World, shell: str
+) -> None:
+    ran = Runner(tmp_path, around, shell).github()
+    assert ran.code == 0, ran.log
+    assert ran.outputs == {
+        "token": around.access_token,
+        "expires-at": "2026-11-24T12:00:00Z",
+        "roles": "deployer,reader",
+        "policies": "dev-deploy",
+    }
+    assert ran.later == {}
+    assert "Logged in to" in ran.log
+    assert "dev-deploy" in ran.summary
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_gitlab_job_gets_its_token_into_its_own_shell(
+    tmp_path: Path, around: World, shell: str
+) -> None:
+    runner = Runner(tmp_path, around, shell)
+    ran = runner.gitlab()
+    assert ran.code == 0, ran.log
+    assert around.access_token not in ran.log
+    exports = runner.gitlab("exports").log
+    shell = shutil.which("sh") or ""
+    program = f"""{exports}
+        printf %s "$FEDERATION_TOKEN,$OPENFAAS_URL,${{FEDERATION_ID_TOKEN-unset}}"
+    """
+    shown = subprocess.run(  # noqa: S603  our own words
+        [shell, "-c", program],
+        env={"FEDERATION_ID_TOKEN": "spent"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown == f"{around.access_token},{around.url},unset"
+
+
+def test_the_broker_is_asked_as_rfc_8693_says(runner: Runner, around: World) -> None:
+    runner.github(FEDERATION_ROLE="deployer\nreader, third", FEDERATION_URL=f"{around.url}/")
+    (asked,) = around.asked("/oauth/token")
+    assert asked.form == {
+        "grant_type": ["urn:ietf:params:oauth:grant-type:token-exchange"],
+        "subject_token_type": ["urn:ietf:params:oauth:token-type:id_token"],
+        "subject_token": around.minted,
+        "role": ["deployer", "reader", "third"],
+    }
+
+
+def test_functions_are_asked_for_by_name(runner: Runner, around: World) -> None:
+    runner.github(FEDERATION_FUNCTION_AUDIENCE="dev:env dev:cows")
+    (asked,) = around.asked("/oauth/token")
+    assert (asked.form["scope"], asked.form["audience"]) == (["function"], ["dev:env", "dev:cows"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("", None), ("https://a.test/?x=1&y=2 #%", "https://a.test/?x=1&y=2 #%"), ('a"b\\c', 'a"b\\c')],
+)  # fmt: skip
+def test_the_audience_is_the_url_or_what_was_given_and_is_encoded(
+    runner: Runner, around: World, given: str, expected: str | None
+) -> None:
+    runner.github(FEDERATION_AUDIENCE=given)
+    (asked,) = around.asked("/github/token")
+    assert asked.query["audience"] == [expected or around.url]
+    assert asked.query["api-version"] == ["2.0"]
+    assert asked.headers["authorization"] == "bearer the-request-token"
+
+
+def test_later_steps_have_the_token_only_if_that_was_asked(runner: Runner, around: World) -> None:
+    assert runner.github(FEDERATION_EXPORT="MY_TOKEN").later == {"MY_TOKEN": around.access_token}
+
+
+# --- secrecy --------------------------------------------------------------------------------
+
+_PROGRAMS = ("curl", "awk", "sed", "tr", "mktemp", "date", "cat", "mkdir", "mv", "rm", "ls", "id")
+
+
+@pytest.mark.parametrize("shell", SHELLS[:2])
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_no_token_is_in_arguments_or_environment_of_any_program(
+    tmp_path: Path, around: World, platform: str, shell: str
+) -> None:
+    runner = Runner(tmp_path, around, shell)
+    runner.watch(*_PROGRAMS)
+    given = jwt(aud=around.url, jti="given")
+    run = runner.github if platform == "github" else runner.gitlab
+    for command in (platform, "logout"):
+        ran = run(command, FEDERATION_ID_TOKEN=given, FEDERATION_FAAS_CLI="true")
+        assert ran.code == 0, ran.log
+    seen = runner.seen()
+    assert "curl" in seen
+    assert len(around.asked("/oauth/revoke")) == 1
+    for token in (given, around.access_token, "the-request-token", *around.minted):
+        assert token not in seen
+
+
+def test_each_token_is_masked_before_all_else_and_never_shown(
+    runner: Runner, around: World
+) -> None:
+    log = runner.github(FEDERATION_FAAS_CLI="true").log + runner.github("logout").log
+    for token in ("the-request-token", *around.minted, around.access_token):
+        lines = [line for line in log.splitlines() if token in line]
+        assert set(lines) == {f"::add-mask::{token}"}
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_a_trace_shows_no_token(runner: Runner, around: World, platform: str) -> None:
+    traced = runner.folder / "traced"
+    traced.write_text(f'#!/bin/sh\nexec bash -x "{SCRIPT}" "$@"\n')
+    masks = re.compile(r"^::add-mask::.*$", re.MULTILINE)
+    run = runner.github if platform == "github" else runner.gitlab
+    runner.shell = "bash"
+    ran = run(platform, SHELLOPTS="xtrace")
+    assert ran.code == 0, ran.log
+    for token in (around.access_token, *around.minted):
+        assert token not in masks.sub("", ran.log)
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_what_is_kept_is_for_the_job_alone_and_outside_the_workspace(
+    runner: Runner, platform: str
+) -> None:
+    run = runner.github if platform == "github" else runner.gitlab
+    run(FEDERATION_FAAS_CLI="true")
+    kept = [p for p in runner.folder.rglob("*federation*/**/*") if p.is_file()]
+    assert {"token", "config.yml"} <= {p.name for p in kept}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in kept} == {0o600}
+    assert not list(runner.workspace.iterdir())
+    (state,) = (p for p in runner.folder.rglob("federation*") if p.is_dir())
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_somebody_else_is_not_used(runner: Runner) -> None:
+    beside = Path(f"{runner.workspace}.tmp")
+    beside.mkdir()
+    (beside / "federation-17").symlink_to(runner.temporary)
+    ran = runner.gitlab()
+    assert ran.code == 1
+    assert "somebody else's" in ran.log
+    assert not list(runner.temporary.iterdir())
+
+
+def test_a_gitlab_token_goes_only_where_it_was_meant_for(runner: Runner, around: World) -> None:
+    ran = runner.gitlab(FEDERATION_ID_TOKEN=jwt(aud="https://broker.test"))
+    assert ran.code == 1
+    assert "is for https://broker.test, but would be sent to" in ran.log
+    assert around.requests == []
+
+
+def test_a_traced_gitlab_job_is_warned(runner: Runner) -> None:
+    assert "CI_DEBUG_TRACE is on" in runner.gitlab(CI_DEBUG_TRACE="true").log
+
+
+# --- trying again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_what_may_pass_is_tried_four_times(runner: Runner, around: World, status: int) -> None:
+    around.broker = [Answer(status, "not now")]
+    ran = runner.github()
+    assert ran.code == 1
+    assert len(around.asked("/oauth/token")) == 4
+    assert runner.pauses() == ["1", "2", "4"]
+    assert f"answered HTTP {status}, four times" in ran.log
+
+
+def test_each_try_has_an_id_token_of_its_own(runner: Runner, around: World) -> None:
+    around.broker = [Answer(502), Answer(502), around.grant()]
+    assert runner.github().code == 0
+    sent = [request.form["subject_token"][0] for request in around.asked("/oauth/token")]
+    assert len(set(sent)) == 3
+
+
+@pytest.mark.parametrize(("said", "waited"), [("3", "3"), ("3600", "10"), ("soon", "1")])
+def test_the_broker_says_how_long_to_wait_within_reason(
+    runner: Runner, around: World, said: str, waited: str
+) -> None:
+    around.broker = [Answer(503, "", {"Retry-After": said}), around.grant()]
+    assert runner.github().code == 0
+    assert runner.pauses() == [waited]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("path", ["/github/token", "/oauth/token"])
+def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: int) -> None:
+    (around.github if path == "/github/token" else around.broker).append(Answer(status, REFUSAL))
+    assert runner.github().code == 1
+    assert len(around.asked(path)) == 1
+    assert runner.pauses() == []
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param(
+            {"ACTIONS_ID_TOKEN_REQUEST_URL": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": None},
+            ["ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN not set",
+             "id-token: write", "reusable workflow"],
+            id="no permission",
+        ),
+        pytest.param(
+            {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": None},
+            ["ACTIONS_ID_TOKEN_REQUEST_TOKEN not set", "id-token: write"],
+            id="half a permission",
+        ),
+        pytest.param(
+            {"ACTIONS_ID_TOKEN_REQUEST_URL": None, "GITHUB_EVENT_NAME": "pull_request",
+             "FEDERATION_HEAD_REPOSITORY": "octo-org/octo-repo"},
+            ["id-token: write"],
+            id="pull request of the repository itself",
+        ),
+        pytest.param(
+            {"ACTIONS_ID_TOKEN_REQUEST_URL": None, "GITHUB_EVENT_NAME": "pull_request",
+             "FEDERATION_HEAD_REPOSITORY": "mallory/octo-repo"},
+            ["comes from a fork, mallory/octo-repo", "Do not turn to pull_request_target"],
+            id="fork",
+        ),
+        pytest.param({"RUNNER_OS": "Windows"}, ["Linux and macOS"], id="windows"),
+        pytest.param({"FEDERATION_URL": ""}, ["input url is missing"], id="no url"),
+        pytest.param({"FEDERATION_URL": "http://broker.test"}, ["not an https URL"], id="in clear"),
+        pytest.param({"FEDERATION_URL": "http://127.0.0.1.evil.test"}, ["not an https URL"], id="not this machine"),
+        pytest.param({"FEDERATION_URL": "http://127.0.0.1@evil.test"}, ["not an https URL"], id="user in url"),
+        pytest.param({"FEDERATION_URL": "https://broker.test\nurl = x"}, ["not an https URL"], id="line in url"),
+        pytest.param({"FEDERATION_URL": "https://broker.test/?a"}, ["not an https URL"], id="query in url"),
+        pytest.param({"FEDERATION_URL": "file:///etc/passwd"}, ["not an https URL"], id="a file"),
+        pytest.param({"FEDERATION_AUDIENCE": "a\nb"}, ["line break"], id="line in audience"),
+        pytest.param({"FEDERATION_ROLE": 'a"\nurl=x'}, ["input role"], id="no role"),
+        pytest.param({"FEDERATION_SCOPE": "all"}, ["input scope"], id="no scope"),
+        pytest.param({"FEDERATION_FUNCTION_AUDIENCE": "dev/*"}, ["function-audience"], id="no function"),
+        pytest.param({"FEDERATION_FAAS_CLI": "yes"}, ["Write true or false"], id="neither true nor false"),
+        pytest.param({"FEDERATION_FAAS_CLI": "true", "FEDERATION_SCOPE": "function"},
+                     ["only invokes functions"], id="function token for faas-cli"),
+        pytest.param({"FEDERATION_EXPORT": "A B"}, ["cannot name a variable"], id="no variable"),
+        pytest.param({"FEDERATION_EXPORT": "GITHUB_TOKEN"}, ["cannot name a variable"], id="reserved"),
+        pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": "http://evil.test/?a=b"}, ["asked for in clear"], id="token url in clear"),
+        pytest.param({"FEDERATION_URL": DOWN}, ["127.0.0.1:9 could not be reached", "HTTPS_PROXY"], id="unreachable"),
+        pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": f"{DOWN}/?a=b"}, ["127.0.0.1:9 could not be reached"], id="github unreachable"),
+    ],
+)  # fmt: skip
+def test_a_github_job_is_told_what_to_change(
+    runner: Runner, changes: Mapping[str, Any], words: list[str]
+) -> None:
+    ran = runner.github(**changes)
+    assert ran.code == 1
+    assert ran.outputs == {}
+    assert "::error title=Federation::" in ran.log
+    for word in words:
+        assert word in ran.log
+        assert word in ran.summary
+    assert not list(runner.temporary.glob("federation/*"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(Answer(302, "", {"Location": "https://other.test"}), "redirect", id="redirect"),
+        pytest.param(Answer(200, "<html>"), "not as a broker does", id="page"),
+        pytest.param(Answer(200, {"access_token": "x y"}), "not as a broker does", id="no token"),
+        pytest.param(Answer(404, "<html>"), "HTTP 404, but not as a broker does", id="not found"),
+        pytest.param(Answer(200, "x" * 70_000), "could not be reached", id="too large"),
+        pytest.param(
+            Answer(503, {**REFUSAL, "reason": "keys_unavailable"}),
+            "cannot answer at the moment (keys_unavailable)", id="cannot answer",
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_that_grants_nothing_is_told(
+    runner: Runner, around: World, answer: Answer, words: str
+) -> None:
+    around.broker = [answer]
+    ran = runner.github()
+    assert (ran.code, ran.outputs) == (1, {})
+    assert words in ran.log
+
+
+def test_a_certificate_that_is_not_trusted_is_told_and_can_be(tmp_path: Path) -> None:
+    with world(_self_signed(tmp_path)) as around:
+        runner = Runner(tmp_path / "runner", around)
+        ran = runner.gitlab(CURL_CA_BUNDLE=None, SSL_CERT_FILE=None)
+        assert ran.code == 1
+        assert "No TLS connection to 127.0.0.1" in ran.log
+        assert "CURL_CA_BUNDLE" in ran.log
+        assert runner.gitlab(CURL_CA_BUNDLE=str(tmp_path / "cert.pem")).code == 0
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_a_refusal_is_told_whole(runner: Runner, around: World, platform: str) -> None:
+    around.broker = [Answer(400, REFUSAL)]
+    around.claims = {
+        "sub": "repo:o/r",
+        "ref": 'refs/heads/a"b',
+        "runner_id": 7,
+        "user_email": "someone@example.com",
+        "jti": "only-once",
+    }
+    ran = runner.github() if platform == "github" else runner.gitlab()
+    assert ran.code == 1
+    assert "refused (no_role_admits): No policies found" in ran.log
+    assert "jwt:ref (the token has refs/heads/feature)" in ran.log
+    assert REFUSAL["request_id"] in ran.log
+    assert "federation explain --documents DOCUMENTS --claims claims.json" in ran.log
+    told = json.loads(re.search(r"^\{$.*?^\}$", ran.log, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]  # None would fail, as it should
+    assert told.items() >= {"sub": "repo:o/r", "ref": 'refs/heads/a"b', "runner_id": 7}.items()
+    assert not {"jti", "user_email"} & set(told)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("wrong_audience", "The ID token is for https://other.test"),
+        ("untrusted_issuer", "issued by https://ci.test"),
+        ("event_not_allowed", "Deploy from push"),
+        ("already_used", "One ID token is one exchange"),
+        ("role_not_admitted", "does not exist or does not admit"),
+        ("invalid_target", "Function:Invoke"),
+        ("expired", "clocks"),
+        ("one_of_tomorrow", "operator of the broker"),
+    ],
+)
+def test_each_reason_has_its_advice(runner: Runner, around: World, reason: str, words: str) -> None:
+    around.claims = {"iss": "https://ci.test"}
+    around.broker = [Answer(400, {**REFUSAL, "reason": reason})]
+    ran = runner.github(FEDERATION_AUDIENCE="https://other.test")
+    assert words in ran.log
+    assert f"docs/refusals.md says more about {reason}" in ran.log
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["$(id)`id`;id", "%0A::set-output name=token::x", "\n::set-output name=token::x",
+     "##[set-output name=token;]x", "\x1b[2K\r::add-mask::a", "'\"\\", "```\n# x", "a\ttab\u2028"],
+    ids=["shell", "escaped line", "line", "old command", "terminal", "quotes", "markdown", "blank"],
+)  # fmt: skip
+@pytest.mark.parametrize("refused", [True, False])
+def test_hostile_text_stays_text(
+    runner: Runner, around: World, hostile: str, refused: bool
+) -> None:
+    around.claims = {"sub": hostile, "environment": hostile}
+    around.access_token = jwt(sub=hostile, role=["deployer"], policy=[], exp=1795521600)
+    if refused:
+        around.broker = [Answer(400, {**REFUSAL, "error_description": f"No: {hostile}"})]
+    ran = runner.github()
+    commands = [line for line in ran.log.splitlines() if line.lstrip().startswith("::")]
+    assert {command.split(" ")[0].split("::")[1] for command in commands} <= {"add-mask", "error"}
+    assert "##[" not in ran.log
+    assert "uid=" not in ran.log
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", ran.log)
+    assert set(ran.outputs) == (set() if refused else {"token", "expires-at", "roles", "policies"})
+    assert ran.later == {}
+    assert all(line.startswith("    ") for line in ran.summary.splitlines()[2:] if line)
+
+
+def test_a_runner_without_curl_is_told(runner: Runner, around: World) -> None:
+    for name in _PROGRAMS[1:]:
+        runner.watch(name)
+    ran = runner.github(PATH=str(runner.tools))
+    assert ran.code == 1
+    assert "This runner lacks: curl." in ran.log
+    assert around.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"FEDERATION_ID_TOKEN": None}, "This job has no FEDERATION_ID_TOKEN"),
+        ({"FEDERATION_ID_TOKEN": "secret"}, "FEDERATION_ID_TOKEN is no ID token"),
+        ({"FEDERATION_URL": None}, "The input url is missing"),
+    ],
+)
+def test_a_gitlab_job_is_told_what_to_change(
+    runner: Runner, changes: Mapping[str, Any], words: str
+) -> None:
+    ran = runner.gitlab(**changes)
+    assert ran.code == 1
+    assert f"ERROR: {words}" in ran.log
+    assert "::" not in ran.log
+
+
+# --- faas-cli's config ----------------------------------------------------------------------
+
+_OTHERS = {
+    "as faas-cli writes it": (
+        "auths:\n- gateway: https://other.test\n  auth: basic\n  token: b3RoZXI=\n  options:\n"
+        "  - name: client_id\n    value: x\n"
+    ),
+    "indented": (
+        "auths:\n    - gateway: https://other.test\n      auth: basic\n      token: b3RoZXI=\n"
+        "      options:\n        - name: client_id\n          value: x\n"
+    ),
+}
+
+
+def test_faas_cli_is_logged_in_for_later_steps(runner: Runner, around: World) -> None:
+    ran = runner.github(FEDERATION_FAAS_CLI="true")
+    folder = Path(ran.later["OPENFAAS_CONFIG"])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert ran.later["OPENFAAS_URL"] == around.url
+    assert yaml.safe_load((folder / "config.yml").read_text()) == {
+        "auths": [{"gateway": around.url, "auth": "oauth2", "token": around.access_token}]
+    }
+
+
+@pytest.mark.parametrize("text", [*_OTHERS.values()], ids=[*_OTHERS])
+def test_other_logins_of_faas_cli_are_kept(runner: Runner, around: World, text: str) -> None:
+    config = runner.folder / "mine" / "config.yml"
+    config.parent.mkdir()
+    stale = "".join(
+        f"{margin}{line}\n"
+        for margin in [text.splitlines()[1].split("-")[0]]
+        for line in (f"- gateway: {around.url}/", "  auth: basic", "  token: c3RhbGU=")
+    )
+    config.write_text(text + stale)
+    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
+    others = yaml.safe_load(text)["auths"]
+    mine = {"gateway": around.url, "auth": "oauth2", "token": around.access_token}
+    assert yaml.safe_load(config.read_text()) == {"auths": [*others, mine]}
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert "An earlier entry for" in ran.log
+    runner.github("logout")
+    assert yaml.safe_load(config.read_text()) == {"auths": others}
+    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["auths: [{gateway: x}]\n", "# mine\nauths:\n- gateway: x\n", "other: 1\n",
+     "auths:\n- auth: basic\n  gateway: x\n", "auths:\n- gateway: x\nmore: 1\n", "---\nauths: []\n"],
+)  # fmt: skip
+def test_a_config_in_another_form_is_left_alone(runner: Runner, text: str) -> None:
+    config = runner.folder / "mine" / "config.yml"
+    config.parent.mkdir()
+    config.write_text(text)
+    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
+    assert ran.code == 1
+    assert "was left alone" in ran.log
+    assert config.read_text() == text
+    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
+
+
+@pytest.mark.parametrize("text", ["auths: []\n", "", "auths:\n"])
+def test_an_empty_config_is_filled(runner: Runner, around: World, text: str) -> None:
+    config = runner.workspace / ".openfaas" / "config.yml"
+    config.parent.mkdir()
+    config.write_text(text)
+    ran = runner.github(FEDERATION_FAAS_CLI="true")
+    assert yaml.safe_load(config.read_text())["auths"][0]["token"] == around.access_token
+    assert "inside the workspace" in ran.log
+    assert ran.later["OPENFAAS_CONFIG"] == str(config.parent)
+
+
+# --- logging out ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_logging_out_revokes_every_token_of_the_job_and_leaves_nothing(
+    runner: Runner, around: World, platform: str
+) -> None:
+    run = runner.github if platform == "github" else runner.gitlab
+    tokens = {around.access_token, jwt(second=True, exp=1)}
+    for around.access_token in tokens:
+        run(FEDERATION_FAAS_CLI="true", FEDERATION_EXPORT="MY_TOKEN")
+    ran = run("logout")
+    assert ran.code == 0
+    asked = around.asked("/oauth/revoke")
+    assert {request.form["token"][0] for request in asked} == tokens
+    assert not [p for p in runner.folder.rglob("*federation*/*") if p.is_file()]
+    if platform == "github":
+        assert ran.later == {"OPENFAAS_CONFIG": "", "MY_TOKEN": ""}
+
+
+def test_a_token_that_cannot_be_revoked_is_a_warning(runner: Runner, around: World) -> None:
+    runner.github()
+    around.revocation = [Answer(500)]
+    ran = runner.github("logout")
+    assert ran.code == 0
+    assert "::warning" in ran.log
+    assert "ends by itself at 2026-11-24T12:00:00Z" in ran.log
+    assert not list(runner.temporary.glob("federation/*"))
+
+
+def test_a_gitlab_job_that_replaced_the_login_is_told_so_loudly(runner: Runner) -> None:
+    ran = runner.gitlab("logout")
+    assert ran.code == 0
+    assert "THE LOGIN OF .federation DID NOT RUN IN THIS JOB" in ran.log
+    assert "!reference [.federation, before_script]" in ran.log
+
+
+def test_a_gitlab_job_whose_login_failed_is_not_told_that_it_never_ran(
+    runner: Runner, around: World
+) -> None:
+    around.broker = [Answer(400, REFUSAL)]
+    assert runner.gitlab().code == 1
+    ran = runner.gitlab("logout")
+    assert "did not succeed" in ran.log
+    assert "DID NOT RUN" not in ran.log
+
+
+# --- what is promised -----------------------------------------------------------------------
+
+
+def test_the_template_carries_the_script_that_the_action_runs() -> None:
+    (_, template) = yaml.safe_load_all(TEMPLATE.read_text())
+    job = template[".federation"]
+    within = re.search(
+        r"\Afederate\(\) \(\n# begin federate.sh\n(.*)# end federate.sh\n\)\n\Z",
+        job["before_script"][0],
+        re.DOTALL,
+    )
+    assert within, "the marks are gone"
+    assert within[1] == SCRIPT.read_text(), "run `make gitlab`"
+    assert job["after_script"][0] == job["before_script"][0]
+
+
+def test_the_template_keeps_the_names_that_people_wrote() -> None:
+    (header, template) = yaml.safe_load_all(TEMPLATE.read_text())
+    assert set(header["spec"]["inputs"]) == {
+        "url", "role", "scope", "function-audience", "faas-cli",
+    }  # fmt: skip
+    assert "default" not in header["spec"]["inputs"]["url"]
+    job = template[".federation"]
+    assert job["id_tokens"] == {"FEDERATION_ID_TOKEN": {"aud": "$[[ inputs.url ]]"}}
+    assert set(template) == {".federation"}
+    assert set(job) == {"id_tokens", "variables", "before_script", "after_script"}
+    assert all("$[[" not in line for line in (*job["before_script"], *job["after_script"]))
+
+
+def test_the_action_keeps_the_names_that_people_wrote() -> None:
+    action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
+    assert set(action["inputs"]) == {
+        "url", "audience", "role", "scope", "function-audience", "faas-cli", "export",
+    }  # fmt: skip
+    assert set(action["outputs"]) == {"token", "expires-at", "roles", "policies"}
+
+
+@pytest.mark.parametrize("path", ["action/action.yml", "action/logout/action.yml"])
+def test_no_expression_stands_in_a_script(path: str) -> None:
+    steps = yaml.safe_load((ROOT / path).read_text())["runs"]["steps"]
+    assert steps
+    assert all("${{" not in step["run"] for step in steps)
+
+
+# --- the small readers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "value",
+    ["plain", 'quote " and \\ back', "sla/sh", "ümläut €", "", "a:b,c]d}e{[", "\\n", 17, True],
+)
+def test_a_member_is_read_as_json_means_it(shell: str, value: object) -> None:
+    text = json.dumps({"before": ['x"]', {"a": "]"}], "it": value, "z": 1}, ensure_ascii=False)
+    expected = json.dumps(value) if isinstance(value, bool | int) else str(value)
+    assert _evaluate(shell, f"member {_quoted(text)} it") == expected
+    assert _evaluate(shell, f"claim {jwt(it=value)} it").replace("\\u", "") == (
+        expected if expected.isascii() else json.dumps(value)[1:-1].replace("\\u", "")
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"it"}', '{"it": "x', "null", "<html>", '{"it" 1}']
+)
+def test_what_is_no_json_object_has_no_members(text: str) -> None:
+    assert _evaluate("dash", f"member {_quoted(text)} it") == ""
+
+
+def _evaluate(shell: str, call: str) -> str:
+    program = SCRIPT.read_text().removesuffix('main "$@"\n')
+    command = [shell, "sh"] if shell == "busybox" else [shell]
+    ran = subprocess.run(  # noqa: S603  our own words
+        command, input=f"{program}\n{call}\n", capture_output=True, text=True, check=False
+    )
+    return ran.stdout.removesuffix("\n")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _self_signed(folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+assert shutil.which("curl"), "the tests of the login need curl"
