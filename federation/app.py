@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
@@ -27,7 +28,7 @@ from federation.audit.webhook import Delivery, Webhook, trusting
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
-from federation.errors import SettingsRefused
+from federation.errors import Problem, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Upstream
@@ -37,18 +38,24 @@ from federation.sources.files import FileSource
 from federation.state import Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
+from federation.state.timed import TimedStore
 from federation.tokens.keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
+from federation.web.brakes import FailedExchanges
 from federation.web.discovery import jwks, metadata
 from federation.web.edge import Edge, no_such_place
-from federation.web.health import healthz, livez, readyz
+from federation.web.health import Health, healthz, livez, readyz
+from federation.web.metrics import Metrics
 from federation.web.revoke import revoke
+from federation.web.standing import Standing
 from federation.web.token import token
 
 __all__ = ["build", "signing_keys"]
 
 _KEYS_CHECK_SECONDS = 2.0
 _LAST_DELIVERY_SECONDS = 5.0
+_FIRST_KEYS_SECONDS = 5.0
+_STANDING_SECONDS = 2.0
 _MIB = 1024 * 1024
 
 
@@ -60,6 +67,8 @@ def build(
     signing: SigningKeys | None = None,
     state: Store | None = None,
     journal: Journal | None = None,
+    metrics: Metrics | None = None,
+    upstream: Upstream | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """
@@ -67,7 +76,10 @@ def build(
 
     Raises: DocumentsRefused, SettingsRefused.
     """
-    source = source or FileSource(settings.documents, clock=clock, on_change=_report)
+    metrics = metrics or Metrics()
+    if source is None:
+        source = FileSource(settings.documents, clock=clock, on_change=_reporting(metrics))
+        _warn(source.current().warnings)
     if settings.url in source.current().issuers:
         raise SettingsRefused(
             [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
@@ -82,21 +94,31 @@ def build(
     broker = Broker(
         issuer_url=settings.url,
         source=source,
-        keys=keys or KeyRing(),
+        keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or signing_keys(settings),
-        state=state or _store(settings, clock),
+        state=TimedStore(state or _store(settings, clock), metrics.stored),
         journal=journal or LoggedJournal(archive),
         clock=clock,
     )
     delivery = _delivery(archive, settings)
-    gateway = _gateway(broker, settings)
+    gateway = _gateway(broker, settings, metrics, upstream or _upstream(settings))
+    health = Health(broker, archive if journal is None else None)
 
     def trusted() -> Iterable[JwtIssuer]:
         return broker.source.current().issuers.values()
 
+    async def first_keys() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_KEYS_SECONDS):
+                await broker.keys.refresh_due(trusted())
+        health.starting = False
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        health.starting = True
         tasks = [
+            asyncio.create_task(first_keys()),
+            asyncio.create_task(_tell_standing(metrics, health)),
             asyncio.create_task(broker.keys.refresh(trusted)),
             asyncio.create_task(broker.state.run()),
             *(asyncio.create_task(work) for work in _watching(broker, settings)),
@@ -136,7 +158,12 @@ def build(
     )
     app.router.redirect_slashes = False
     app.state.broker = broker
-    app.state.audit = archive if journal is None else None
+    app.state.health = health
+    app.state.metrics = metrics
+    app.state.failed_exchanges = FailedExchanges(settings.failed_exchanges, time.monotonic)
+    app.state.trusted_proxies = tuple(
+        ip_network(network) for network in filter(None, settings.trusted_proxies.split(","))
+    )
     return app
 
 
@@ -162,26 +189,35 @@ def signing_keys(settings: Settings) -> SigningKeys:
     return SigningKeys(tuple({key.kid: key for key in keys}.values()))
 
 
-def _gateway(broker: Broker, settings: Settings) -> Gateway | None:
-    if settings.upstream is None:
+def _gateway(
+    broker: Broker, settings: Settings, metrics: Metrics, upstream: Upstream | None
+) -> Gateway | None:
+    if upstream is None:
         return None
-    secrets = settings.upstream_secrets
     return Gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
         signing=lambda: broker.signing,
         tokens=AccessTokens(broker.issuer_url, broker.state, broker.clock),
-        upstream=Upstream.at(
-            settings.upstream,
-            _basic_auth(secrets) if secrets else None,
-            timeout=timedelta(seconds=settings.upstream_timeout),
-            connections=settings.upstream_connections,
-        ),
+        upstream=upstream,
         journal=broker.journal,
         clock=broker.clock,
         functions=Functions(settings.functions),
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
+        observer=metrics,
+    )
+
+
+def _upstream(settings: Settings) -> Upstream | None:
+    if settings.upstream is None:
+        return None
+    secrets = settings.upstream_secrets
+    return Upstream.at(
+        settings.upstream,
+        _basic_auth(secrets) if secrets else None,
+        timeout=timedelta(seconds=settings.upstream_timeout),
+        connections=settings.upstream_connections,
     )
 
 
@@ -237,23 +273,59 @@ def _watching(broker: Broker, settings: Settings) -> list[Coroutine[None, None, 
 async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
     """The broker signs with whatever key the folder says, soon after it says so."""
     log = structlog.get_logger("federation.keys")
-    seen = folder.fingerprint()
+    seen: object = None  # what changed since the keys were loaded must not be missed
     while True:
-        await asyncio.sleep(_KEYS_CHECK_SECONDS)
         try:
             now = folder.fingerprint()
             if now != seen:
-                broker.signing = folder.load()
-                seen = now
-                log.info("signing keys changed", signs=broker.signing.signs.kid)
+                keys, seen = folder.load(), now
+                if keys.kids != broker.signing.kids:
+                    broker.signing = keys
+                    log.info("signing keys changed", signs=keys.signs.kid)
         except (OSError, ValueError) as error:
             log.error("signing keys cannot be read; the known ones serve on", error=str(error))
+        await asyncio.sleep(_KEYS_CHECK_SECONDS)
+
+
+async def _tell_standing(metrics: Metrics, health: Health) -> None:
+    """The metrics tell how everything stands, until cancelled."""
+    broker, catalog, adopted = health.broker, None, 0.0
+    while True:
+        report, now = await health.report(), broker.clock()
+        if catalog is not broker.source.current():
+            catalog, adopted = broker.source.current(), now
+        metrics.stands(
+            Standing(
+                ready=not report.unavailable,
+                degraded=bool(report.degraded),
+                catalog=catalog,
+                adopted=adopted,
+                problems=len(broker.source.problems()),
+                keys=broker.keys.status(),
+                journal=report.journal,
+                now=now,
+            )
+        )
+        await asyncio.sleep(_STANDING_SECONDS)
+
+
+def _reporting(metrics: Metrics) -> Callable[[Assembled], None]:
+    def changed(assembled: Assembled) -> None:
+        metrics.reloaded(assembled.catalog is not None)
+        _report(assembled)
+
+    return changed
+
+
+def _warn(problems: Iterable[Problem]) -> None:
+    log = structlog.get_logger("federation.documents")
+    for problem in problems:
+        log.warning("document problem", code=problem.code, problem=str(problem))
 
 
 def _report(assembled: Assembled) -> None:
     log = structlog.get_logger("federation.documents")
-    for problem in assembled.problems:
-        log.warning("document problem", code=problem.code, problem=str(problem))
+    _warn(assembled.problems)
     if assembled.catalog is None:
         log.error("documents not adopted; the last good set serves on")
     else:

@@ -85,6 +85,15 @@ def webhook_url(url: str) -> str:
     return url
 
 
+def _networks(text: str) -> str:
+    for network in filter(None, text.split(",")):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"{error}; networks are like 10.0.0.0/8,fd00::/8") from error
+    return text
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # It may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
@@ -173,6 +182,23 @@ class Settings(BaseModel):
             description="The namespace meant where a request names none.",
         ),
     ] = "openfaas-fn"
+    failed_exchanges: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Failed exchanges a minute that one address may cause before it is told to"
+            " wait, in each worker; 0 is no limit.",
+        ),
+    ] = 60
+    trusted_proxies: Annotated[
+        str,
+        AfterValidator(_networks),
+        Field(
+            description="Networks of the proxies whose X-Forwarded-For says which address failed"
+            " exchanges count for, with commas. Default: none, the peer is the caller."
+        ),
+    ] = ""
     audit_verbs: Annotated[
         str,
         Field(
@@ -196,6 +222,14 @@ class Settings(BaseModel):
     audit_size: Annotated[
         int, Field(ge=16, description="MiB that the audit journal may take on disk.")
     ] = 1024
+    metrics_port: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=65535,
+            description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
+        ),
+    ] = None
     log_format: Annotated[
         Literal["json", "text"] | None,
         Field(description="json or text. Default: text on a terminal, else json."),
@@ -226,6 +260,8 @@ def _together(given: Mapping[str, object]) -> list[str]:
             "shared-state is for several replicas, which must sign alike: set --signing-key"
             " and --issuer-url too"
         )
+    if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
+        problems.append("metrics-port must be another one than port")
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
@@ -27,20 +27,36 @@ _STOP_SECONDS = 30.0
 Work = Callable[[socket.socket], None]
 
 
-def supervise(work: Work, count: int, listener: socket.socket) -> None:
-    """*count* processes run *work*, which must be picklable, until SIGTERM or SIGINT."""
+def supervise(
+    work: Work,
+    count: int,
+    listener: socket.socket,
+    *,
+    pids: MutableMapping[str, int],
+    ended: Callable[[int], None],
+) -> None:
+    """
+    *count* processes run *work*, which must be picklable, until SIGTERM or SIGINT.
+
+    *pids* always has those that live, by their places. *ended* is told the pid of each that
+    ended, before another takes its place.
+    """
     log = structlog.get_logger("federation.workers")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     workers = [_start(work, listener) for _ in range(count)]
+    pids.update({str(place): worker.pid or 0 for place, worker in enumerate(workers)})
     while not stop.is_set():
         wait([worker.sentinel for worker in workers], timeout=0.5)
         for place, worker in enumerate(workers):
             if not worker.is_alive() and not stop.is_set():
                 log.error("a worker ended; starting another", pid=worker.pid, exit=worker.exitcode)
+                ended(pids.pop(str(place)))
                 time.sleep(_RESTART_SECONDS)
                 workers[place] = _start(work, listener)
+                pids[str(place)] = workers[place].pid or 0
+    listener.close()  # else connections would still be taken here, and answered by nobody
     _stop(workers)
 
 

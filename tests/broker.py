@@ -23,6 +23,7 @@ from federation.documents.assemble import assemble
 from federation.documents.catalog import Catalog
 from federation.documents.parse import parse
 from federation.errors import Problem, Reason, Refusal
+from federation.gateway.upstream import Upstream
 from federation.issuers.keys import KeyRing
 from federation.logs import configure_logs
 from federation.state import Store
@@ -181,13 +182,20 @@ class FakeJournal:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.failure: Exception | None = None
+        self.failed: Exception | None = None
+        """What the last record came to, as it is known from then on."""
         self.hanging: asyncio.Event | None = None
         """While it is there, a record never ends; it is set once one has begun."""
+
+    def check(self) -> None:
+        if self.failed is not None:
+            raise self.failed
 
     async def record(self, event: Event) -> None:
         if self.hanging is not None:
             self.hanging.set()
             await asyncio.Event().wait()
+        self.failed = self.failure
         if self.failure is not None:
             raise self.failure
         self.events.append(event)
@@ -215,6 +223,8 @@ class InProcess:
         *,
         state: Callable[[Callable[[], float]], Store] = MemoryStore,
         signing: Sequence[SigningKey] = (),
+        upstream: Upstream | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = Clock(NOW)
         self.github = FakeIssuer(GITHUB)
@@ -225,12 +235,13 @@ class InProcess:
         self.signing = SigningKeys(tuple(signing) or (SigningKey.generate(),))
         self.state = state(self.clock)
         self.app = build(
-            Settings(issuer_url=URL, documents=(_ANYTHING,), state=_ANYTHING / "none"),
+            Settings(issuer_url=URL, documents=(_ANYTHING,), state=_ANYTHING / "none", **settings),
             source=self.source,
             keys=KeyRing(self._connect, Clock()),
             signing=self.signing,
             state=self.state,
             journal=LoggedJournal(self.journal),
+            upstream=upstream,
             clock=self.clock,
         )
 

@@ -11,6 +11,7 @@ import pytest
 
 from federation import jws
 from federation.errors import Reason, Refusal
+from federation.state.memory import MemoryStore
 from federation.tokens.keys import SigningKey
 from tests.broker import (
     ACCESS_TOKEN,
@@ -379,6 +380,18 @@ class TestSpending:
         assert refusal(broker.exchange(token)) == (400, "already_used")
         broker.clock.now = expires + 30
         assert refusal(broker.exchange(token)) == (400, "expired")
+
+    def test_the_store_is_told_to_keep_it_beyond_its_expiry_and_leeway(self) -> None:
+        told: list[tuple[float, float]] = []
+
+        class Recording(MemoryStore):
+            async def spend(self, key: str, until: float, issued: float) -> bool:
+                told.append((until, issued))
+                return await super().spend(key, until, issued)
+
+        broker = InProcess(state=Recording)
+        assert broker.exchange(broker.job(iat=NOW - 5, exp=NOW + 100)).status_code == 200
+        assert told == [(NOW + 100 + 30 + 5, NOW - 5)]
 
     def test_it_is_given_back_when_its_event_cannot_be_written(self, broker: InProcess) -> None:
         token = broker.job()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import socket
 import ssl
 import time
@@ -306,7 +307,7 @@ def test_the_log_says_what_the_webhook_does_and_not_where_it_is(
     with logged() as log:
         deliver(tmp_path, Webhook(f"{receiver.url}/path-with-a-key"), story)
     assert f"HTTP {status}" in log.getvalue()
-    assert f'"level": "{level}"' in log.getvalue()
+    assert level in {json.loads(line)["level"] for line in log.getvalue().splitlines()}
     assert "path-with-a-key" not in log.getvalue()
 
 

@@ -12,6 +12,13 @@ __all__ = ["Journal"]
 class Journal(Protocol):
     """Where events go before their response leaves."""
 
+    def check(self) -> None:
+        """
+        As far as is known, events can be recorded.
+
+        Raises: Refusal with `audit_unavailable` where they cannot.
+        """
+
     async def record(self, event: Event) -> None:
         """
         *event* is recorded.

@@ -117,6 +117,15 @@ class FileJournal:
         self._closed = False
         self._log = structlog.get_logger("federation.audit")
 
+    def check(self) -> None:
+        """
+        Nothing kept the last event from being recorded, or it was mended since.
+
+        Raises: Refusal with `audit_unavailable`.
+        """
+        if self._problem is not None:
+            raise _unavailable(self._problem)
+
     async def record(self, event: Event) -> None:
         """
         *event* is on disk.

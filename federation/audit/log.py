@@ -18,6 +18,14 @@ class LoggedJournal:
         self._journal = journal
         self._log = structlog.get_logger("federation.audit")
 
+    def check(self) -> None:
+        """
+        As far as is known, events can be recorded.
+
+        Raises: Refusal with `audit_unavailable` where they cannot.
+        """
+        self._journal.check()
+
     async def record(self, event: Event) -> None:
         """
         *event* is recorded and a line of the log.

@@ -8,29 +8,33 @@ when one ends.
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import click
 import structlog
 import uvicorn
+from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
 
 from federation.app import build
 from federation.config import Settings, flag, read_settings, repeatable, variable
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.logs import configure_logs
-from federation.web.limits import BoundedHttp
+from federation.web.draining import DrainingServer
+from federation.web.exposition import Exposition, SharedCounts
+from federation.web.limits import CONNECTIONS, BoundedHttp
 from federation.workers import supervise
 
 __all__ = ["serve"]
 
 _GRACE_SECONDS = 20
-_CONNECTIONS = 2000
 
 
 def _setting_options(command: click.Command) -> click.Command:
@@ -48,7 +52,7 @@ def _setting_options(command: click.Command) -> click.Command:
 
 
 def _default(field: FieldInfo) -> str:
-    silent = field.is_required() or field.default is None or field.default == ()
+    silent = field.is_required() or field.default in {None, (), ""}
     return "" if silent else f" Default: {field.default}."
 
 
@@ -64,8 +68,11 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
     """
     try:
         settings = read_settings(flags)
-        listener = _listen(settings)
+        listener = _listen(settings.host, settings.port)
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+        with _closed_on_failure(listener):
+            port = settings.metrics_port
+            scraped = None if port is None else _listen(settings.host, port)
         configure_logs(settings.log_format)
         with _closed_on_failure(listener):
             app = build(settings)
@@ -76,12 +83,64 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
             click.echo(str(problem), err=True)
         raise click.ClickException("the documents have errors; nothing was started") from refused
     structlog.get_logger("federation").info(
-        "listening", url=settings.url, host=settings.host, port=settings.port
+        "listening",
+        url=settings.url,
+        host=settings.host,
+        port=settings.port,
+        metrics_port=scraped and scraped.getsockname()[1],
     )
+    _allow_many_files()
     if settings.workers == 1:
-        _run(app, listener)
+        with _exposed(scraped, app.state.metrics.registry.collect, {"0": os.getpid()}):
+            _run(app, listener)
     else:
-        supervise(partial(_worker, settings), settings.workers, listener)
+        _run_several(settings, listener, scraped)
+
+
+def _run_several(
+    settings: Settings, listener: socket.socket, scraped: socket.socket | None
+) -> None:
+    pids = {"parent": os.getpid()}
+    work = partial(_worker, settings)
+    if scraped is None:
+        supervise(work, settings.workers, listener, pids=pids, ended=lambda _pid: None)
+        return
+    try:
+        counts = SharedCounts(settings.state)
+    except OSError as error:
+        raise click.ClickException(f"metrics have no place: {error}") from error
+    # The library looks for it as it is imported, so the workers inherit it.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counts.path)
+    try:
+        with _exposed(scraped, counts.collect, pids):
+            supervise(work, settings.workers, listener, pids=pids, ended=counts.ended)
+    finally:
+        counts.close()
+
+
+@contextmanager
+def _exposed(
+    listener: socket.socket | None,
+    counts: Callable[[], Iterable[Metric]],
+    pids: Mapping[str, int],
+) -> Iterator[None]:
+    """What *counts* can be scraped on *listener*, where there is one."""
+    if listener is None:
+        yield
+        return
+    exposition = Exposition(listener, counts, lambda: dict(pids))
+    exposition.start()
+    try:
+        yield
+    finally:
+        exposition.stop()
+
+
+def _allow_many_files() -> None:
+    """Connections are bounded by their own number, not by a default for interactive shells."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _worker(settings: Settings, listener: socket.socket) -> None:
@@ -101,10 +160,10 @@ def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    DrainingServer(config).run(sockets=[listener])
 
 
 @contextmanager
@@ -116,11 +175,11 @@ def _closed_on_failure(listener: socket.socket) -> Iterator[None]:
         raise
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise SettingsRefused(
-            [f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"]
+            [f"cannot listen on {host} port {port}: {error.strerror or error}"]
         ) from error

@@ -9,7 +9,7 @@ they come; a caller that leaves ends its request at the upstream too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import perf_counter
@@ -22,7 +22,7 @@ from federation.audit import Journal
 from federation.audit.event import Actor, Trail, token_sha256
 from federation.audit.log import facts
 from federation.documents.model import Policy
-from federation.errors import FederationError, Refusal
+from federation.errors import FederationError, Reason, Refusal
 from federation.gateway.credentials import access_token
 from federation.gateway.headers import (
     Forwarded,
@@ -36,14 +36,18 @@ from federation.gateway.narrow import ANSWER_BYTES, UnreadableAnswer, may_list, 
 from federation.gateway.refusals import RequestRefused
 from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
 from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
-from federation.permissions import Access, Decision, decide
+from federation.permissions import Decision, decide
 from federation.sources import Source
 from federation.tokens.keys import SigningKeys
-from federation.tokens.verify import AccessTokens, Bearer
+from federation.tokens.verify import AccessTokens, Bearer, FunctionBearer
 
 __all__ = ["Functions", "Gateway", "Observer"]
 
 _CALLER_LEFT = 499
+_FUNCTIONS = (b"/function/", b"/async-function/")
+_CHALLENGE = b"Bearer"
+# What a watchdog says that wants a function token: faas-cli looks for it, gets one and calls again.
+_FUNCTION_CHALLENGE = b'Bearer realm="IAM function invoke"'
 
 
 class Functions(StrEnum):
@@ -52,7 +56,7 @@ class Functions(StrEnum):
     OPEN = "open"
     """Anybody; the function itself sees to it."""
     AUTHORIZE = "authorize"
-    """Who has `Function:Invoke` on it."""
+    """Who has `Function:Invoke` on it, or a function token for it."""
     CLOSED = "closed"
     """Nobody."""
 
@@ -94,7 +98,7 @@ class _Exchange:
     send: Send
     incoming: Incoming
     trail: Trail
-    bearer: Bearer | None = None
+    bearer: Bearer | FunctionBearer | None = None
     policies: tuple[Policy, ...] = ()
     answered: bool = False
     recorded: bool = False
@@ -103,6 +107,12 @@ class _Exchange:
     def headers(self) -> Headers:
         headers: Headers = self.scope["headers"]
         return headers
+
+    @property
+    def of_function(self) -> bool:
+        """Whether it is meant for a function."""
+        path: bytes = self.scope["raw_path"]
+        return path.startswith(_FUNCTIONS)
 
     @property
     def authorization(self) -> list[str]:
@@ -128,6 +138,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # only requests can be decided about
+            return
         trail = Trail(
             request_id=scope["state"]["request_id"],
             method=scope["method"],
@@ -138,18 +151,26 @@ class Gateway:
         try:
             await self._answer(exchange)
         except CallerGone:
-            if not exchange.recorded:
+            trail.message = trail.message or "The caller left before the answer began"
+            with suppress(Refusal):
                 await self._record(exchange, _CALLER_LEFT)
         except (FederationError, UpstreamFailed) as no:
             if exchange.answered:
                 raise
             await self._say_no(exchange, no)
+        except BaseException:
+            # It is answered and logged at the edge; here it only leaves its event.
+            trail.reason, trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
+            with suppress(Refusal):
+                await self._record(exchange, 500)
+            raise
 
     async def _answer(self, exchange: _Exchange) -> None:
         """Authenticate, map, decide, forward."""
         scope = exchange.scope
         path, query = scope["raw_path"], scope["query_string"]
-        if not self._is_public(scope["method"], path):
+        public = self._is_public(exchange)
+        if not public:
             await self._authenticate(exchange)
         matched = match(scope["method"], path, query)
         check_body_headers(
@@ -159,38 +180,38 @@ class Gateway:
             most_bytes=BODY_BYTES,
         )
         call = await self._understand(exchange, matched)
-        if call.access is not None and exchange.bearer is not None:
-            self._decide(exchange, call.access, call.kind)
+        if not public:
+            self._decide(exchange, call)
+        if exchange.trail.method in self.audited:
+            self.journal.check()  # what cannot be recorded is not done
         await exchange.incoming.while_waited_for(self._forward(exchange, call))
 
-    def _is_public(self, method: str, path: bytes) -> bool:
+    def _is_public(self, exchange: _Exchange) -> bool:
         """Whether anybody may ask: health, and functions where they see to it themselves."""
-        if path == b"/healthz":
-            return method in {"GET", "HEAD"}
-        if not path.startswith((b"/function/", b"/async-function/")):
-            return False
-        if self.functions is Functions.CLOSED:
+        if exchange.scope["raw_path"] == b"/healthz":
+            return exchange.trail.method in {"GET", "HEAD"}
+        if exchange.of_function and self.functions is Functions.CLOSED:
             raise _Denied("Functions cannot be called through this gateway")
-        return self.functions is Functions.OPEN
+        return exchange.of_function and self.functions is Functions.OPEN
 
     async def _authenticate(self, exchange: _Exchange) -> None:
         token = access_token(exchange.authorization)
         if token is None:
             raise _NotAuthenticated
-        exchange.trail.token_sha256 = token_sha256(token)
+        trail = exchange.trail
+        trail.token_sha256 = token_sha256(token)
+        known = self.tokens.holder if exchange.of_function else self.tokens.bearer
         try:
-            bearer = await self.tokens.bearer(token, self.signing())
+            bearer = exchange.bearer = await known(token, self.signing())
         except Refusal as refusal:
             if refusal.reason.temporary:
                 raise
             raise _NotAuthenticated(refusal) from refusal
         claims = bearer.claims
-        exchange.bearer = bearer
-        exchange.policies = self.source.current().policies_of(bearer.policies)
-        exchange.trail.actor = Actor(
-            str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", ""))
-        )
-        exchange.trail.roles, exchange.trail.policies = bearer.roles, bearer.policies
+        trail.actor = Actor(str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", "")))
+        if isinstance(bearer, Bearer):
+            exchange.policies = self.source.current().policies_of(bearer.policies)
+            trail.roles, trail.policies = bearer.roles, bearer.policies
 
     async def _understand(self, exchange: _Exchange, matched: Match) -> Call:
         body = await exchange.incoming.whole(BODY_BYTES) if matched.reads_body else None
@@ -203,20 +224,22 @@ class Gateway:
             exchange.trail.namespace = call.access.namespace.replace("*", "")
         return call
 
-    def _decide(self, exchange: _Exchange, access: Access, kind: Kind) -> None:
-        bearer, policies = exchange.bearer, exchange.policies
-        claims = bearer.claims if bearer else None
-        if claims is None:
+    def _decide(self, exchange: _Exchange, call: Call) -> None:
+        """The bearer may do what *call* asks for, or it ends here."""
+        bearer, access = exchange.bearer, call.access
+        if bearer is None or access is None:
             raise _NotAuthenticated
-        if kind is Kind.NAMESPACES:
-            decision = may_list(policies, claims)
+        if isinstance(bearer, FunctionBearer):
+            decision = Decision(access, bearer.opens(access.namespace, access.name))
+        elif call.kind is Kind.NAMESPACES:
+            decision = may_list(exchange.policies, bearer.claims)
         else:
-            decision = decide(policies, access, claims)
+            decision = decide(exchange.policies, access, bearer.claims)
         exchange.trail.evidence = {"policy": decision.policy, "sid": decision.sid}
         if self.observer:
             self.observer.decided(access.action, decision.allowed)
         if not decision.allowed:
-            raise _Denied(_why(decision, exchange.trail.policies))
+            raise _Denied(_why(decision, bearer))
 
     async def _forward(self, exchange: _Exchange, call: Call) -> None:
         """*call* is carried out, and its answer sent to the caller."""
@@ -273,7 +296,7 @@ class Gateway:
         if call.kind is Kind.HEALTH:
             return None
         if not call.kind.streams:
-            return self.upstream.auth.header() if self.upstream.auth else None
+            return self.upstream.authorization()
         if self.functions is Functions.OPEN and len(exchange.authorization) == 1:
             return exchange.authorization[0].encode("latin-1")
         return None
@@ -315,7 +338,8 @@ class Gateway:
                     sentence = no.refusal.reason.sentence.replace(
                         "subject token", "access token"
                     ).rstrip(".")
-                headers.append((b"www-authenticate", b"Bearer"))
+                asked = _FUNCTION_CHALLENGE if exchange.of_function else _CHALLENGE
+                headers.append((b"www-authenticate", asked))
             case _Denied():
                 status, sentence = 403, no.sentence
             case RequestRefused():
@@ -340,7 +364,7 @@ class Gateway:
         try:
             await self._begin(exchange, status, headers)
         except Refusal as silent:
-            if exchange.answered or no is silent:
+            if exchange.answered:
                 raise
             exchange.recorded = True  # it cannot be, and this is what the caller hears
             await self._say_no(exchange, silent)
@@ -378,11 +402,15 @@ class Gateway:
         exchange.recorded = True
 
 
-def _why(decision: Decision, policies: tuple[str, ...]) -> str:
+def _why(decision: Decision, bearer: Bearer | FunctionBearer) -> str:
     access = f"{decision.access.action} on {decision.access.resource}"
+    if isinstance(bearer, FunctionBearer):
+        return f"{access} is not what this function token is for"
     if decision.policy is not None:
         return f"{access} is denied by statement {decision.sid} of policy {decision.policy}"
-    return f"{access} is not allowed by this token's policies ({', '.join(policies) or 'none'})"
+    return (
+        f"{access} is not allowed by this token's policies ({', '.join(bearer.policies) or 'none'})"
+    )
 
 
 def _forwarded(scope: Scope, headers: Headers) -> Forwarded:

@@ -7,6 +7,7 @@ Redirects are never followed; an answer streams through as it comes.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -77,11 +78,23 @@ class Upstream:
         client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,
+            trust_env=False,  # a proxy of the environment would see the upstream's password
         )
         # What the caller did not send is not added: the upstream would answer it, not us.
         for name in ("accept", "accept-encoding", "user-agent"):
             del client.headers[name]
         return cls(url, auth, client, timeout)
+
+    def authorization(self) -> bytes | None:
+        """
+        The value of `Authorization` for the API, None where it has no password.
+
+        Raises: UpstreamFailed where the files of the password cannot be read.
+        """
+        try:
+            return self.auth.header() if self.auth else None
+        except OSError as error:
+            raise UpstreamFailed(timed_out=False) from error
 
     @asynccontextmanager
     async def send(
@@ -96,22 +109,25 @@ class Upstream:
         """
         The answer to one request; leaving the context ends the request, finished or not.
 
-        With *endless* the answer may pause as long as it likes.
+        With *endless* the answer, once it has begun, may pause as long as it likes.
         Raises: UpstreamFailed.
         """
         seconds = self.timeout.total_seconds()
         request = self.client.build_request(
             method,
-            httpx.URL(self.url).copy_with(raw_path=target),
+            self.url,
             headers=list(headers),
             content=body,
+            # As it was decided about, to the byte: the library would write it in its own way.
+            extensions={"target": target},
             timeout=httpx.Timeout(
                 seconds, connect=_CONNECT_SECONDS, read=None if endless else seconds
             ),
         )
         try:
-            response = await self.client.send(request, stream=True)
-        except httpx.TimeoutException as error:
+            async with asyncio.timeout(seconds if endless else None):
+                response = await self.client.send(request, stream=True)
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise UpstreamFailed(timed_out=True) from error
         except httpx.TransportError as error:
             raise UpstreamFailed(timed_out=False) from error

@@ -89,6 +89,11 @@ class SigningKeys:
         """The key that signs new tokens."""
         return self.keys[0]
 
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """Their names, in order: two sets with the same are the same."""
+        return tuple(key.kid for key in self.keys)
+
     def find(self, kid: object) -> SigningKey | None:
         """The key named *kid*, None where there is none."""
         return next((key for key in self.keys if key.kid == kid), None)

@@ -2,7 +2,8 @@
 Taking back the broker's own tokens: who bears this one, and is it still good?
 
 Only tokens signed by a key in force, for this broker, in time and not revoked make `Bearer`s.
-A function token is never one: it is for functions, not for the broker.
+A function token is never one: it is for functions, not for the broker. It makes a
+`FunctionBearer`, who may call the functions it names and do nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +21,22 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from federation import jws
 from federation.claims import Claims
+from federation.documents.model import Resource
 from federation.errors import Reason, Refusal
 from federation.profiles import LEEWAY
 from federation.tokens.keys import SigningKeys
-from federation.tokens.mint import ACCESS_TOKEN_TYPE
+from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
 
-__all__ = ["AccessTokens", "Bearer", "Revocations", "is_own", "verify", "verify_signed"]
+__all__ = [
+    "AccessTokens",
+    "Bearer",
+    "FunctionBearer",
+    "Revocations",
+    "is_own",
+    "verify",
+    "verify_function",
+    "verify_signed",
+]
 
 _REMEMBERED = 10_000
 
@@ -42,6 +53,25 @@ class Bearer:
     expires: float
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionBearer:
+    """Who a function token speaks for, and the functions that it opens."""
+
+    claims: Claims
+    permissions: tuple[Resource, ...]
+    audience: tuple[Resource, ...]
+    """Where it names any, a function must be among these too."""
+    jti: str
+    begins: float
+    expires: float
+
+    def opens(self, namespace: str, name: str) -> bool:
+        """Whether it may call the function *name* of *namespace*; matched whole, never in part."""
+        return _covered(self.permissions, namespace, name) and (
+            not self.audience or _covered(self.audience, namespace, name)
+        )
+
+
 class Revocations(Protocol):
     """Knows which tokens were ended."""
 
@@ -55,7 +85,7 @@ class Revocations(Protocol):
 
 class AccessTokens:
     """
-    Remembers access tokens that were verified, so that a signature is checked once.
+    Remembers tokens of ours that were verified, so that a signature is checked once.
 
     What can change is asked every time: the hour, revocation, and the keys in force.
     """
@@ -66,28 +96,43 @@ class AccessTokens:
         self._issuer_url = issuer_url
         self._revocations = revocations
         self._clock = clock
-        self._seen: LRUCache[bytes, tuple[SigningKeys, Bearer]] = LRUCache(_REMEMBERED)
+        self._seen: LRUCache[bytes, tuple[SigningKeys, Bearer | FunctionBearer]] = LRUCache(
+            _REMEMBERED
+        )
 
     async def bearer(self, token: str, keys: SigningKeys) -> Bearer:
         """
-        Who *token* speaks for.
+        Who *token*, an access token, speaks for.
 
         Raises: Refusal, as `verify` does.
         """
+        holder = await self.holder(token, keys)
+        if not isinstance(holder, Bearer):
+            raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": FUNCTION_TOKEN_TYPE})
+        return holder
+
+    async def holder(self, token: str, keys: SigningKeys) -> Bearer | FunctionBearer:
+        """
+        Who *token* speaks for, an access token or a function token.
+
+        Raises: Refusal, as `verify` and `verify_function` do.
+        """
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
-        keys_then, bearer = self._seen.get(digest, (None, None))
-        if bearer is not None and keys_then is keys:
-            await _check_now(bearer, self._revocations, self._clock())
-            return bearer
-        bearer = await verify(
-            jws.parse(token),
+        keys_then, holder = self._seen.get(digest, (None, None))
+        if holder is not None and keys_then is keys:
+            await _check_now(holder, self._revocations, self._clock())
+            return holder
+        unverified = jws.parse(token)
+        of_function = unverified.header.get("typ") == FUNCTION_TOKEN_TYPE
+        holder = await (verify_function if of_function else verify)(
+            unverified,
             keys,
             self._revocations,
             issuer_url=self._issuer_url,
             now=self._clock(),
         )
-        self._seen[digest] = keys, bearer
-        return bearer
+        self._seen[digest] = keys, holder
+        return holder
 
 
 def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:
@@ -123,7 +168,39 @@ async def verify(
     return bearer
 
 
-async def _check_now(bearer: Bearer, revocations: Revocations, now: float) -> None:
+async def verify_function(
+    token: jws.Unverified,
+    keys: SigningKeys,
+    revocations: Revocations,
+    *,
+    issuer_url: str,
+    now: float,
+) -> FunctionBearer:
+    """
+    The bearer of a function token that this broker signed, still valid and not revoked.
+
+    Raises: Refusal, as `verify` does.
+    """
+    claims = verify_signed(token, keys, issuer_url=issuer_url)
+    if token.header.get("typ") != FUNCTION_TOKEN_TYPE or claims.get("aud") != [issuer_url]:
+        raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
+    match claims:
+        case {
+            "jti": str(jti),
+            "exp": int(expires),
+            "iat": int(begins),
+            "sub": str(),
+            "function": {"permissions": list(permissions), **rest},
+        }:
+            opened = _resources(permissions), _resources(rest.get("audience", []))
+            bearer = FunctionBearer(claims, *opened, jti, begins, expires)
+        case _:
+            raise Refusal(Reason.MALFORMED_TOKEN)
+    await _check_now(bearer, revocations, now)
+    return bearer
+
+
+async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, now: float) -> None:
     if bearer.expires <= now:
         raise Refusal(Reason.EXPIRED)
     # Replicas' clocks differ a little: a token that one minted just now is not of the future.
@@ -157,6 +234,21 @@ def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) 
     except InvalidSignature:
         raise Refusal(Reason.BAD_SIGNATURE) from None
     return Claims(token.claims)
+
+
+def _resources(texts: object) -> tuple[Resource, ...]:
+    match texts:
+        case [*resources] if all(isinstance(text, str) for text in resources):
+            try:
+                return tuple(Resource(str(text)) for text in resources)
+            except ValueError as error:
+                raise Refusal(Reason.MALFORMED_TOKEN) from error
+        case _:
+            raise Refusal(Reason.MALFORMED_TOKEN)
+
+
+def _covered(resources: tuple[Resource, ...], namespace: str, name: str) -> bool:
+    return any(resource.covers(namespace, name) for resource in resources)
 
 
 def _names(claims: Claims, claim: str) -> tuple[str, ...]:

@@ -1,22 +1,89 @@
 """
 Whether the broker lives, and whether it can serve.
 
-A set of documents that was not adopted does not make the broker unready: the last good one
-serves on. An audit journal that cannot be written does: nothing is granted without it.
-`/readyz` says what is wrong in either case.
+Unready is a broker that cannot answer exchanges: its journal cannot be written, or its store
+cannot be asked. What only needs mending leaves it ready, since the last good documents and keys
+serve on. `/readyz` says what is wrong in either case.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from federation.audit.journal import FileJournal
+from federation.audit.journal import FileJournal, Status
+from federation.errors import Refusal
 from federation.exchange import Broker
 
-__all__ = ["healthz", "livez", "readyz"]
+__all__ = ["Health", "Report", "healthz", "livez", "readyz"]
+
+_STORE_SECONDS = 1.0
+_PROBE = "a token that nobody revoked"
+_SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is wrong, in sentences for the operator."""
+
+    unavailable: tuple[str, ...]
+    """Why exchanges cannot be answered."""
+    degraded: tuple[str, ...]
+    """What needs mending."""
+    journal: Status | None
+
+    @property
+    def status(self) -> str:
+        """All of it in one word."""
+        return "unavailable" if self.unavailable else "degraded" if self.degraded else "ok"
+
+
+@dataclass(slots=True)
+class Health:
+    """How one process is."""
+
+    broker: Broker
+    journal: FileJournal | None
+    starting: bool = False
+    """Whether issuers' keys were not yet asked for a first time."""
+
+    async def report(self) -> Report:
+        """How it is now."""
+        journal = self.journal.status() if self.journal else None
+        unavailable = [
+            *(["starting: the issuers' keys are being fetched"] if self.starting else []),
+            *([f"audit journal: {journal.problem}"] if journal and journal.problem else []),
+            *await self._store_problems(),
+        ]
+        nearly_full = journal is not None and journal.nearly_full
+        degraded = [
+            *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
+            *self._key_problems(),
+            *(["audit journal: nearly full"] if nearly_full else []),
+        ]
+        return Report(tuple(unavailable), tuple(degraded), journal)
+
+    async def _store_problems(self) -> list[str]:
+        # A store answers this from memory, unless it could not look for a second.
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                await self.broker.state.revoked(_PROBE)
+        except TimeoutError:
+            return ["store: no answer within a second"]
+        except Refusal as refusal:
+            return [f"store: {why}" for why in refusal.evidence.values()] or ["store: no answer"]
+        return []
+
+    def _key_problems(self) -> Iterator[str]:
+        known = self.broker.keys.status()
+        for iss, issuer in self.broker.source.current().issuers.items():
+            if (keys := known.get(iss)) and keys.failure:
+                held = "" if keys.keys else "none held; "
+                yield f"keys of {issuer.name}: {held}{keys.failure}"
 
 
 async def livez(_request: Request) -> Response:
@@ -26,26 +93,27 @@ async def livez(_request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Whether exchanges can be answered, with what is wrong."""
-    broker: Broker = request.app.state.broker
-    catalog, problems = broker.source.current(), broker.source.problems()
-    journal: FileJournal | None = request.app.state.audit
-    audit = journal.status() if journal else None
-    silenced = audit is not None and audit.problem is not None
-    degraded = bool(problems) or (audit is not None and audit.nearly_full)
+    health: Health = request.app.state.health
+    broker, report = health.broker, await health.report()
+    catalog, audit = broker.source.current(), report.journal
     return JSONResponse(
         {
-            "status": "unavailable" if silenced else "degraded" if degraded else "ok",
+            "status": report.status,
+            "unavailable": report.unavailable,
+            "degraded": report.degraded,
             "documents": {
                 "issuers": len(catalog.issuers),
                 "roles": len(catalog.roles),
                 "policies": len(catalog.policies),
                 "digest": catalog.digest,
-                "not_adopted": [str(problem) for problem in problems[:20]],
+                "not_adopted": [
+                    str(problem) for problem in broker.source.problems()[:_SHOWN_PROBLEMS]
+                ],
             },
             "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
             **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
         },
-        status_code=503 if silenced else 200,
+        status_code=503 if report.unavailable else 200,
     )
 
 

@@ -3,7 +3,7 @@ What a connection may cost before any application sees a request: bounded bytes,
 
 The parser below keeps every header it is sent and waits for the next one for ever. Here a
 request's head and trailers have a size, a head has a deadline, and so has whatever a client
-still sends after its answer.
+still sends after its answer. Connections have a number; those beyond it are not even heard.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]
+__all__ = ["CONNECTIONS", "HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]
 
 HEAD_BYTES = 64 * 1024
 """The URL and all header fields; a token of 16 KiB fits with room to spare."""
 HEAD_SECONDS = 10.0
+CONNECTIONS = 2000
+"""Of one process. Requests on a few more are told that there are too many."""
+
+_CONNECTIONS_AT_ALL = CONNECTIONS + 500
+_LINGER_SECONDS = 1.0
 
 _FIELD_OVERHEAD_BYTES = 32  # as RFC 9113, section 6.5.2 counts it: small fields cost memory too
 _TOO_LARGE = (
@@ -34,10 +39,16 @@ class BoundedHttp(HttpToolsProtocol):
     _silent_bytes = 0
     """What came since the parser last told of anything: one unfinished field, or nonsense."""
     _deadline: asyncio.TimerHandle | None = None
+    _begun = False
+    """Whether a head has begun to come, and not ended."""
+    _stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Wait for a first head."""
         super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS_AT_ALL:
+            transport.abort()
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,6 +66,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Wait for this request's head."""
         super().on_message_begin()
+        self._begun = True
         self._field_bytes = self._silent_bytes = 0
         if self._deadline is None:
             self._await_head()
@@ -71,8 +83,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is here."""
+        self._begun = False
         self._head_is_here()
         super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """The application bounds the body."""
@@ -84,6 +99,20 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._await_head()
+            if self._stopping:
+                self._linger()
+
+    def shutdown(self) -> None:
+        """The request at work is the connection's last, or the one that may be on its way."""
+        self._stopping = True
+        if self.pipeline:
+            newest, _ = self.pipeline[0]
+            newest.keep_alive = False
+        elif self._at_work() and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        else:
+            # Nothing told this client that there will be no other request.
+            self._linger()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed, and what was not because it is too large."""
@@ -100,6 +129,17 @@ class BoundedHttp(HttpToolsProtocol):
     def _refuse(self) -> None:
         self.transport.write(_TOO_LARGE)
         self.transport.close()
+
+    def _at_work(self) -> bool:
+        return not getattr(self.cycle, "response_complete", True)  # before the first it is None
+
+    def _linger(self) -> None:
+        self.loop.call_later(_LINGER_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        # What has begun to come has its own deadline.
+        if not self._at_work() and not self._begun and not self.transport.is_closing():
+            self.transport.close()
 
     def _await_head(self) -> None:
         self._head_is_here()

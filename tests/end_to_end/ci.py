@@ -191,6 +191,7 @@ def node(script: str, *, cwd: Path, **variables: str) -> Run:
     (cwd / "node_modules").symlink_to(_MODULES)
     ran = subprocess.run(  # noqa: S603  our own script
         [_node(), str(file)],
+        cwd=cwd,
         env={"PATH": os.environ["PATH"], **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

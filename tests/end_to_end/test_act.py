@@ -221,6 +221,22 @@ def test_a_hostile_name_stays_a_name(repository: Repository, stage: Stage, name:
         assert "evil" not in token
 
 
+def test_a_hostile_branch_of_the_repository_stays_a_name(
+    repository: Repository, stage: Stage
+) -> None:
+    branch = "x/$(id)`id`;id|id%0A--set-output'\"<>&{}"
+    repository.git("checkout", "--quiet", "-b", branch)
+    main = stage.issuer.jobs["github"]["main"]
+    stage.issuer.jobs["github"]["branch"] = {
+        **main,
+        "sub": f"repo:octo-org/octo-repo:ref:refs/heads/{branch}",
+        "ref": f"refs/heads/{branch}",
+    }
+    ran = repository.act(workflow(""), job="branch")
+    said(ran, "refused (no_role_admits)")
+    assert "uid=" not in ran.log
+
+
 def said(ran: Run, *words: str) -> None:
     """The run failed, and its log has *words*."""
     for word in words:

@@ -52,7 +52,7 @@ def oauth_client() -> Any:
     with warnings.catch_warnings():
         # It speaks of its next version, and so need not those who leave this suite out.
         warnings.simplefilter("ignore")
-        from authlib.integrations.httpx_client import (  # type: ignore[import-untyped]  # no types
+        from authlib.integrations.httpx_client import (
             OAuth2Client,
         )
 
@@ -106,7 +106,7 @@ class TestVerifiers:
     def test_the_metadata_is_valid_by_an_independent_reading_of_rfc_8414(
         self, broker: Served
     ) -> None:
-        from authlib.oauth2.rfc8414 import (  # type: ignore[import-untyped]  # no types
+        from authlib.oauth2.rfc8414 import (
             AuthorizationServerMetadata,
         )
 

@@ -1,0 +1,65 @@
+"""What the audit trail says of what was sent, read as an operator reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from faults.load import Sent
+from federation.audit.reading import Event, ends, events, examine
+from federation.audit.segments import by_process, stored
+
+__all__ = ["broken_laws", "digest", "recorded", "recorded_by_process"]
+
+_MOST_TOLD = 5
+
+
+def recorded(*states: Path) -> list[Event]:
+    """Every event in the trails of *states*."""
+    return [event for state in states for own in recorded_by_process(state) for event in own]
+
+
+def recorded_by_process(state: Path) -> list[list[Event]]:
+    """The events of each process, in the order in which it recorded them."""
+    segments = stored(state / "audit")
+    counted = ends(segments)
+    return [
+        [event for each in own for _, event in events(each.path, 0, counted[each.path])]
+        for own in by_process(segments)
+    ]
+
+
+def digest(token: str) -> str:
+    """How an event names *token*."""
+    return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def broken_laws(sent: Iterable[Sent], *states: Path) -> list[str]:
+    """
+    What no fault may break, broken: every answer is in the trail, and no token was taken twice.
+
+    An answer that says that the trail is unavailable is the one that need not be in it.
+    """
+    sent, trail = list(sent), recorded(*states)
+    by_request = {str(event["request_id"]): event for event in trail}
+    wrong = [
+        f"answered {each.status} {each.reason} and not in the trail: {each.request_id}"
+        for each in sent
+        if each.status is not None
+        and each.reason != "audit_unavailable"
+        and by_request.get(each.request_id, {}).get("response_code") != each.status
+    ]
+    answers = Counter(each.token for each in sent if each.status == 200)
+    wrong += [f"{n} grants for one token" for n in answers.values() if n > 1]
+    grants = Counter(str(e["token_sha256"]) for e in trail if e["response_code"] == 200)
+    wrong += [f"{n} grants in the trail for one token" for n in grants.values() if n > 1]
+    for state in states:
+        wrong += [f"the trail: {f}" for f in examine(state / "audit").findings if f.broken]
+    return [*wrong[:_MOST_TOLD], *_more(wrong)]
+
+
+def _more(wrong: Sequence[str]) -> list[str]:
+    left = len(wrong) - _MOST_TOLD
+    return [f"and {left} more like these"] if left > 0 else []

@@ -1,0 +1,71 @@
+"""Where things meet: what happens between building the broker and serving with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from federation.app import build
+from federation.config import Settings
+from federation.errors import DocumentsRefused, SettingsRefused
+from federation.tokens.keys import KeyFolder
+from tests.broker import DOCUMENTS, URL, logged
+from tests.built import GITHUB
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    place = tmp_path / "documents.yaml"
+    # Nothing is fetched while these tests run: no issuer is where one could be reached.
+    place.write_text(DOCUMENTS.replace('aud: ["', 'jwksUri: "https://127.0.0.1:9/", aud: ["'))
+    return Settings(issuer_url=URL, documents=(place,), state=tmp_path / "state")
+
+
+def test_a_rotation_between_building_and_serving_is_not_missed(settings: Settings) -> None:
+    app = build(settings)
+    key, _ = KeyFolder.under(settings.state).rotate(datetime.now(UTC))
+
+    async def story() -> str:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0.3)
+            return str(app.state.broker.signing.signs.kid)
+
+    assert asyncio.run(story()) == key.kid
+
+
+def test_nothing_changed_is_nothing_told(settings: Settings) -> None:
+    app = build(settings)
+
+    async def story() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0.3)
+
+    with logged() as log:
+        asyncio.run(story())
+    assert "signing keys changed" not in log.getvalue()
+
+
+def test_warnings_of_the_first_documents_are_logged_once(settings: Settings) -> None:
+    with logged() as log:
+        app = build(settings)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    told = Counter(line["problem"] for line in lines if line.get("code", "").startswith("W"))
+    assert set(told) == {str(warning) for warning in app.state.broker.source.current().warnings}
+    assert told
+    assert set(told.values()) == {1}
+
+
+def test_documents_with_errors_build_nothing(settings: Settings) -> None:
+    settings.documents[0].write_text("kind: Role\n")
+    with pytest.raises(DocumentsRefused):
+        build(settings)
+
+
+def test_a_broker_does_not_trust_itself_as_an_issuer(settings: Settings) -> None:
+    with pytest.raises(SettingsRefused, match="this broker itself"):
+        build(settings.model_copy(update={"issuer_url": GITHUB}))
