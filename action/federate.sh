@@ -433,6 +433,9 @@ write_faas_cli_config() {
   case $config in "$PWD"/*) warn "faas-cli's login is in $config, inside the workspace." \
     'Keep it out of artifacts, caches and images.' ;;
   esac
+  case ${OPENFAAS_URL-} in '' | "$url" | "$url/") ;; *)
+    warn "OPENFAAS_URL is $OPENFAAS_URL, but this login is for $url." 'Unset it, or deploy with --gateway.' ;;
+  esac
 }
 
 # The config with an entry for this gateway, which holds $1, or without one where $1 is empty.

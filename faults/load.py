@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-__all__ = ["Load", "Sent", "exchange", "granted", "quantiles_ms", "request_for"]
+__all__ = ["Load", "Sent", "exchange", "granted", "quantiles_ms", "request_for", "told"]
 
 _ANSWER_SECONDS = 40.0
 
@@ -53,22 +54,20 @@ def request_for(token: str) -> bytes:
     ).encode("ascii")
 
 
-async def exchange(port: int, token: str, *, pause_within: float = 0.0) -> Sent:
-    """What became of *token*; with *pause_within* the caller stops for so long in mid-request."""
+async def exchange(port: int, token: str, *, pause_at: int = 0, pause_seconds: float = 0) -> Sent:
+    """What became of *token*; the caller may stop for a while after byte *pause_at*."""
     began = time.monotonic()
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return Sent(token, began, broken="refused")
     request, answer = request_for(token), b""
-    middle = len(request) // 2 if pause_within else len(request)
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            writer.write(request[:middle])
-            await writer.drain()
-            if pause_within:
-                await asyncio.sleep(pause_within)
-                writer.write(request[middle:])
+            if pause_seconds:
+                writer.write(request[:pause_at])
+                await asyncio.sleep(pause_seconds)
+            writer.write(request[pause_at:])
             while piece := await reader.read(65536):
                 answer += piece
     except (OSError, TimeoutError) as error:
@@ -173,3 +172,12 @@ def quantiles_ms(sent: Sequence[Sent]) -> str:
     if not took:
         return "nothing answered"
     return f"p50 {took[len(took) // 2]:.0f} ms, p99 {took[len(took) * 99 // 100]:.0f} ms"
+
+
+def told(sent: Sequence[Sent]) -> str:
+    """How often each answer came, in one line."""
+    seen = Counter(
+        each.broken or each.reason or ("granted" if each.status == 200 else str(each.status))
+        for each in sent
+    )
+    return ", ".join(f"{number:,} {what}" for what, number in seen.most_common())

@@ -49,6 +49,12 @@ class Outcome:
         self.broken_tries += min(times, len(found))
         self.wrong += found
 
+    def judge(self, wrong: Iterable[str]) -> None:
+        """*wrong* did not hold in one try of those that were told."""
+        found = list(wrong)
+        self.broken_tries = min(self.tries, self.broken_tries + bool(found))
+        self.wrong += found
+
     def saw(self, what: str) -> None:
         """*what* is worth telling."""
         self.measured.append(what)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from faults.ci import AUDIENCE
 from faults.outcome import NotTried, until
 
-__all__ = ["Broker", "Redis", "free_port", "signing_key"]
+__all__ = ["Broker", "Redis", "free_port", "memory_and_files", "signing_key"]
 
 _START_SECONDS = 40.0
 _STOP_SECONDS = 40.0
+_PORTS = (20_000, 32_000)
 
 
 class Process:
@@ -222,21 +223,15 @@ def signing_key(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens at, and that no outgoing connection will be given."""
+    for _ in range(100):
+        port = secrets.choice(range(*_PORTS))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no free port was found")
 
 
 def memory_and_files(pid: int) -> tuple[int, int]:
     """The resident bytes and the open descriptors of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def said(path: Path) -> list[dict[str, object]]:
-    """The JSON lines of a log."""
-    found = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(line))
-    return found

@@ -8,8 +8,10 @@ latency and not throughput, and the event loop never waits for a disk.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 __all__ = ["Batcher"]
@@ -25,13 +27,16 @@ class Batcher(Generic[Item, Result]):
     Runs *work* on batches of items, one batch at a time, in a thread of its own.
 
     *work* returns one result an item, in order. What it raises reaches every caller of the
-    batch.
+    batch. One event loop uses it.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], name: str) -> None:
         self._work = work
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._given: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Batch[Item, Result]] | None]
+        self._given = SimpleQueue()
+        self._waiting: _Batch[Item, Result] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -41,38 +46,59 @@ class Batcher(Generic[Item, Result]):
 
         A caller that is cancelled does not take its item back: it may be at work already.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
         if self._idle.is_set():
             self._idle.clear()
-            asyncio.get_running_loop().call_soon(self._next)
+            # Not at once: what else this turn of the loop submits belongs to the same batch.
+            loop.call_soon(self._next, loop)
         return await future
 
     async def aclose(self) -> None:
         """Everything submitted is done, and the thread has ended."""
         await self._idle.wait()
-        self._thread.shutdown(wait=True)
+        if self._thread is not None:
+            self._given.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
 
-    def _next(self) -> None:
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         if not batch:
             self._idle.set()
             return
-        loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._thread, self._work, [item for item, _ in batch])
-        done.add_done_callback(lambda finished: self._finish(batch, finished))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._given.put((loop, batch))
+
+    def _run(self) -> None:
+        """What the thread does: batches, until there is none."""
+        while (given := self._given.get()) is not None:
+            loop, batch = given
+            try:
+                results, error = self._work([item for item, _ in batch]), None
+            except Exception as raised:
+                results, error = (), raised
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(self._finish, loop, batch, results, error)
 
     def _finish(
         self,
-        batch: Sequence[tuple[Item, asyncio.Future[Result]]],
-        finished: asyncio.Future[Sequence[Result]],
+        loop: asyncio.AbstractEventLoop,
+        batch: _Batch[Item, Result],
+        results: Sequence[Result],
+        error: Exception | None,
     ) -> None:
-        error = finished.exception()
         for place, (_, future) in enumerate(batch):
-            if future.done():
+            if future.done():  # its caller was cancelled
                 continue
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(finished.result()[place])
-        self._next()
+                future.set_result(results[place])
+        self._next(loop)
+
+
+_Batch = list[tuple[Item, "asyncio.Future[Result]"]]

@@ -246,6 +246,13 @@ class Settings(BaseModel):
         """The broker's public URL: its tokens' `iss` and `aud`."""
         return self.issuer_url or local_url(self.host, self.port)
 
+    @property
+    def shares_one_address(self) -> bool:
+        """Whether all callers come from one address, as far as the broker can tell."""
+        # It speaks no TLS itself, so with https there is always a proxy.
+        behind_a_proxy = self.url.startswith("https:")
+        return behind_a_proxy and not self.trusted_proxies and self.failed_exchanges > 0
+
 
 def _together(given: Mapping[str, object]) -> list[str]:
     """What settings ask of each other and do not get. *given* need not be valid or complete."""

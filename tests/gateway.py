@@ -24,7 +24,7 @@ from tests.builders import good
 USER: Final = "admin"
 PASSWORD: Final = "the-upstreams-own"
 BASIC: Final = b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode())
-UPSTREAM: Final = "http://upstream.test"
+UPSTREAM: Final = httpx.URL("http://upstream.test")
 
 Statement = Mapping[str, Any]
 
@@ -58,9 +58,9 @@ class Front(InProcess):
         self.sample = SampleUpstream(USER, PASSWORD, ("openfaas-fn", "dev", "staging"))
         self.sample.functions["dev", "figlet"] = Function({"image": "figlet:1"})
         self.sample.secrets["dev", "s1"] = "v1"
-        client = httpx.AsyncClient(transport=transport or Reaching(self.sample.app))
+        reached = transport or Reaching(self.sample.app)
         super().__init__(
-            upstream=Upstream(UPSTREAM, BasicAuth(folder), client, timedelta(seconds=5)),
+            upstream=Upstream(UPSTREAM, BasicAuth(folder), reached, timedelta(seconds=5)),
             **settings,
         )
 

@@ -154,10 +154,21 @@ def test_no_token_is_in_arguments_or_environment_of_any_program(
 def test_each_token_is_masked_before_all_else_and_never_shown(
     runner: Runner, around: World
 ) -> None:
-    log = runner.github(FEDERATION_FAAS_CLI="true").log + runner.github("logout").log
+    log = runner.github(FEDERATION_FAAS_CLI="true").log
     for token in ("the-request-token", *around.minted, around.access_token):
-        lines = [line for line in log.splitlines() if token in line]
-        assert set(lines) == {f"::add-mask::{token}"}
+        assert [line for line in log.splitlines() if token in line] == [f"::add-mask::{token}"]
+    log = runner.github("logout").log
+    assert log.splitlines()[0] == f"::add-mask::{around.access_token}"
+    assert log.count(around.access_token) == 1
+
+
+def test_the_settings_of_the_user_of_the_runner_are_not_taken(
+    runner: Runner, around: World
+) -> None:
+    (runner.folder / ".curlrc").write_text("verbose\nuser-agent = theirs\n")
+    ran = runner.gitlab(HOME=str(runner.folder), CURL_HOME=str(runner.folder))
+    assert ran.code == 0, ran.log
+    assert around.requests[0].headers["user-agent"] == "federation-ci"
 
 
 @pytest.mark.parametrize("platform", ["github", "gitlab"])
@@ -282,6 +293,9 @@ def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: in
         pytest.param({"FEDERATION_URL": "http://127.0.0.1@evil.test"}, ["not an https URL"], id="user in url"),
         pytest.param({"FEDERATION_URL": "https://broker.test\nurl = x"}, ["not an https URL"], id="line in url"),
         pytest.param({"FEDERATION_URL": "https://broker.test/?a"}, ["not an https URL"], id="query in url"),
+        pytest.param({"FEDERATION_URL": "https://broker.test/a b"}, ["not an https URL"], id="space in url"),
+        pytest.param({"FEDERATION_URL": "https://evil.test\\@broker.test"}, ["not an https URL"], id="backslash in url"),
+        pytest.param({"FEDERATION_URL": "https://:443"}, ["not an https URL"], id="no host"),
         pytest.param({"FEDERATION_URL": "file:///etc/passwd"}, ["not an https URL"], id="a file"),
         pytest.param({"FEDERATION_AUDIENCE": "a\nb"}, ["line break"], id="line in audience"),
         pytest.param({"FEDERATION_ROLE": 'a"\nurl=x'}, ["input role"], id="no role"),
@@ -410,6 +424,19 @@ def test_hostile_text_stays_text(
     assert all(line.startswith("    ") for line in ran.summary.splitlines()[2:] if line)
 
 
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("100%0A::x", "100%250A::x"),
+        ("a\n::set-output name=x::y", "a%0A: :set-output name=x::y"),
+        ("  ::x\n\t::y ::z", "  : :x%0A\t: :y ::z"),
+        ("a\r\n##[x]\x1b[2K\x7f", "a%0A# #[x][2K"),
+    ],
+)
+def test_text_cannot_leave_the_data_of_a_workflow_command(text: str, data: str) -> None:
+    assert _evaluate("dash", f"command_data {_quoted(text)}") == data
+
+
 def test_a_runner_without_curl_is_told(runner: Runner, around: World) -> None:
     for name in _PROGRAMS[1:]:
         runner.watch(name)
@@ -506,6 +533,12 @@ def test_an_empty_config_is_filled(runner: Runner, around: World, text: str) -> 
     assert yaml.safe_load(config.read_text())["auths"][0]["token"] == around.access_token
     assert "inside the workspace" in ran.log
     assert ran.later["OPENFAAS_CONFIG"] == str(config.parent)
+
+
+def test_another_gateway_in_the_environment_is_pointed_out(runner: Runner) -> None:
+    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_URL="https://other.test")
+    assert "OPENFAAS_URL is https://other.test, but this login is for" in ran.log
+    assert "OPENFAAS_URL" not in ran.later
 
 
 # --- logging out ----------------------------------------------------------------------------

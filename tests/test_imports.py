@@ -36,6 +36,7 @@ HOMES = {
     "cryptography": {"issuers", "tokens", "demo"},
     "cachetools": {"issuers", "tokens"},
     "yaml": {"documents", "sources", "client"},
+    "prometheus_client": {"web", "cli"},
 }
 READS_ENVIRONMENT = {"config", "client", "cli"}
 PURE = ("federation.gateway.routes", "federation.gateway.narrow", "federation.audit.event")

@@ -89,6 +89,11 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
         port=settings.port,
         metrics_port=scraped and scraped.getsockname()[1],
     )
+    if settings.shares_one_address:
+        structlog.get_logger("federation").warning(
+            "callers behind the TLS proxy share one budget of failed exchanges: set"
+            " trusted-proxies to the proxy's network, or failed-exchanges to 0"
+        )
     _allow_many_files()
     if settings.workers == 1:
         with _exposed(scraped, app.state.metrics.registry.collect, {"0": os.getpid()}):

@@ -256,7 +256,7 @@ class Gateway:
         async with self._sent(call, headers, body) as answer:
             exchange.incoming.no_more()
             if not streams and answer.status in {401, 403}:
-                raise UpstreamFailed(timed_out=False)  # it does not know the broker
+                raise UpstreamFailed(f"it answered {answer.status} to the broker's own password")
             if call.kind is Kind.NAMESPACES and answer.status == 200:
                 await self._send_narrowed(exchange, answer)
             else:
@@ -366,8 +366,7 @@ class Gateway:
         except Refusal as silent:
             if exchange.answered:
                 raise
-            exchange.recorded = True  # it cannot be, and this is what the caller hears
-            await self._say_no(exchange, silent)
+            await self._say_no(exchange, silent)  # it cannot be recorded, and the caller hears that
             return
         await exchange.send({"type": "http.response.body", "body": body})
 
@@ -382,7 +381,7 @@ class Gateway:
         }
         said = {**facts(event), **{name: fact for name, fact in why.items() if fact}}
         if status >= 500:
-            log.warning("gateway request failed", **said, cause=repr(no))
+            log.warning("gateway request failed", **said, cause=str(no))
         else:
             log.info("gateway request refused", **said)
 
@@ -397,9 +396,12 @@ class Gateway:
         )
 
     async def _record(self, exchange: _Exchange, status: int) -> None:
-        if not exchange.recorded and exchange.trail.method in self.audited:
-            await self.journal.record(exchange.trail.event(status))
+        """Its event is recorded, unless one attempt was made before."""
+        if exchange.recorded:
+            return
         exchange.recorded = True
+        if exchange.trail.method in self.audited:
+            await self.journal.record(exchange.trail.event(status))
 
 
 def _why(decision: Decision, bearer: Bearer | FunctionBearer) -> str:

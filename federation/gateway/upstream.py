@@ -25,10 +25,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class UpstreamFailed(Exception):
-    """The upstream gave no answer. *timed_out* says whether it was too slow or not there."""
+    """The upstream gave no usable answer: *why*, for the operator; was it too slow?"""
 
-    def __init__(self, *, timed_out: bool) -> None:
-        super().__init__("too slow" if timed_out else "not reached")
+    def __init__(self, why: str, *, timed_out: bool = False) -> None:
+        super().__init__(why)
         self.timed_out = timed_out
 
 
@@ -61,13 +61,18 @@ class BasicAuth:
         return self._read[1]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Upstream:
-    """Sends canonical requests to one gateway."""
+    """
+    Sends canonical requests to one gateway.
 
-    url: str
+    By a bare transport: what a client does besides, such as to keep cookies of one answer for
+    the next request, would carry things from one caller to another.
+    """
+
+    url: httpx.URL
     auth: BasicAuth | None
-    client: httpx.AsyncClient = field(repr=False)
+    transport: httpx.AsyncBaseTransport = field(repr=False)
     timeout: timedelta
 
     @classmethod
@@ -75,15 +80,8 @@ class Upstream:
         cls, url: str, auth: BasicAuth | None, *, timeout: timedelta, connections: int
     ) -> Upstream:
         """The gateway at *url*; *timeout* is how long it may take to begin an answer."""
-        client = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            trust_env=False,  # a proxy of the environment would see the upstream's password
-        )
-        # What the caller did not send is not added: the upstream would answer it, not us.
-        for name in ("accept", "accept-encoding", "user-agent"):
-            del client.headers[name]
-        return cls(url, auth, client, timeout)
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        return cls(httpx.URL(url), auth, httpx.AsyncHTTPTransport(limits=limits), timeout)
 
     def authorization(self) -> bytes | None:
         """
@@ -94,7 +92,7 @@ class Upstream:
         try:
             return self.auth.header() if self.auth else None
         except OSError as error:
-            raise UpstreamFailed(timed_out=False) from error
+            raise UpstreamFailed(f"its password cannot be read: {error}") from error
 
     @asynccontextmanager
     async def send(
@@ -113,24 +111,22 @@ class Upstream:
         Raises: UpstreamFailed.
         """
         seconds = self.timeout.total_seconds()
-        request = self.client.build_request(
+        timeout = httpx.Timeout(
+            seconds, connect=_CONNECT_SECONDS, read=None if endless else seconds
+        )
+        request = httpx.Request(
             method,
             self.url,
             headers=list(headers),
             content=body,
-            # As it was decided about, to the byte: the library would write it in its own way.
-            extensions={"target": target},
-            timeout=httpx.Timeout(
-                seconds, connect=_CONNECT_SECONDS, read=None if endless else seconds
-            ),
+            # The target as it was decided about, to the byte: the library would write its own.
+            extensions={"target": target, "timeout": timeout.as_dict()},
         )
         try:
             async with asyncio.timeout(seconds if endless else None):
-                response = await self.client.send(request, stream=True)
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise UpstreamFailed(timed_out=True) from error
-        except httpx.TransportError as error:
-            raise UpstreamFailed(timed_out=False) from error
+                response = await self.transport.handle_async_request(request)
+        except (httpx.TransportError, TimeoutError) as error:
+            raise _failed(error) from error
         try:
             yield Answer(response.status_code, response.headers.raw, _body(response))
         finally:
@@ -138,14 +134,17 @@ class Upstream:
 
     async def aclose(self) -> None:
         """The connections are closed."""
-        await self.client.aclose()
+        await self.transport.aclose()
 
 
 async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
     try:
         async for piece in response.aiter_raw():
             yield piece
-    except httpx.TimeoutException as error:
-        raise UpstreamFailed(timed_out=True) from error
     except httpx.TransportError as error:
-        raise UpstreamFailed(timed_out=False) from error
+        raise _failed(error) from error
+
+
+def _failed(error: httpx.TransportError | TimeoutError) -> UpstreamFailed:
+    late = isinstance(error, httpx.TimeoutException | TimeoutError)
+    return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import isnan
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -93,16 +94,20 @@ class Processes(Collector):
         return merged.values()
 
 
-class _Known:
-    """What *collector* collects, less what has no value."""
+class _Told(Collector):
+    """What *collect* finds, less what has no value and what only one process alone can tell."""
 
-    def __init__(self, collector: Callable[[], Iterable[Metric]]) -> None:
-        self._collect = collector
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        """Metrics without samples that are not a number."""
+        """The metrics, each with the samples that are told."""
         for metric in self._collect():
-            metric.samples = [sample for sample in metric.samples if sample.value == sample.value]
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if not isnan(sample.value) and not sample.name.endswith("_created")
+            ]
             yield metric
 
 
@@ -120,7 +125,7 @@ class Exposition:
         pids: Callable[[], Mapping[str, int]],
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Known(counts))
+        self._registry.register(_Told(counts))
         self._registry.register(Processes(pids))
         self._server = _Server(listener, self.text)
 

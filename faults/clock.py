@@ -1,0 +1,76 @@
+"""A clock that is stepped under a running broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faults.ci import CiIssuer, documents
+from faults.load import Load, Sent, exchange, granted, told
+from faults.outcome import NotTried, Outcome, Run
+from faults.processes import Broker
+from faults.trail import broken_laws
+
+__all__ = ["clock_stepped"]
+
+_STEPS_SECONDS = (600, 0, -600, 0, 600, -600, 0)
+
+
+async def clock_stepped(run: Run) -> Outcome:
+    """
+    The broker's clock is stepped ten minutes ahead and back, and so is its issuer's.
+
+    Nothing is granted twice however the clock goes, no process ends, and tokens that are
+    neither expired nor of the future are granted.
+    """
+    outcome, step = Outcome(), run.folder / "clock"
+    step.write_text("+0\n")
+    environ = {
+        "LD_PRELOAD": str(_library()),
+        "FAKETIME_TIMESTAMP_FILE": str(step),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder / "broker", documents(issuer), environ=environ)
+        load = Load([broker.port], issuer.token)
+        async with broker.running():
+            pid = broker.pid
+            await load.for_seconds(0.5)
+            for seconds in _STEPS_SECONDS * run.of(1, 5):
+                step.write_text(f"{seconds:+d}\n")
+                # Tokens by our clock are from another time now; tokens by its own clock are not.
+                strange = await load.for_seconds(0.5)
+                issuer.ahead_seconds = seconds
+                right = await load.for_seconds(0.5)
+                issuer.ahead_seconds = 0
+                replayed = [
+                    await exchange(broker.port, sent.token) for sent in granted(load.sent)[-60::4]
+                ]
+                load.sent += replayed
+                outcome.tried(_wrong(seconds, strange, right, replayed)[:1])
+            if (broker.pid, broker.exit_code) != (pid, None):
+                outcome.judge(["the broker ended"])
+            outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(told(load.sent))
+    return outcome
+
+
+def _wrong(seconds: int, strange: list[Sent], right: list[Sent], replayed: list[Sent]) -> list[str]:
+    expected = {600: "expired", -600: "not_yet_valid", 0: ""}[seconds]
+    wrong = [
+        f"{seconds:+d} s: got {s.status} {s.reason}{s.broken}"
+        for s in strange
+        if s.reason != expected
+    ]
+    wrong += [
+        f"{seconds:+d} s: in step, got {s.status} {s.reason}" for s in right if s.status != 200
+    ]
+    wrong += [f"{seconds:+d} s: a replay was granted" for s in granted(replayed)]
+    return wrong
+
+
+def _library() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise NotTried("libfaketime is not installed")
+    return found[0]

@@ -1,0 +1,116 @@
+"""Disks that are full or cannot be written: a small tmpfs where we may mount one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from faults.outcome import NotTried
+
+__all__ = ["Disk", "Limit", "Tmpfs", "small_disk"]
+
+_STEP_BYTES = 64 * 1024
+
+
+class Disk(Protocol):
+    """A disk that can be filled and freed."""
+
+    kind: str
+
+    def fill(self, pid: int) -> None:
+        """Not a byte is left to the process *pid*."""
+
+    def free(self, pid: int) -> None:
+        """There is room again."""
+
+
+class Tmpfs:
+    """A few MiB of memory, mounted at *place*."""
+
+    kind = "tmpfs"
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._ballast = place / "ballast"
+
+    def fill(self, _pid: int) -> None:
+        """Not a byte is left."""
+        with self._ballast.open("ab", buffering=0) as file:
+            for step in (_STEP_BYTES, 1):
+                try:
+                    while True:
+                        file.write(b"x" * step)
+                except OSError:
+                    continue
+
+    def free(self, _pid: int) -> None:
+        """There is room again."""
+        self._ballast.unlink()
+
+    async def read_only(self, *, yes: bool) -> None:
+        """
+        Whether anything can be written.
+
+        Raises: NotTried where it is refused.
+        """
+        await _run("mount", "-o", "remount," + ("ro" if yes else "rw"), str(self.place))
+
+
+class Limit:
+    """For those who may not mount: the system lets the process write no more."""
+
+    kind = "RLIMIT_FSIZE"
+
+    def fill(self, pid: int) -> None:
+        """No file of *pid* can grow."""
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def free(self, pid: int) -> None:
+        """Files can grow again."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@asynccontextmanager
+async def tmpfs(place: Path, mib: int) -> AsyncIterator[Tmpfs]:
+    """
+    A small disk at *place*.
+
+    Raises: NotTried where we may not mount.
+    """
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        raise NotTried("needs root, to mount a tmpfs")
+    await _run("mkdir", "-p", str(place))
+    await _run("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(place))
+    try:
+        yield Tmpfs(place)
+    finally:
+        await _run("umount", "--lazy", str(place))
+
+
+@asynccontextmanager
+async def small_disk(place: Path, mib: int) -> AsyncIterator[Disk]:
+    """A disk at *place* that can be full."""
+    async with AsyncExitStack() as stack:
+        disk: Disk = Limit()
+        with suppress(NotTried):
+            disk = await stack.enter_async_context(tmpfs(place, mib))
+        yield disk
+
+
+async def _run(*command: str) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NotTried(f"{' '.join(command[:3])}: {done.stderr.decode().strip()}")

@@ -1,0 +1,182 @@
+"""Documents that are replaced by bad ones, by halves, or all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from faults.ci import CiIssuer, documents
+from faults.load import Load, exchange
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker
+from faults.trail import broken_laws
+
+__all__ = ["documents_bad", "documents_half_written", "documents_swapped"]
+
+_LIVE_SECONDS = 2.0
+
+
+async def documents_bad(run: Run) -> Outcome:
+    """
+    The documents are replaced by sets with errors.
+
+    The last good set serves every exchange, `/readyz` names the problem, and good documents
+    that follow are live within two seconds.
+    """
+    outcome, slowest = Outcome(), 0.0
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer))
+        place = broker.documents / "all.yaml"
+        good, load = place.read_text(), Load([broker.port], issuer.token)
+        async with broker.running():
+            for name, bad in _bad(good).items():
+                async with load.running():
+                    before = len(load.sent)
+                    place.write_text(bad)
+                    noticed = await until(lambda: _not_adopted(broker), 5)
+                    await asyncio.sleep(0.5)
+                wrong = [] if noticed else ["/readyz does not tell"]
+                wrong += _not_granted(load, before)
+                seconds = await _live(
+                    broker,
+                    issuer,
+                    lambda: place.write_text(documents(issuer, branches=("main", "feature/login"))),
+                )
+                slowest = max(slowest, seconds or 99.0)
+                wrong += _too_late(seconds)
+                place.write_text(good)
+                wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
+                outcome.tried(f"{name}: {why}" for why in wrong[:1])
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"good ones live within {slowest:.1f} s")
+    return outcome
+
+
+async def documents_half_written(run: Run) -> Outcome:
+    """
+    A file of documents is written slowly, in place.
+
+    What stands there in between never refuses anybody, and never admits whom neither the old
+    set nor the new one admits; the whole is live within two seconds.
+    """
+    outcome, slowest = Outcome(), 0.0
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer))
+        place = broker.documents / "all.yaml"
+        old, new = place.read_text(), documents(issuer, branches=("main", "feature/login"))
+        load = Load([broker.port], issuer.token)
+        async with broker.running():
+            for number in range(run.of(3, 15)):
+                before = len(load.sent)
+                async with load.running():
+                    middle = len(new) * (number + 1) // run.of(4, 16)
+                    place.write_text(new[:middle])
+                    await asyncio.sleep(1.5)
+                    seconds = await _live(broker, issuer, lambda: place.write_text(new))
+                slowest = max(slowest, seconds or 99.0)
+                wrong = _not_granted(load, before) + _too_late(seconds)
+                place.write_text(old)
+                wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
+                outcome.tried(wrong[:1])
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"the whole live within {slowest:.1f} s")
+    return outcome
+
+
+async def documents_swapped(run: Run) -> Outcome:
+    """
+    A mounted ConfigMap changes: one symlink is swapped for another, atomically.
+
+    No exchange is refused for it, and the new set is live within two seconds.
+    """
+    outcome, slowest = Outcome(), 0.0
+    async with CiIssuer().serving() as issuer:
+        mount = _ConfigMap(run.folder / "mounted")
+        old, new = documents(issuer), documents(issuer, branches=("main", "feature/login"))
+        mount.swap(old)
+        broker = Broker(run.folder / "broker", mount.place)
+        load = Load([broker.port], issuer.token)
+        async with broker.running():
+            for _ in range(run.of(4, 20)):
+                before = len(load.sent)
+                async with load.running():
+                    seconds = await _live(broker, issuer, lambda: mount.swap(new))
+                    mount.swap(old)
+                    closed = await until(lambda: _closed(broker, issuer), 5)
+                slowest = max(slowest, seconds or 99.0)
+                wrong = _not_granted(load, before) + _too_late(seconds) + _too_late(closed)
+                outcome.tried(wrong[:1])
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"live within {slowest:.1f} s")
+    return outcome
+
+
+class _ConfigMap:
+    """A directory as the kubelet mounts one: `all.yaml` → `..data/all.yaml` → a dated directory."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._number = 0
+        place.mkdir()
+        (place / "all.yaml").symlink_to("..data/all.yaml")
+
+    def swap(self, text: str) -> None:
+        """It holds *text*, from one moment to the next."""
+        self._number += 1
+        dated = self.place / f"..2030_{self._number}"
+        dated.mkdir()
+        (dated / "all.yaml").write_text(text, "utf-8")
+        draft = self.place / "..data_tmp"
+        draft.symlink_to(dated.name)
+        draft.replace(self.place / "..data")
+
+
+def _bad(good: str) -> Mapping[str, str]:
+    return {
+        "not YAML": good + "\n---\n{[",
+        "an unknown field": good.replace('"spec"', '"spce"', 1),
+        "a missing policy": good.replace('"policy": ["deploy"]', '"policy": ["gone"]'),
+        "a role for anybody": good.replace('"jwt:repository_owner_id": ["13420041"],', "")
+        .replace('"jwt:repository_id": ["412890077"],', "")
+        .replace('"StringEqual"', '"StringNope"'),
+        "nothing": "",
+        "not text": "\x00\x01",
+    }
+
+
+async def _live(broker: Broker, issuer: CiIssuer, change: Callable[[], object]) -> float | None:
+    """After how many seconds the *change* admits the other branch."""
+    change()
+
+    async def admitted() -> bool:
+        return (await exchange(broker.port, issuer.token(job="feature"))).status == 200
+
+    return await until(admitted, 6)
+
+
+async def _closed(broker: Broker, issuer: CiIssuer) -> bool:
+    """Whether the other branch is not admitted."""
+    sent = await exchange(broker.port, issuer.token(job="feature"))
+    return sent.reason == "no_role_admits"
+
+
+async def _not_adopted(broker: Broker) -> bool:
+    said = (await broker.get("/readyz")).json()
+    return said["status"] == "degraded" and bool(said["documents"]["not_adopted"])
+
+
+def _not_granted(load: Load, since: int) -> list[str]:
+    sent = load.sent[since:]
+    wrong = [
+        f"an exchange got {each.status} {each.reason}{each.broken}"
+        for each in sent
+        if each.status != 200
+    ]
+    return wrong if sent else ["nothing was sent"]
+
+
+def _too_late(seconds: float | None) -> list[str]:
+    if seconds is None:
+        return ["the change is not live"]
+    return [f"live after {seconds:.1f} s"] if seconds > _LIVE_SECONDS else []

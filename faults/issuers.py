@@ -1,0 +1,194 @@
+"""An issuer that is down, slow, changes its keys, or answers garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+
+from faults.ci import Answer, CiIssuer, documents, http_answer
+from faults.load import Load, Sent, exchange, granted, quantiles_ms
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker
+from faults.trail import broken_laws
+
+__all__ = ["issuer_down", "issuer_garbage", "issuer_rotating", "issuer_slow"]
+
+_BACK_SECONDS = 45.0
+"""Keys that could not be fetched are asked for again after 30 s."""
+
+
+async def issuer_down(run: Run) -> Outcome:
+    """
+    The issuer refuses connections, after its keys were fetched and before they ever were.
+
+    Known keys serve on; a token by an unknown key is `keys_unavailable`, and granted, the very
+    same one, once the issuer is back.
+    """
+    outcome = Outcome()
+    async with CiIssuer().serving() as issuer:
+        early = Broker(run.folder / "early", documents(issuer, fetched=True))
+        late = Broker(run.folder / "late", documents(issuer, fetched=True))
+        load = Load([early.port], issuer.old_token)
+        async with early.running():
+            await load.for_seconds(0.5)
+            await issuer.down()
+            async with late.running():
+                issuer.rotate()
+                token, first = issuer.token(), issuer.old_token()
+                known = await load.for_seconds(run.of(2, 20))
+                sent = [await exchange(early.port, token), await exchange(late.port, first)]
+                wrong = _not_granted(known) + _not_unavailable(sent)
+                await issuer.up()
+                for broker, again in ((late, first), (early, token)):
+                    seconds = await _granted_in_the_end(broker, again, load)
+                    wrong += [] if seconds else [f"{broker.folder.name}: it never recovered"]
+                    outcome.saw(f"{broker.folder.name}: back after {seconds or 0:.0f} s")
+        load.sent += sent
+        outcome.tried(wrong[:3], times=2)
+        outcome.judge(broken_laws(load.sent, early.state, late.state))
+        outcome.judge(early.complaints() + late.complaints())
+    return outcome
+
+
+async def issuer_slow(run: Run) -> Outcome:
+    """
+    The issuer takes longer than it may.
+
+    Known keys serve on without delay; a token by an unknown key is `keys_unavailable` within
+    the time that a fetch may take, however many ask at once.
+    """
+    outcome = Outcome()
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer, fetched=True))
+        load = Load([broker.port], issuer.token)
+        async with broker.running():
+            await load.for_seconds(0.5)
+            issuer.delay_seconds["ci"] = 30.0
+            async with load.running():
+                before = len(load.sent)
+                asked = [issuer.token(unpublished=True) for _ in range(20)]
+                unknown = await asyncio.gather(*(exchange(broker.port, t) for t in asked))
+                meanwhile = load.sent[before:]
+            wrong = _not_granted(meanwhile) + _not_unavailable(unknown)
+            longest = max(sent.seconds for sent in unknown)
+            wrong += [f"a caller waited {longest:.1f} s"] if longest > 8 else []
+            issuer.delay_seconds.clear()
+            outcome.tried(wrong[:3])
+        load.sent += unknown
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"known keys meanwhile: {quantiles_ms(meanwhile)}; unknown after {longest:.1f} s")
+    return outcome
+
+
+async def issuer_rotating(run: Run) -> Outcome:
+    """
+    The issuer begins to sign with another key under load, as often as once a minute.
+
+    No exchange fails for it, by the new key or by the old one.
+    """
+    outcome, times = Outcome(), run.of(1, 3)
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer, fetched=True))
+        load = Load([broker.port], issuer.token)
+        async with broker.running():
+            await load.for_seconds(0.5)
+            for number in range(times):
+                issuer.rotate()
+                sent = await load.for_seconds(2.0)
+                old = [await exchange(broker.port, issuer.old_token()) for _ in range(5)]
+                load.sent += old
+                outcome.tried((_not_granted(sent) + _not_granted(old))[:1])
+                await asyncio.sleep(61 if number < times - 1 else 0)
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"{len(granted(load.sent))} granted; {quantiles_ms(load.sent)}")
+    return outcome
+
+
+async def issuer_garbage(run: Run) -> Outcome:
+    """
+    The issuer answers all kinds of nonsense in place of its keys.
+
+    It replaces nothing: known keys serve on, an unknown one is `keys_unavailable`.
+    """
+    outcome = Outcome()
+    async with CiIssuer().serving() as issuer:
+        kinds = _garbage(issuer)
+        broker = Broker(run.folder, documents(issuer, kinds, fetched=True))
+        sent: list[Sent] = []
+        async with broker.running():
+            sent += [await exchange(broker.port, issuer.token(name)) for name in kinds]
+            issuer.garbage.update(kinds)
+            for name in kinds:
+                unknown = await exchange(broker.port, issuer.token(name, unpublished=True))
+                known = [await exchange(broker.port, issuer.token(name)) for _ in range(3)]
+                sent += [unknown, *known]
+                wrong = _not_unavailable([unknown]) + _not_granted(known)
+                outcome.tried(f"{name}: {why}" for why in wrong[:1])
+        outcome.judge(_not_granted(sent[: len(kinds)]))
+        outcome.judge(broken_laws(sent, broker.state) + broker.complaints())
+    outcome.saw(", ".join(kinds))
+    return outcome
+
+
+def _garbage(issuer: CiIssuer) -> Mapping[str, Answer]:
+    """What is answered, by the name of the issuer that does."""
+    good = json.dumps(issuer.jwks())
+    discovery = '{"issuer": "%s", "jwks_uri": "%s"}'
+
+    def keys(body: str | bytes) -> Answer:
+        """Discovery is well, the keys are *body*."""
+
+        def say(path: str) -> bytes:
+            iss = issuer.iss(path.split("/")[1])
+            return http_answer(body if path.endswith("/jwks") else discovery % (iss, f"{iss}/jwks"))
+
+        return say
+
+    def always(answer: bytes) -> Answer:
+        return lambda _path: answer
+
+    elsewhere = f"Location: {issuer.iss('ci')}/jwks\r\n"
+    impostor = discovery % (issuer.iss("ci"), f"{issuer.iss('ci')}/jwks")
+    return {
+        "nothing": always(b""),
+        "html": always(http_answer("<html>Sign in</html>")),
+        "error": always(http_answer("down", "500 Internal Server Error")),
+        "redirect": always(http_answer("", "302 Found", elsewhere)),
+        "not-http": always(b"\x00\x01\x02\x03" * 100),
+        "half-an-answer": always(http_answer(good)[:-100]),
+        "impostor": always(http_answer(impostor)),
+        "endless": keys(b"[" * 1024 * 1024),
+        "empty": keys(""),
+        "no-keys": keys('{"keys": []}'),
+        "not-a-key-set": keys("[]"),
+        "half-json": keys(good[: len(good) // 2]),
+        "not-text": keys(b"\xff\xfe\x00"),
+        "key-without-kty": keys('{"keys": [{"kid": "key-0"}]}'),
+    }
+
+
+async def _granted_in_the_end(broker: Broker, token: str, load: Load) -> float | None:
+    async def tried() -> bool:
+        await asyncio.sleep(1)
+        load.sent.append(await exchange(broker.port, token))
+        return load.sent[-1].status == 200
+
+    return await until(tried, _BACK_SECONDS)
+
+
+def _not_granted(sent: Sequence[Sent]) -> list[str]:
+    wrong = [
+        f"a token by a known key got {each.status} {each.reason}{each.broken}"
+        for each in sent
+        if each.status != 200
+    ]
+    return wrong if sent else ["nothing was sent"]
+
+
+def _not_unavailable(sent: Sequence[Sent]) -> list[str]:
+    return [
+        f"a token by an unknown key got {each.status} {each.reason}{each.broken}"
+        for each in sent
+        if (each.status, each.reason) != (503, "keys_unavailable")
+    ]

@@ -1,0 +1,151 @@
+"""Processes that are killed, and one that is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+
+from faults.ci import CiIssuer, documents
+from faults.load import Load, Sent, exchange, granted
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker
+from faults.trail import broken_laws, digest, recorded
+
+__all__ = ["broker_killed", "sigterm", "worker_killed"]
+
+_WORKERS = 2
+
+
+async def worker_killed(run: Run) -> Outcome:
+    """
+    Workers are killed at random points while each token is sent by two callers at once.
+
+    No acknowledged exchange is missing from the trail, no token is granted twice, and the
+    killed worker is replaced.
+    """
+    outcome, times = Outcome(), run.of(8, 50)
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer), "--workers", str(_WORKERS))
+        load = Load([broker.port], issuer.token, twice=True)
+
+        async def all_are_there() -> bool:
+            return len(broker.workers()) == _WORKERS
+
+        async with broker.running(), load.running():
+            for _ in range(times):
+                wrong = [] if await until(all_are_there, 20) else ["a worker was not replaced"]
+                await asyncio.sleep(random.uniform(0.0, 1.5))  # noqa: S311  a moment
+                with suppress(ProcessLookupError):
+                    os.kill(random.choice(broker.workers()), signal.SIGKILL)  # noqa: S311
+                outcome.tried(wrong)
+            await asyncio.sleep(2)
+    _judge(outcome, load.sent, broker)
+    return outcome
+
+
+async def broker_killed(run: Run) -> Outcome:
+    """
+    The whole broker is killed at a random point, and started again on what it left.
+
+    Nothing acknowledged is missing, nothing is granted twice, also not across the restart.
+    """
+    outcome = Outcome()
+    async with CiIssuer().serving() as issuer:
+        broker = Broker(run.folder, documents(issuer))
+        load = Load([broker.port], issuer.token, twice=True)
+        try:
+            for _ in range(run.of(3, 10)):
+                await broker.start()
+                async with load.running():
+                    await asyncio.sleep(random.uniform(0.3, 1.5))  # noqa: S311  a moment
+                    await broker.kill()
+                outcome.tried()
+            await broker.start()
+            again = [await exchange(broker.port, each.token) for each in granted(load.sent)[-50:]]
+            load.sent += again
+            outcome.judge(
+                f"a replay got {each.status} {each.reason}"
+                for each in again
+                if each.reason != "already_used"
+            )
+        finally:
+            await broker.stop()
+    _judge(outcome, load.sent, broker)
+    return outcome
+
+
+def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
+    """The laws held for all that was sent; which of several kills broke one cannot be told."""
+    outcome.judge(broken_laws(sent, broker.state))
+    outcome.judge(broker.complaints())
+    cut = sum(1 for each in sent if each.broken)
+    answered = {each.token for each in granted(sent)}
+    silent = {
+        str(event["token_sha256"])
+        for event in recorded(broker.state)
+        if event["response_code"] == 200
+    } - {digest(token) for token in answered}
+    outcome.saw(
+        f"{len(answered)} granted, {cut} requests cut off, {len(silent)} grants nobody heard"
+    )
+
+
+async def sigterm(run: Run) -> Outcome:
+    """
+    SIGTERM under load, one worker or two, drops nothing.
+
+    Every request gets a whole answer, also those that are still being sent; or its connection
+    was never accepted, and then nothing is spent. The broker ends well within its grace.
+    """
+    outcome, slowest, never = Outcome(), 0.0, 0
+    async with CiIssuer().serving() as issuer:
+        for number in range(run.of(4, 20)):
+            flags = ("--workers", "2") if number % 2 else ()
+            broker = Broker(run.folder / str(number), documents(issuer), *flags)
+            load = Load([broker.port], issuer.token, clients=8, pause_seconds=0.0)
+            try:
+                await broker.start()
+                async with load.running():
+                    await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311  a moment
+                    slow = [asyncio.create_task(each) for each in _in_the_middle(broker, issuer)]
+                    await asyncio.sleep(0.05)
+                    began = time.monotonic()
+                    broker.send(signal.SIGTERM)
+                    code = await broker.ended()
+                    slowest = max(slowest, time.monotonic() - began)
+                accepted = await asyncio.gather(*slow)
+                sent = [*load.sent, *accepted]
+            finally:
+                await broker.stop()
+            never += sum(1 for each in sent if each.broken == "reset")
+            wrong = [f"an accepted one was {each.broken}" for each in accepted if each.broken]
+            outcome.tried((wrong + _dropped(sent, broker, code))[:3])
+    outcome.saw(f"stopped within {slowest:.1f} s, {never} connections never accepted")
+    return outcome
+
+
+def _dropped(sent: list[Sent], broker: Broker, code: int | None) -> list[str]:
+    wrong = broken_laws(sent, broker.state) + broker.complaints()
+    if code != 0:
+        wrong.append(f"the broker ended with {code}")
+    known = {str(event["token_sha256"]) for event in recorded(broker.state)}
+    for each in sent:
+        if each.broken in {"cut", "timeout"}:
+            wrong.append(f"an answer was {each.broken}")
+        elif each.broken == "reset" and digest(each.token) in known:
+            wrong.append("a request was worked on and not answered")
+        elif each.status not in {None, 200}:
+            wrong.append(f"a request got {each.status} {each.reason}")
+    return wrong
+
+
+def _in_the_middle(broker: Broker, issuer: CiIssuer) -> Iterator[Coroutine[None, None, Sent]]:
+    """Callers that are connected and have sent nothing, half a head or half a body."""
+    for byte in (0, 40, 300):
+        for seconds in (0.1, 0.2, 0.4):
+            yield exchange(broker.port, issuer.token(), pause_at=byte, pause_seconds=seconds)

@@ -1,0 +1,286 @@
+"""Redis in trouble behind two replicas, and two replicas that race."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from faults.ci import CiIssuer, documents
+from faults.load import Load, Sent, exchange, granted, quantiles_ms, told
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker, Redis, signing_key
+from faults.trail import broken_laws
+from faults.wire import Wire
+
+__all__ = [
+    "redis_cut_off",
+    "redis_frozen",
+    "redis_restarted_empty",
+    "redis_slow",
+    "redis_stopped",
+    "replicas_racing",
+]
+
+_AHEAD_SECONDS = 29.0
+"""Tokens may be dated so far ahead (the leeway is 30 s), which spares the suite the wait for it."""
+
+
+@dataclass(slots=True)
+class _Replicas:
+    """Two brokers that share a Redis, and a wire of its own from each to it."""
+
+    issuer: CiIssuer
+    redis: Redis
+    brokers: list[Broker]
+    wires: list[Wire]
+    sent: list[Sent] = field(default_factory=list)
+
+    @property
+    def ports(self) -> list[int]:
+        return [broker.port for broker in self.brokers]
+
+    def load(self) -> Load:
+        """Load on both, a token at one of them."""
+        load = Load(self.ports, self.issuer.token)
+        load.sent = self.sent
+        return load
+
+    async def everywhere(self, token: str) -> list[Sent]:
+        """What becomes of *token* at every replica at once."""
+        sent = await asyncio.gather(*(exchange(port, token) for port in self.ports))
+        self.sent += sent
+        return list(sent)
+
+    async def in_turn(self, tokens: Iterable[str]) -> list[Sent]:
+        """What becomes of *tokens*, at one replica and at the other in turn."""
+        sent = [await exchange(self.ports[n % 2], token) for n, token in enumerate(tokens)]
+        self.sent += sent
+        return sent
+
+    async def grants_again(self, seconds: float = 15.0) -> list[str]:
+        """Every replica grants fresh tokens."""
+
+        async def granting() -> bool:
+            sent = await self.in_turn(self.issuer.token() for _ in range(2))
+            return len(granted(sent)) == 2
+
+        recovered = await until(granting, seconds) is not None
+        return [] if recovered else [f"it does not recover: {told(self.sent[-6:])}"]
+
+    async def taken_once(self, waiting: Sequence[str]) -> list[str]:
+        """Tokens that got a 503 are each granted when tried again, and then no more."""
+        for _ in range(3):
+            waiting = [t for t in waiting if t not in {s.token for s in granted(self.sent)}]
+            for sent in await self.in_turn(waiting):
+                if sent.status == 400:
+                    return [f"after a 503 the same token got {sent.reason}"]
+            await asyncio.sleep(0.3)
+        left = set(waiting) - {sent.token for sent in granted(self.sent)}
+        return [f"{len(left)} tokens that got a 503 are never granted"] if left else []
+
+    def laws(self) -> list[str]:
+        """What no fault may break, broken."""
+        complaints = [told for broker in self.brokers for told in broker.complaints()]
+        return broken_laws(self.sent, *(b.state for b in self.brokers)) + complaints
+
+
+@asynccontextmanager
+async def _replicas(run: Run, *, lasting: bool) -> AsyncIterator[_Replicas]:
+    key = signing_key(run.folder)
+    redis = Redis(run.folder / "redis", lasting=lasting)
+    async with AsyncExitStack() as stack:
+        issuer = await stack.enter_async_context(CiIssuer().serving())
+        await stack.enter_async_context(redis.running())
+        wires = [await stack.enter_async_context(Wire(redis.port).up()) for _ in range(2)]
+        flags = [
+            ("--signing-key", str(key), "--shared-state", f"redis://127.0.0.1:{wire.port}/0")
+            for wire in wires
+        ]
+        brokers = [
+            Broker(run.folder / f"replica-{number}", documents(issuer), *flags[number])
+            for number in range(2)
+        ]
+        for broker in brokers:
+            await stack.enter_async_context(broker.running())
+        yield _Replicas(issuer, redis, brokers, wires)
+
+
+async def redis_stopped(run: Run) -> Outcome:
+    """
+    Redis is stopped, and started again with what it knew.
+
+    While it is down exchanges are 503 and nothing is granted; afterwards what was granted
+    before is not granted again, and what got a 503 is granted once.
+    """
+    outcome = Outcome()
+    async with _replicas(run, lasting=True) as two:
+        load = two.load()
+        for _ in range(run.of(2, 6)):
+            await load.for_seconds(0.5)
+            known = granted(two.sent)[-5:]
+            await two.redis.stop()
+            down = await load.for_seconds(1.0)
+            wrong = _all_unavailable(down)
+            await two.redis.start()
+            wrong += await two.grants_again()
+            wrong += _all_used(await two.in_turn(s.token for s in known))
+            wrong += await two.taken_once([s.token for s in down][-20:])
+            outcome.tried(wrong[:3])
+        outcome.judge(two.laws())
+        outcome.saw(told(two.sent))
+    return outcome
+
+
+async def redis_frozen(run: Run) -> Outcome:
+    """
+    Redis does not answer (SIGSTOP), and then works off what had arrived meanwhile.
+
+    Exchanges are 503 within their time, and the claims that are made late are taken back: what
+    got a 503 is granted once.
+    """
+    outcome = Outcome()
+    async with _replicas(run, lasting=False) as two:
+        load = two.load()
+        for _ in range(run.of(1, 5)):
+            await load.for_seconds(0.5)
+            async with load.running():
+                before = len(two.sent)
+                two.redis.send(signal.SIGSTOP)
+                await asyncio.sleep(3.0)
+                two.redis.send(signal.SIGCONT)
+            late = [sent for sent in two.sent[before:] if sent.status == 503]
+            wrong = [f"a 503 took {s.seconds:.1f} s" for s in late if s.seconds > 10]
+            wrong += [] if late else ["no 503 came"]
+            wrong += await two.grants_again()
+            wrong += await two.taken_once([sent.token for sent in late])
+            outcome.tried(wrong[:3])
+        outcome.judge(two.laws())
+        outcome.saw(f"{told(two.sent)}; {quantiles_ms(two.sent)}")
+    return outcome
+
+
+async def redis_restarted_empty(run: Run) -> Outcome:
+    """
+    Redis is killed and starts again with no memory.
+
+    No token is taken twice, at either replica. Tokens issued before are refused, and tokens
+    issued after the leeway are granted.
+    """
+    outcome = Outcome()
+    async with _replicas(run, lasting=False) as two:
+        load = two.load()
+        for _ in range(run.of(2, 5)):
+            two.issuer.ahead_seconds = _AHEAD_SECONDS if two.redis.exit_code is None else 0.0
+            await load.for_seconds(0.5)
+            known = granted(two.sent)[-20:]
+            two.issuer.ahead_seconds = 0.0
+            unsent = [two.issuer.token() for _ in range(3)]
+            await two.redis.kill()
+            await two.redis.start()
+            again = [sent for each in known for sent in await two.everywhere(each.token)]
+            wrong = [] if known else ["nothing had been granted"]
+            wrong += [f"a token was taken twice: {s.request_id}" for s in granted(again)]
+            old = await two.in_turn(unsent)
+            wrong += [f"a token from before got {s.status} {s.reason}" for s in granted(old)]
+            await asyncio.sleep(_past(two))
+            two.issuer.ahead_seconds = _AHEAD_SECONDS
+            wrong += await two.grants_again()
+            outcome.tried(wrong[:3])
+            await asyncio.sleep(1.5)
+        outcome.judge(two.laws())
+        outcome.saw(told(two.sent))
+    return outcome
+
+
+async def redis_slow(run: Run) -> Outcome:
+    """
+    Redis answers slowly: within its time everything is granted, beyond it everything is 503.
+
+    What was too slow for its caller is not lost: the same token is granted once afterwards.
+    """
+    outcome = Outcome()
+    async with _replicas(run, lasting=False) as two:
+        load = two.load()
+        for _ in range(run.of(1, 4)):
+            _delay(two, 0.3)
+            slow = await load.for_seconds(1.5)
+            wrong = [f"slow: {s.status} {s.reason}{s.broken}" for s in slow if s.status != 200]
+            _delay(two, 3.0)
+            late = await load.for_seconds(1.0)
+            _delay(two, 0.0)
+            wrong += _all_unavailable(late)
+            wrong += await two.grants_again()
+            wrong += await two.taken_once([sent.token for sent in late])
+            outcome.tried(wrong[:3])
+            outcome.saw(f"300 ms: {quantiles_ms(slow)}")
+        outcome.judge(two.laws())
+        outcome.saw(told(two.sent))
+    return outcome
+
+
+async def redis_cut_off(run: Run) -> Outcome:
+    """
+    The connection to Redis is cut after a claim arrived there and before its answer came.
+
+    Whoever got a 503 for it is granted when it tries again, once.
+    """
+    outcome, times = Outcome(), run.of(10, 50)
+    async with _replicas(run, lasting=False) as two:
+        await two.load().for_seconds(0.3)
+        for number in range(times):
+            wire = two.wires[number % 2]
+            wire.cut_after_requests = 1
+            token = two.issuer.token()
+            first = await exchange(two.ports[number % 2], token)
+            two.sent.append(first)
+            wire.cut_after_requests = 0
+            wrong = [] if first.status == 503 else [f"it got {first.status} {first.reason}"]
+            await asyncio.sleep(0.6)  # a claim that was cut off is given back by its replica
+            again = await two.everywhere(token)
+            wrong += [] if len(granted(again)) == 1 else [f"then it got {told(again)}"]
+            outcome.tried(wrong[:1])
+        outcome.judge(two.laws())
+        outcome.saw(told(two.sent))
+    return outcome
+
+
+async def replicas_racing(run: Run) -> Outcome:
+    """Two replicas are sent one token at the same moment: exactly one of them grants it."""
+    outcome, first = Outcome(), Counter[int]()
+    async with _replicas(run, lasting=False) as two:
+        for _ in range(200):
+            both = await two.everywhere(two.issuer.token())
+            reasons = sorted(f"{sent.status} {sent.reason}".strip() for sent in both)
+            right = reasons == ["200", "400 already_used"]
+            outcome.tried([] if right else [f"one token got {reasons}"])
+            first.update(place for place, sent in enumerate(both) if sent.status == 200)
+        outcome.judge(two.laws())
+    outcome.saw(f"{first[0]} won by the one, {first[1]} by the other")
+    return outcome
+
+
+def _delay(two: _Replicas, seconds: float) -> None:
+    for wire in two.wires:
+        wire.delay_seconds = seconds
+
+
+def _past(_two: _Replicas) -> float:
+    """Seconds after which a token that is dated as far ahead as may be is younger than a loss."""
+    return 2.5
+
+
+def _all_unavailable(sent: Sequence[Sent]) -> list[str]:
+    wrong = [
+        f"got {each.status} {each.reason}{each.broken}"
+        for each in sent
+        if each.reason != "state_unavailable"
+    ]
+    return wrong if sent else ["nothing was sent"]
+
+
+def _all_used(sent: Sequence[Sent]) -> list[str]:
+    return [f"a replay got {s.status} {s.reason}" for s in sent if s.reason != "already_used"]

@@ -1,0 +1,79 @@
+"""
+A soak: half of peak for minutes on end, with memory and descriptors looked at all the while.
+
+The load comes in stretches of some seconds; while one runs, the tokens of the next are signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from bench.load import Measure, run
+from faults.ci import CiIssuer, documents
+from faults.load import request_for
+from faults.outcome import Outcome
+from faults.processes import Broker, memory_and_files
+
+__all__ = ["soak"]
+
+_PEAK_REQUESTS = 1500
+_STRETCH_SECONDS = 5.0
+_WARM_STRETCHES = 2
+_MIB = 1024 * 1024
+_GROWTH_BYTES = 16 * _MIB
+_GROWTH_FILES = 8
+
+
+async def soak(minutes: float) -> bool:
+    """Whether memory and descriptors stayed flat; tells what was measured."""
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        async with CiIssuer().serving() as issuer:
+            broker = Broker(Path(folder), documents(issuer))
+            async with broker.running():
+                await _soaked(broker, issuer, minutes, outcome)
+            outcome.judge(broker.complaints())
+    for line in (*outcome.measured, *(f"BROKEN: {why}" for why in outcome.wrong)):
+        print(line, flush=True)
+    return not outcome.wrong
+
+
+async def _soaked(broker: Broker, issuer: CiIssuer, minutes: float, outcome: Outcome) -> None:
+    await run(broker.port, _requests(issuer, 300))
+    peak = await run(broker.port, _requests(issuer, _PEAK_REQUESTS))
+    rate = peak.rate / 2
+    outcome.saw(f"peak {peak.rate:.0f}/s, soaking at {rate:.0f}/s for {minutes:g} minutes")
+    count, looks, measures = int(rate * _STRETCH_SECONDS), list[tuple[int, int]](), list[Measure]()
+    stretch = _requests(issuer, count)
+    deadline = time.monotonic() + minutes * 60
+    while time.monotonic() < deadline:
+        signing = asyncio.create_task(asyncio.to_thread(_requests, issuer, count))
+        measures.append(await run(broker.port, stretch, rate))
+        stretch = await signing
+        looks.append(memory_and_files(broker.pid))
+    warm = looks[min(_WARM_STRETCHES, len(looks) - 1)]
+    grown = [end - start for start, end in zip(warm, looks[-1], strict=True)]
+    outcome.tried([f"memory grew by {grown[0] / _MIB:.1f} MiB"] if grown[0] > _GROWTH_BYTES else [])
+    outcome.judge([f"{grown[1]} more descriptors"] if grown[1] > _GROWTH_FILES else [])
+    sent = count * len(measures)
+    outcome.saw(f"{sent} exchanges, all granted, {median(m.rate for m in measures):.0f}/s")
+    outcome.saw(
+        f"pid {broker.pid}: RSS {warm[0] / _MIB:.1f} → {looks[-1][0] / _MIB:.1f} MiB"
+        f" (most {max(look[0] for look in looks) / _MIB:.1f}),"
+        f" descriptors {warm[1]} → {looks[-1][1]} (most {max(look[1] for look in looks)})"
+    )
+    outcome.saw(
+        f"p50 {median(m.p50_ms for m in measures):.1f} ms, p99 {median(m.p99_ms for m in measures):.1f} ms,"
+        f" worst p99 of a stretch {max(m.p99_ms for m in measures):.1f} ms"
+    )
+
+
+def _requests(issuer: CiIssuer, count: int) -> list[bytes]:
+    """Exchanges of tokens that were never used, for connections that stay open."""
+    return [
+        request_for(issuer.token()).replace(b"Connection: close\r\n", b"", 1) for _ in range(count)
+    ]

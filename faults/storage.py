@@ -1,0 +1,122 @@
+"""A disk that is full, and one that cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from faults.ci import CiIssuer, documents
+from faults.disk import small_disk, tmpfs
+from faults.load import Load, exchange, told
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker
+from faults.trail import broken_laws
+
+__all__ = ["disk_full", "read_only"]
+
+_UNAVAILABLE = {"audit_unavailable", "state_unavailable"}
+_MIB = 8
+
+
+async def disk_full(run: Run) -> Outcome:
+    """
+    The disk of the state directory is full, again and again.
+
+    Exchanges are 503, none is granted without its event, `/readyz` says so; when there is room
+    everything goes on, and what got a 503 can be tried again with the same token.
+    """
+    outcome = Outcome()
+    state = run.folder / "broker" / "state"
+    async with CiIssuer().serving() as issuer, small_disk(state, _MIB) as disk:
+        broker = Broker(run.folder / "broker", documents(issuer))
+        load = Load([broker.port], issuer.token)
+        back = []
+        async with broker.running():
+            for _ in range(run.of(2, 8)):
+                async with load.running():
+                    await asyncio.sleep(0.5)
+                    disk.fill(broker.pid)
+                    wrong = await _unavailable(broker, load)
+                    disk.free(broker.pid)
+                    freed = time.monotonic()
+                    wrong += await _taken_again(broker, load)
+                    back.append(time.monotonic() - freed)
+                outcome.tried(wrong)
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(f"{disk.kind}; {told(load.sent)}; back within {max(back):.1f} s")
+    return outcome
+
+
+async def read_only(run: Run) -> Outcome:
+    """
+    The state directory can only be read, from the start, and then again while the broker runs.
+
+    It starts all the same, answers 503, grants nothing, and goes on once it may write.
+    """
+    outcome = Outcome()
+    state = run.folder / "broker" / "state"
+    async with CiIssuer().serving() as issuer, tmpfs(state, _MIB) as disk:
+        broker = Broker(run.folder / "broker", documents(issuer))
+        load = Load([broker.port], issuer.token)
+        async with broker.running():  # the key that signs is made
+            await load.for_seconds(0.5)
+        for _ in range(run.of(1, 3)):
+            await disk.read_only(yes=True)
+            async with broker.running(), load.running():
+                wrong = await _unavailable(broker, load)
+                await disk.read_only(yes=False)
+                outcome.tried(wrong + await _taken_again(broker, load))
+            async with broker.running(), load.running():
+                async with tmpfs(state, _MIB) as above:
+                    await above.read_only(yes=True)
+                    wrong = await _unavailable(broker, load)
+                outcome.tried(wrong + await _taken_again(broker, load))
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(told(load.sent))
+    return outcome
+
+
+async def _unavailable(broker: Broker, load: Load) -> list[str]:
+    """The broker comes to say 503 to everything, and stays so."""
+
+    async def says_so() -> bool:
+        return any(sent.status == 503 for sent in load.sent[-4:])
+
+    if await until(says_so, 5) is None:
+        return [f"no 503 came: {told(load.sent[-20:])}"]
+    await asyncio.sleep(0.5)
+    before = len(load.sent)
+    await asyncio.sleep(1.5)
+    wrong = [
+        f"got {sent.status} {sent.reason}{sent.broken}"
+        for sent in load.sent[before:]
+        if sent.status != 503 or sent.reason not in _UNAVAILABLE
+    ]
+    if await broker.readiness() != 503:
+        wrong.append("/readyz does not say so")
+    return wrong[:3]
+
+
+async def _taken_again(broker: Broker, load: Load) -> list[str]:
+    """Exchanges are granted again, also with the tokens that got a 503."""
+
+    async def grants() -> bool:
+        return load.sent[-1].status == 200
+
+    if await until(grants, 10) is None:
+        return [f"nothing is granted any more: {told(load.sent[-20:])}"]
+    settled = {sent.token for sent in load.sent if sent.status != 503}
+    waiting = list(dict.fromkeys(sent.token for sent in load.sent if sent.status == 503))
+    wrong = []
+    for token in [token for token in waiting if token not in settled][-40:]:
+        again = await exchange(broker.port, token)
+        load.sent.append(again)
+        if again.status != 200:
+            wrong.append(f"after a 503 the same token got {again.status} {again.reason}")
+
+    async def ready() -> bool:
+        return await broker.readiness() == 200
+
+    if await until(ready, 10) is None:
+        wrong.append("/readyz does not recover")
+    return wrong[:3]

@@ -1,0 +1,142 @@
+"""A webhook that is down, slow, refuses, hangs up, or is not who it says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+
+from faults.certificates import Authority
+from faults.ci import CiIssuer, documents
+from faults.load import Load
+from faults.outcome import Outcome, Run, until
+from faults.processes import Broker, free_port
+from faults.trail import broken_laws, recorded_by_process
+from tests.receiver import Behaviour, Receiver, answer, cut, hang_up, receiving, slow
+
+__all__ = ["webhook_certificate", "webhook_down", "webhook_failing"]
+
+
+async def webhook_down(run: Run) -> Outcome:
+    """
+    The webhook refuses connections for a while, and a worker is killed meanwhile.
+
+    Everything recorded is delivered afterwards, at least once, in the order of each process.
+    """
+    outcome, port, taken = Outcome(), free_port(), list[str]()
+    async with CiIssuer().serving() as issuer:
+        url = f"http://127.0.0.1:{port}/events"
+        broker = Broker(run.folder, documents(issuer), "--workers", "2", "--audit-webhook", url)
+        load = Load([broker.port], issuer.token, pause_seconds=0.05)
+        async with broker.running():
+            with receiving(port) as receiver:
+                await load.for_seconds(1.0)
+            taken += receiver.event_ids
+            async with load.running():
+                await asyncio.sleep(run.of(2, 20))
+                with suppress(ProcessLookupError):
+                    os.kill(random.choice(broker.workers()), signal.SIGKILL)  # noqa: S311
+                await asyncio.sleep(run.of(3, 120))
+            with receiving(port) as receiver:
+                seconds = await _delivered(broker, taken, receiver, 90)
+                wrong = _judged(broker, [*taken, *receiver.event_ids], seconds)
+        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(_told(broker, [*taken, *receiver.event_ids], seconds))
+    return outcome
+
+
+async def webhook_failing(run: Run) -> Outcome:
+    """
+    The webhook is slow, says 500 or 429, hangs up, or closes in the middle of its answer.
+
+    Whatever it does, each event is taken in the end, in the order of its process.
+    """
+    outcome, faults = Outcome(), _failures(run)
+    async with CiIssuer().serving() as issuer:
+        for name, behaviours in faults.items():
+            with receiving() as receiver:
+                receiver.next = list(behaviours)
+                place = run.folder / name.replace(" ", "-")
+                broker = Broker(place, documents(issuer), "--audit-webhook", receiver.url)
+                load = Load([broker.port], issuer.token, pause_seconds=0.05)
+                async with broker.running():
+                    await load.for_seconds(1.0)
+                    seconds = await _delivered(broker, [], receiver, 60)
+                    wrong = _judged(broker, receiver.event_ids, seconds)
+                wrong += [] if len(receiver.seen) > len(receiver.taken) else ["it never failed"]
+                laws = broken_laws(load.sent, broker.state) + broker.complaints()
+                outcome.tried(f"{name}: {why}" for why in (wrong + laws)[:1])
+                outcome.saw(f"{name}: {_told(broker, receiver.event_ids, seconds)}")
+    return outcome
+
+
+def _failures(run: Run) -> dict[str, Sequence[Behaviour]]:
+    times = run.of(2, 4)
+    return {
+        "500": [answer(500)] * times,
+        "429": [answer(429, Retry_After="1")] * times,
+        "hang up": [hang_up] * times,
+        "cut": [cut] * times,
+        "slow": [slow(2.0)] * times,
+        "too slow": [slow(16.0)] * (times - 1),
+    }
+
+
+async def webhook_certificate(run: Run) -> Outcome:
+    """
+    The webhook shows a certificate of an authority that is not the one it should have.
+
+    Nothing is delivered to it, and everything once it shows the right one.
+    """
+    outcome, port = Outcome(), free_port()
+    right, other = Authority(run.folder / "right"), Authority(run.folder / "other")
+    async with CiIssuer().serving() as issuer:
+        url = f"https://127.0.0.1:{port}/events"
+        flags = ("--audit-webhook", url, "--audit-webhook-ca", str(right.certificate))
+        broker = Broker(run.folder / "broker", documents(issuer), *flags)
+        load = Load([broker.port], issuer.token, pause_seconds=0.05)
+        async with broker.running():
+            with receiving(port, other.server()) as false:
+                await load.for_seconds(run.of(2, 20))
+            with receiving(port, right.server()) as true:
+                seconds = await _delivered(broker, [], true, 60)
+                wrong = _judged(broker, true.event_ids, seconds)
+        wrong += [f"{len(false.seen)} deliveries to the wrong one"] if false.seen else []
+        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.complaints())
+    outcome.saw(_told(broker, true.event_ids, seconds))
+    return outcome
+
+
+async def _delivered(
+    broker: Broker, before: Sequence[str], receiver: Receiver, seconds: float
+) -> float | None:
+    """After how many seconds everything recorded was taken."""
+
+    async def all_of_it() -> bool:
+        owed = {str(e["event_id"]) for own in recorded_by_process(broker.state) for e in own}
+        return owed <= {*before, *receiver.event_ids}
+
+    return await until(all_of_it, seconds)
+
+
+def _judged(broker: Broker, taken: Sequence[str], seconds: float | None) -> list[str]:
+    """What was taken is everything, in order."""
+    wrong = []
+    if seconds is None:
+        owed = {str(e["event_id"]) for own in recorded_by_process(broker.state) for e in own}
+        wrong.append(f"{len(owed - set(taken))} of {len(owed)} events were never delivered")
+    first = {event: place for place, event in reversed(list(enumerate(taken)))}
+    for own in recorded_by_process(broker.state):
+        places = [first[str(e["event_id"])] for e in own if e["event_id"] in first]
+        if places != sorted(places):
+            wrong.append("events of one process were delivered out of order")
+    return wrong
+
+
+def _told(broker: Broker, taken: Sequence[str], seconds: float | None) -> str:
+    events = sum(map(len, recorded_by_process(broker.state)))
+    after = "never all" if seconds is None else f"all after {seconds:.1f} s"
+    return f"{events} events, {len(taken) - len(set(taken))} twice, {after}"

@@ -1,0 +1,80 @@
+"""A TCP proxy that can be slow, or cut a connection off in the middle of a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+__all__ = ["Wire"]
+
+_CARRIED_OUT_SECONDS = 0.05
+
+
+class Wire:
+    """A wire to *port*, at a port of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.delay_seconds = 0.0
+        """How long each answer is held back."""
+        self.cut_after_requests = 0
+        """So many of the next requests arrive there, and their answers do not come back."""
+        self._to = port
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator[Wire]:
+        """It carries within."""
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+            await server.wait_closed()
+
+    async def _carry(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        try:
+            far, far_out = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            near_out.transport.abort()
+            return
+        self._open |= {near_out, far_out}
+        there = asyncio.create_task(self._requests(near, near_out, far_out))
+        back = asyncio.create_task(self._answers(far, near_out))
+        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (there, back):
+            task.cancel()
+        await asyncio.gather(there, back, return_exceptions=True)
+        for writer in (near_out, far_out):
+            self._open.discard(writer)
+            writer.transport.abort()
+
+    async def _requests(
+        self,
+        near: asyncio.StreamReader,
+        near_out: asyncio.StreamWriter,
+        far_out: asyncio.StreamWriter,
+    ) -> None:
+        with suppress(OSError):
+            while data := await near.read(65536):
+                # Only claims are worth cutting; EVAL is how they are made.
+                cut = self.cut_after_requests > 0 and b"EVAL" in data
+                if cut:
+                    self.cut_after_requests -= 1
+                far_out.write(data)
+                await far_out.drain()
+                if cut:
+                    near_out.transport.abort()
+                    await asyncio.sleep(_CARRIED_OUT_SECONDS)
+                    return
+
+    async def _answers(self, far: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await far.read(65536):
+                await asyncio.sleep(self.delay_seconds)
+                near_out.write(data)
+                await near_out.drain()

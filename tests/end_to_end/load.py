@@ -1,0 +1,78 @@
+"""Clients that send one request after another, and tell of each that was not answered."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+__all__ = ["Load", "under_load"]
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@dataclass
+class Load:
+    """What came of the requests so far."""
+
+    statuses: list[int] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """Requests that were sent and not answered."""
+    closed_with_warning: int = 0
+    """Connections whose last answer said that it is the last."""
+    refused: threading.Event = field(default_factory=threading.Event)
+    """Set once the server takes no more connections."""
+
+
+@contextmanager
+def under_load(url: str, body: bytes, clients: int = 8) -> Iterator[Load]:
+    """
+    Half of *clients* use a connection for as long as they may, half take a new one each time.
+
+    They stop when they are not let in any more, or on leaving.
+    """
+    load, stop = Load(), threading.Event()
+    threads = [
+        threading.Thread(target=_client, args=(url, body, place % 2 == 0, load, stop))
+        for place in range(clients)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _client(url: str, body: bytes, keeps: bool, load: Load, stop: threading.Event) -> None:
+    place = urlsplit(url)
+    headers: Mapping[str, str] = FORM if keeps else {**FORM, "Connection": "close"}
+    connection: http.client.HTTPConnection | None = None
+    while not stop.is_set():
+        if connection is None:
+            connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                load.refused.set()
+                return
+            except OSError as error:
+                load.dropped.append(f"connecting: {error!r}")
+                return
+        try:
+            connection.request("POST", place.path, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            load.dropped.append(repr(error))
+            return
+        load.statuses.append(answer.status)
+        if answer.getheader("Connection") == "close":
+            load.closed_with_warning += keeps
+            connection.close()
+            connection = None

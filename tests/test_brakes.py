@@ -1,0 +1,290 @@
+"""Failing is slow: an address has a budget of failed exchanges, and good CI never meets it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from ipaddress import ip_network
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from federation.errors import Reason, Refusal
+from federation.gateway.incoming import Incoming
+from federation.gateway.refusals import TooSlow
+from federation.web.brakes import FailedExchanges, caller_of
+from tests.broker import BrokenStore, InProcess, form, refusal
+from tests.fakes import Clock
+
+A, B = "192.0.2.1", "192.0.2.2"
+FAULTS_OF_THE_CALLER = set(Reason) - {
+    Reason.KEYS_UNAVAILABLE,
+    Reason.STATE_UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE,
+    Reason.TOO_MANY_FAILURES,
+    Reason.SERVER_ERROR,
+}
+
+
+def budget(a_minute: int = 3, clock: Clock | None = None, addresses: int = 10) -> FailedExchanges:
+    return FailedExchanges(a_minute, clock or Clock(), addresses=addresses)
+
+
+def fail(failures: FailedExchanges, times: int, address: str = A) -> None:
+    for _ in range(times):
+        failures.count(address, Reason.BAD_SIGNATURE)
+
+
+def wait_of(failures: FailedExchanges, address: str = A) -> int:
+    """How long *address* is told to wait; 0 where it may try."""
+    try:
+        failures.check(address)
+    except Refusal as refused:
+        assert refused.reason is Reason.TOO_MANY_FAILURES
+        return refused.retry_after_seconds
+    return 0
+
+
+class TestBudget:
+    def test_the_last_failure_of_a_budget_is_the_last_that_is_tried(self) -> None:
+        failures = budget(3)
+        fail(failures, 2)
+        assert not wait_of(failures)
+        fail(failures, 1)
+        assert wait_of(failures)
+
+    def test_who_waited_as_long_as_told_may_try_again_and_no_sooner(self) -> None:
+        clock = Clock()
+        failures = budget(3, clock)
+        fail(failures, 3)
+        told = wait_of(failures)
+        assert told == 20
+        clock.advance(told - 1)
+        assert wait_of(failures) == 1
+        clock.advance(1)
+        assert not wait_of(failures)
+
+    def test_a_minute_gives_the_whole_budget_back_and_never_more(self) -> None:
+        clock = Clock()
+        failures = budget(3, clock)
+        fail(failures, 3)
+        clock.advance(3600)
+        fail(failures, 2)
+        assert not wait_of(failures)
+        fail(failures, 1)
+        assert wait_of(failures)
+
+    def test_failures_as_fast_as_the_budget_allows_never_stop(self) -> None:
+        clock = Clock()
+        failures = budget(60, clock)
+        for _ in range(500):
+            assert not wait_of(failures)
+            fail(failures, 1)
+            clock.advance(1)
+
+    def test_another_address_has_its_own(self) -> None:
+        failures = budget(1)
+        fail(failures, 1, A)
+        assert wait_of(failures, A)
+        assert not wait_of(failures, B)
+
+    def test_0_is_no_limit_and_remembers_nobody(self) -> None:
+        failures = budget(0)
+        fail(failures, 1000)
+        assert not wait_of(failures)
+        assert len(failures) == 0
+
+    @pytest.mark.parametrize("reason", Reason)
+    def test_what_is_the_callers_own_fault_counts(self, reason: Reason) -> None:
+        failures = budget(1)
+        failures.count(A, reason)
+        assert bool(wait_of(failures)) == (reason in FAULTS_OF_THE_CALLER)
+
+    def test_memory_is_bounded_and_who_failed_longest_ago_is_forgotten_first(self) -> None:
+        failures = budget(1, addresses=10)
+        for n in range(100):
+            fail(failures, 1, f"192.0.2.{n}")
+        assert len(failures) == 10
+        assert wait_of(failures, "192.0.2.99")
+        assert not wait_of(failures, "192.0.2.0")
+
+    def test_who_fails_again_is_not_forgotten_for_who_failed_once(self) -> None:
+        failures = budget(1, addresses=10)
+        fail(failures, 1, A)
+        for n in range(100, 109):
+            fail(failures, 1, f"192.0.2.{n}")
+        fail(failures, 1, A)
+        fail(failures, 1, "192.0.2.200")
+        assert wait_of(failures, A)
+
+
+def request(peer: str | None, *forwarded: str) -> Request:
+    headers = [(b"x-forwarded-for", line.encode("latin-1")) for line in forwarded]
+    client = None if peer is None else (peer, 1)
+    return Request({"type": "http", "client": client, "headers": headers})
+
+
+PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+
+
+class TestAddress:
+    @pytest.mark.parametrize("forwarded", [(), ("203.0.113.9",), ("203.0.113.9, 10.0.0.1",)])
+    def test_nobody_is_believed_by_default(self, forwarded: tuple[str, ...]) -> None:
+        assert caller_of(request("10.0.0.1", *forwarded)) == "10.0.0.1"
+
+    @pytest.mark.parametrize(
+        ("peer", "forwarded", "caller"),
+        [
+            pytest.param("10.0.0.1", ["203.0.113.9"], "203.0.113.9", id="one proxy"),
+            pytest.param("10.0.0.1", ["203.0.113.9, 10.0.0.2"], "203.0.113.9", id="two proxies"),
+            pytest.param("10.0.0.1", ["203.0.113.9", "10.0.0.2"], "203.0.113.9", id="two lines"),
+            pytest.param("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9", id="made up before"),
+            pytest.param("10.0.0.1", ["1.1.1.1", "203.0.113.9"], "203.0.113.9", id="made up line"),
+            pytest.param("10.0.0.1", ["1.1.1.1,x, 10.0.0.2"], "10.0.0.2", id="nonsense before"),
+            pytest.param("10.0.0.1", ["1.1.1.1,"], "10.0.0.1", id="an empty end"),
+            pytest.param("10.0.0.1", [], "10.0.0.1", id="a proxy that says nothing"),
+            pytest.param("10.0.0.1", ["10.0.0.3,10.0.0.2"], "10.0.0.3", id="all are proxies"),
+            pytest.param("203.0.113.1", ["1.1.1.1"], "203.0.113.1", id="not a proxy"),
+            pytest.param("fd00::1", ["203.0.113.9"], "203.0.113.9", id="IPv6 proxy"),
+            pytest.param("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9", id="IPv4 in IPv6"),
+            pytest.param("10.0.0.1", ["::ffff:203.0.113.9"], "203.0.113.9", id="told as IPv6"),
+            pytest.param("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9", id="with its port"),
+            pytest.param("10.0.0.1", ["[2001:db8::7]:443"], "2001:db8::/64", id="IPv6 and port"),
+            pytest.param("2001:db8:0:0:1:2:3:4", [], "2001:db8::/64", id="a /64 is one"),
+            pytest.param("fe80::1%eth0", [], "fe80::/64", id="with its zone"),
+            pytest.param(None, ["203.0.113.9"], "unknown", id="no peer"),
+            pytest.param("testclient", ["203.0.113.9"], "unknown", id="not an address"),
+        ],
+    )
+    def test_the_caller_is_whom_the_last_trusted_proxy_saw(
+        self, peer: str | None, forwarded: list[str], caller: str
+    ) -> None:
+        assert caller_of(request(peer, *forwarded), PROXIES) == caller
+
+    def test_a_header_without_end_is_read_from_its_end(self) -> None:
+        endless = ",".join(["10.0.0.9"] * 10_000)
+        assert caller_of(request("10.0.0.1", f"203.0.113.9,{endless}"), PROXIES) == "10.0.0.9"
+
+
+def fails(broker: InProcess, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    return broker.post("/oauth/token", form("a.b.c"), headers=headers or {})
+
+
+class TestExchange:
+    def test_beyond_the_budget_nothing_is_tried(self) -> None:
+        broker = InProcess(failed_exchanges=3)
+        assert [refusal(fails(broker))[0] for _ in range(4)] == [400, 400, 400, 429]
+        answer = broker.exchange()
+        assert refusal(answer) == (429, "too_many_failures")
+        assert answer.json()["error"] == "temporarily_unavailable"
+        assert 1 <= int(answer.headers["retry-after"]) <= 20
+        assert answer.headers["cache-control"] == "no-store"
+
+    def test_it_has_its_event_like_every_attempt(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        fails(broker)
+        answer = fails(broker)
+        event = broker.journal.events[-1]
+        assert (event.response_code, event.reason) == (429, Reason.TOO_MANY_FAILURES)
+        assert event.request_id == answer.json()["request_id"]
+        assert event.evidence["address"] == "127.0.0.1"
+
+    def test_good_exchanges_cost_nothing(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        assert [broker.exchange().status_code for _ in range(20)] == [200] * 20
+
+    def test_a_token_that_comes_twice_is_a_failure(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        token = broker.job()
+        said = [broker.exchange(token).json().get("reason") for _ in range(3)]
+        assert said == [None, "already_used", "too_many_failures"]
+
+    def test_what_the_broker_cannot_answer_costs_nothing(self) -> None:
+        broker = InProcess(failed_exchanges=1, state=BrokenStore)
+        assert {broker.exchange().status_code for _ in range(5)} == {503}
+
+    def test_a_fault_of_ours_costs_nothing(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        broker.app.state.broker.source = None
+        assert {broker.exchange().status_code for _ in range(5)} == {500}
+
+    def test_callers_behind_a_trusted_proxy_do_not_pay_for_each_other(self) -> None:
+        broker = InProcess(failed_exchanges=1, trusted_proxies="127.0.0.0/8")
+        statuses = [
+            fails(broker, {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in (1, 1, 2, 2)
+        ]
+        assert statuses == [400, 429, 400, 429]
+
+    def test_nobody_chooses_an_address_where_no_proxy_is_trusted(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        statuses = [
+            fails(broker, {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in (1, 2, 3)
+        ]
+        assert statuses == [400, 429, 429]
+
+    def test_other_endpoints_are_not_limited(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        token = broker.access_token()
+        fails(broker)
+        assert refusal(fails(broker))[0] == 429
+        assert broker.post("/oauth/revoke", {"token": token}).status_code == 200
+        assert broker.ask("GET", "/livez").status_code == 200
+
+
+class TestSlowBodies:
+    """A body of the gateway that does not come."""
+
+    @staticmethod
+    def incoming(*messages: Message) -> Incoming:
+        waiting = list(messages)
+
+        async def receive() -> Message:
+            if not waiting:
+                await asyncio.Event().wait()
+            return waiting.pop(0)
+
+        return Incoming(receive, whole_seconds=0.05, pause_seconds=0.05)
+
+    def test_one_that_is_read_whole_has_a_deadline(self) -> None:
+        begun = self.incoming({"type": "http.request", "body": b"{", "more_body": True})
+        with pytest.raises(TooSlow):
+            asyncio.run(begun.whole(10))
+
+    def test_one_that_dribbles_has_the_same(self) -> None:
+        async def dribble() -> Message:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        with pytest.raises(TooSlow):
+            asyncio.run(Incoming(dribble, whole_seconds=0.1, pause_seconds=10).whole(10_000))
+
+    def test_one_that_is_passed_on_may_dribble_but_not_stop(self) -> None:
+        came = 0
+
+        async def dribble() -> Message:
+            nonlocal came
+            came += 1
+            await asyncio.sleep(0.01 if came <= 20 else 60)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def read(chunks: AsyncIterator[bytes]) -> int:
+            count = 0
+            with pytest.raises(TooSlow):
+                async for _ in chunks:
+                    count += 1
+            return count
+
+        slow = Incoming(dribble, whole_seconds=0.01, pause_seconds=0.1)
+        assert asyncio.run(read(slow.chunks())) == 20
+
+    def test_its_sender_is_told_408(self) -> None:
+        assert TooSlow.status == 408
+
+
+def test_the_brake_is_on_by_default() -> None:
+    broker = InProcess()
+    statuses = [fails(broker).status_code for _ in range(62)]
+    assert statuses.count(400) >= 60
+    assert statuses[-1] == 429
