@@ -42,7 +42,6 @@ def wait_of(failures: FailedExchanges, address: str = A) -> int:
     try:
         failures.check(address)
     except Refusal as refused:
-        assert refused.reason is Reason.TOO_MANY_FAILURES
         return refused.retry_after_seconds
     return 0
 
@@ -269,15 +268,16 @@ class TestSlowBodies:
             await asyncio.sleep(0.01 if came <= 20 else 60)
             return {"type": "http.request", "body": b"x", "more_body": True}
 
-        async def read(chunks: AsyncIterator[bytes]) -> int:
-            count = 0
-            with pytest.raises(TooSlow):
-                async for _ in chunks:
-                    count += 1
-            return count
+        passed_on = []
+
+        async def read(chunks: AsyncIterator[bytes]) -> None:
+            async for chunk in chunks:
+                passed_on.append(chunk)  # noqa: PERF401  what came before the end counts
 
         slow = Incoming(dribble, whole_seconds=0.01, pause_seconds=0.1)
-        assert asyncio.run(read(slow.chunks())) == 20
+        with pytest.raises(TooSlow):
+            asyncio.run(read(slow.chunks()))
+        assert len(passed_on) == 20
 
     def test_its_sender_is_told_408(self) -> None:
         assert TooSlow.status == 408

@@ -231,11 +231,6 @@ def assert_understood(words: list[str]) -> None:
     assert all((ROOT / word).exists() for word in ours), words
 
 
-def test_the_readme_calls_the_command_in_both_jobs() -> None:
-    calls = [line for line in shell_lines(page("README.md")) if words_of_federation(line)]
-    assert sum("exchange" in line for line in calls) == 2
-
-
 def shown_outputs() -> Iterator[tuple[str, str]]:
     for path in sorted(DOCS.glob("*.md")):
         found = blocks(path.read_text("utf-8"))

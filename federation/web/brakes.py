@@ -24,6 +24,7 @@ __all__ = ["FailedExchanges", "caller_of"]
 
 _ADDRESSES = 10_000
 _MINUTE_SECONDS = 60.0
+_ROUNDING_SECONDS = 1e-6
 _IPV6_PREFIX = 64  # one household or machine has a whole /64 to choose from
 _HOPS = 32
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
@@ -68,8 +69,8 @@ class FailedExchanges:
         if bucket is None:
             return
         self._fill(bucket)
-        if bucket.left < 1:
-            wait = (1 - bucket.left) * _MINUTE_SECONDS / self._a_minute
+        wait = (1 - bucket.left) * _MINUTE_SECONDS / self._a_minute - _ROUNDING_SECONDS
+        if wait > 0:
             raise Refusal(
                 Reason.TOO_MANY_FAILURES,
                 evidence={"address": address, "failures_a_minute": self._a_minute},

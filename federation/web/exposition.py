@@ -35,6 +35,7 @@ __all__ = ["Exposition", "Processes", "SharedCounts"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_SECONDS = 5.0
 _AT_ONCE = 8
+_POLL_SECONDS = 0.1
 _PREFIX = "federation-metrics-"
 _ABANDONED_SECONDS = 60.0
 _ENDED = "ended"
@@ -128,6 +129,13 @@ class Exposition:
         self._registry.register(_Told(counts))
         self._registry.register(Processes(pids))
         self._server = _Server(listener, self.text)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it is."""
+        port: int = self._server.socket.getsockname()[1]
+        return port
 
     def text(self) -> bytes:
         """All metrics, as Prometheus reads them."""
@@ -135,11 +143,15 @@ class Exposition:
 
     def start(self) -> None:
         """From now on it answers."""
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        serve = partial(self._server.serve_forever, _POLL_SECONDS)
+        self._thread = threading.Thread(target=serve, name="metrics", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """It answers no more, and the port is free."""
-        self._server.shutdown()
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
 
 

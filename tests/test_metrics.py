@@ -1,0 +1,555 @@
+"""What is counted, what it is called, and that no caller can put words into it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from federation.audit.journal import Status
+from federation.errors import Reason, Refusal
+from federation.issuers.keys import KeyRing, KeyStatus
+from federation.web.exposition import Exposition, SharedCounts
+from federation.web.metrics import Metrics
+from federation.web.standing import Standing
+from tests import built
+from tests.broker import DOCUMENTS, BrokenStore, InProcess, catalog_of, form, logged
+from tests.builders import NOW, issuer
+from tests.fakes import Clock, FakeIssuer, answering
+from tests.gateway import Front, header
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "deploy" / "monitoring"
+PAGE = ROOT / "docs" / "monitoring.md"
+
+Labels = Mapping[str, str]
+
+
+def listening() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def exposed(metrics: Metrics) -> Exposition:
+    return Exposition(listening(), metrics.registry.collect, lambda: {"0": 0})
+
+
+def text(metrics: Metrics) -> str:
+    """What Prometheus would read."""
+    exposition = exposed(metrics)
+    try:
+        return exposition.text().decode()
+    finally:
+        exposition.stop()
+
+
+def samples(metrics: Metrics | str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    told = metrics if isinstance(metrics, str) else text(metrics)
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(told)
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics | str, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((f"federation_{name}", tuple(sorted(labels.items()))))
+
+
+def counted(broker: InProcess) -> Metrics:
+    metrics: Metrics = broker.app.state.metrics
+    return metrics
+
+
+class TestExchanges:
+    def test_one_that_is_granted(self) -> None:
+        broker = InProcess()
+        broker.exchange()
+        metrics = counted(broker)
+        assert value(metrics, "exchanges_total", outcome="granted", reason="") == 1
+        assert value(metrics, "exchange_duration_seconds_count", outcome="granted") == 1
+        assert value(
+            metrics, "store_duration_seconds_count", operation="spend", outcome="answered"
+        ) == 1  # fmt: skip
+
+    def test_one_that_is_refused_by_its_reason(self) -> None:
+        broker = InProcess()
+        broker.exchange("a.b.c")
+        broker.post("/oauth/token", {})
+        for reason in ("malformed_token", "invalid_request"):
+            told = value(counted(broker), "exchanges_total", outcome="refused", reason=reason)
+            assert told == 1
+
+    def test_one_that_cannot_be_answered(self) -> None:
+        broker = InProcess(state=BrokenStore)
+        broker.exchange()
+        metrics = counted(broker)
+        labels = {"outcome": "unavailable", "reason": "state_unavailable"}
+        assert value(metrics, "exchanges_total", **labels) == 1
+        assert value(
+            metrics, "store_duration_seconds_count", operation="spend", outcome="unavailable"
+        ) == 1  # fmt: skip
+
+    def test_one_whose_event_cannot_be_written_counts_as_what_the_caller_hears(self) -> None:
+        broker = InProcess()
+        broker.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
+        broker.exchange("a.b.c")
+        labels = {"outcome": "unavailable", "reason": "audit_unavailable"}
+        assert value(counted(broker), "exchanges_total", **labels) == 1
+
+    def test_one_that_fails(self) -> None:
+        broker = InProcess()
+        broker.app.state.broker.source = None
+        broker.exchange()
+        labels = {"outcome": "failed", "reason": "server_error"}
+        assert value(counted(broker), "exchanges_total", **labels) == 1
+
+    def test_one_that_is_not_tried(self) -> None:
+        broker = InProcess(failed_exchanges=1)
+        broker.exchange("a.b.c")
+        broker.exchange("a.b.c")
+        labels = {"outcome": "refused", "reason": "too_many_failures"}
+        assert value(counted(broker), "exchanges_total", **labels) == 1
+
+    @pytest.mark.parametrize("reason", [None, *Reason])
+    def test_every_outcome_is_there_before_it_happens(self, reason: Reason | None) -> None:
+        labels = [dict(labels) for name, labels in samples(Metrics())
+                  if name == "federation_exchanges_total"]  # fmt: skip
+        assert (reason or "") in {each["reason"] for each in labels}
+
+
+class TestGateway:
+    LIST = "/system/functions?namespace=dev"
+
+    def test_decisions_by_action_and_outcome(self, tmp_path: Path) -> None:
+        front = Front(tmp_path)
+        token = front.grant(("Function:List", "dev:*"))
+        front.call("GET", self.LIST, token)
+        front.call("GET", "/system/secrets?namespace=dev", token)
+        metrics = counted(front)
+        for action, outcome in (("Function:List", "allowed"), ("Secret:List", "denied")):
+            assert value(metrics, "decisions_total", action=action, outcome=outcome) == 1
+
+    def test_answers_by_status(self, tmp_path: Path) -> None:
+        front = Front(tmp_path)
+        front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
+        front.call("GET", self.LIST)
+        front.call("GET", "/nowhere")
+        metrics = counted(front)
+        assert value(metrics, "gateway_requests_total", status="2xx") == 1
+        assert value(metrics, "gateway_requests_total", status="4xx") == 2
+
+    def test_the_upstreams_time_by_kind_of_route(self, tmp_path: Path) -> None:
+        front = Front(tmp_path)
+        front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
+        front.call("GET", "/function/figlet.dev")
+        front.call("GET", "/healthz")
+        for route in ("system", "function", "health"):
+            name = "upstream_duration_seconds_count"
+            assert value(counted(front), name, route=route, outcome="answered") == 1
+
+    @pytest.mark.parametrize(
+        ("failure", "outcome"),
+        [(httpx.ConnectError("no"), "failed"), (httpx.ReadTimeout("no"), "timed_out")],
+        ids=["failed", "timed_out"],
+    )
+    def test_an_upstream_that_does_not_answer(
+        self, tmp_path: Path, failure: Exception, outcome: str
+    ) -> None:
+        def fail(_request: httpx.Request) -> httpx.Response:
+            raise failure
+
+        front = Front(tmp_path, transport=httpx.MockTransport(fail))
+        front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
+        metrics, name = counted(front), "upstream_duration_seconds_count"
+        assert value(metrics, name, route="system", outcome=outcome) == 1
+        assert value(metrics, "gateway_requests_total", status="5xx") == 1
+
+
+class TestKeys:
+    @pytest.mark.parametrize("outcome", ["fetched", "failed"])
+    def test_fetches_by_issuer_and_outcome(self, outcome: str) -> None:
+        metrics, fake = Metrics(), FakeIssuer()
+        if outcome == "failed":
+            fake.discovery = answering(500)
+        ring = KeyRing(fake.connect, Clock(), on_fetch=metrics.fetched)
+        asyncio.run(ring.refresh_due([issuer(iss=fake.iss)]))
+        labels = {"issuer": issuer(iss=fake.iss).name, "outcome": outcome}
+        assert value(metrics, "key_fetches_total", **labels) == 1
+
+
+def standing(documents: str = DOCUMENTS, **changes: Any) -> Standing:
+    status = Status(10, 100, 90, 3, 7.5, None)
+    given: dict[str, Any] = {
+        "ready": True, "degraded": False, "catalog": catalog_of(documents), "adopted": NOW - 60,
+        "problems": 0, "keys": {}, "journal": status, "now": NOW,
+    }  # fmt: skip
+    return Standing(**(given | changes))
+
+
+class TestStanding:
+    def test_everything_that_stands_somehow_is_told(self) -> None:
+        metrics = Metrics()
+        metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}, problems=4))
+        told = {
+            "ready": 1, "degraded": 0, "catalog_problems": 4,
+            "catalog_adopted_timestamp_seconds": NOW - 60,
+            "journal_recording": 1, "journal_used_bytes": 10, "journal_allowed_bytes": 100,
+            "journal_left_bytes": 90, "journal_undelivered_events": 3,
+            "journal_oldest_undelivered_seconds": 7.5,
+        }  # fmt: skip
+        assert {name: value(metrics, name) for name in told} == told
+        assert value(metrics, "catalog_documents", kind="Role") == 6
+        assert value(metrics, "issuer_keys", issuer="github") == 2
+        fetched = value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github")
+        assert fetched == NOW - 30
+
+    def test_keys_that_never_came_have_no_age(self) -> None:
+        metrics = Metrics()
+        metrics.stands(standing())
+        assert value(metrics, "issuer_keys", issuer="github") == 0
+        assert value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github") is None
+
+    def test_an_issuer_that_is_gone_is_not_told_of(self) -> None:
+        metrics = Metrics()
+        metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
+        metrics.stands(standing(catalog=built.catalog()))
+        assert "github" not in text(metrics)
+
+    def test_a_journal_that_cannot_be_written_is_told(self) -> None:
+        metrics = Metrics()
+        metrics.stands(standing(journal=Status(0, 100, 0, 0, 0.0, "No space left on device")))
+        assert value(metrics, "journal_recording") == 0
+
+    def test_a_running_broker_tells_it_by_itself(self) -> None:
+        broker = InProcess()
+
+        async def story(_client: httpx.AsyncClient) -> None:
+            async with broker.app.router.lifespan_context(broker.app):
+                await asyncio.sleep(0.2)
+
+        broker.tell(story)
+        assert value(counted(broker), "catalog_documents", kind="JwtIssuer") == 3
+
+    def test_nothing_a_caller_sends_becomes_a_label(self, tmp_path: Path) -> None:
+        front = Front(tmp_path)
+        words = "a-word-of-the-caller"
+        front.exchange(front.job(sub=words, repository=words, actor=words))
+        front.post("/oauth/token", form(words), headers={"X-Request-Id": words})
+        front.call("GET", f"/{words}", front.grant(("*", "*")), headers={"User-Agent": words})
+        front.call("GET", f"/function/{words}.{words}")
+        front.call(words.upper(), "/system/functions")
+        assert words not in text(counted(front)).lower()
+
+
+# -- several processes
+
+
+def count_in_another_process(folder: Path, grants: int) -> int:
+    """The pid of a process that counted *grants* grants and then was killed."""
+    code = (
+        "import os, signal, sys\n"
+        "from federation.web.metrics import Metrics\n"
+        "metrics = Metrics()\n"
+        f"for _ in range({grants}): metrics.exchanged(None, 0.01)\n"
+        "sys.stdout.write(str(os.getpid())); sys.stdout.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(  # noqa: S603  our own program
+        [sys.executable, "-c", code],
+        env={"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    return int(done.stdout)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[SharedCounts]:
+    counts = SharedCounts(tmp_path)
+    yield counts
+    counts.close()
+
+
+def told_by(shared: SharedCounts) -> str:
+    exposition = Exposition(listening(), shared.collect, dict)
+    try:
+        return exposition.text().decode()
+    finally:
+        exposition.stop()
+
+
+class TestSeveralProcesses:
+    def test_totals_are_of_all_and_outlive_each(self, shared: SharedCounts) -> None:
+        pids = [count_in_another_process(shared.path, grants) for grants in (2, 3)]
+        for done in range(3):
+            told = told_by(shared)
+            assert value(told, "exchanges_total", outcome="granted", reason="") == 5
+            assert value(told, "exchange_duration_seconds_count", outcome="granted") == 5
+            if done < 2:
+                shared.ended(pids[done])
+
+    def test_a_process_that_ended_has_no_say_in_gauges(self, shared: SharedCounts) -> None:
+        pid = count_in_another_process(shared.path, 1)
+        assert value(told_by(shared), "ready") == 0
+        shared.ended(pid)
+        assert value(told_by(shared), "ready") is None
+
+    def test_however_many_end_the_files_are_few(self, shared: SharedCounts) -> None:
+        for _ in range(3):
+            shared.ended(count_in_another_process(shared.path, 1))
+        assert {path.name for path in shared.path.iterdir()} == {
+            "counter_ended.db", "histogram_ended.db",
+        }  # fmt: skip
+        assert value(told_by(shared), "exchanges_total", outcome="granted", reason="") == 3
+
+    def test_the_directory_is_gone_at_the_end(self, tmp_path: Path) -> None:
+        shared = SharedCounts(tmp_path)
+        assert shared.path.is_dir()
+        shared.close()
+        assert not shared.path.exists()
+
+    def test_what_a_killed_broker_left_is_cleared_and_a_living_ones_is_not(
+        self, shared: SharedCounts, tmp_path: Path
+    ) -> None:
+        left = shared.path.parent / "federation-metrics-left"
+        left.mkdir()
+        try:
+            for folder in (left, shared.path):
+                long_ago = time.time() - 3600
+                os.utime(folder, (long_ago, long_ago))
+            SharedCounts(tmp_path).close()
+            assert not left.exists()
+            assert shared.path.exists()
+        finally:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+# -- the port
+
+
+class TestPort:
+    @pytest.fixture
+    def url(self) -> Iterator[str]:
+        exposition = exposed(Metrics())
+        exposition.start()
+        yield f"http://127.0.0.1:{exposition.port}"
+        exposition.stop()
+
+    def test_it_serves_metrics_and_nothing_else(self, url: str) -> None:
+        answer = httpx.get(f"{url}/metrics?x=y")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        assert "federation_exchanges_total" in answer.text
+        assert httpx.get(f"{url}/").status_code == 404
+        assert httpx.post(f"{url}/metrics").status_code == 501
+
+    def test_it_does_not_say_what_it_is_made_with(self, url: str) -> None:
+        for path in ("/metrics", "/"):
+            assert "python" not in str(httpx.get(f"{url}{path}").headers).lower()
+
+    def test_clients_that_ask_nothing_do_not_hold_it_up_for_long(self, url: str) -> None:
+        place = httpx.URL(url)
+        silent = [socket.create_connection((place.host, place.port or 0)) for _ in range(20)]
+        try:
+            for _ in range(100):
+                try:
+                    assert httpx.get(f"{url}/metrics", timeout=10).status_code == 200
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            else:
+                pytest.fail("it was held up")
+        finally:
+            for connection in silent:
+                connection.close()
+
+
+# -- names
+
+
+@cache
+def families() -> dict[str, str]:
+    """Every metric that is told, with its kind: a broker that has done a bit of everything."""
+    metrics = Metrics()
+    metrics.exchanged(None, 0.1)
+    metrics.decided("Function:List", True)
+    metrics.answered(200)
+    metrics.forwarded("system", "answered", 0.1)
+    metrics.fetched(issuer(), True)
+    metrics.stored("spend", True, 0.1)
+    metrics.reloaded(True)
+    metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
+    exposition = Exposition(listening(), metrics.registry.collect, lambda: {"0": os.getpid()})
+    try:
+        told = exposition.text().decode()
+    finally:
+        exposition.stop()
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): family.type
+        for family in text_string_to_metric_families(told)
+    }
+
+
+def series() -> set[str]:
+    """Every name that a query may have."""
+    names = set()
+    for name, kind in families().items():
+        suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+        names |= {name + suffix for suffix in suffixes}
+    return names
+
+
+def queries() -> list[str]:
+    dashboard = json.loads((MONITORING / "grafana.json").read_text("utf-8"))
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
+    shown = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
+    return shown + [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("query", queries())
+def test_every_name_in_the_dashboard_and_the_alerts_is_told(query: str) -> None:
+    named = set(re.findall(r"\b(?:federation|process)_[a-z_]+", query))
+    assert named or query.startswith("up{")
+    assert named <= series()
+
+
+def test_every_alert_says_what_is_wrong_and_how_bad_it_is() -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts)
+    for alert in alerts:
+        assert alert["labels"]["severity"] in {"critical", "warning"}
+        assert {"summary", "description"} <= alert["annotations"].keys()
+        assert re.fullmatch(r"[0-9]+m", alert["for"])
+
+
+def test_every_metric_but_those_of_processes_is_on_the_dashboard() -> None:
+    shown = (MONITORING / "grafana.json").read_text("utf-8")
+    missing = {name for name in families() if name.startswith("federation_")}
+    assert not {name for name in missing if name not in shown}
+
+
+def test_every_metric_is_in_the_docs_with_its_kind_and_labels() -> None:
+    page = PAGE.read_text("utf-8")
+    for name, kind in families().items():
+        row = rf"^\| `{name}` \| {kind} \|" if name.startswith("federation_") else rf"`{name}`"
+        assert re.search(row, page, re.MULTILINE), name
+
+
+def test_no_metric_is_in_the_docs_that_is_not_told() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert {name for name in rows if name.startswith("federation_")} <= families().keys()
+
+
+def test_every_label_is_in_the_docs() -> None:
+    page = PAGE.read_text("utf-8")
+    labels = {label for _, labels in samples(Metrics()) for label, _ in labels} - {"le"}
+    assert all(f"`{label}`" in page for label in labels)
+
+
+# -- one id
+
+
+def test_one_id_is_in_the_answer_the_log_the_event_and_at_the_upstream(tmp_path: Path) -> None:
+    front = Front(tmp_path)
+    deployment = {"service": "figlet", "image": "figlet:2", "namespace": "dev"}
+    with logged() as log:
+        answer = front.call(
+            "PUT",
+            "/system/functions",
+            front.grant(("Function:*", "dev:*")),
+            json=deployment,
+            headers={"X-Request-Id": "from-the-ingress.1"},
+        )
+    assert answer.is_success, answer.text
+    assert answer.headers["x-request-id"] == "from-the-ingress.1"
+    assert front.journal.events[-1].request_id == "from-the-ingress.1"
+    assert header(front.received[-1], "x-request-id") == b"from-the-ingress.1"
+    assert [line for line in lines(log.getvalue()) if line.get("request_id")] == [
+        line for line in lines(log.getvalue()) if line.get("request_id") == "from-the-ingress.1"
+    ]
+    assert "from-the-ingress.1" in log.getvalue()
+
+
+@pytest.mark.parametrize("given", [None, "", "two words", "x" * 65, "a\\b"])
+def test_an_id_is_made_where_none_comes_that_can_be_used(tmp_path: Path, given: str | None) -> None:
+    front = Front(tmp_path)
+    headers = {} if given is None else {"X-Request-Id": given}
+    with logged() as log:
+        answer = front.post("/oauth/token", form("a.b.c"), headers=headers)
+    made = answer.json()["request_id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", made)
+    assert answer.headers["x-request-id"] == made
+    assert front.journal.events[-1].request_id == made
+    assert {line["request_id"] for line in lines(log.getvalue()) if "request_id" in line} == {made}
+
+
+def lines(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "event"),
+    [
+        pytest.param("/system/functions?namespace=dev", 403, "gateway request refused", id="denied"),
+        pytest.param("/nowhere?secret=word", 403, "gateway request refused", id="not mapped"),
+        pytest.param("/system/functions?namespace=a&namespace=b&secret=word", 403,
+                     "gateway request refused", id="ambiguous"),
+    ],
+)  # fmt: skip
+def test_a_gateway_request_that_is_refused_leaves_a_line(
+    tmp_path: Path, target: str, status: int, event: str
+) -> None:
+    front = Front(tmp_path)
+    token = front.grant(("Function:Get", "dev:*"))
+    with logged() as log:
+        answer = front.call("GET", target, token)
+    assert answer.status_code == status
+    (line,) = [line for line in lines(log.getvalue()) if line["event"] == event]
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert (line["method"], line["response_code"]) == ("GET", status)
+    assert line["sub"].startswith("fed:")
+    assert line["sentence"] in answer.text
+    assert token not in log.getvalue()
+    assert "secret" not in log.getvalue()
+
+
+def test_a_gateway_request_without_a_good_token_leaves_a_line(tmp_path: Path) -> None:
+    front = Front(tmp_path)
+    with logged() as log:
+        answer = front.call("GET", "/system/functions", "not.a.token")
+    assert answer.status_code == 401
+    (line,) = lines(log.getvalue())
+    assert (line["event"], line["reason"]) == ("gateway request refused", "malformed_token")
+
+
+def test_a_gateway_request_that_fails_leaves_a_line(tmp_path: Path) -> None:
+    def fail(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    front = Front(tmp_path, transport=httpx.MockTransport(fail))
+    with logged() as log:
+        answer = front.call(
+            "GET", "/system/functions?namespace=dev", front.grant(("Function:List", "dev:*"))
+        )
+    assert answer.status_code == 502
+    (line,) = [one for one in lines(log.getvalue()) if one["event"] == "gateway request failed"]
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert line["level"] == "warning"
