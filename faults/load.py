@@ -32,6 +32,7 @@ class Sent:
     status: int | None = None
     """None where no whole answer came."""
     reason: str = ""
+    retry_after_seconds: int = 0
     request_id: str = ""
     access_token: str = field(default="", repr=False)
     broken: str = ""
@@ -93,6 +94,7 @@ def _understood(token: str, began: float, seconds: float, answer: bytes) -> Sent
         seconds,
         status=int(lines[0].split()[1]),
         reason=str(said.get("reason", "")),
+        retry_after_seconds=int(headers.get("retry-after", 0)),
         request_id=headers.get("x-request-id", ""),
         access_token=str(said.get("access_token", "")),
     )

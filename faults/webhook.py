@@ -6,8 +6,10 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 
 from faults.certificates import Authority
 from faults.ci import CiIssuer, documents
@@ -58,7 +60,7 @@ async def webhook_failing(run: Run) -> Outcome:
     async with CiIssuer().serving() as issuer:
         for name, behaviours in faults.items():
             with receiving() as receiver:
-                receiver.next = list(behaviours)
+                receiver.next = behaviours(receiver)
                 place = run.folder / name.replace(" ", "-")
                 broker = Broker(place, documents(issuer), "--audit-webhook", receiver.url)
                 load = Load([broker.port], issuer.token, pause_seconds=0.05)
@@ -66,23 +68,35 @@ async def webhook_failing(run: Run) -> Outcome:
                     await load.for_seconds(1.0)
                     seconds = await _delivered(broker, [], receiver, 60)
                     wrong = _judged(broker, receiver.event_ids, seconds)
-                wrong += [] if len(receiver.seen) > len(receiver.taken) else ["it never failed"]
+                wrong += ["it was never so"] if receiver.next else []
                 laws = broken_laws(load.sent, broker.state) + broker.complaints()
                 outcome.tried(f"{name}: {why}" for why in (wrong + laws)[:1])
                 outcome.saw(f"{name}: {_told(broker, receiver.event_ids, seconds)}")
     return outcome
 
 
-def _failures(run: Run) -> dict[str, Sequence[Behaviour]]:
+def _failures(run: Run) -> dict[str, Callable[[Receiver], list[Behaviour]]]:
+    """How the next deliveries are answered."""
     times = run.of(2, 4)
     return {
-        "500": [answer(500)] * times,
-        "429": [answer(429, Retry_After="1")] * times,
-        "hang up": [hang_up] * times,
-        "cut": [cut] * times,
-        "slow": [slow(2.0)] * times,
-        "too slow": [slow(16.0)] * (times - 1),
+        "500": lambda _: [answer(500)] * times,
+        "429": lambda _: [answer(429, Retry_After="1")] * times,
+        "hang up": lambda _: [hang_up] * times,
+        "cut": lambda _: [cut] * times,
+        "slow": lambda receiver: [_late(receiver)] * times,
+        "too slow": lambda _: [slow(16.0)] * (times - 1),
     }
+
+
+def _late(receiver: Receiver) -> Behaviour:
+    """What arrives is taken, after a while."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(2.0)
+        receiver.taken.append(receiver.seen[-1])
+        answer(204)(handler)
+
+    return behave
 
 
 async def webhook_certificate(run: Run) -> Outcome:

@@ -14,12 +14,14 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from federation.audit import Journal
 from federation.audit.journal import FileJournal
@@ -48,7 +50,7 @@ from federation.web.health import Health, healthz, livez, readyz
 from federation.web.metrics import Metrics
 from federation.web.revoke import revoke
 from federation.web.standing import Standing
-from federation.web.token import token
+from federation.web.token import TokenEndpoint
 
 __all__ = ["build", "signing_keys"]
 
@@ -141,9 +143,16 @@ def build(
             await broker.state.aclose()
             await archive.aclose()
 
-    app = Starlette(
+    exchanges = TokenEndpoint(
+        broker,
+        FailedExchanges(settings.failed_exchanges, time.monotonic),
+        tuple(ip_network(network) for network in settings.trusted_proxies.split(",") if network),
+        metrics,
+    )
+    app = BrokerApp(
+        exchanges,
         routes=[
-            Route("/oauth/token", token, methods=["POST"]),
+            Route("/oauth/token", exchanges, methods=["POST"]),
             Route("/oauth/revoke", revoke, methods=["POST"]),
             Route("/.well-known/openid-configuration", metadata),
             Route("/.well-known/oauth-authorization-server", metadata),
@@ -160,11 +169,31 @@ def build(
     app.state.broker = broker
     app.state.health = health
     app.state.metrics = metrics
-    app.state.failed_exchanges = FailedExchanges(settings.failed_exchanges, time.monotonic)
-    app.state.trusted_proxies = tuple(
-        ip_network(network) for network in filter(None, settings.trusted_proxies.split(","))
-    )
     return app
+
+
+class BrokerApp(Starlette):
+    """
+    The broker's places, of which one is asked for far more than all others.
+
+    Exchanges go straight to their endpoint. The router and the layers above it cost a quarter
+    of what an exchange does.
+    """
+
+    def __init__(self, exchanges: TokenEndpoint, **places: Any) -> None:
+        super().__init__(**places)
+        self._exchanges = Edge(exchanges)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if (
+            scope["type"] == "http"
+            and scope["path"] == "/oauth/token"
+            and scope["method"] == "POST"
+        ):
+            await self._exchanges(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def signing_keys(settings: Settings) -> SigningKeys:

@@ -12,7 +12,9 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["MAX_DEPTH", "loads", "loads_object"]
+import orjson
+
+__all__ = ["MAX_DEPTH", "dumps", "dumps_ascii", "loads", "loads_object"]
 
 MAX_DEPTH = 32
 """How deep objects and lists may lie in each other. Real tokens and key sets stay under five."""
@@ -53,6 +55,24 @@ def loads(data: bytes) -> object:
         # A pair of escapes is one character; a half of one cannot be encoded.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def dumps(value: object) -> bytes:
+    """*value* as compact JSON in UTF-8; dictionaries keep their order."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a number beyond 64 bits, or a mapping that is no dict
+        return _ENCODER.encode(value).encode("utf-8")
+
+
+def dumps_ascii(value: object) -> bytes:
+    """*value* as compact JSON in which nothing but ASCII stands, so that a line is a line."""
+    written = dumps(value)
+    return written if written.isascii() else _ASCII_ENCODER.encode(value).encode("ascii")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def _members(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

@@ -51,7 +51,12 @@ class Front(InProcess):
     """
 
     def __init__(
-        self, folder: Path, *, transport: httpx.AsyncBaseTransport | None = None, **settings: Any
+        self,
+        folder: Path,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        upstream: Upstream | None = None,
+        **settings: Any,
     ) -> None:
         self.secrets = folder
         self.write_secrets(USER, PASSWORD)
@@ -60,7 +65,9 @@ class Front(InProcess):
         self.sample.secrets["dev", "s1"] = "v1"
         reached = transport or Reaching(self.sample.app)
         super().__init__(
-            upstream=Upstream(UPSTREAM, BasicAuth(folder), reached, timedelta(seconds=5)),
+            upstream=upstream
+            or Upstream(UPSTREAM, BasicAuth(folder), reached, timedelta(seconds=5)),
+            signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )
 

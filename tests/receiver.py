@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,6 +40,7 @@ class Receiver:
         self.taken: list[Delivered] = []
         self.next: list[Behaviour] = []
         """Answers to come; when there are none left, all is taken."""
+        self.connections: list[socket.socket] = []
 
     @property
     def event_ids(self) -> list[str]:
@@ -56,6 +58,11 @@ class Receiver:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     receiver: Receiver
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a connection that is known, so that it can be ended with the server."""
+        self.receiver.connections.append(request)
+        super().process_request(request, client_address)
 
     def handle_error(self, *_args: object) -> None:
         """A client that hangs up is part of the tests."""
@@ -147,3 +154,6 @@ def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Rece
         server.shutdown()
         thread.join()
         server.server_close()
+        for connection in server.receiver.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

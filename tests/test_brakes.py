@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import httpx
 import pytest
-from starlette.requests import Request
+from starlette.types import Scope
 from starlette.types import Message
 
 from federation.errors import Reason, Refusal
@@ -119,10 +119,10 @@ class TestBudget:
         assert wait_of(failures, A)
 
 
-def request(peer: str | None, *forwarded: str) -> Request:
+def request(peer: str | None, *forwarded: str) -> Scope:
     headers = [(b"x-forwarded-for", line.encode("latin-1")) for line in forwarded]
     client = None if peer is None else (peer, 1)
-    return Request({"type": "http", "client": client, "headers": headers})
+    return {"type": "http", "client": client, "headers": headers}
 
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]

@@ -228,7 +228,7 @@ class TestStanding:
         metrics = Metrics()
         metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
         metrics.stands(standing(catalog=built.catalog()))
-        assert "github" not in text(metrics)
+        assert 'issuer="github"' not in text(metrics)
 
     def test_a_journal_that_cannot_be_written_is_told(self) -> None:
         metrics = Metrics()

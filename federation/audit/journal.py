@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import sys
 import time
@@ -37,6 +36,7 @@ from federation.audit.segments import (
 )
 from federation.batching import Batcher
 from federation.errors import Reason, Refusal
+from federation.strict_json import dumps_ascii
 
 __all__ = ["FileJournal", "Owed", "Status"]
 
@@ -132,7 +132,7 @@ class FileJournal:
 
         Raises: Refusal with `audit_unavailable`.
         """
-        content = json.dumps(event.as_json(), separators=(",", ":")).encode("ascii")
+        content = dumps_ascii(event.as_json())
         if len(content) + _SEAL_BYTES > LINE_BYTES:
             raise _unavailable("the event is larger than 1 MiB")
         await self._submit(content)

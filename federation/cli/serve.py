@@ -32,7 +32,7 @@ from federation.web.exposition import Exposition, SharedCounts
 from federation.web.limits import CONNECTIONS, BoundedHttp
 from federation.workers import supervise
 
-__all__ = ["serve"]
+__all__ = ["configured", "serve"]
 
 _GRACE_SECONDS = 20
 
@@ -158,9 +158,15 @@ def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
     # uvicorn raises again the signal that it stopped for. To be stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
+    DrainingServer(configured(app)).run(sockets=[listener])
+
+
+def configured(app: Callable[..., Awaitable[None]]) -> uvicorn.Config:
+    """How *app* is served: HTTP/1.1 within limits, and nothing else."""
+    return uvicorn.Config(
         app,
         http=BoundedHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -168,7 +174,6 @@ def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    DrainingServer(config).run(sockets=[listener])
 
 
 @contextmanager

@@ -70,10 +70,14 @@ async def set_stage() -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """*app* answers on *listener* within."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = _Server(config)
+async def serving(
+    app: ASGIApp, listener: socket.socket, config: uvicorn.Config | None = None
+) -> AsyncIterator[None]:
+    """*app* answers on *listener* within, by a *config* of its own if there is one."""
+    server = _Server(
+        config
+        or uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    )
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started:

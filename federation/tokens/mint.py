@@ -8,7 +8,6 @@ those that the broker says itself and those that only meant something to the sub
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from federation.claims import Claims
 from federation.roles import Admission
+from federation.strict_json import dumps
 from federation.tokens.keys import SigningKey
 
 __all__ = ["Minted", "access_claims", "function_claims", "lifetime", "sign"]
@@ -31,9 +31,6 @@ _OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "r
 _PROTOCOL = frozenset(
     {"nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"}
 )
-
-
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minte
 
 
 def _segment(members: Mapping[str, object]) -> bytes:
-    return _b64url(_JSON.encode(members).encode())
+    return _b64url(dumps(members))
 
 
 def _b64url(raw: bytes) -> bytes:

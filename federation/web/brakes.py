@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from starlette.requests import Request
+from starlette.types import Scope
 
 from federation.errors import Reason, Refusal
 
-__all__ = ["FailedExchanges", "caller_of"]
+__all__ = ["FailedExchanges", "Network", "caller_of"]
 
 _ADDRESSES = 10_000
 _MINUTE_SECONDS = 60.0
@@ -95,19 +95,17 @@ class FailedExchanges:
         bucket.left, bucket.at = min(float(self._a_minute), bucket.left + earned), now
 
 
-def caller_of(request: Request, trusted: Sequence[Network] = ()) -> str:
+def caller_of(scope: Scope, trusted: Sequence[Network] = ()) -> str:
     """
-    The address that *request* comes from; of IPv6 its /64.
+    The address that a request comes from; of IPv6 its /64.
 
     `X-Forwarded-For` is read from its end, as far as *trusted* proxies wrote it. What stands
     before that anybody may have made up.
     """
-    if request.client is None:
-        return "unknown"
-    address = _address(request.client.host)
+    address = _address(scope["client"][0]) if scope.get("client") else None
     if address is None:
         return "unknown"
-    for hop in _hops_backwards(request) if trusted else ():
+    for hop in _hops_backwards(scope) if trusted else ():
         if not _within(address, trusted) or (before := _address(hop)) is None:
             break
         address = before
@@ -116,8 +114,8 @@ def caller_of(request: Request, trusted: Sequence[Network] = ()) -> str:
     return str(address)
 
 
-def _hops_backwards(request: Request) -> Iterable[str]:
-    lines = request.headers.getlist("x-forwarded-for")
+def _hops_backwards(scope: Scope) -> Iterable[str]:
+    lines = [str(v, "latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
     hops = ",".join(lines).split(",")
     return [hop.strip() for hop in hops[: -_HOPS - 1 : -1]]
 

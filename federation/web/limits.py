@@ -4,6 +4,9 @@ What a connection may cost before any application sees a request: bounded bytes,
 The parser below keeps every header it is sent and waits for the next one for ever. Here a
 request's head and trailers have a size, a head has a deadline, and so has whatever a client
 still sends after its answer. Connections have a number; those beyond it are not even heard.
+
+And what is heard is a plain request of HTTP/1.1 or 1.0: a path on the request line, no change to
+another protocol, no headers after the body that could be taken for those before it.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class BoundedHttp(HttpToolsProtocol):
     _begun = False
     """Whether a head has begun to come, and not ended."""
     _stopping = False
+    _refused = ""
+    """Why a head that can be parsed is refused nevertheless."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Wait for a first head."""
@@ -77,14 +82,22 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header, or a trailer."""
+        """Count a header, or a trailer, which is dropped."""
         self._count(len(name) + len(value) + _FIELD_OVERHEAD_BYTES)
-        super().on_header(name, value)
+        if self._begun:  # RFC 9110, section 6.5.1: a trailer is never merged into the headers
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is here."""
+        """The head is here, and one that is taken."""
         self._begun = False
         self._head_is_here()
+        if self.parser.get_http_version() not in {"1.0", "1.1"}:
+            self._refuse_head("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self._refuse_head("The request line must have a path that begins with a slash.")
+        if self.parser.should_upgrade():
+            # The parser would take the request's own body for the other protocol's first bytes.
+            self._refuse_head("Another protocol cannot be changed to here; leave out Upgrade.")
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
@@ -119,12 +132,16 @@ class BoundedHttp(HttpToolsProtocol):
         if self._field_bytes > HEAD_BYTES:
             self._refuse()
         else:
-            super().send_400_response(msg)
+            super().send_400_response(self._refused or msg)
 
     def _count(self, size: int) -> None:
         self._field_bytes += size
         if self._field_bytes > HEAD_BYTES:
             raise httptools.HttpParserError("the head is too large")
+
+    def _refuse_head(self, why: str) -> None:
+        self._refused = why
+        raise httptools.HttpParserError(why)
 
     def _refuse(self) -> None:
         self.transport.write(_TOO_LARGE)

@@ -53,13 +53,15 @@ class Metrics:
             "catalog_reloads", "Sets of documents read because they changed.", "outcome"
         )
         self._gauges = Gauges(self.registry)
+        self._kept_exchanges: dict[Reason | None, tuple[Counter, Histogram]] = {}
+        self._kept_stores: dict[tuple[str, bool], Histogram] = {}
         self._begin()
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """An exchange was answered after *seconds*: granted, or refused for *reason*."""
-        outcome = _outcome(reason)
-        self._exchanges.labels(outcome, reason or "").inc()
-        self._exchange_seconds.labels(outcome).observe(seconds)
+        count, duration = self._of_exchange(reason)
+        count.inc()
+        duration.observe(seconds)
 
     def decided(self, action: str, allowed: bool) -> None:
         """It was decided whether a caller may do *action*."""
@@ -79,8 +81,7 @@ class Metrics:
 
     def stored(self, operation: str, answered: bool, seconds: float) -> None:
         """The store was asked."""
-        outcome = "answered" if answered else "unavailable"
-        self._store_seconds.labels(operation, outcome).observe(seconds)
+        self._of_store(operation, answered).observe(seconds)
 
     def reloaded(self, adopted: bool) -> None:
         """Changed documents were read."""
@@ -93,12 +94,29 @@ class Metrics:
     def _begin(self) -> None:
         """What alerts look for is there before it first happens, so that its rate is right."""
         for reason in (None, *Reason):
-            self._exchanges.labels(_outcome(reason), reason or "")
+            self._of_exchange(reason)
         for outcome in ("adopted", "not_adopted"):
             self._reloads.labels(outcome)
         for operation in ("spend", "restore", "revoke"):
-            for outcome in ("answered", "unavailable"):
-                self._store_seconds.labels(operation, outcome)
+            for answered in (True, False):
+                self._of_store(operation, answered)
+
+    # To look labels up costs more than to count, so those of the busiest metrics are kept.
+
+    def _of_exchange(self, reason: Reason | None) -> tuple[Counter, Histogram]:
+        if reason not in self._kept_exchanges:
+            outcome = _outcome(reason)
+            self._kept_exchanges[reason] = (
+                self._exchanges.labels(outcome, reason or ""),
+                self._exchange_seconds.labels(outcome),
+            )
+        return self._kept_exchanges[reason]
+
+    def _of_store(self, operation: str, answered: bool) -> Histogram:
+        if (operation, answered) not in self._kept_stores:
+            outcome = "answered" if answered else "unavailable"
+            self._kept_stores[operation, answered] = self._store_seconds.labels(operation, outcome)
+        return self._kept_stores[operation, answered]
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"federation_{name}", text, labels, registry=self.registry)

@@ -11,13 +11,13 @@ import asyncio
 import re
 import secrets
 from collections.abc import Collection
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from federation.errors import Reason, Refusal
 
-__all__ = ["FORM_BYTES", "Form", "read_form", "request_id_of"]
+__all__ = ["FORM_BYTES", "Form", "header", "read_form", "request_id_of"]
 
 FORM_BYTES = 64 * 1024
 _FIELDS = 200
@@ -29,63 +29,79 @@ _FORM_TYPE = "application/x-www-form-urlencoded"
 Form = dict[str, list[str]]
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(scope: Scope) -> str:
     """The id that the ingress gave in `X-Request-Id`, or a new one where it gave none."""
-    given = request.headers.get("x-request-id", "")
+    given = header(scope, b"x-request-id")
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-async def read_form(request: Request, *, repeatable: Collection[str] = ()) -> Form:
+def header(scope: Scope, name: bytes, default: str = "") -> str:
+    """The first header of *name*, which is lower-case, or *default*."""
+    for given, value in scope["headers"]:
+        if given == name:
+            return str(value, "latin-1")
+    return default
+
+
+async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[str] = ()) -> Form:
     """
-    The form parameters of *request*; those without a value are as if they were not there.
+    The form parameters of a request; those without a value are as if they were not there.
 
     Raises: Refusal with `invalid_request`.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
     if media_type != _FORM_TYPE:
         raise Refusal(
             Reason.INVALID_REQUEST, f"The body must be a form: Content-Type {_FORM_TYPE}."
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if header(scope, b"content-encoding", "identity").lower() != "identity":
         raise Refusal(Reason.INVALID_REQUEST, "The body must not be compressed.")
-    form = _parsed(await _body(request))
-    repeated = [name for name, values in form.items() if len(values) > 1]
-    if wrong := sorted(set(repeated) - set(repeatable)):
+    form = _parsed(await _body(receive))
+    repeated = {name for name, values in form.items() if len(values) > 1}
+    if wrong := sorted(repeated - set(repeatable)):
         name = wrong[0] if re.fullmatch(r"[a-z_]{1,40}", wrong[0]) else "a parameter"
         raise Refusal(Reason.INVALID_REQUEST, f"{name} must not be given twice.")
     return {name: given for name, values in form.items() if (given := [v for v in values if v])}
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
+async def _body(receive: Receive) -> bytes:
+    body, more = bytearray(), True
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.")
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
                 if len(body) > FORM_BYTES:
                     raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
     except TimeoutError as late:
         raise Refusal(Reason.INVALID_REQUEST, "The body took too long to arrive.") from late
-    except ClientDisconnect as gone:
-        raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.") from gone
     return bytes(body)
 
 
 def _parsed(body: bytes) -> Form:
-    if _BAD_ESCAPE.search(body):
-        # The decoder would leave it as it stands, and the next reader might not.
-        raise Refusal(Reason.INVALID_REQUEST, "The body is not a well-formed form.")
+    """
+    The pairs of *body* (WHATWG URL, section 5.1), read strictly.
+
+    The standard library's reader is more lenient, and takes four times as long.
+    """
+    form: Form = {}
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(body),
-            errors="strict",
-            max_num_fields=_FIELDS,
-        )
+        if body.count(b"&") >= _FIELDS or _BAD_ESCAPE.search(body):
+            raise ValueError("too many fields, or an escape that is none")
+        for pair in body.decode("ascii").split("&") if body else ():
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise ValueError("no value")
+            form.setdefault(_decoded(name), []).append(_decoded(value))
     except ValueError as error:
         raise Refusal(Reason.INVALID_REQUEST, "The body is not a well-formed form.") from error
-    form: Form = {}
-    for name, value in pairs:
-        form.setdefault(name, []).append(value)
     return form
+
+
+def _decoded(text: str) -> str:
+    if "%" not in text and "+" not in text:
+        return text
+    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")

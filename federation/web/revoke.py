@@ -23,7 +23,7 @@ async def revoke(request: Request) -> Response:
     """The revocation endpoint."""
     broker: Broker = request.app.state.broker
     try:
-        form = await read_form(request)
+        form = await read_form(request.scope, request.receive)
         if "token" not in form:
             raise Refusal(Reason.INVALID_REQUEST, "token is missing.")
         await _end(form["token"][0], broker)

@@ -7,43 +7,82 @@ itself for a grant, before it is given; here for a refusal or a fault, before it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from federation.audit.event import Trail
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
-from federation.web.brakes import FailedExchanges, caller_of
+from federation.strict_json import dumps
+from federation.web.brakes import FailedExchanges, Network, caller_of
 from federation.web.metrics import Metrics
 from federation.web.requests import Form, read_form
 from federation.web.responses import NO_STORE, refusal_response, status_of
 
-__all__ = ["GRANT_TYPE", "understand"]
+__all__ = ["GRANT_TYPE", "TokenEndpoint", "understand"]
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
 _TOKEN_TYPES = (TokenType.ACCESS_TOKEN, TokenType.ID_TOKEN, TokenType.JWT)
 _NAMES = 50
+_GIVEN_HEADERS = (
+    (b"content-type", b"application/json"),
+    *((name.lower().encode(), value.encode()) for name, value in NO_STORE.items()),
+)
 
 
-async def token(request: Request) -> Response:
-    """The token endpoint (RFC 8693, section 2)."""
-    attempt = _Attempt.of(request)
-    try:
-        attempt.failures.check(attempt.caller)
-        wanted = understand(await read_form(request, repeatable=_REPEATABLE))
-        grant = await exchange(wanted, attempt.broker, attempt.trail)
-    except Refusal as refusal:
-        return await attempt.refused(refusal)
-    except Exception:
-        # It is answered and logged at the edge; here it only leaves its event.
-        await attempt.failed()
-        raise
-    return attempt.granted(grant)
+@dataclass(frozen=True, slots=True)
+class TokenEndpoint:
+    """The token endpoint (RFC 8693, section 2), as an ASGI application."""
+
+    broker: Broker
+    failures: FailedExchanges
+    trusted_proxies: Sequence[Network]
+    metrics: Metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one exchange."""
+        began = perf_counter()
+        trail = Trail(
+            request_id=scope["state"]["request_id"],
+            method=scope["method"],
+            path=scope["path"],  # a URL is made with Host, which may say anything
+            started=self.broker.clock(),
+        )
+        reason: Reason | None = Reason.SERVER_ERROR
+        try:
+            if len(self.failures):
+                self.failures.check(caller_of(scope, self.trusted_proxies))
+            wanted = understand(await read_form(scope, receive, repeatable=_REPEATABLE))
+            await _give(await exchange(wanted, self.broker, trail), send)
+            reason = None
+        except Refusal as refusal:
+            reason = await self._refuse(refusal, trail, scope, receive, send)
+        except Exception:
+            # It is answered and logged at the edge; here it only leaves its event.
+            trail.reason, trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
+            with suppress(Refusal):
+                await self.broker.journal.record(trail.event(500))
+            raise
+        finally:
+            self.metrics.exchanged(reason, perf_counter() - began)
+
+    async def _refuse(
+        self, refusal: Refusal, trail: Trail, scope: Scope, receive: Receive, send: Send
+    ) -> Reason:
+        """The answer says no, once its event is recorded."""
+        trail.refused(refusal)
+        self.failures.count(caller_of(scope, self.trusted_proxies), refusal.reason)
+        try:
+            await self.broker.journal.record(trail.event(status_of(refusal)))
+        except Refusal as silent:
+            refusal = silent
+        await refusal_response(refusal, trail.request_id)(scope, receive, send)
+        return refusal.reason
 
 
 def understand(form: Form) -> ExchangeRequest:
@@ -87,60 +126,7 @@ def understand(form: Form) -> ExchangeRequest:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One exchange from its request to its answer, counted and recorded whatever comes of it."""
-
-    broker: Broker
-    failures: FailedExchanges
-    metrics: Metrics
-    caller: str
-    trail: Trail
-    began: float
-
-    @classmethod
-    def of(cls, request: Request) -> _Attempt:
-        """The attempt that *request* is."""
-        parts = request.app.state
-        trail = Trail(
-            request_id=request.state.request_id,
-            method=request.method,
-            path=request.scope["path"],  # the URL is made with Host, which may say anything
-            started=parts.broker.clock(),
-        )
-        caller = caller_of(request, parts.trusted_proxies)
-        return cls(
-            parts.broker, parts.failed_exchanges, parts.metrics, caller, trail, perf_counter()
-        )
-
-    def granted(self, grant: Grant) -> Response:
-        """The answer that gives *grant*, whose event the road has recorded."""
-        self._count(None)
-        return _granted(grant)
-
-    async def refused(self, refusal: Refusal) -> Response:
-        """The answer that says no, once its event is recorded."""
-        self.trail.refused(refusal)
-        self.failures.count(self.caller, refusal.reason)
-        try:
-            await self.broker.journal.record(self.trail.event(status_of(refusal)))
-        except Refusal as silent:
-            refusal = silent
-        self._count(refusal.reason)
-        return refusal_response(refusal, self.trail.request_id)
-
-    async def failed(self) -> None:
-        """A fault of ours is recorded, if it can be."""
-        self.trail.reason, self.trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
-        with suppress(Refusal):
-            await self.broker.journal.record(self.trail.event(500))
-        self._count(Reason.SERVER_ERROR)
-
-    def _count(self, reason: Reason | None) -> None:
-        self.metrics.exchanged(reason, perf_counter() - self.began)
-
-
-def _granted(grant: Grant) -> Response:
+async def _give(grant: Grant, send: Send) -> None:
     members: dict[str, object] = {
         "access_token": grant.token,
         "issued_token_type": grant.issued_token_type,
@@ -149,4 +135,7 @@ def _granted(grant: Grant) -> Response:
     }
     if grant.scope is not None:
         members["scope"] = grant.scope
-    return JSONResponse(members, headers=NO_STORE)
+    body = dumps(members)
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": 200, "headers": [length, *_GIVEN_HEADERS]})
+    await send({"type": "http.response.body", "body": body})

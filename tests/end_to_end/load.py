@@ -52,27 +52,21 @@ def under_load(url: str, body: bytes, clients: int = 8) -> Iterator[Load]:
 def _client(url: str, body: bytes, keeps: bool, load: Load, stop: threading.Event) -> None:
     place = urlsplit(url)
     headers: Mapping[str, str] = FORM if keeps else {**FORM, "Connection": "close"}
-    connection: http.client.HTTPConnection | None = None
-    while not stop.is_set():
-        if connection is None:
-            connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
-            try:
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+    try:
+        while not stop.is_set():
+            if connection.sock is None:
                 connection.connect()
-            except ConnectionRefusedError:
-                load.refused.set()
-                return
-            except OSError as error:
-                load.dropped.append(f"connecting: {error!r}")
-                return
-        try:
             connection.request("POST", place.path, body, headers)
             answer = connection.getresponse()
             answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            load.dropped.append(repr(error))
-            return
-        load.statuses.append(answer.status)
-        if answer.getheader("Connection") == "close":
-            load.closed_with_warning += keeps
-            connection.close()
-            connection = None
+            load.statuses.append(answer.status)
+            if answer.getheader("Connection") == "close":
+                load.closed_with_warning += keeps
+                connection.close()
+    except ConnectionRefusedError:
+        load.refused.set()
+    except (OSError, http.client.HTTPException) as error:
+        load.dropped.append(repr(error))
+    finally:
+        connection.close()

@@ -35,6 +35,12 @@ class Served:
     documents: Path
     state: Path
     lines: Queue[str]
+    metrics_port: int | None
+
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        answer = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20)
+        return answer.raise_for_status().text
 
     def job(self, job: str = "main", provider: str = "github") -> str:
         """A subject token of a job."""
@@ -145,7 +151,8 @@ def started(folder: Path, issuer: LocalIssuer, *flags: str) -> Iterator[Served]:
     reader = threading.Thread(target=_read, args=(process, lines))
     reader.start()
     try:
-        yield Served(_listening(process, lines), process, issuer, place, state, lines)
+        url, metrics_port = _listening(process, lines)
+        yield Served(url, process, issuer, place, state, lines, metrics_port)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -165,8 +172,8 @@ def _read(process: subprocess.Popen[str], lines: Queue[str]) -> None:
         lines.put(line)
 
 
-def _listening(process: subprocess.Popen[str], lines: Queue[str]) -> str:
-    """The URL that the broker logs; it answers there."""
+def _listening(process: subprocess.Popen[str], lines: Queue[str]) -> tuple[str, int | None]:
+    """The URL that the broker logs, where it answers, and the port of its metrics."""
     seen = []
     while True:
         try:
@@ -178,4 +185,4 @@ def _listening(process: subprocess.Popen[str], lines: Queue[str]) -> str:
         if said.get("event") == "listening":
             url = str(said["url"])
             httpx.get(f"{url}/livez", timeout=20).raise_for_status()
-            return url
+            return url, said.get("metrics_port")
