@@ -45,9 +45,9 @@ class _Replicas:
     def ports(self) -> list[int]:
         return [broker.port for broker in self.brokers]
 
-    def load(self) -> Load:
+    def load(self, clients: int = 4) -> Load:
         """Load on both, a token at one of them."""
-        load = Load(self.ports, self.issuer.token)
+        load = Load(self.ports, self.issuer.token, clients=clients)
         load.sent = self.sent
         return load
 
@@ -76,10 +76,11 @@ class _Replicas:
     async def taken_once(self, refused: Sequence[Sent]) -> list[str]:
         """Whatever got a 503 is granted when it is tried again as late as it was told, once."""
         await asyncio.sleep(max((each.retry_after_seconds for each in refused), default=0))
-        wrong = []
-        for again in await self.in_turn(each.token for each in refused):
-            if again.status != 200:
-                wrong.append(f"after a 503 the same token got {again.status} {again.reason}")
+        wrong = [
+            f"after a 503 the same token got {again.status} {again.reason}"
+            for again in await self.in_turn(each.token for each in refused)
+            if again.status != 200
+        ]
         return wrong + _all_used(await self.in_turn(each.token for each in refused))
 
     def laws(self) -> list[str]:
@@ -144,7 +145,7 @@ async def redis_frozen(run: Run) -> Outcome:
     """
     outcome = Outcome()
     async with _replicas(run, lasting=False) as two:
-        load = two.load()
+        load = two.load(clients=24)
         for _ in range(run.of(1, 5)):
             await load.for_seconds(0.5)
             async with load.running():

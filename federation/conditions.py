@@ -110,7 +110,14 @@ class Condition:
 
     def satisfied(self, claims: Claims) -> bool:
         """Whether the claim is present and compares as the operator asks."""
+        return self._satisfied_by(self.claim(claims))
+
+    def finding(self, claims: Claims) -> Finding:
+        """The claim with whether it satisfies the condition."""
         value = self.claim(claims)
+        return Finding(self, value, self._satisfied_by(value))
+
+    def _satisfied_by(self, value: object) -> bool:
         if self.operator.of_list:
             return isinstance(value, list) and any(
                 isinstance(item, str) and item != "" and self._matches(item) for item in value
@@ -139,10 +146,7 @@ def holds(conditions: Iterable[Condition], claims: Claims) -> bool:
 
 def findings(conditions: Iterable[Condition], claims: Claims) -> tuple[Finding, ...]:
     """Each condition with the claim it read and whether it holds."""
-    return tuple(
-        Finding(condition, condition.claim(claims), condition.satisfied(claims))
-        for condition in conditions
-    )
+    return tuple([condition.finding(claims) for condition in conditions])
 
 
 def key_path(key: str) -> tuple[str, ...]:

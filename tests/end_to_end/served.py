@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +136,20 @@ def served(folder: Path, *flags: str) -> Iterator[Served]:
 
 
 @contextmanager
-def started(folder: Path, issuer: LocalIssuer, *flags: str) -> Iterator[Served]:
-    """A broker on a free port that trusts *issuer*, with what it left in *folder* before."""
+def started(
+    folder: Path,
+    issuer: LocalIssuer,
+    *flags: str,
+    written: Callable[[LocalIssuer], str] = documents,
+) -> Iterator[Served]:
+    """
+    A broker on a free port that trusts *issuer*, with what it left in *folder* before.
+
+    Its documents are as *written* for that issuer.
+    """
     place, state = folder / "documents", folder / "state"
     place.mkdir(exist_ok=True)
-    (place / "all.yaml").write_text(documents(issuer))
+    (place / "all.yaml").write_text(written(issuer))
     environ = {name: v for name, v in os.environ.items() if not name.startswith("FEDERATION_")}
     process = subprocess.Popen(  # noqa: S603  our own program
         [sys.executable, "-m", "federation", "serve", "--port", "0", "--log-format", "json",
