@@ -8,8 +8,7 @@ from ipaddress import ip_network
 
 import httpx
 import pytest
-from starlette.types import Scope
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from federation.errors import Reason, Refusal
 from federation.gateway.incoming import Incoming

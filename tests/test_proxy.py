@@ -470,6 +470,10 @@ class TestNamespaces:
         assert answer.json() == ["dev", "staging"]
         assert answer.headers["content-type"] == "application/json"
 
+    def test_what_is_done_in_no_namespace_shows_none(self, front: Front) -> None:
+        token = front.grant(("Namespace:List", "dev:*"), ("System:Info", "*"))
+        assert front.call("GET", "/system/namespaces", token).json() == ["dev"]
+
     @pytest.mark.parametrize(
         "content",
         [b"{}", b"[1]", b"[" * 100, b"not json", b'["a","a b"]', b'["' + b"x" * 2**21 + b'"]'],

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
 import sqlite3
-from collections.abc import Awaitable, Callable
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from federation.errors import Reason, Refusal
+from federation.profiles import LEEWAY
 from federation.state import Store
 from federation.state.memory import MemoryStore
+from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from tests.fakes import Clock
 
@@ -23,15 +29,61 @@ Clocked = Callable[[], float]
 Open = Callable[[Clocked], Store]
 Story = Callable[[Store, Clock], Awaitable[None]]
 
-KINDS = ("memory", "sqlite")
-LASTING = ("sqlite",)
+KINDS = ("memory", "sqlite", "redis")
+LASTING = ("sqlite", "redis")
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Where a Redis of our own listens."""
+    found = shutil.which("redis-server")
+    if found is None:
+        pytest.skip("redis-server is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+    folder = str(tmp_path_factory.mktemp("redis"))
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    process = subprocess.Popen([found, *options], stdout=subprocess.DEVNULL)  # noqa: S603  ours
+    try:
+        deadline = time.monotonic() + 20
+        while ask_redis(port, "PING") != "+PONG":
+            assert time.monotonic() < deadline, "Redis does not answer"
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask_redis(port: int, command: str) -> str:
+    """What Redis says to *command*; nothing where it is not there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(1024).decode().strip()
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def redis(redis_port: int, tmp_path: Path) -> Open:
+    """Opens a store in a Redis that knows nothing yet."""
+    ask_redis(redis_port, "FLUSHALL")
+    url = f"redis://127.0.0.1:{redis_port}/0"
+    return lambda clock: RedisStore(url, clock, tmp_path / "life")
 
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens a store of the kind that the test is for."""
-    kind = str(request.param)
-    return MemoryStore if kind == "memory" else lambda clock: SqliteStore(tmp_path / "db", clock)
+    match request.param:
+        case "memory":
+            return MemoryStore
+        case "sqlite":
+            return lambda clock: SqliteStore(tmp_path / "db", clock)
+        case _:
+            store: Open = request.getfixturevalue("redis")
+            return store
 
 
 any_store = pytest.mark.parametrize("opened", KINDS, indirect=True)
@@ -308,3 +360,70 @@ class TestSqlite:
                 for table in ("spent", "revoked")
             ]
         assert counted == [0, 0]
+
+
+class TestRedis:
+    def test_once_it_lost_its_memory_no_token_from_before_is_taken(
+        self, redis: Open, redis_port: int
+    ) -> None:
+        async def story(store: Store, clock: Clock) -> None:
+            assert await store.spend("a", UNTIL, NOW)
+            ask_redis(redis_port, "FLUSHALL")
+            clock.advance(5)
+            for key in ("a", "never seen"):
+                with pytest.raises(Refusal) as caught:
+                    await store.spend(key, UNTIL, NOW)
+                assert caught.value.reason is Reason.STATE_UNAVAILABLE
+            younger = NOW + 5 + LEEWAY.total_seconds()
+            assert await store.spend("b", UNTIL, younger)
+            assert not await store.spend("b", UNTIL, younger)
+
+        tell(redis, story)
+
+    def test_a_loss_is_known_to_a_replica_that_was_down_meanwhile(
+        self, redis: Open, redis_port: int
+    ) -> None:
+        async def before(store: Store, _clock: Clock) -> None:
+            assert await store.spend("a", UNTIL, NOW)
+
+        async def after(store: Store, _clock: Clock) -> None:
+            with pytest.raises(Refusal) as caught:
+                await store.spend("a", UNTIL, NOW)
+            assert caught.value.reason is Reason.STATE_UNAVAILABLE
+
+        tell(redis, before)
+        ask_redis(redis_port, "FLUSHALL")
+        tell(redis, after)
+
+    def test_what_was_revoked_is_brought_back_to_a_redis_that_lost_it(
+        self, redis: Open, redis_port: int, tmp_path: Path
+    ) -> None:
+        async def story(store: Store, clock: Clock) -> None:
+            await store.revoke("a", UNTIL)
+            ask_redis(redis_port, "FLUSHALL")
+            await asyncio.sleep(0.8)
+            url = f"redis://127.0.0.1:{redis_port}/0"
+            other = RedisStore(url, clock, tmp_path / "other")
+            try:
+                assert await other.revoked("a")
+            finally:
+                await other.aclose()
+
+        tell(redis, story)
+
+    def test_where_there_is_none_it_is_an_answer_and_not_a_fault(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+
+        async def story(store: Store, _clock: Clock) -> None:
+            questions: list[Callable[[], Awaitable[object]]] = [
+                lambda: store.spend("a", UNTIL, NOW),
+                lambda: store.revoke("a", UNTIL),
+                lambda: store.revoked("a"),
+            ]
+            for ask in questions:
+                with pytest.raises(Refusal) as caught:
+                    await ask()
+                assert caught.value.reason is Reason.STATE_UNAVAILABLE
+
+        tell(lambda clock: RedisStore(f"redis://127.0.0.1:{port}/0", clock, tmp_path / "l"), story)

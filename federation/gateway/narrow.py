@@ -58,6 +58,7 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
         for statement in _allowing(policies)
         for _, name in _halves(statement)
         for action in statement.actions
+        if not action.startswith("System:")  # of the cluster, and done in no namespace
     }
     return any(
         decide(policies, Access(action, namespace, name), claims).allowed for action, name in asks

@@ -43,9 +43,9 @@ class Fronted:
         told: dict[str, Any] = self.directly("GET", "/test/state").json()
         return told
 
-    def forget(self) -> None:
-        """What the upstream saw is forgotten."""
-        self.directly("POST", "/test/forget")
+    def reset(self) -> None:
+        """The upstream saw nothing, and has the function `figlet` and the secret `s1` in `dev`."""
+        self.directly("POST", "/test/reset")
 
 
 def documents(issuer: LocalIssuer) -> str:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from federation.demo.upstream import SampleUpstream
+from federation.demo.upstream import Function, SampleUpstream
 
 USER, PASSWORD = "admin", "the-upstreams-own"
 
@@ -27,14 +27,18 @@ def application() -> Starlette:
         received = [f"{r.method} {r.target.decode('latin-1')}" for r in sample.received]
         return JSONResponse({"following": sample.following, "received": received})
 
-    async def forget(_request: Request) -> Response:
+    async def reset(_request: Request) -> Response:
         sample.received.clear()
+        sample.functions = {("dev", "figlet"): Function({"image": "registry.example.com/figlet:0"})}
+        sample.functions["dev", "figlet"].log("deployed figlet")
+        sample.secrets = {("dev", "s1"): "v0"}
+        sample.namespaces.pop("dev2", None)
         return Response()
 
     return Starlette(
         routes=[
             Route("/test/state", state),
-            Route("/test/forget", forget, methods=["POST"]),
+            Route("/test/reset", reset, methods=["POST"]),
             Mount("/", sample.app),
         ]
     )
