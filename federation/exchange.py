@@ -9,8 +9,7 @@ whose event cannot be recorded is not given, and the subject token is given back
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from federation import jws
@@ -121,8 +120,13 @@ async def _federate(
         verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=_fresh_jti()
     )
     claims = _asked_for(request, access, catalog.policies_of(admission.policies), broker, now)
-    async with _spent(verified, broker.state):
+    await _spend(verified, broker.state)
+    try:
         return await _given(claims, request, broker, trail, now)
+    except BaseException:
+        if verified.issuer.single_use:
+            await broker.state.restore(verified.spend_key)
+        raise
 
 
 async def _derive(
@@ -202,20 +206,13 @@ def _may_invoke(audience: str, policies: Sequence[Policy], access: Claims) -> bo
     return "*" not in audience and decide(policies, asked, access).allowed
 
 
-@asynccontextmanager
-async def _spent(verified: Verified, state: Store) -> AsyncIterator[None]:
-    """The subject token is spent, for good if all goes well within."""
+async def _spend(verified: Verified, state: Store) -> None:
+    """The subject token is spent, and this caller is the one that spent it."""
     if not verified.issuer.single_use:
-        yield
         return
     until = verified.expires + _KEPT_BEYOND_EXPIRY_SECONDS
     if not await state.spend(verified.spend_key, until, verified.issued):
         raise Refusal(Reason.ALREADY_USED)
-    try:
-        yield
-    except BaseException:
-        await state.restore(verified.spend_key)
-        raise
 
 
 async def _given(
