@@ -1,5 +1,5 @@
 """
-`make bench`: the exchange against the physical limit, in one run.
+`make bench`: the exchange against the physical limit, and the gateway's cost, in one run.
 
 The limit of one core is a do-nothing POST through the same server, one RSA-2048 verification
 and one P-256 signature. Rates differ from machine to machine; the ratio is what is compared.
@@ -22,7 +22,7 @@ import uvloop
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
-from bench import jobs
+from bench import gateway, jobs
 from bench.load import Measure, run
 from bench.servers import broker, cores, on_core, running
 
@@ -56,8 +56,11 @@ def main() -> None:
         count = WARM_UP + (ROUNDS + 1) * REQUESTS
         say(f"Signing {count:,} subject tokens.")
         requests = list(jobs.requests(count))
+        behind = stack.enter_context(gateway.servers(folder, server_core))
         with on_core(client_core):
             figures = uvloop.run(measured(ports, requests, server_core))
+            say("A list of functions, directly and through the broker.")
+            figures["gateway"] = uvloop.run(gateway.measured(behind))
     show(figures)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -139,6 +142,9 @@ def show(figures: Figures) -> None:
     print("\n" + " " * 32 + "".join(f"{name:>14}" for name in columns))
     for title in figures[NAMES[FEW]]:
         print(f"{title:<32}" + "".join(f"{figures[name][title]:>14,.2f}" for name in columns))
+    print("\nGET /system/functions")
+    for title, figure in figures["gateway"].items():
+        print(f"{title:<32}{figure:>14,.2f}")
     print(f"\nwritten to {RESULTS}")
 
 

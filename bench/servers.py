@@ -38,13 +38,13 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def broker(folder: Path, documents: str, core: int | None) -> Iterator[int]:
-    """The port of a broker with *documents*, all else as it comes."""
+def broker(folder: Path, documents: str, core: int | None, *flags: str) -> Iterator[int]:
+    """The port of a broker with *documents* and *flags*, all else as it comes."""
     folder.mkdir()
     written = folder / "documents.yaml"
     written.write_text(documents, "utf-8")
     options = f"--documents {written} --state {folder}/state --issuer-url {BROKER_URL} --port 0"
-    with running(["federation", "serve", *options.split()], folder / "log", core) as port:
+    with running(["federation", "serve", *options.split(), *flags], folder / "log", core) as port:
         yield port
 
 

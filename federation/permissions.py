@@ -8,12 +8,19 @@ is refused. A decision names the policy and the statement that settled it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.claims import Claims
 from federation.conditions import compile_pattern, holds
-from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
+from federation.documents.model import (
+    ACTIONS,
+    Effect,
+    Policy,
+    PolicySet,
+    Resource,
+    Statement,
+)
 
 __all__ = ["Access", "Decision", "decide", "granted_resources"]
 
@@ -68,8 +75,9 @@ class Decision:
 def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decision:
     """Whether a token with *policies* may do *access*; *claims* are the access token's."""
     granted: Decision | None = None
-    for policy, statement in _about(policies, access.action, claims):
-        if not any(r.covers(access.namespace, access.name) for r in statement.resources):
+    filed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
+    for policy, statement in filed.about(access.action, access.namespace):
+        if not _speaks_of(statement, access, claims):
             continue
         if statement.effect is Effect.DENY:
             return Decision(access, False, policy.name, statement.sid, Effect.DENY)
@@ -86,7 +94,12 @@ def granted_resources(
     A list of grants cannot say "but not": where a Deny might reach into a grant, the whole
     grant is left out.
     """
-    about = [statement for _, statement in _about(policies, action, claims)]
+    about = [
+        statement
+        for policy in policies
+        for statement in policy.statements
+        if action in statement.actions and holds(statement.conditions, claims)
+    ]
     denied = [r for s in about if s.effect is Effect.DENY for r in s.resources]
     allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
     return tuple(
@@ -94,13 +107,10 @@ def granted_resources(
     )
 
 
-def _about(
-    policies: Iterable[Policy], action: str, claims: Claims
-) -> Iterator[tuple[Policy, Statement]]:
-    for policy in policies:
-        for statement in policy.statements:
-            if action in statement.actions and holds(statement.conditions, claims):
-                yield policy, statement
+def _speaks_of(statement: Statement, access: Access, claims: Claims) -> bool:
+    return any(r.covers(access.namespace, access.name) for r in statement.resources) and holds(
+        statement.conditions, claims
+    )
 
 
 def _may_overlap(one: str, other: str) -> bool:

@@ -268,7 +268,7 @@ def test_a_token_of_no_issuer_has_no_neighbours(iss: object) -> None:
 def test_policies_that_are_gone_are_left_out_and_the_order_is_kept() -> None:
     one, two = policy("one"), policy("two")
     snapshot = catalog(policies=[one, two])
-    assert snapshot.policies_of(["two", "gone", "one"]) == (two, one)
+    assert snapshot.policies_of(("two", "gone", "one")) == (two, one)
 
 
 def test_a_snapshot_does_not_change() -> None:

@@ -247,6 +247,24 @@ def test_a_caller_that_gives_up_leaves_the_store_whole(opened: Open) -> None:
     tell(opened, story)
 
 
+@any_store
+def test_to_run_ends_when_it_is_cancelled_at_whatever_moment(opened: Open) -> None:
+    async def cancelled(after_turns: int) -> None:
+        store = opened(Clock(NOW))
+        running = asyncio.create_task(store.run())
+        for _ in range(after_turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        _, left = await asyncio.wait({running}, timeout=2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await store.aclose()
+        assert not left, f"after {after_turns} turns of the loop it went on"
+
+    for turns in range(30):
+        asyncio.run(cancelled(turns))
+
+
 @lasting_store
 def test_what_was_spent_and_revoked_outlives_the_process(opened: Open) -> None:
     async def before(store: Store, _clock: Clock) -> None:

@@ -9,14 +9,14 @@ Roles whose pinned condition the token cannot satisfy.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from federation.claims import Claims, text
 from federation.conditions import Condition, Operator, ascii_lower
-from federation.documents.model import JwtIssuer, Policy, Role
+from federation.documents.model import JwtIssuer, Policy, PolicySet, Role
 from federation.documents.pins import (
     OWNER_PATH_KEYS,
     PIN_KEYS,
@@ -42,6 +42,9 @@ _TELLING = (
     "jwt:repository_owner_id",
     "jwt:repository_owner",
 )
+
+
+_SETS = 1000
 
 
 class _Filing(NamedTuple):
@@ -78,6 +81,10 @@ class Catalog:
     _by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]] = field(
         init=False, repr=False, compare=False
     )
+    _sets: dict[tuple[str, ...], PolicySet] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Policies that were asked for together, so that they are filed together once."""
 
     def __post_init__(self) -> None:
         filed: dict[str, dict[_Filing, dict[str, list[Role]]]] = defaultdict(
@@ -124,9 +131,15 @@ class Catalog:
                 yield from self._by_owner.get((iss, key, owner), ())
         yield from self._by_owner.get((iss, "", ""), ())
 
-    def policies_of(self, names: Iterable[str]) -> tuple[Policy, ...]:
+    def policies_of(self, names: tuple[str, ...]) -> PolicySet:
         """The policies that still exist under *names*, in their order."""
-        return tuple(self.policies[name] for name in names if name in self.policies)
+        known = self._sets.get(names)
+        if known is None:
+            if len(self._sets) >= _SETS:
+                self._sets.clear()
+            existing = (self.policies[name] for name in names if name in self.policies)
+            known = self._sets[names] = PolicySet(existing)
+        return known
 
 
 def role_issuers(role: Role) -> frozenset[str]:

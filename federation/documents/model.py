@@ -8,10 +8,12 @@ filled in, aliases are resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from itertools import product
 from types import MappingProxyType
 
 from federation.conditions import Condition, Match, compile_pattern
@@ -24,6 +26,7 @@ __all__ = [
     "JwtIssuer",
     "Origin",
     "Policy",
+    "PolicySet",
     "Resource",
     "Role",
     "Statement",
@@ -171,6 +174,11 @@ class Resource:
         object.__setattr__(self, "_namespace", compile_pattern(namespace))
         object.__setattr__(self, "_name", compile_pattern(name))
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether it reaches into more than one namespace."""
+        return "*" in self.text.partition(":")[0]
+
     def covers(self, namespace: str, name: str) -> bool:
         """
         Whether `<namespace>:<name>` lies within.
@@ -199,3 +207,39 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     origin: Origin = field(default=Origin(), compare=False, repr=False)
+
+
+class PolicySet(tuple[Policy, ...]):
+    """
+    The policies of one token, in their order.
+
+    Their statements are filed by action and namespace when they are first asked for, so that a
+    decision looks at the few that may matter.
+    """
+
+    _filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] | None = None
+
+    def about(self, action: str, namespace: str) -> Iterator[tuple[Policy, Statement]]:
+        """The statements that may speak of *action* in *namespace*, in their order."""
+        if self._filed is None:
+            self._filed = self._file()
+        here = self._filed.get((action, namespace), ())
+        anywhere = self._filed.get((action, "*"), ()) if namespace != "*" else ()
+        both = sorted([*here, *anywhere], key=_place) if here and anywhere else here or anywhere
+        for _, policy, statement in both:
+            yield policy, statement
+
+    def _file(self) -> dict[tuple[str, str], list[tuple[int, Policy, Statement]]]:
+        filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] = defaultdict(list)
+        statements = [(policy, statement) for policy in self for statement in policy.statements]
+        for place, (policy, statement) in enumerate(statements):
+            # A resource with a wildcard in its namespace is filed under `*`, a statement with
+            # both kinds under both; it then comes twice, which changes no decision.
+            reached = {"*" if r.anywhere else r.text.partition(":")[0] for r in statement.resources}
+            for action, namespace in product(statement.actions, reached):
+                filed[action, namespace].append((place, policy, statement))
+        return dict(filed)
+
+
+def _place(filed: tuple[int, Policy, Statement]) -> int:
+    return filed[0]

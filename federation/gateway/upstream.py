@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import httpx
 __all__ = ["Answer", "BasicAuth", "Upstream", "UpstreamFailed"]
 
 _CONNECT_SECONDS = 5.0
+_RECEIVE_BYTES = 128 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -81,7 +83,10 @@ class Upstream:
     ) -> Upstream:
         """The gateway at *url*; *timeout* is how long it may take to begin an answer."""
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        return cls(httpx.URL(url), auth, httpx.AsyncHTTPTransport(limits=limits), timeout)
+        # What the socket holds is read in one burst, and kept while a caller reads slowly.
+        receive = (socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=[receive])
+        return cls(httpx.URL(url), auth, transport, timeout)
 
     def authorization(self) -> bytes | None:
         """

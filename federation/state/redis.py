@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -64,14 +64,17 @@ class RedisStore:
     """
 
     def __init__(self, url: str, clock: Callable[[], float], memory: Path) -> None:
-        self._redis = Redis.from_url(
+        # Whoever finds every connection at work waits for one, as for an answer.
+        pool = BlockingConnectionPool.from_url(
             url,
             decode_responses=True,
             max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),  # a claim that was cut off may have been made
         )
+        self._redis = Redis.from_pool(pool)
         self._clock = clock
         self._memory = memory
         self._life = memory.read_text("ascii") if memory.exists() else ""
@@ -115,7 +118,10 @@ class RedisStore:
 
     async def run(self) -> None:
         """The view of revoked tokens stays fresh until cancelled."""
-        while True:
+        this = asyncio.current_task()
+        # Before Python 3.12 `wait_for`, which the client relies on, may swallow a cancellation
+        # (gh-86296), and the broker would wait for this task for ever.
+        while this is None or not this.cancelling():
             with suppress(Refusal):
                 await self._look()
                 await self._undo_claims()

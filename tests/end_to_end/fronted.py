@@ -116,7 +116,7 @@ def fronted(folder: Path, *flags: str) -> Iterator[Fronted]:
 
 @contextmanager
 def sample() -> Iterator[str]:
-    """Where a sample upstream is reached, within; then it is stopped."""
+    """Where a sample upstream is reached, within; then it is killed, whatever it is doing."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.end_to_end.sample"],
         stdout=subprocess.PIPE, cwd=ROOT, text=True,
@@ -125,6 +125,6 @@ def sample() -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        process.kill()
+        process.wait()
         process.stdout.close()

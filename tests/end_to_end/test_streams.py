@@ -79,10 +79,11 @@ def run(story: Callable[[], Awaitable[Told]]) -> Told:
 
 async def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
     """Whether it becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while not (now := await asyncio.to_thread(true)) and time.monotonic() < deadline:
+    for _ in range(int(10 * seconds)):
+        if await asyncio.to_thread(true):
+            return True
         await asyncio.sleep(0.1)
-    return now
+    return False
 
 
 async def follow(front: Fronted, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -112,7 +113,7 @@ def test_200_followed_logs_are_live_and_cost_little(front: Fronted, token: str) 
         assert await eventually(lambda: front.state()["following"] == 0), "all ended upstream too"
         return took
 
-    with grows_at_most(front, 64, "200 followed logs"):
+    with grows_at_most(front, 32, "200 followed logs"):
         took = run(story)
     print(f"a line reached all 200 within {1000 * took:.0f} ms")  # noqa: T201  with -s
     assert took < 2
@@ -146,7 +147,7 @@ def test_a_follower_that_leaves_is_gone_at_the_upstream(front: Fronted, token: s
 
 def test_100_mib_from_a_function_pass_in_bounded_memory(front: Fronted) -> None:
     count = 0
-    with grows_at_most(front, 16, "100 MiB answered"):
+    with grows_at_most(front, 8, "100 MiB answered"):
         url = f"{front.broker.url}/function/figlet.dev?bytes={100 * MIB}"
         with httpx.stream("GET", url, timeout=60) as answer:
             for piece in answer.iter_raw():
@@ -161,7 +162,7 @@ def test_100_mib_to_a_function_pass_in_bounded_memory(front: Fronted, *, sized: 
             yield bytes(MIB)
 
     headers = {"content-length": str(100 * MIB)} if sized else {}
-    with grows_at_most(front, 16, "100 MiB sent"):
+    with grows_at_most(front, 8, "100 MiB sent"):
         answer = httpx.post(
             f"{front.broker.url}/function/figlet.dev?bytes=0",
             content=pieces(),
@@ -172,7 +173,7 @@ def test_100_mib_to_a_function_pass_in_bounded_memory(front: Fronted, *, sized: 
 
 
 def test_a_reader_that_does_not_read_holds_nothing_up_and_fills_nothing(front: Fronted) -> None:
-    with grows_at_most(front, 24, "20 readers that do not read"), ExitStack() as stack:
+    with grows_at_most(front, 16, "20 readers that do not read"), ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(front.broker.connect())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
