@@ -94,6 +94,13 @@ async def _tried(name: str, *, short: bool) -> Row:
     return Row(name, outcome, not_tried, time.monotonic() - began)
 
 
+def _first(error: Exception) -> Exception:
+    """What went wrong first, out of the groups that tasks put it in."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows for people."""
     lines = [_line(row) for row in rows]

@@ -79,16 +79,17 @@ class Limit:
 
 
 @asynccontextmanager
-async def tmpfs(place: Path, mib: int) -> AsyncIterator[Tmpfs]:
+async def tmpfs(place: Path, mib: int, *, read_only: bool = False) -> AsyncIterator[Tmpfs]:
     """
-    A small disk at *place*.
+    A small disk at *place*, over whatever is there.
 
     Raises: NotTried where we may not mount.
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
         raise NotTried("needs root, to mount a tmpfs")
+    mode = "ro" if read_only else "rw"
     await _run("mkdir", "-p", str(place))
-    await _run("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(place))
+    await _run("mount", "-t", "tmpfs", "-o", f"{mode},size={mib}m,mode=700", "tmpfs", str(place))
     try:
         yield Tmpfs(place)
     finally:

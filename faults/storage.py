@@ -67,8 +67,7 @@ async def read_only(run: Run) -> Outcome:
                 await disk.read_only(yes=False)
                 outcome.tried(wrong + await _taken_again(broker, load))
             async with broker.running(), load.running():
-                async with tmpfs(state, _MIB) as above:
-                    await above.read_only(yes=True)
+                async with tmpfs(state, _MIB, read_only=True):
                     wrong = await _unavailable(broker, load)
                 outcome.tried(wrong + await _taken_again(broker, load))
         outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -77,6 +79,8 @@ async def _dying_upstream() -> AsyncIterator[int]:
             await writer.drain()
             await asyncio.sleep(0.02)
             if name == "reset":
+                connection = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
         writer.close()
 

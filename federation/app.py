@@ -34,6 +34,7 @@ from federation.errors import Problem, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Upstream
+from federation.gateway.wire import Wire
 from federation.issuers.keys import KeyRing
 from federation.sources import Source
 from federation.sources.files import FileSource
@@ -242,11 +243,10 @@ def _upstream(settings: Settings) -> Upstream | None:
     if settings.upstream is None:
         return None
     secrets = settings.upstream_secrets
-    return Upstream.at(
-        settings.upstream,
+    return Upstream(
+        Wire(settings.upstream, settings.upstream_connections),
         _basic_auth(secrets) if secrets else None,
-        timeout=timedelta(seconds=settings.upstream_timeout),
-        connections=settings.upstream_connections,
+        timedelta(seconds=settings.upstream_timeout),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +16,7 @@ from starlette.types import ASGIApp
 from federation.claims import Claims
 from federation.demo.upstream import Function, Received, SampleUpstream
 from federation.documents.model import Policy
-from federation.gateway.upstream import BasicAuth, Upstream
+from federation.gateway.upstream import Answer, BasicAuth, Headers, Upstream, UpstreamFailed
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
 from tests import built
@@ -43,6 +45,52 @@ class Reaching(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(request)
 
 
+class ByHttpx:
+    """Carries requests through a transport of httpx, for tests that bring one."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    @asynccontextmanager
+    async def send(
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: AsyncIterator[bytes] | bytes | None,
+        *,
+        seconds: float,
+        endless: bool,
+    ) -> AsyncIterator[Answer]:
+        request = httpx.Request(
+            method, UPSTREAM, headers=list(headers), content=body, extensions={"target": target}
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._transport.handle_async_request(request)
+        except (httpx.TransportError, TimeoutError) as error:
+            raise self._failed(error) from error
+        try:
+            yield Answer(response.status_code, response.headers.raw, self._body(response))
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for piece in response.aiter_raw():
+                yield piece
+        except httpx.TransportError as error:
+            raise self._failed(error) from error
+
+    @staticmethod
+    def _failed(error: Exception) -> UpstreamFailed:
+        late = isinstance(error, httpx.TimeoutException | TimeoutError)
+        return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)
+
+
 class Front(InProcess):
     """
     A broker before `sample`, whose tokens have the policy `p`.
@@ -66,7 +114,7 @@ class Front(InProcess):
         reached = transport or Reaching(self.sample.app)
         super().__init__(
             upstream=upstream
-            or Upstream(UPSTREAM, BasicAuth(folder), reached, timedelta(seconds=5)),
+            or Upstream(ByHttpx(reached), BasicAuth(folder), timedelta(seconds=5)),
             signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )

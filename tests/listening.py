@@ -16,6 +16,7 @@ import uvloop
 from federation.cli.serve import configured
 from federation.demo.stage import serving
 from federation.gateway.upstream import BasicAuth, Upstream
+from federation.gateway.wire import Wire
 from tests.gateway import Front
 
 
@@ -26,11 +27,10 @@ class Listening(Front):
         self.listener, self.behind = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self.port: int = self.listener.getsockname()[1]
         self.upstream_port: int = self.behind.getsockname()[1]
-        upstream = Upstream.at(
-            f"http://127.0.0.1:{self.upstream_port}",
+        upstream = Upstream(
+            Wire(f"http://127.0.0.1:{self.upstream_port}", connections=100),
             BasicAuth(folder),
-            timeout=timedelta(seconds=timeout),
-            connections=100,
+            timedelta(seconds=timeout),
         )
         super().__init__(folder, upstream=upstream, **settings)
 

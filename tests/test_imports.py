@@ -36,6 +36,7 @@ HOMES = {
     "cryptography": {"issuers", "tokens", "demo"},
     "cachetools": {"issuers", "tokens"},
     "yaml": {"documents", "sources", "client"},
+    "aiohttp": {"gateway"},
     "prometheus_client": {"web", "cli"},
 }
 READS_ENVIRONMENT = {"config", "client", "cli"}

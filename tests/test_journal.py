@@ -249,8 +249,11 @@ def test_a_journal_heals_by_itself_without_a_request(tmp_path: Path) -> None:
     async def story() -> None:
         running = asyncio.create_task(journal.run())
         await until(lambda: journal.status().problem == "No space left on device")
+        with pytest.raises(Refusal):
+            journal.check()
         disk.failure = None
         await until(lambda: journal.status().problem is None)
+        journal.check()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await journal.aclose()

@@ -253,8 +253,9 @@ class Gateway:
             forwarded=_forwarded(exchange.scope, exchange.headers),
             request_id=exchange.trail.request_id,
         )
-        async with self._sent(call, headers, body) as answer:
+        if not isinstance(body, AsyncIterator):
             exchange.incoming.no_more()
+        async with self._sent(call, headers, body) as answer:
             if not streams and answer.status in {401, 403}:
                 raise UpstreamFailed(f"it answered {answer.status} to the broker's own password")
             if call.kind is Kind.NAMESPACES and answer.status == 200:

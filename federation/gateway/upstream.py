@@ -7,21 +7,15 @@ Redirects are never followed; an answer streams through as it comes.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
-import httpx
-
-__all__ = ["Answer", "BasicAuth", "Upstream", "UpstreamFailed"]
-
-_CONNECT_SECONDS = 5.0
-_RECEIVE_BYTES = 128 * 1024
+__all__ = ["Answer", "BasicAuth", "Headers", "Transport", "Upstream", "UpstreamFailed"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -63,30 +57,32 @@ class BasicAuth:
         return self._read[1]
 
 
+class Transport(Protocol):
+    """Carries requests to one gateway."""
+
+    def send(
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: AsyncIterator[bytes] | bytes | None,
+        *,
+        seconds: float,
+        endless: bool,
+    ) -> AbstractAsyncContextManager[Answer]:
+        """As `Upstream.send`."""
+
+    async def aclose(self) -> None:
+        """The connections are closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """
-    Sends canonical requests to one gateway.
+    """Sends canonical requests to one gateway; *timeout* is how long it may take to answer."""
 
-    By a bare transport: what a client does besides, such as to keep cookies of one answer for
-    the next request, would carry things from one caller to another.
-    """
-
-    url: httpx.URL
+    transport: Transport = field(repr=False)
     auth: BasicAuth | None
-    transport: httpx.AsyncBaseTransport = field(repr=False)
     timeout: timedelta
-
-    @classmethod
-    def at(
-        cls, url: str, auth: BasicAuth | None, *, timeout: timedelta, connections: int
-    ) -> Upstream:
-        """The gateway at *url*; *timeout* is how long it may take to begin an answer."""
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        # What the socket holds is read in one burst, and kept while a caller reads slowly.
-        receive = (socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=[receive])
-        return cls(httpx.URL(url), auth, transport, timeout)
 
     def authorization(self) -> bytes | None:
         """
@@ -99,8 +95,7 @@ class Upstream:
         except OSError as error:
             raise UpstreamFailed(f"its password cannot be read: {error}") from error
 
-    @asynccontextmanager
-    async def send(
+    def send(
         self,
         method: str,
         target: bytes,
@@ -108,7 +103,7 @@ class Upstream:
         body: AsyncIterator[bytes] | bytes | None,
         *,
         endless: bool = False,
-    ) -> AsyncIterator[Answer]:
+    ) -> AbstractAsyncContextManager[Answer]:
         """
         The answer to one request; leaving the context ends the request, finished or not.
 
@@ -116,40 +111,8 @@ class Upstream:
         Raises: UpstreamFailed.
         """
         seconds = self.timeout.total_seconds()
-        timeout = httpx.Timeout(
-            seconds, connect=_CONNECT_SECONDS, read=None if endless else seconds
-        )
-        request = httpx.Request(
-            method,
-            self.url,
-            headers=list(headers),
-            content=body,
-            # The target as it was decided about, to the byte: the library would write its own.
-            extensions={"target": target, "timeout": timeout.as_dict()},
-        )
-        try:
-            async with asyncio.timeout(seconds if endless else None):
-                response = await self.transport.handle_async_request(request)
-        except (httpx.TransportError, TimeoutError) as error:
-            raise _failed(error) from error
-        try:
-            yield Answer(response.status_code, response.headers.raw, _body(response))
-        finally:
-            await response.aclose()
+        return self.transport.send(method, target, headers, body, seconds=seconds, endless=endless)
 
     async def aclose(self) -> None:
         """The connections are closed."""
         await self.transport.aclose()
-
-
-async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for piece in response.aiter_raw():
-            yield piece
-    except httpx.TransportError as error:
-        raise _failed(error) from error
-
-
-def _failed(error: httpx.TransportError | TimeoutError) -> UpstreamFailed:
-    late = isinstance(error, httpx.TimeoutException | TimeoutError)
-    return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)

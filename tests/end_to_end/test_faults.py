@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.e2e
 def rows() -> Mapping[str, Row]:
     """What came of each fault."""
     found = asyncio.run(run_all(list(FAULTS), short=True, at_once=AT_ONCE))
-    print("\n" + table(found))
+    sys.stdout.write("\n" + table(found) + "\n")
     return {row.name: row for row in found}
 
 
