@@ -11,7 +11,7 @@ SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
 WORKFLOWS := .github/workflows/ci.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-ci format gitlab e2e bench clean
+.PHONY: help demo test check check-ci format gitlab e2e bench faults clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ e2e: $(STAMP) $(RUNNERS) ## The slower suite: real servers, real clients, many g
 
 bench: $(STAMP) ## Exchange against the physical limit, in one run
 	$(BIN)/python -m bench
+
+faults: $(STAMP) ## What is promised under faults, against real processes; root tries all of them
+	$(BIN)/python -m faults
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

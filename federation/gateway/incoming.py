@@ -87,17 +87,27 @@ class Incoming:
 
         Raises: CallerGone.
         """
-        doing = asyncio.create_task(work)
+        doing = asyncio.current_task()
+        left = False
+
+        def cancel(leaving: asyncio.Task[None]) -> None:
+            nonlocal left
+            if doing is not None and not leaving.cancelled():
+                left = True
+                doing.cancel()
+
         leaving = asyncio.create_task(self._left())
+        leaving.add_done_callback(cancel)
         try:
-            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise CallerGone
-            await doing
+            await work
+        except asyncio.CancelledError:
+            # It may be somebody else who wants the whole task to end.
+            if left and doing is not None and doing.uncancel() == 0:
+                raise CallerGone from None
+            raise
         finally:
-            for task in (doing, leaving):
-                task.cancel()
-            await asyncio.gather(doing, leaving, return_exceptions=True)
+            leaving.remove_done_callback(cancel)
+            leaving.cancel()
 
     async def _left(self) -> None:
         await self._complete.wait()
