@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -107,43 +108,16 @@ def build(
     gateway = _gateway(broker, settings, metrics, upstream or _upstream(settings))
     health = Health(broker, archive if journal is None else None)
 
-    def trusted() -> Iterable[JwtIssuer]:
-        return broker.source.current().issuers.values()
-
-    async def first_keys() -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_KEYS_SECONDS):
-                await broker.keys.refresh_due(trusted())
-        health.starting = False
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        health.starting = True
-        tasks = [
-            asyncio.create_task(first_keys()),
-            asyncio.create_task(_tell_standing(metrics, health)),
-            asyncio.create_task(broker.keys.refresh(trusted)),
-            asyncio.create_task(broker.state.run()),
-            *(asyncio.create_task(work) for work in _watching(broker, settings)),
-            *([asyncio.create_task(archive.run())] if journal is None else []),
-        ]
-        delivering = asyncio.create_task(delivery.run()) if delivery else None
-        try:
-            yield
-        finally:
-            if delivery and delivering:
-                delivery.stop()
-                await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
-                tasks.append(delivering)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await broker.keys.aclose()
-            if gateway:
-                await gateway.upstream.aclose()
-            await broker.state.aclose()
-            await archive.aclose()
-
+    running = _Running(
+        broker,
+        settings,
+        metrics,
+        health,
+        archive,
+        records=journal is None,
+        delivery=delivery,
+        upstream=gateway.upstream if gateway else None,
+    )
     exchanges = TokenEndpoint(
         broker,
         FailedExchanges(settings.failed_exchanges, time.monotonic),
@@ -165,13 +139,88 @@ def build(
         ],
         middleware=[Middleware(Edge)],
         exception_handlers={HTTPException: no_such_place},
-        lifespan=lifespan,
+        lifespan=running.lifespan,
     )
     app.router.redirect_slashes = False
     app.state.broker = broker
     app.state.health = health
     app.state.metrics = metrics
     return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What goes on beside the requests: begun with the server, and ended with it."""
+
+    broker: Broker
+    settings: Settings
+    metrics: Metrics
+    health: Health
+    archive: FileJournal
+    records: bool
+    """Whether events go to the archive."""
+    delivery: Delivery | None
+    upstream: Upstream | None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Everything goes on within, and what was held open is closed afterwards."""
+        self.health.starting = True
+        tasks = [_begun(work) for work in self._work()]
+        delivering = _begun(self.delivery.run()) if self.delivery else None
+        try:
+            yield
+        finally:
+            if self.delivery and delivering:
+                self.delivery.stop()
+                await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
+                tasks.append(delivering)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close()
+
+    def _work(self) -> Iterator[Coroutine[None, None, None]]:
+        yield self._first_keys()
+        yield _tell_standing(self.metrics, self.health)
+        yield self.broker.keys.refresh(self._trusted)
+        yield self.broker.state.run()
+        yield from _watching(self.broker, self.settings)
+        if self.records:
+            yield self.archive.run()
+
+    async def _first_keys(self) -> None:
+        try:
+            async with asyncio.timeout(_FIRST_KEYS_SECONDS):
+                await self.broker.keys.refresh_due(self._trusted())
+        except TimeoutError:
+            pass  # an issuer that is slow to answer is asked again, beside the requests
+        finally:
+            self.health.starting = False
+
+    def _trusted(self) -> Iterable[JwtIssuer]:
+        return self.broker.source.current().issuers.values()
+
+    async def _close(self) -> None:
+        await self.broker.keys.aclose()
+        if self.upstream:
+            await self.upstream.aclose()
+        await self.broker.state.aclose()
+        await self.archive.aclose()
+
+
+def _begun(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """*work* as a task that does not end in silence."""
+
+    def tell(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            structlog.get_logger("federation").error(
+                "a background task failed; restart the broker", task=str(work), exc_info=error
+            )
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(tell)
+    return task
 
 
 class BrokerApp(Starlette):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from federation.app import build
 from federation.config import Settings
 from federation.errors import DocumentsRefused, SettingsRefused
+from federation.state.memory import MemoryStore
 from federation.tokens.keys import KeyFolder
 from tests.broker import DOCUMENTS, URL, logged
 from tests.built import GITHUB
@@ -69,3 +71,25 @@ def test_documents_with_errors_build_nothing(settings: Settings) -> None:
 def test_a_broker_does_not_trust_itself_as_an_issuer(settings: Settings) -> None:
     with pytest.raises(SettingsRefused, match="this broker itself"):
         build(settings.model_copy(update={"issuer_url": GITHUB}))
+
+
+class Failing(MemoryStore):
+    """A store that cannot keep its view fresh."""
+
+    async def run(self) -> None:
+        """Fails."""
+        raise RuntimeError("gone for good")
+
+
+def test_a_background_task_that_fails_does_not_fail_in_silence(settings: Settings) -> None:
+    async def story() -> None:
+        app = build(settings, state=Failing(time.time))
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0.2)
+
+    with logged() as log:
+        asyncio.run(story())
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    failures = [line for line in told if line["event"].startswith("a background task failed")]
+    assert len(failures) == 1
+    assert "gone for good" in failures[0]["exception"]
