@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from federation.audit import Journal
 from federation.audit.journal import FileJournal
-from federation.audit.log import LoggedJournal
+from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.webhook import Delivery, Webhook, trusting
 from federation.config import Settings
 from federation.documents.assemble import Assembled
@@ -37,6 +37,7 @@ from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Upstream
 from federation.gateway.wire import Wire
 from federation.issuers.keys import KeyRing
+from federation.logs import quick_info
 from federation.sources import Source
 from federation.sources.files import FileSource
 from federation.state import Store
@@ -101,7 +102,7 @@ def build(
         keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or signing_keys(settings),
         state=TimedStore(state or _store(settings, clock), metrics.stored),
-        journal=journal or LoggedJournal(archive),
+        journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
     )
     delivery = _delivery(archive, settings)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from federation.audit import Journal
 from federation.audit.event import Event
 from federation.errors import Refusal
 
-__all__ = ["LoggedJournal", "facts"]
+__all__ = ["LOGGER", "LoggedJournal", "facts"]
+
+
+LOGGER = "federation.audit"
 
 
 class LoggedJournal:
-    """Records in *journal*, then tells the log: what the log calls granted is on disk."""
+    """
+    Records in *journal*, then tells the log: what the log calls granted is on disk.
 
-    def __init__(self, journal: Journal) -> None:
+    *info* writes the line of each event.
+    """
+
+    def __init__(self, journal: Journal, info: Callable[..., None] | None = None) -> None:
         self._journal = journal
-        self._log = structlog.get_logger("federation.audit")
+        self._log = structlog.get_logger(LOGGER)
+        self._info = info
 
     def check(self) -> None:
         """
@@ -43,7 +53,8 @@ class LoggedJournal:
             )
             raise
         why = {"reason": event.reason, "evidence": event.evidence}
-        self._log.info(
+        info = self._info or self._log.info
+        info(
             "audit",
             event_id=event.event_id,
             **facts(event),
