@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -136,16 +137,31 @@ def _text_headers(headers: Headers) -> CIMultiDict[str]:
 
 async def _body(response: aiohttp.ClientResponse, seconds: float | None) -> AsyncIterator[bytes]:
     """The body as it comes; with *seconds*, no pause in it is longer."""
-    content = response.content
+    content, protocol = response.content, _protocol(response)
     try:
         while True:
             async with asyncio.timeout(seconds):
                 piece = await content.readany()
             if not piece:
-                return
+                break
             yield piece
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _failed(error) from error
+    # A body without a length ends with its connection. To the library a reset is such an end.
+    if protocol is not None and _ends_with_connection(response):
+        lost = protocol.exception()
+        if isinstance(lost, OSError):
+            raise _failed(lost)
+
+
+def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
+    connection = response.connection
+    # Where all has come already, the connection was given up, and is known to nobody else.
+    return connection.protocol if connection else getattr(response, "_protocol", None)
+
+
+def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
+    return not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
 
 
 def _failed(error: Exception) -> UpstreamFailed:
