@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import jwt
+import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from federation.demo.jobs import claims_of
@@ -18,8 +19,12 @@ KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 BRANCH = "refs/heads/main"
 
 
-def documents(roles: int) -> str:
-    """An issuer with pinned keys, a Policy, and *roles* Roles by id, by pattern and by `sub`."""
+def documents(roles: int, *, block: bool = False) -> str:
+    """
+    An issuer with pinned keys, a Policy, and *roles* Roles by id, by pattern and by `sub`.
+
+    Each is a line of JSON, or *block* YAML as people write it, which takes longer to write.
+    """
     public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
     key = {**public, "kid": "bench", "alg": "RS256", "use": "sig"}
     issuer = {"iss": ISS, "aud": [BROKER_URL], "provider": "github", "jwks": {"keys": [key]}}
@@ -29,17 +34,18 @@ def documents(roles: int) -> str:
         ("Policy", {"statement": [statement]}),
         *(("Role", {"policy": ["n1"], "condition": _condition(n)}) for n in range(roles)),
     ]
-    return "\n---\n".join(
-        json.dumps(
-            {
-                "apiVersion": "iam.openfaas.com/v1",
-                "kind": kind,
-                "metadata": {"name": f"n{number}"},
-                "spec": spec,
-            }
-        )
+    written = [
+        {
+            "apiVersion": "iam.openfaas.com/v1",
+            "kind": kind,
+            "metadata": {"name": f"n{number}"},
+            "spec": spec,
+        }
         for number, (kind, spec) in enumerate(specs)
-    )
+    ]
+    if block:
+        return yaml.safe_dump_all(written, sort_keys=False)
+    return "\n---\n".join(map(json.dumps, written))
 
 
 def _condition(n: int) -> dict[str, object]:
@@ -50,7 +56,13 @@ def _condition(n: int) -> dict[str, object]:
         case 1:
             return {"StringEqual": exact, "StringLike": {"jwt:repository": f"org-{n}/*"}}
         case _:
-            return {"StringEqual": {**exact, "jwt:sub": f"repo:org-{n}/app:ref:{BRANCH}"}}
+            return {"StringEqual": {**exact, "jwt:sub": _subjects(n)}}
+
+
+def _subjects(n: int) -> list[str]:
+    """Both forms of the subject, as GitHub writes it without ids and with them."""
+    ids = f"repo:org-{n}@{1_000_000 + n}/app@{5_000_000 + n}"
+    return [f"repo:org-{n}/app:ref:{BRANCH}", f"{ids}:ref:{BRANCH}"]
 
 
 def requests(count: int) -> Iterator[bytes]:

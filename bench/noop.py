@@ -6,16 +6,20 @@ import json
 import socket
 import sys
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from federation.cli.serve import configured
+from federation.web.draining import DrainingServer
 
 
-async def nothing(_request: Request) -> Response:
-    """The shortest answer."""
-    return Response()
+async def nothing(scope: Scope, _receive: Receive, send: Send) -> None:
+    """The shortest answer, without a framework between it and the server."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY]})
+        await send({"type": "http.response.body"})
+
+
+_EMPTY = (b"content-length", b"0")
 
 
 def main() -> None:
@@ -23,15 +27,9 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     listening = {"event": "listening", "port": listener.getsockname()[1]}
     print(json.dumps(listening), file=sys.stderr, flush=True)
-    config = uvicorn.Config(
-        Starlette(routes=[Route("/oauth/token", nothing, methods=["POST"])]),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=2000,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    config = configured(nothing)
+    config.lifespan = "off"
+    DrainingServer(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

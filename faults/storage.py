@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from faults.ci import CiIssuer, documents
-from faults.disk import small_disk, tmpfs
+from faults.disk import Disk, Limit, small_disk, tmpfs
 from faults.load import Load, exchange, told
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker
@@ -20,19 +20,21 @@ _MIB = 8
 
 async def disk_full(run: Run) -> Outcome:
     """
-    The disk of the state directory is full, again and again.
+    The disk is full, again and again: that of the state, or the log's as well.
 
     Exchanges are 503, none is granted without its event, `/readyz` says so; when there is room
     everything goes on, and what got a 503 can be tried again with the same token.
     """
     outcome = Outcome()
     state = run.folder / "broker" / "state"
-    async with CiIssuer().serving() as issuer, small_disk(state, _MIB) as disk:
+    async with CiIssuer().serving() as issuer, small_disk(state, _MIB) as small:
         broker = Broker(run.folder / "broker", documents(issuer))
         load = Load([broker.port], issuer.token)
-        back = []
+        back: list[float] = []
+        kinds: list[Disk] = [small, Limit()]
         async with broker.running():
-            for _ in range(run.of(2, 8)):
+            for number in range(run.of(2, 8)):
+                disk = kinds[number % 2]
                 async with load.running():
                     await asyncio.sleep(0.5)
                     disk.fill(broker.pid)
@@ -43,7 +45,9 @@ async def disk_full(run: Run) -> Outcome:
                     back.append(time.monotonic() - freed)
                 outcome.tried(wrong)
         outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
-    outcome.saw(f"{disk.kind}; {told(load.sent)}; back within {max(back):.1f} s")
+    outcome.saw(
+        f"{kinds[0].kind}, {kinds[1].kind}; {told(load.sent)}; back within {max(back):.1f} s"
+    )
     return outcome
 
 

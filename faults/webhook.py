@@ -83,7 +83,7 @@ def _failures(run: Run) -> dict[str, Callable[[Receiver], list[Behaviour]]]:
         "429": lambda _: [answer(429, Retry_After="1")] * times,
         "hang up": lambda _: [hang_up] * times,
         "cut": lambda _: [cut] * times,
-        "slow": lambda receiver: [_late(receiver)] * times,
+        "slow": lambda receiver: [_late(receiver)] * 2,
         "too slow": lambda _: [slow(16.0)] * (times - 1),
     }
 

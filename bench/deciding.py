@@ -1,0 +1,93 @@
+"""
+One decision over 100 Policies of 20 statements, beside a bare look-up in a dict.
+
+The access is the one that the last statement of the last Policy allows. In the common case each
+Policy speaks of a namespace of its own; where statements reach into namespaces by pattern, or all
+speak of one, more of them have to be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.limit import cost
+from bench.servers import Place, on_core
+from bench.table import Found
+from federation.claims import Claims
+from federation.documents.model import ACTION_SETS, Effect, Policy, PolicySet, Resource, Statement
+from federation.permissions import Access, decide
+
+POLICIES, STATEMENTS = 100, 20
+EVERY = 10
+"""One statement in so many has a pattern for its namespace."""
+CLAIMS = Claims({})
+
+
+def measured(place: Place) -> Found:
+    """What deciding takes, in three sets of Policies."""
+    with on_core(place.server_core):
+        plain, anywhere, one = (
+            _deciding(policies(name)) for name in (own_namespace, some_by_pattern, one_namespace)
+        )
+        table = {(f"team-{policy}", "Function:Update"): True for policy in range(POLICIES)}
+        key = (f"team-{POLICIES - 1}", "Function:Update")
+        bare = 1e6 * cost(lambda: table[key]).wall
+        each = tuple(policies(own_namespace))
+        filing = 1e6 * cost(lambda: _decide(PolicySet(each)), 0.2).wall
+    return Found(
+        figures={"deciding": plain, "deciding_anywhere": anywhere},
+        details={
+            "a bare dict look-up, µs": bare,
+            "each Policy of a namespace of its own, µs": plain,
+            "the same, in look-ups": plain / bare,
+            "one statement in ten by pattern, µs": anywhere,
+            "all 2,000 statements of one namespace, µs": one,
+            "a set asked for the first time, µs": filing,
+        },
+    )
+
+
+def policies(resource: Callable[[int, int], str]) -> PolicySet:
+    """100 Policies whose statements reach the *resource* of their two numbers."""
+    return PolicySet(
+        Policy(
+            f"policy-{policy}",
+            tuple(
+                Statement(
+                    f"s{number}",
+                    Effect.ALLOW,
+                    ACTION_SETS["Function:Admin"],
+                    (Resource(resource(policy, number)),),
+                )
+                for number in range(STATEMENTS)
+            ),
+        )
+        for policy in range(POLICIES)
+    )
+
+
+def own_namespace(policy: int, number: int) -> str:
+    """A function in the Policy's own namespace."""
+    return f"team-{policy}:fn-{number}"
+
+
+def some_by_pattern(policy: int, number: int) -> str:
+    """The same, but for one in ten that is in a namespace by pattern."""
+    return f"team-{policy}-*:fn-{number}" if number % EVERY == 0 else own_namespace(policy, number)
+
+
+def one_namespace(policy: int, number: int) -> str:
+    """A function in the namespace that all Policies speak of."""
+    last = policy == POLICIES - 1 and number == STATEMENTS - 1
+    return own_namespace(policy, number) if last else f"team-{POLICIES - 1}:fn-{policy}-{number}"
+
+
+def _deciding(asked: PolicySet) -> float:
+    _decide(asked)  # files the statements
+    return 1e6 * cost(lambda: _decide(asked)).wall
+
+
+def _decide(asked: PolicySet) -> None:
+    access = Access("Function:Update", f"team-{POLICIES - 1}", f"fn-{STATEMENTS - 1}")
+    if not decide(asked, access, CLAIMS).allowed:
+        raise RuntimeError("what a Policy allows was refused")

@@ -1,0 +1,125 @@
+"""
+The exchange against the limit of one core, and what it costs with few Roles and with many.
+
+The limit is a do-nothing POST through the same server, one RSA-2048 verification and one P-256
+signature. All is measured in turns, round after round, so that a machine's moods reach all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from statistics import median
+from typing import NamedTuple
+
+import uvloop
+
+from bench import jobs
+from bench.limit import Seconds, cost, signature, verification
+from bench.load import run
+from bench.progress import say
+from bench.servers import Place, Server, broker, on_core, running
+from bench.table import Found
+
+SIZES, MAIN = (10, 100, 1_000, 10_000), 1_000
+NOTHING = 0
+ROUNDS, REQUESTS, WARM_UP = 3, 1500, 300
+NOTHING_TIMES = 8
+"""The do-nothing server does not look at tokens, and is too quick to be timed by few."""
+
+
+class Sample(NamedTuple):
+    """How one server answered one round."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+
+
+def measured(place: Place) -> Found:
+    """The exchange at full load with each number of Roles, and at half of that with 1,000."""
+    with ExitStack() as stack:
+        servers = {
+            NOTHING: stack.enter_context(
+                running(["bench.noop"], place.folder / "noop", place.server_core)
+            )
+        }
+        for roles in SIZES:
+            started = broker(
+                place.folder / f"roles-{roles}", jobs.documents(roles), place.server_core
+            )
+            servers[roles] = stack.enter_context(started)
+            say(f"a broker with {roles:,} Roles is up")
+        count = WARM_UP + 2 * ROUNDS * REQUESTS
+        say(f"signing {count:,} subject tokens")
+        requests = list(jobs.requests(count))
+        with on_core(place.client_core):
+            return uvloop.run(_measured(servers, requests, place.server_core))
+
+
+async def _measured(
+    servers: Mapping[int, Server], requests: Sequence[bytes], server_core: int | None
+) -> Found:
+    for server in servers.values():
+        await run(server.port, requests[:WARM_UP])
+    fresh = [requests[at : at + REQUESTS] for at in range(WARM_UP, len(requests), REQUESTS)]
+    crypto: list[tuple[Seconds, Seconds]] = []
+    rounds: dict[int, list[Sample]] = {roles: [] for roles in servers}
+    for number in range(ROUNDS):
+        with on_core(server_core):
+            crypto.append((cost(verification()), cost(signature())))
+        for roles, server in servers.items():
+            sent = [*fresh[number]] * (NOTHING_TIMES if roles == NOTHING else 1)
+            rounds[roles].append(await _sample(server, sent))
+        told = ", ".join(f"{rounds[roles][-1].rate:,.0f}" for roles in servers)
+        say(f"round {number + 1} of {ROUNDS}: nothing, then by Roles: {told} a second")
+    peak = {roles: _median(samples) for roles, samples in rounds.items()}
+    say(f"half of peak, {MAIN:,} Roles")
+    half = [
+        await _sample(servers[MAIN], fresh[ROUNDS + number], peak[MAIN].rate / 2)
+        for number in range(ROUNDS)
+    ]
+    verify, sign = (Seconds(*map(median, zip(*c, strict=True))) for c in zip(*crypto, strict=True))
+    return _found(peak, _median(half), verify, sign)
+
+
+async def _sample(server: Server, requests: Sequence[bytes], rate: float | None = None) -> Sample:
+    before = server.cpu_seconds()
+    measure = await run(server.port, requests, rate)
+    return Sample(*measure, 1e6 * (server.cpu_seconds() - before) / len(requests))
+
+
+def _median(samples: Sequence[Sample]) -> Sample:
+    return Sample(*map(median, zip(*samples, strict=True)))
+
+
+def _found(peak: Mapping[int, Sample], half: Sample, verify: Seconds, sign: Seconds) -> Found:
+    limit_us = 1e6 * (1 / peak[NOTHING].rate + verify.wall + sign.wall)
+    limit_cpu_us = peak[NOTHING].cpu_us + 1e6 * (verify.cpu + sign.cpu)
+    costs = {roles: 1e6 / peak[roles].rate for roles in SIZES}
+    main = peak[MAIN]
+    return Found(
+        figures={
+            "ratio": main.rate * limit_us / 1e6,
+            "p99": half.p99_ms,
+            "roles": costs[SIZES[-1]] / costs[SIZES[0]],
+        },
+        details={
+            "do-nothing POST, µs": 1e6 / peak[NOTHING].rate,
+            "do-nothing POST, µs of processor": peak[NOTHING].cpu_us,
+            "RSA-2048 verify, µs": verify.wall * 1e6,
+            "P-256 sign, µs": sign.wall * 1e6,
+            "limit, exchanges/s": 1e6 / limit_us,
+            "limit, µs of processor": limit_cpu_us,
+            "1,000 Roles, exchanges/s": main.rate,
+            "1,000 Roles, limit / exchange by processor": limit_cpu_us / main.cpu_us,
+            "full load p50, ms": main.p50_ms,
+            "full load p99, ms": main.p99_ms,
+            "half of peak p50, ms": half.p50_ms,
+            "half of peak p99, ms": half.p99_ms,
+            **{f"{roles:,} Roles, µs an exchange": cost for roles, cost in costs.items()},
+            **{f"{roles:,} Roles, µs of processor": peak[roles].cpu_us for roles in SIZES},
+        },
+        costs=costs,
+    )

@@ -1,0 +1,45 @@
+"""What one worker with 10,000 Roles holds in memory, and whether exchanges add to it."""
+
+from __future__ import annotations
+
+import uvloop
+
+from bench import jobs
+from bench.load import run
+from bench.progress import say
+from bench.servers import Place, Server, broker, on_core
+from bench.table import Found
+
+ROLES = 10_000
+STEPS = 10
+EXCHANGES, MANY_EXCHANGES = 10_000, 100_000
+AT_ONCE = 1000
+"""So many tokens are signed and sent before the next: none gets old."""
+
+
+def measured(place: Place) -> Found:
+    """The memory before, halfway and at the end."""
+    count = MANY_EXCHANGES if place.long else EXCHANGES
+    with broker(place.folder / "memory", jobs.documents(ROLES), place.server_core) as server:
+        server.await_ready()
+        with on_core(place.client_core):
+            held = uvloop.run(_held(server, count))
+    note = "" if place.long else f"after {EXCHANGES:,}; --long for {MANY_EXCHANGES:,}"
+    return Found(
+        figures={"memory": held[-1], "memory_flat": held[-1] - held[STEPS // 2]},
+        details={
+            f"after {count * step // STEPS:,} exchanges, MiB": held[step]
+            for step in range(STEPS + 1)
+        },
+        notes={"memory": note, "memory_flat": note},
+    )
+
+
+async def _held(server: Server, count: int) -> list[float]:
+    held = [server.resident_mib()]
+    for step in range(STEPS):
+        for _ in range(count // STEPS // AT_ONCE):
+            await run(server.port, list(jobs.requests(AT_ONCE)))
+        held.append(server.resident_mib())
+        say(f"{count * (step + 1) // STEPS:,} of {count:,} exchanges: {held[-1]:,.1f} MiB")
+    return held

@@ -1,0 +1,148 @@
+"""
+The table that a run fills: what is measured, what is to be reached, and what was found today.
+
+Each part of a run hands in what it found under the names of the rows. A row without a figure was
+not measured, and neither holds nor fails.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+BAR = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure and what it has to reach."""
+
+    name: str
+    title: str
+    target: float
+    unit: str = ""
+    at_least: bool = False
+
+    def holds(self, value: float | None) -> bool | None:
+        """Whether *value* reaches the target; None where there is none."""
+        if value is None or math.isnan(value):
+            return None
+        return value >= self.target if self.at_least else value <= self.target
+
+    @property
+    def goal(self) -> str:
+        """The target as people read it."""
+        return f"{self.target:g}{self.unit} or {'more' if self.at_least else 'less'}"
+
+
+ROWS = (
+    Row("ratio", "exchange rate / limit, one worker", 0.60, at_least=True),
+    Row("p99", "p99 at half of peak", 10, " ms"),
+    Row("roles", "exchange cost, 10,000 Roles / 10", 1.2),
+    Row("deciding", "deciding, 100 Policies x 20 statements", 25, " µs"),
+    Row("deciding_anywhere", "  with 1 in 10 for namespaces by pattern", 25, " µs"),
+    Row("gateway", "gateway: through the broker / straight", 0.50, at_least=True),
+    Row("gateway_added", "gateway: added p50", 1, " ms"),
+    Row("workers", "two workers / one, on two cores", 1.5, at_least=True),
+    Row("memory", "memory, 10,000 Roles, 100,000 exchanges", 150, " MiB"),
+    Row("memory_flat", "  of which came in the second half", 3, " MiB"),
+    Row("start", "start to ready, 1,000 documents", 1.5, " s"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a part of the run found."""
+
+    figures: Mapping[str, float]
+    """By the names of rows."""
+    details: Mapping[str, float]
+    """What the figures come from, by title and unit."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What a row's reader should know, by its name."""
+    costs: Mapping[int, float] = field(default_factory=dict)
+    """Microseconds an exchange, by the number of Roles."""
+
+
+def document(found: Mapping[str, Found]) -> dict[str, object]:
+    """All that *found* has, by part, as JSON has it: what was not measured is null."""
+    return {
+        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "table": [
+            {
+                "name": row.name,
+                "figure": row.title.strip(),
+                "value": _plain(figure),
+                "target": row.target,
+                "bound": "at least" if row.at_least else "at most",
+                "unit": row.unit.strip(),
+                "held": row.holds(figure),
+                "note": note,
+            }
+            for row, figure, note in _filled(found)
+        ],
+        "roles": [
+            {"roles": roles, "exchange_us": _plain(cost)} for roles, cost in _costs(found).items()
+        ],
+        "details": {
+            part: {title: _plain(value) for title, value in one.details.items()}
+            for part, one in found.items()
+        },
+    }
+
+
+def shown(found: Mapping[str, Found]) -> str:
+    """*found* for a person: the details, the plot, and last the table."""
+    lines = [f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"]
+    for part, one in found.items():
+        lines += ["", part]
+        lines += [f"  {title:<50}{value:>12,.2f}" for title, value in one.details.items()]
+    if costs := _costs(found):
+        lines += ["", *plot(costs)]
+    lines += ["", f"{'':<42}{'today':>12}   {'to reach':<17}"]
+    lines += [_line(row, figure, note) for row, figure, note in _filled(found)]
+    return "\n".join(lines)
+
+
+def plot(costs: Mapping[int, float]) -> list[str]:
+    """What an exchange costs by the number of Roles, as bars that begin at nothing."""
+    longest = max(costs.values())
+    return [
+        "what an exchange costs, by the number of Roles",
+        *(
+            f"{roles:>8,} |{'#' * round(BAR * cost / longest):<{BAR}} {cost:,.0f} µs"
+            for roles, cost in costs.items()
+        ),
+    ]
+
+
+def _line(row: Row, figure: float | None, note: str) -> str:
+    held = row.holds(figure)
+    today = "" if held is None else f"{figure:,.2f}{row.unit}"
+    verdict = "not measured" if held is None else "held" if held else "not yet"
+    return f"{row.title:<42}{today:>12}   {row.goal:<17}{verdict}{note and f', {note}'}"
+
+
+def _filled(found: Mapping[str, Found]) -> Iterator[tuple[Row, float | None, str]]:
+    figures = {name: value for one in found.values() for name, value in one.figures.items()}
+    notes = {name: note for one in found.values() for name, note in one.notes.items()}
+    for row in ROWS:
+        yield row, figures.get(row.name), notes.get(row.name, "")
+
+
+def _costs(found: Mapping[str, Found]) -> dict[int, float]:
+    return {roles: cost for one in found.values() for roles, cost in one.costs.items()}
+
+
+def _plain(value: float | None) -> float | None:
+    """*value*, or None where JSON has no word for it."""
+    return None if value is None or math.isnan(value) else value

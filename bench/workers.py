@@ -1,0 +1,78 @@
+"""
+Two workers beside one, on two cores that they share with the client.
+
+Nothing is kept to a core here: the client takes its part of the two, as any caller on the machine
+would. How the connections fall to the two workers is the system's choice, and is told too: where
+one of them has all, two are no faster than one.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from statistics import median
+from typing import NamedTuple
+
+import uvloop
+
+from bench import jobs
+from bench.load import run
+from bench.progress import say
+from bench.servers import Place, Server, broker
+from bench.table import Found
+
+ROUNDS, REQUESTS, WARM_UP = 5, 2000, 300
+
+
+def measured(place: Place) -> Found:
+    """The rate of two workers in rates of one, each the median of its rounds."""
+    with ExitStack() as stack:
+        servers = {}
+        for workers in (1, 2):
+            started = broker(
+                place.folder / f"workers-{workers}",
+                jobs.documents(1_000),
+                None,
+                *f"--workers {workers}".split(),
+            )
+            servers[workers] = stack.enter_context(started)
+        for server in servers.values():
+            server.await_idle()
+        rounds = uvloop.run(_rounds(servers[1], servers[2]))
+    one, two, share = map(median, zip(*rounds, strict=True))
+    return Found(
+        figures={"workers": two / one},
+        details={
+            "one worker, exchanges/s": one,
+            "two workers, exchanges/s": two,
+            "the busier worker's part of the work": share,
+        },
+    )
+
+
+class Round(NamedTuple):
+    """Rates of one worker and of two, and how much of the work the busier of the two did."""
+
+    one: float
+    two: float
+    share: float
+
+
+async def _rounds(one: Server, two: Server) -> list[Round]:
+    warm_up = list(jobs.requests(WARM_UP))
+    for server in (one, two):
+        await run(server.port, warm_up)
+    rounds = []
+    for number in range(ROUNDS):
+        fresh = list(jobs.requests(REQUESTS))
+        alone = await run(one.port, fresh)
+        before = two.cpu_seconds_each()
+        both = await run(two.port, fresh)
+        took = [end - start for start, end in zip(before, two.cpu_seconds_each(), strict=True)]
+        share = max(took) / sum(took) if took else math.nan
+        rounds.append(Round(alone.rate, both.rate, share))
+        say(
+            f"round {number + 1} of {ROUNDS}: one worker {alone.rate:,.0f} a second,"
+            f" two {both.rate:,.0f}, the busier did {share:.0%}"
+        )
+    return rounds

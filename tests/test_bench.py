@@ -1,0 +1,168 @@
+"""What `make bench` prints and writes, without the load: its rows, their verdicts, its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from bench import jobs, limit
+from bench.__main__ import PARTS, RESULTS, arguments
+from bench.deciding import one_namespace, own_namespace, policies, some_by_pattern
+from bench.exchanges import SIZES
+from bench.table import ROWS, Found, Row, document, plot, shown
+from federation.claims import Claims
+from federation.documents.assemble import assemble
+from federation.documents.parse import parse
+from federation.permissions import Access, decide
+
+PAGE = (Path(__file__).parents[1] / "docs" / "performance.md").read_text("utf-8")
+ROW = {row.name: row for row in ROWS}
+TARGETS = {
+    "ratio": (0.60, "at least"),
+    "p99": (10, "at most"),
+    "roles": (1.2, "at most"),
+    "deciding": (25, "at most"),
+    "deciding_anywhere": (25, "at most"),
+    "gateway": (0.50, "at least"),
+    "gateway_added": (1, "at most"),
+    "workers": (1.5, "at least"),
+    "memory": (150, "at most"),
+    "memory_flat": (3, "at most"),
+    "start": (1.5, "at most"),
+}
+
+
+def found(**figures: float) -> dict[str, Found]:
+    return {"some part": Found(figures, {"how it came about, µs": 2.0}, {"p99": "a note"})}
+
+
+def lines_of(text: str, row: Row) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(row.title)]
+
+
+def test_the_table_has_every_target_in_its_order() -> None:
+    table = document({})["table"]
+    assert isinstance(table, list)
+    assert {row["name"]: (row["target"], row["bound"]) for row in table} == TARGETS
+    assert [row["name"] for row in table] == list(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "verdict"),
+    [
+        pytest.param("ratio", 0.61, "held", id="more than the least"),
+        pytest.param("ratio", 0.60, "held", id="the least itself"),
+        pytest.param("ratio", 0.59, "not yet", id="less than the least"),
+        pytest.param("start", 1.4, "held", id="less than the most"),
+        pytest.param("start", 1.5, "held", id="the most itself"),
+        pytest.param("start", 1.6, "not yet", id="more than the most"),
+        pytest.param("memory", math.nan, "not measured", id="the system does not say"),
+    ],
+)
+def test_each_row_says_whether_it_held(name: str, value: float, verdict: str) -> None:
+    (line,) = lines_of(shown(found(**{name: value})), ROW[name])
+    assert line.endswith(verdict)
+    assert ROW[name].goal in line
+
+
+def test_a_row_that_was_not_measured_neither_holds_nor_fails() -> None:
+    printed = shown(found(p99=3.0))
+    for row in ROWS:
+        (line,) = lines_of(printed, row)
+        assert line.endswith("held, a note" if row.name == "p99" else "not measured")
+
+
+def test_the_json_holds_the_table_the_details_and_the_cost_by_roles() -> None:
+    both = {
+        "first": Found({"p99": 3.0, "memory": math.nan}, {"µs": math.nan}, {"p99": "a note"}),
+        "second": Found({"ratio": 0.2}, {"other, µs": 2.0}, costs={10: 400.0, 100: 410.0}),
+    }
+    written = json.loads(json.dumps(document(both), allow_nan=False))
+    assert set(written) == {"taken", "machine", "table", "roles", "details"}
+    assert set(written["machine"]) == {"python", "machine", "cores"}
+    rows = {row["name"]: row for row in written["table"]}
+    assert rows["p99"] == {
+        "name": "p99",
+        "figure": "p99 at half of peak",
+        "value": 3.0,
+        "target": 10,
+        "bound": "at most",
+        "unit": "ms",
+        "held": True,
+        "note": "a note",
+    }
+    assert rows["ratio"]["held"] is False
+    assert rows["memory"]["value"] is rows["memory"]["held"] is rows["start"]["held"] is None
+    assert written["roles"] == [
+        {"roles": 10, "exchange_us": 400.0},
+        {"roles": 100, "exchange_us": 410.0},
+    ]
+    assert written["details"] == {"first": {"µs": None}, "second": {"other, µs": 2.0}}
+
+
+def test_the_plot_begins_at_nothing() -> None:
+    _, first, second = plot({10: 400.0, 100: 200.0})
+    assert first.count("#") == 2 * second.count("#")
+    assert second.endswith(" 200 µs")
+
+
+def test_without_a_word_everything_is_measured_and_written_where_it_always_is() -> None:
+    given = arguments().parse_args([])
+    assert (given.long, given.only, given.json) == (False, None, RESULTS)
+
+
+def test_one_can_ask_for_parts_for_the_long_run_and_for_another_file() -> None:
+    words = "--long --only memory --only start --json here.json".split()
+    given = arguments().parse_args(words)
+    assert (given.long, given.only, given.json) == (True, ["memory", "start"], Path("here.json"))
+
+
+@pytest.mark.parametrize("words", ["--only nothing", "--quick", "memory"])
+def test_what_is_not_known_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments().parse_args(words.split())
+    assert ended.value.code == 2
+    assert "usage: python -m bench" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["JSON", "block YAML"])
+def test_the_documents_would_be_adopted_without_a_warning(block: bool) -> None:
+    written = jobs.documents(10, block=block).encode()
+    assembled = assemble([parse("documents.yaml", written)])
+    assert not [str(problem) for problem in assembled.problems if problem.code != "W101"]
+    assert assembled.documents == 12
+
+
+@pytest.mark.parametrize("resource", [own_namespace, some_by_pattern, one_namespace])
+def test_the_last_statement_settles_the_access_that_is_timed(resource: object) -> None:
+    assert callable(resource)
+    asked = policies(resource)
+    assert sum(len(policy.statements) for policy in asked) == 2000
+    decision = decide(asked, Access("Function:Update", "team-99", "fn-19"), Claims({}))
+    assert (decision.allowed, decision.policy, decision.sid) == (True, "policy-99", "s19")
+
+
+def test_what_a_signature_costs_is_told_by_the_clock_and_by_the_processor() -> None:
+    for work in (limit.verification(), limit.signature()):
+        cost = limit.cost(work, 0.005)
+        assert 0 < cost.cpu < 0.05
+        assert 0 < cost.wall < 0.5
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_the_page_has_each_row_of_the_table(row: Row) -> None:
+    (line,) = lines_of(PAGE, row)
+    assert row.goal in line
+
+
+@pytest.mark.parametrize("roles", SIZES)
+def test_the_page_plots_each_number_of_roles(roles: int) -> None:
+    assert f"\n{roles:>8,} |#" in PAGE
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_page_says_how_each_part_is_measured(part: str) -> None:
+    assert f"| `{part}` | " in PAGE
