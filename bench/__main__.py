@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from bench import deciding, exchanges, gateway, memory, starting, table, workers
+from bench import deciding, exchanges, gateway, machine, memory, starting, table, workers
 from bench.servers import Place, cores
 from bench.table import Found
 
@@ -36,6 +36,8 @@ PARTS: Mapping[str, Callable[[Place], Found]] = MappingProxyType(
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, print the table, and write all of it as JSON."""
     given = arguments().parse_args(words)
+    seen = machine.described()
+    print("Python {python}, {machine}, {cores} cores, {busy_before} busy already".format(**seen))
     server_core, client_core = cores() or (None, None)
     print(
         "There is no second core to choose: servers and client share."
@@ -53,7 +55,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"\n{table.shown(found)}\n\nwritten to {given.json}")
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(
-        json.dumps(table.document(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        json.dumps(table.document(found, seen), indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n",
         "utf-8",
     )
 

@@ -67,8 +67,8 @@ def pair(folder: Path, core: int | None, upstream_core: int | None) -> Iterator[
     with ExitStack() as stack:
         upstream = running(["bench.upstream"], folder / "upstream.log", upstream_core)
         behind = stack.enter_context(upstream)
-        flags = f"--upstream http://127.0.0.1:{behind.port} --upstream-secrets {secrets}"
-        before = broker(folder / "broker", jobs.documents(10), core, *flags.split())
+        flags = "--upstream", f"http://127.0.0.1:{behind.port}", "--upstream-secrets", str(secrets)
+        before = broker(folder / "broker", jobs.documents(10), core, *flags)
         yield Pair(behind, stack.enter_context(before))
 
 

@@ -108,11 +108,9 @@ def broker(folder: Path, documents: str, core: int | None, *flags: str) -> Itera
     folder.mkdir()
     written = folder / "documents.yaml"
     written.write_text(documents, "utf-8")
-    options = (
-        f"--documents {written} --state {folder}/state --issuer-url {BROKER_URL} --port 0"
-        " --metrics-port 0 --log-format json"
-    )
-    command = ["federation", "serve", *options.split(), *flags]
+    paths = ["--documents", str(written), "--state", str(folder / "state")]
+    options = f"--issuer-url {BROKER_URL} --port 0 --metrics-port 0 --log-format json".split()
+    command = ["federation", "serve", *paths, *options, *flags]
     with running(command, folder / "log", core) as server:
         yield server
 

@@ -8,8 +8,6 @@ not measured, and neither holds nor fails.
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -68,15 +66,11 @@ class Found:
     """Microseconds an exchange, by the number of Roles."""
 
 
-def document(found: Mapping[str, Found]) -> dict[str, object]:
+def document(found: Mapping[str, Found], machine: Mapping[str, object]) -> dict[str, object]:
     """All that *found* has, by part, as JSON has it: what was not measured is null."""
     return {
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "machine": dict(machine),
         "table": [
             {
                 "name": row.name,
@@ -102,13 +96,14 @@ def document(found: Mapping[str, Found]) -> dict[str, object]:
 
 def shown(found: Mapping[str, Found]) -> str:
     """*found* for a person: the details, the plot, and last the table."""
-    lines = [f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"]
+    lines = []
     for part, one in found.items():
-        lines += ["", part]
+        lines += [part]
         lines += [f"  {title:<50}{value:>12,.2f}" for title, value in one.details.items()]
+        lines += [""]
     if costs := _costs(found):
-        lines += ["", *plot(costs)]
-    lines += ["", f"{'':<42}{'today':>12}   {'to reach':<17}"]
+        lines += [*plot(costs), ""]
+    lines += [f"{'':<42}{'today':>12}   to reach"]
     lines += [_line(row, figure, note) for row, figure, note in _filled(found)]
     return "\n".join(lines)
 

@@ -33,29 +33,34 @@ def measured(place: Place) -> Found:
                 place.folder / f"workers-{workers}",
                 jobs.documents(1_000),
                 None,
-                *f"--workers {workers}".split(),
+                "--workers",
+                str(workers),
             )
             servers[workers] = stack.enter_context(started)
         for server in servers.values():
             server.await_idle()
         rounds = uvloop.run(_rounds(servers[1], servers[2]))
-    one, two, share = map(median, zip(*rounds, strict=True))
+    one, two, share, busy = map(median, zip(*rounds, strict=True))
     return Found(
         figures={"workers": two / one},
         details={
             "one worker, exchanges/s": one,
             "two workers, exchanges/s": two,
             "the busier worker's part of the work": share,
+            "cores that the two kept busy": busy,
         },
     )
 
 
 class Round(NamedTuple):
-    """Rates of one worker and of two, and how much of the work the busier of the two did."""
+    """Rates of one worker and of two, and what of the work and of the cores the two had."""
 
     one: float
     two: float
     share: float
+    """How much of the work the busier of the two did."""
+    busy: float
+    """How many cores the two kept busy."""
 
 
 async def _rounds(one: Server, two: Server) -> list[Round]:
@@ -70,9 +75,11 @@ async def _rounds(one: Server, two: Server) -> list[Round]:
         both = await run(two.port, fresh)
         took = [end - start for start, end in zip(before, two.cpu_seconds_each(), strict=True)]
         share = max(took) / sum(took) if took else math.nan
-        rounds.append(Round(alone.rate, both.rate, share))
+        busy = sum(took) * both.rate / REQUESTS if took else math.nan
+        rounds.append(Round(alone.rate, both.rate, share, busy))
         say(
             f"round {number + 1} of {ROUNDS}: one worker {alone.rate:,.0f} a second,"
-            f" two {both.rate:,.0f}, the busier did {share:.0%}"
+            f" two {both.rate:,.0f}, the busier did {share:.0%},"
+            f" {busy:.2f} cores busy"
         )
     return rounds

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from bench import jobs, limit
+from bench import jobs, limit, machine
 from bench.__main__ import PARTS, RESULTS, arguments
 from bench.deciding import one_namespace, own_namespace, policies, some_by_pattern
 from bench.exchanges import SIZES
@@ -44,7 +45,7 @@ def lines_of(text: str, row: Row) -> list[str]:
 
 
 def test_the_table_has_every_target_in_its_order() -> None:
-    table = document({})["table"]
+    table = document({}, {})["table"]
     assert isinstance(table, list)
     assert {row["name"]: (row["target"], row["bound"]) for row in table} == TARGETS
     assert [row["name"] for row in table] == list(TARGETS)
@@ -80,9 +81,9 @@ def test_the_json_holds_the_table_the_details_and_the_cost_by_roles() -> None:
         "first": Found({"p99": 3.0, "memory": math.nan}, {"µs": math.nan}, {"p99": "a note"}),
         "second": Found({"ratio": 0.2}, {"other, µs": 2.0}, costs={10: 400.0, 100: 410.0}),
     }
-    written = json.loads(json.dumps(document(both), allow_nan=False))
+    written = json.loads(json.dumps(document(both, {"cores": 2}), allow_nan=False))
     assert set(written) == {"taken", "machine", "table", "roles", "details"}
-    assert set(written["machine"]) == {"python", "machine", "cores"}
+    assert written["machine"] == {"cores": 2}
     rows = {row["name"]: row for row in written["table"]}
     assert rows["p99"] == {
         "name": "p99",
@@ -115,7 +116,7 @@ def test_without_a_word_everything_is_measured_and_written_where_it_always_is() 
 
 
 def test_one_can_ask_for_parts_for_the_long_run_and_for_another_file() -> None:
-    words = "--long --only memory --only start --json here.json".split()
+    words = ["--long", "--only", "memory", "--only", "start", "--json", "here.json"]
     given = arguments().parse_args(words)
     assert (given.long, given.only, given.json) == (True, ["memory", "start"], Path("here.json"))
 
@@ -143,6 +144,11 @@ def test_the_last_statement_settles_the_access_that_is_timed(resource: object) -
     assert sum(len(policy.statements) for policy in asked) == 2000
     decision = decide(asked, Access("Function:Update", "team-99", "fn-19"), Claims({}))
     assert (decision.allowed, decision.policy, decision.sid) == (True, "policy-99", "s19")
+
+
+def test_how_busy_the_machine_is_lies_between_nothing_and_all_cores() -> None:
+    busy = machine.busy_cores(0.05)
+    assert math.isnan(busy) or 0 <= busy <= (os.cpu_count() or 1)
 
 
 def test_what_a_signature_costs_is_told_by_the_clock_and_by_the_processor() -> None:

@@ -1,0 +1,41 @@
+"""What the figures were taken on, and how much of it others used when the run began."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+LOOK_SECONDS = 1.0
+IDLE, WAITING = 3, 4
+"""Where `/proc/stat` has the time in which a core had nothing to do, or waited for a disk."""
+
+
+def described() -> dict[str, object]:
+    """The machine, and how many of its cores are busy before anything is measured."""
+    busy = busy_cores()
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "busy_before": None if math.isnan(busy) else round(busy, 2),
+    }
+
+
+def busy_cores(seconds: float = LOOK_SECONDS) -> float:
+    """How many cores are busy just now, NaN where the system does not say."""
+    try:
+        before = _free_seconds()
+        began = time.perf_counter()
+        time.sleep(seconds)
+        free = (_free_seconds() - before) / (time.perf_counter() - began)
+    except OSError:
+        return math.nan
+    return max(0.0, (os.cpu_count() or 1) - free)
+
+
+def _free_seconds() -> float:
+    total = Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:]
+    return (int(total[IDLE]) + int(total[WAITING])) / os.sysconf("SC_CLK_TCK")
