@@ -69,7 +69,7 @@ $(RUNNERS): pyproject.toml tests/end_to_end/runners/package-lock.json $(STAMP)
 e2e: $(STAMP) $(RUNNERS) ## The slower suite: real servers, real clients, many generated cases
 	$(BIN)/python -m pytest -m e2e
 
-bench: $(STAMP) ## Exchange against the physical limit, in one run
+bench: $(STAMP) ## What the broker costs, beside its targets
 	$(BIN)/python -m bench
 
 faults: $(STAMP) ## What is promised under faults, against real processes; root tries all of them
