@@ -19,7 +19,6 @@ from federation.documents.model import (
     Policy,
     PolicySet,
     Resource,
-    Statement,
 )
 
 __all__ = ["Access", "Decision", "decide", "granted_resources"]
@@ -76,8 +75,8 @@ def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decisi
     """Whether a token with *policies* may do *access*; *claims* are the access token's."""
     granted: Decision | None = None
     filed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
-    for policy, statement in filed.about(access.action, access.namespace):
-        if not _speaks_of(statement, access, claims):
+    for policy, statement in filed.speaking_of(access.action, access.namespace, access.name):
+        if not holds(statement.conditions, claims):
             continue
         if statement.effect is Effect.DENY:
             return Decision(access, False, policy.name, statement.sid, Effect.DENY)
@@ -104,12 +103,6 @@ def granted_resources(
     allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
     return tuple(
         dict.fromkeys(r for r in allowed if not any(_may_overlap(r.text, d.text) for d in denied))
-    )
-
-
-def _speaks_of(statement: Statement, access: Access, claims: Claims) -> bool:
-    return any(r.covers(access.namespace, access.name) for r in statement.resources) and holds(
-        statement.conditions, claims
     )
 
 

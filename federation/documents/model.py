@@ -209,6 +209,9 @@ class Policy:
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
 
+_REMEMBERED = 64
+
+
 class PolicySet(tuple[Policy, ...]):
     """
     The policies of one token, in their order.
@@ -218,6 +221,32 @@ class PolicySet(tuple[Policy, ...]):
     """
 
     _filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] | None = None
+    _found: dict[tuple[str, str, str], tuple[tuple[Policy, Statement], ...]] | None = None
+
+    def forget(self) -> None:
+        """What was asked lately is as if it were not."""
+        self._found = {}
+
+    def speaking_of(
+        self, action: str, namespace: str, name: str
+    ) -> tuple[tuple[Policy, Statement], ...]:
+        """
+        The statements whose actions and resources hold this access, their conditions unread.
+
+        What was asked lately is remembered: a deploy asks about one function many times.
+        """
+        asked = action, namespace, name
+        found = self._found if self._found is not None else {}
+        if asked not in found:
+            if len(found) >= _REMEMBERED:
+                found.clear()
+            found[asked] = tuple(
+                (policy, statement)
+                for policy, statement in self.about(action, namespace)
+                if any(resource.covers(namespace, name) for resource in statement.resources)
+            )
+        self._found = found
+        return found[asked]
 
     def about(self, action: str, namespace: str) -> Iterator[tuple[Policy, Statement]]:
         """The statements that may speak of *action* in *namespace*, in their order."""
