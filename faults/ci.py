@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import jwt
@@ -139,7 +139,7 @@ class CiIssuer:
         return key.token(self.iss(name), job, time.time() + self.ahead_seconds)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, IndexError):
+        try:
             async with asyncio.timeout(_HEAD_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
             path = head.split()[1].decode("ascii")
@@ -147,7 +147,10 @@ class CiIssuer:
             await asyncio.sleep(self.delay_seconds.get(name, 0.0))
             writer.write(self.garbage.get(name, self._truth)(path))
             await writer.drain()
-        writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, IndexError):
+            pass
+        finally:
+            writer.close()
 
     def _truth(self, path: str) -> bytes:
         name = path.split("/")[1]

@@ -46,8 +46,11 @@ async def served(
 ) -> AsyncIterator[tuple[str, list[str]]]:
     """The base URL of a server whose every answer is written by *reply*, and what it was asked."""
     asked: list[str] = []
+    serving: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            serving.add(task)
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
                 asked.append(request.split(b" ", 2)[1].decode())
@@ -56,7 +59,7 @@ async def served(
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            writer.close()
+            writer.transport.abort()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
@@ -64,6 +67,10 @@ async def served(
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}", asked
     finally:
         server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.sleep(0.01)  # what was aborted is let go by the loop's next turn
 
 
 @dataclass
