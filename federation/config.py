@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from federation.documents.parse.values import loopback
 from federation.errors import SettingsRefused
 
 __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook_url"]
@@ -34,14 +35,6 @@ __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
-
-
-def loopback(host: str) -> bool:
-    """Whether *host* is this machine itself."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _existing(path: Path) -> Path:

@@ -17,7 +17,7 @@ from federation.claims import UnverifiedClaims
 from federation.errors import Reason, Refusal
 from federation.strict_json import loads_object
 
-__all__ = ["MAX_TOKEN_BYTES", "Unverified", "decode_base64url", "parse"]
+__all__ = ["MAX_TOKEN_BYTES", "Unverified", "decode_base64url", "encode_base64url", "parse"]
 
 MAX_TOKEN_BYTES = 16 * 1024
 
@@ -70,9 +70,14 @@ def decode_base64url(segment: bytes) -> bytes:
     except binascii.Error:
         decoded = b""
     # The decoder skips what is not its alphabet; encoding again shows whether it skipped.
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != segment:
+    if encode_base64url(decoded) != segment:
         raise ValueError("not base64url in its only form")
     return decoded
+
+
+def encode_base64url(raw: bytes) -> bytes:
+    """*raw* in base64url without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def _why(error: ValueError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 from contextlib import suppress
@@ -11,6 +10,7 @@ from contextlib import suppress
 import click
 import httpx
 
+from federation import jws
 from federation.client import ClientError
 from federation.client.ambient import subject_token
 from federation.client.exchange import AccessToken
@@ -80,7 +80,7 @@ def _admitted(stage: Stage, provider: str, job: str, title: str) -> AccessToken 
         return None
     click.secho("    admitted", fg="green", nl=False)
     click.echo(f", for {outcome.expires_in_seconds} seconds. The access token says:")
-    for name, value in _decoded(outcome.token).items():
+    for name, value in jws.parse(outcome.token).claims.items():
         if name in _SHOWN:
             click.echo(f"      {name:<12} {json.dumps(value)}")
     return outcome
@@ -127,14 +127,6 @@ def _run_job(stage: Stage, provider: str, job: str) -> AccessToken | ClientError
             return trade(stage.broker_url, token, sender)
     except ClientError as error:
         return error
-
-
-def _decoded(token: str) -> dict[str, object]:
-    payload = token.split(".")[1]
-    members: dict[str, object] = json.loads(
-        base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-    )
-    return members
 
 
 def _step(title: str) -> None:

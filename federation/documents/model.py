@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from itertools import product
 from types import MappingProxyType
 
@@ -220,12 +221,9 @@ class PolicySet(tuple[Policy, ...]):
     decision looks at the few that may matter.
     """
 
-    _filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] | None = None
-    _found: dict[tuple[str, str, str], tuple[tuple[Policy, Statement], ...]] | None = None
-
     def forget(self) -> None:
         """What was asked lately is as if it were not."""
-        self._found = {}
+        self._found.clear()
 
     def speaking_of(
         self, action: str, namespace: str, name: str
@@ -236,29 +234,30 @@ class PolicySet(tuple[Policy, ...]):
         What was asked lately is remembered: a deploy asks about one function many times.
         """
         asked = action, namespace, name
-        found = self._found if self._found is not None else {}
-        if asked not in found:
-            if len(found) >= _REMEMBERED:
-                found.clear()
-            found[asked] = tuple(
+        if asked not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self.forget()
+            self._found[asked] = tuple(
                 (policy, statement)
                 for policy, statement in self.about(action, namespace)
                 if any(resource.covers(namespace, name) for resource in statement.resources)
             )
-        self._found = found
-        return found[asked]
+        return self._found[asked]
 
     def about(self, action: str, namespace: str) -> Iterator[tuple[Policy, Statement]]:
         """The statements that may speak of *action* in *namespace*, in their order."""
-        if self._filed is None:
-            self._filed = self._file()
         here = self._filed.get((action, namespace), ())
         anywhere = self._filed.get((action, "*"), ()) if namespace != "*" else ()
         both = sorted([*here, *anywhere], key=_place) if here and anywhere else here or anywhere
         for _, policy, statement in both:
             yield policy, statement
 
-    def _file(self) -> dict[tuple[str, str], list[tuple[int, Policy, Statement]]]:
+    @cached_property
+    def _found(self) -> dict[tuple[str, str, str], tuple[tuple[Policy, Statement], ...]]:
+        return {}
+
+    @cached_property
+    def _filed(self) -> dict[tuple[str, str], list[tuple[int, Policy, Statement]]]:
         filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] = defaultdict(list)
         statements = [(policy, statement) for policy in self for statement in policy.statements]
         for place, (policy, statement) in enumerate(statements):

@@ -9,7 +9,6 @@ current one is published but does not sign yet, so that verifiers can learn it b
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hashlib
 import json
@@ -26,6 +25,8 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation.jws import encode_base64url
 
 __all__ = ["LONGEST_TOKEN", "KeyFolder", "SigningKey", "SigningKeys", "StoredKey", "read_pem"]
 
@@ -267,16 +268,16 @@ def _public_members(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
     return {
         "crv": "P-256",
         "kty": "EC",
-        "x": _b64url(numbers.x.to_bytes(32, "big")),
-        "y": _b64url(numbers.y.to_bytes(32, "big")),
+        "x": _text(numbers.x.to_bytes(32, "big")),
+        "y": _text(numbers.y.to_bytes(32, "big")),
     }
 
 
 def _thumbprint(members: dict[str, str]) -> str:
     """RFC 7638: the required members, sorted, without white space, hashed."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
-    return _b64url(hashlib.sha256(canonical).digest())
+    return _text(hashlib.sha256(canonical).digest())
 
 
-def _b64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+def _text(raw: bytes) -> str:
+    return encode_base64url(raw).decode("ascii")

@@ -7,7 +7,6 @@ those that the broker says itself and those that only meant something to the sub
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from federation.claims import Claims
+from federation.jws import encode_base64url
 from federation.roles import Admission
 from federation.strict_json import dumps
 from federation.tokens.keys import SigningKey
@@ -105,13 +105,9 @@ def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minte
     """*claims* as a compact JWS (RFC 7515, section 7.1), signed with ES256."""
     signing_input = _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(claims)
     r, s = decode_dss_signature(key.private.sign(signing_input, ec.ECDSA(hashes.SHA256())))
-    signature = _b64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+    signature = encode_base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
     return Minted((signing_input + b"." + signature).decode("ascii"), int(str(claims["exp"])))
 
 
 def _segment(members: Mapping[str, object]) -> bytes:
-    return _b64url(dumps(members))
-
-
-def _b64url(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+    return encode_base64url(dumps(members))

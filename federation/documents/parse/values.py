@@ -26,6 +26,7 @@ __all__ = [
     "excerpt",
     "harmless",
     "is_name",
+    "loopback",
     "sort",
     "url_fault",
 ]
@@ -132,7 +133,7 @@ def _authority_fault(url: str) -> str | None:
         return "has no valid host or port"
     if "@" in parts.netloc:
         return "has a user name or password"
-    if parts.scheme == "http" and not _loopback(host):
+    if parts.scheme == "http" and not loopback(host):
         return "is http; that is taken for loopback hosts only"
     return None
 
@@ -154,7 +155,8 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether *host* is this machine itself."""
     if host == "localhost":
         return True
     try:
