@@ -99,10 +99,13 @@ class Condition:
     values: tuple[str, ...]
     path: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _matches: Match = field(init=False, repr=False, compare=False)
+    _satisfied_by: Callable[[object], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        matches = _matcher(self.operator, self.values)
         object.__setattr__(self, "path", key_path(self.key))
-        object.__setattr__(self, "_matches", _matcher(self.operator, self.values))
+        object.__setattr__(self, "_matches", matches)
+        object.__setattr__(self, "_satisfied_by", _reader(self.operator, matches))
 
     def claim(self, claims: Claims) -> object:
         """The claim that this condition reads, None where the token lacks it."""
@@ -116,14 +119,6 @@ class Condition:
         """The claim with whether it satisfies the condition."""
         value = self.claim(claims)
         return Finding(self, value, self._satisfied_by(value))
-
-    def _satisfied_by(self, value: object) -> bool:
-        if self.operator.of_list:
-            return isinstance(value, list) and any(
-                isinstance(item, str) and item != "" and self._matches(item) for item in value
-            )
-        present = text(value)
-        return present is not None and self._matches(present) != self.operator.negative
 
     def accepts(self, value: str) -> bool:
         """Whether a claim of this one text would satisfy the condition."""
@@ -229,6 +224,22 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
     return search
 
 
+def _reader(operator: Operator, matches: Match) -> Callable[[object], bool]:
+    """Whether a claim, as the token has it, is present and compares as *operator* asks."""
+    if operator.of_list:
+        return lambda value: (
+            isinstance(value, list)
+            and any(isinstance(item, str) and item != "" and matches(item) for item in value)
+        )
+    negative = operator.negative
+
+    def satisfied_by(value: object) -> bool:
+        present = text(value)
+        return present is not None and matches(present) != negative
+
+    return satisfied_by
+
+
 def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
     """Whether a text equals, or is like, one of *values*; negation is left to the caller."""
     match operator:
@@ -244,6 +255,8 @@ def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
             return lambda value: ascii_lower(value) in lowered
         case Operator.STRING_LIKE | Operator.STRING_NOT_LIKE | Operator.ANY_STRING_LIKE:
             patterns = tuple(map(compile_pattern, values))
+            if len(patterns) == 1:
+                return patterns[0]
             return lambda value: any(matches(value) for matches in patterns)
         case _:
             assert_never(operator)

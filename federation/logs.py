@@ -79,9 +79,8 @@ def quick_info(name: str) -> Callable[..., None]:
     stream = config["logger_factory"](name)
 
     def info(event: str, **facts: object) -> None:
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        fixed = {"event": event, "level": "info", "logger": name, "timestamp": now}
-        stream.msg(_json_line(stream, "info", {**facts, **fixed}))
+        facts.update(event=event, level="info", logger=name, timestamp=datetime.now(UTC))
+        stream.msg(_json_line(stream, "info", facts))
 
     return info
 
@@ -104,11 +103,17 @@ class _Stream(structlog.WriteLogger):
 
 def _json_line(_logger: object, _method: str, event: EventDict) -> str:
     try:
-        line = orjson.dumps(event, default=str).decode("utf-8")
+        line = orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z).decode("utf-8")
     except TypeError:  # half a surrogate pair, or a number beyond 64 bits
         line = "\N{REPLACEMENT CHARACTER}"
     # Beyond ASCII there are characters that end lines and move cursors; then all is escaped.
-    return line if line.isascii() else json.dumps(event, default=str)
+    return line if line.isascii() else json.dumps(event, default=_written)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value)
 
 
 def _text_line(logger: object, method: str, event: EventDict) -> str:

@@ -8,11 +8,12 @@ the response, the audit event and `explain`; nothing works out "why" a second ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 
 from federation.claims import Claims, shown
-from federation.conditions import Finding, findings
+from federation.conditions import Finding, findings, holds
 from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import JwtIssuer, Role
 from federation.documents.pins import owner_pins, same_owner
@@ -32,14 +33,19 @@ class Evaluation:
     """One Role held against one token."""
 
     role: Role
-    findings: tuple[Finding, ...]
+    claims: Claims = field(repr=False)
     unmet: tuple[Demand, ...]
     """What the token's situation demands to be named and the Role does not name."""
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Each condition with the claim it read and whether it holds."""
+        return findings(self.role.conditions, self.claims)
+
+    @property
     def holds(self) -> bool:
         """Whether every condition holds, whatever the token's situation demands."""
-        return bool(self.findings) and all(finding.holds for finding in self.findings)
+        return bool(self.role.conditions) and holds(self.role.conditions, self.claims)
 
     @property
     def admits(self) -> bool:
@@ -80,11 +86,14 @@ def evaluate(roles: Iterable[Role], provider: Provider, claims: Claims) -> tuple
     return tuple(
         Evaluation(
             role,
-            findings(role.conditions, claims),
-            tuple(demand for demand in demanded if not role.names(demand.keys)),
+            claims,
+            demanded and tuple(demand for demand in demanded if not role.names(demand.keys)),
         )
-        for role in sorted(roles, key=lambda role: role.name)
+        for role in sorted(roles, key=_name)
     )
+
+
+_name = attrgetter("name")
 
 
 def admit(

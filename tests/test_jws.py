@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -10,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import Reason, Refusal
-from federation.jws import MAX_TOKEN_BYTES, parse
-from federation.strict_json import MAX_DEPTH, loads_object
+from federation.jws import MAX_TOKEN_BYTES, decode_base64url, parse
+from federation.strict_json import MAX_DEPTH, loads, loads_object
 from tests.fakes import base64url, compact
 
 HEADER = {"alg": "RS256", "kid": "k1"}
@@ -195,3 +198,70 @@ def test_no_bytes_do_anything_but_parse_or_be_refused(header: bytes, payload: by
 @given(st.text(max_size=60))
 def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
     assert refused(text).reason is Reason.MALFORMED_TOKEN
+
+
+def naively_loaded(data: bytes) -> object:
+    """The standard library's reading, with each object's members counted."""
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a member twice")
+        return dict(pairs)
+
+    def number(digits: str) -> float:
+        if not math.isfinite(float(digits)):
+            raise ValueError("no number")
+        return float(digits)
+
+    return json.loads(data.decode(), object_pairs_hook=members, parse_float=number)
+
+
+def naively_decoded(segment: bytes) -> bytes:
+    """The standard library's decoding, if encoding gives the same text again."""
+    decoded = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != segment:
+        raise ValueError("another encoding")
+    return decoded
+
+
+def outcome(read: Callable[[bytes], object], data: bytes) -> str:
+    """What *read* makes of *data*, its types included, or that it refuses."""
+    try:
+        return repr(read(data))
+    except ValueError:
+        return "refused"
+
+
+scalars = st.sampled_from(
+    [
+        *("1", "-0", "0.0", "1.0", "1e2", "1E2", "0.1", "01", "1e400", "true", "null"),
+        *("10000000000000000001", "18446744073709551616", "-9223372036854775809"),
+        *('""', '"a"', r'"\u0061"', r'"\/"', '"/"', r'"\ud83d\ude00"', r'"\n"'),
+        *('"\u00e9"', '"\x7f"', '"\u2028"'),
+    ]
+)
+names = st.sampled_from(['"a"', '"b"', '"\\u0061"', '""', '"\u00e9"'])
+texts = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(names, inner).map(":".join), max_size=3).map(
+            lambda members: "{" + ",".join(members) + "}"
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(texts, st.sampled_from(["", " "]))
+def test_json_is_read_as_a_naive_reader_reads_it(text: str, space: str) -> None:
+    data = (text + space).encode()
+    assert outcome(loads, data) == outcome(naively_loaded, data)
+
+
+@given(st.binary(max_size=40), st.integers(0, 60), st.sampled_from([*b"+/=-_AQgw. \n\xff"]))
+def test_base64url_is_read_as_a_naive_reader_reads_it(raw: bytes, place: int, stray: int) -> None:
+    segment = bytearray(base64url(raw).encode())
+    assert decode_base64url(bytes(segment)) == raw
+    segment[place : place + 1] = bytes([stray])
+    assert outcome(decode_base64url, bytes(segment)) == outcome(naively_decoded, bytes(segment))

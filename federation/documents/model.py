@@ -112,11 +112,11 @@ class JwtIssuer:
     jwks: Mapping[str, object] | None = None
     ca_bundle: str | None = field(default=None, repr=False)
     origin: Origin = field(default=Origin(), compare=False, repr=False)
+    profile: Profile = field(init=False, compare=False, repr=False)
+    """What this issuer's tokens look like."""
 
-    @property
-    def profile(self) -> Profile:
-        """What this issuer's tokens look like."""
-        return PROFILES[self.provider]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profile", PROFILES[self.provider])
 
     @property
     def shared(self) -> bool:

@@ -7,14 +7,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 
-from starlette.types import Receive
+from starlette.types import Message, Receive, Scope
 
 from federation.gateway.refusals import TooLarge, TooSlow
 
-__all__ = ["CallerGone", "Incoming"]
+__all__ = ["ARRIVED", "CallerGone", "Incoming", "arrived"]
+
+ARRIVED = "federation.arrived"
+"""The ASGI extension by which the server says that a request is here with all of its body."""
 
 _WHOLE_SECONDS = 30.0
 _PAUSE_SECONDS = 60.0
+
+
+def arrived(scope: Scope) -> bool:
+    """Whether all of a request's body is here, so that nobody needs to wait for it."""
+    return ARRIVED in scope.get("extensions", ())
 
 
 class CallerGone(Exception):
@@ -26,17 +34,19 @@ class Incoming:
     The body of one request, and whether its caller still waits.
 
     A body that is read whole has *whole_seconds*; one that is passed on may take its time, but
-    not pause for longer than *pause_seconds*.
+    not pause for longer than *pause_seconds*. With *arrived* all of it is here already.
     """
 
     def __init__(
         self,
         receive: Receive,
         *,
+        arrived: bool = False,
         whole_seconds: float = _WHOLE_SECONDS,
         pause_seconds: float = _PAUSE_SECONDS,
     ) -> None:
         self._receive = receive
+        self._arrived = arrived
         self._whole_seconds = whole_seconds
         self._pause_seconds = pause_seconds
         self._complete = asyncio.Event()
@@ -47,16 +57,13 @@ class Incoming:
 
         Raises: TooLarge, TooSlow, CallerGone.
         """
-        body = bytearray()
+        if self._arrived:
+            return await self._gathered(most_bytes)
         try:
             async with asyncio.timeout(self._whole_seconds):
-                async for chunk in self.chunks():
-                    body += chunk
-                    if len(body) > most_bytes:
-                        raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+                return await self._gathered(most_bytes)
         except TimeoutError as late:
             raise _too_slow() from late
-        return bytes(body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """
@@ -65,11 +72,7 @@ class Incoming:
         Raises: TooSlow, CallerGone.
         """
         while not self._complete.is_set():
-            try:
-                async with asyncio.timeout(self._pause_seconds):
-                    message = await self._receive()
-            except TimeoutError as late:
-                raise _too_slow() from late
+            message = await (self._receive() if self._arrived else self._received())
             if message["type"] == "http.disconnect":
                 raise CallerGone
             if not message.get("more_body", False):
@@ -108,6 +111,21 @@ class Incoming:
         finally:
             leaving.remove_done_callback(cancel)
             leaving.cancel()
+
+    async def _gathered(self, most_bytes: int) -> bytes:
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > most_bytes:
+                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+        return bytes(body)
+
+    async def _received(self) -> Message:
+        try:
+            async with asyncio.timeout(self._pause_seconds):
+                return await self._receive()
+        except TimeoutError as late:
+            raise _too_slow() from late
 
     async def _left(self) -> None:
         await self._complete.wait()

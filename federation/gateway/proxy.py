@@ -31,7 +31,7 @@ from federation.gateway.headers import (
     check_body_headers,
     upstream_headers,
 )
-from federation.gateway.incoming import CallerGone, Incoming
+from federation.gateway.incoming import CallerGone, Incoming, arrived
 from federation.gateway.narrow import ANSWER_BYTES, UnreadableAnswer, may_list, narrow
 from federation.gateway.refusals import RequestRefused
 from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
@@ -147,7 +147,7 @@ class Gateway:
             path=scope["path"],
             started=self.clock(),
         )
-        exchange = _Exchange(scope, send, Incoming(receive), trail)
+        exchange = _Exchange(scope, send, Incoming(receive, arrived=arrived(scope)), trail)
         try:
             await self._answer(exchange)
         except CallerGone:

@@ -24,6 +24,7 @@ from federation.profiles import LEEWAY
 __all__ = ["Verified", "check_claims", "trusted_issuer", "verify"]
 
 _YEAR_10000 = 253_402_300_800
+_LEEWAY_SECONDS = LEEWAY.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,8 @@ async def verify(
     """
     issuer = trusted_issuer(token.claims, issuers)
     await _check_signature(token, issuer, keys)
-    check_claims(issuer, token.claims, now)
-    return Verified(
-        claims=Claims(token.claims),
-        issuer=issuer,
-        spend_key=_spend_key(token),
-        issued=_required_time(token.claims, "iat"),
-        expires=_expiry(token.claims),
-    )
+    issued, expires = check_claims(issuer, token.claims, now)
+    return Verified(Claims(token.claims), issuer, _spend_key(token), issued, expires)
 
 
 def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -> JwtIssuer:
@@ -106,18 +101,22 @@ def _key_id(token: Unverified, issuer: JwtIssuer) -> str | None:
     raise Refusal(Reason.UNKNOWN_KEY, evidence={"iss": issuer.iss, "kid": shown(kid)})
 
 
-def check_claims(issuer: JwtIssuer, claims: UnverifiedClaims, now: float | None) -> None:
+def check_claims(
+    issuer: JwtIssuer, claims: UnverifiedClaims, now: float | None
+) -> tuple[float, float]:
     """
     What *claims* say is for us, is of now, and is what this kind of issuer says.
 
-    *now* is None where there is no clock: times must then still be times.
+    *now* is None where there is no clock: times must then still be times. Returns `iat` and
+    `exp`, in seconds since the epoch.
     Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
     `not_yet_valid` or `not_a_ci_token`.
     """
     _check_subject(claims)
     _check_audience(issuer, claims)
-    _check_times(claims, now)
+    times = _check_times(claims, now)
     _check_profile(issuer, claims)
+    return times
 
 
 def _check_subject(claims: UnverifiedClaims) -> None:
@@ -132,43 +131,50 @@ def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
     audience = claims.get("aud")
     if audience is None:
         raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": issuer.audiences})
-    meant = audience if isinstance(audience, list) else [audience]
-    others_allowed = issuer.profile.audience_list
-    if (
-        not all(isinstance(one, str) for one in meant)
-        or (len(meant) != 1 and not others_allowed)
-        or not any(one in issuer.audiences for one in meant)
-    ):
+    if not _meant_for(issuer, audience if isinstance(audience, list) else [audience]):
         raise Refusal(
             Reason.WRONG_AUDIENCE,
             evidence={"got": shown(audience), "expected": issuer.audiences},
         )
 
 
-def _check_times(claims: UnverifiedClaims, now: float | None) -> None:
-    """RFC 7519, sections 4.1.4 to 4.1.6. The audience holds, so a caller may hear of them."""
-    expires = _expiry(claims)
-    starts = {"iat": _required_time(claims, "iat")}
-    if "nbf" in claims:
-        starts["nbf"] = _time(claims, "nbf")
+def _meant_for(issuer: JwtIssuer, meant: list[object]) -> bool:
+    if len(meant) == 1:
+        return meant[0] in issuer.audiences
+    return (
+        issuer.profile.audience_list
+        and all(isinstance(one, str) for one in meant)
+        and any(one in issuer.audiences for one in meant)
+    )
+
+
+def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:
+    """
+    `iat` and `exp`, between which *now* lies (RFC 7519, sections 4.1.4 to 4.1.6).
+
+    The audience holds, so a caller may hear of them.
+    """
+    expires = _required_time(claims, "exp")
+    issued = _required_time(claims, "iat")
+    starts = _time(claims, "nbf") if "nbf" in claims else issued
     if now is None:
-        return
-    leeway = LEEWAY.total_seconds()
-    if expires + leeway <= now:
+        return issued, expires
+    if expires + _LEEWAY_SECONDS <= now:
         raise Refusal(
             Reason.EXPIRED,
             f"{Reason.EXPIRED.sentence} It was valid until {_moment(expires)},"
             f" {int(now - expires)} s before now.",
             evidence={"exp": expires, "now": now},
         )
-    claim, start = max(starts.items(), key=lambda item: item[1])
-    if start > now + leeway:
+    if max(issued, starts) > now + _LEEWAY_SECONDS:
+        claim, start = ("iat", issued) if issued >= starts else ("nbf", starts)
         raise Refusal(
             Reason.NOT_YET_VALID,
             f"{Reason.NOT_YET_VALID.sentence} Its {claim} is {_moment(start)},"
             f" {int(start - now)} s after now.",
             evidence={claim: start, "now": now},
         )
+    return issued, expires
 
 
 def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
@@ -180,10 +186,6 @@ def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
             f"{profile.lacking.sentence} Missing: {', '.join(missing)}.",
             evidence={"provider": issuer.provider, "missing": missing},
         )
-
-
-def _expiry(claims: UnverifiedClaims) -> float:
-    return _required_time(claims, "exp")
 
 
 def _required_time(claims: UnverifiedClaims, claim: str) -> float:

@@ -31,6 +31,8 @@ _OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "r
 _PROTOCOL = frozenset(
     {"nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"}
 )
+_NOT_COPIED = _OURS | _PROTOCOL
+_ES256 = ec.ECDSA(hashes.SHA256())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def access_claims(
     copied = {
         name: value
         for name, value in claims.items()
-        if name not in _OURS and name not in _PROTOCOL and not name.startswith("fed:")
+        if name not in _NOT_COPIED and not name.startswith("fed:")
     }
     federated = {"fed:iss": claims["iss"]} | (
         {"fed:jti": claims["jti"]} if claims.get("jti") else {}
@@ -104,7 +106,7 @@ def function_claims(
 def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minted:
     """*claims* as a compact JWS (RFC 7515, section 7.1), signed with ES256."""
     signing_input = _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(claims)
-    r, s = decode_dss_signature(key.private.sign(signing_input, ec.ECDSA(hashes.SHA256())))
+    r, s = decode_dss_signature(key.private.sign(signing_input, _ES256))
     signature = encode_base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
     return Minted((signing_input + b"." + signature).decode("ascii"), int(str(claims["exp"])))
 

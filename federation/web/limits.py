@@ -16,6 +16,8 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from federation.gateway.incoming import ARRIVED
+
 __all__ = ["CONNECTIONS", "HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]
 
 HEAD_BYTES = 64 * 1024
@@ -106,6 +108,11 @@ class BoundedHttp(HttpToolsProtocol):
         """The application bounds the body."""
         self._silent_bytes = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of the request is here, and the application need not wait for it."""
+        self.scope["extensions"] = {ARRIVED: {}}
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next head, whatever of this request may still come."""

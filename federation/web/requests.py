@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Receive, Scope
 
 from federation.errors import Reason, Refusal
+from federation.gateway.incoming import arrived
 
 __all__ = ["FORM_BYTES", "Form", "header", "read_form", "request_id_of"]
 
@@ -23,7 +24,7 @@ FORM_BYTES = 64 * 1024
 _FIELDS = 200
 _BODY_SECONDS = 20.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
 Form = dict[str, list[str]]
@@ -56,7 +57,7 @@ async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[st
         )
     if header(scope, b"content-encoding", "identity").lower() != "identity":
         raise Refusal(Reason.INVALID_REQUEST, "The body must not be compressed.")
-    form = _parsed(await _body(receive))
+    form = _parsed(await _body(scope, receive))
     repeated = {name for name, values in form.items() if len(values) > 1}
     if wrong := sorted(repeated - set(repeatable)):
         name = wrong[0] if re.fullmatch(r"[a-z_]{1,40}", wrong[0]) else "a parameter"
@@ -64,20 +65,26 @@ async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[st
     return {name: given for name, values in form.items() if (given := [v for v in values if v])}
 
 
-async def _body(receive: Receive) -> bytes:
-    body, more = bytearray(), True
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    if arrived(scope):
+        return await _gathered(receive)
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > FORM_BYTES:
-                    raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
+            return await _gathered(receive)
     except TimeoutError as late:
         raise Refusal(Reason.INVALID_REQUEST, "The body took too long to arrive.") from late
+
+
+async def _gathered(receive: Receive) -> bytes:
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > FORM_BYTES:
+            raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
     return bytes(body)
 
 
@@ -89,8 +96,8 @@ def _parsed(body: bytes) -> Form:
     """
     form: Form = {}
     try:
-        if body.count(b"&") >= _FIELDS or _BAD_ESCAPE.search(body):
-            raise ValueError("too many fields, or an escape that is none")
+        if body.count(b"&") >= _FIELDS:
+            raise ValueError("too many fields")
         for pair in body.decode("ascii").split("&") if body else ():
             name, equals, value = pair.partition("=")
             if not equals:
@@ -104,4 +111,10 @@ def _parsed(body: bytes) -> Form:
 def _decoded(text: str) -> str:
     if "%" not in text and "+" not in text:
         return text
-    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
+    # Of a usual exchange only colons are escaped; done apart, they are all that is to be done.
+    text = text.replace("+", " ").replace("%3A", ":")
+    if "%" not in text:
+        return text
+    if _BAD_ESCAPE.search(text):
+        raise ValueError("an escape that is none")
+    return unquote_to_bytes(text).decode("utf-8")
