@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -277,6 +277,20 @@ def test_what_was_spent_and_revoked_outlives_the_process(opened: Open) -> None:
 
     tell(opened, before)
     tell(opened, after)
+
+
+@any_store
+def test_claims_that_come_together_are_each_answered_for_themselves(opened: Open) -> None:
+    async def story(store: Store, clock: Clock) -> None:
+        assert await together(store, "abc") == [True, True, True]
+        assert await together(store, "adde") == [False, True, False, True]
+        assert await together(store, [str(n) for n in range(100)]) == [True] * 100
+        assert await together(store, "abcde") == [False] * 5
+
+    async def together(store: Store, keys: Iterable[str]) -> list[bool]:
+        return await asyncio.gather(*(store.spend(key, UNTIL, NOW) for key in keys))
+
+    tell(opened, story)
 
 
 @lasting_store

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ Step = Callable[[sqlite3.Connection], Result]
 _LOOK_SECONDS = 0.25
 _SWEEP_SECONDS = 30.0
 _BUSY_SECONDS = 2.0
+_RETRY_SECONDS = 0.01
+_TOGETHER = 32
 _PREPARE = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
@@ -37,6 +40,21 @@ _PREPARE = (
     """CREATE TABLE IF NOT EXISTS revoked (
          seq INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT UNIQUE NOT NULL, until REAL NOT NULL)""",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A step: *key* is spent, and True for the caller that spent it."""
+
+    key: str
+    until: float
+
+    def __call__(self, connection: sqlite3.Connection) -> bool:
+        made = connection.execute(
+            "INSERT INTO spent (key, until) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+            (self.key, self.until),
+        )
+        return made.rowcount == 1
 
 
 class SqliteStore:
@@ -55,14 +73,7 @@ class SqliteStore:
     async def spend(self, key: str, until: float, issued: float) -> bool:
         """Claim *key*; True for the first caller, of all processes."""
 
-        def claim(connection: sqlite3.Connection) -> bool:
-            made = connection.execute(
-                "INSERT INTO spent (key, until) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
-                (key, until),
-            )
-            return made.rowcount == 1
-
-        return await self._do(claim)
+        return await self._do(_Claim(key, until))
 
     async def restore(self, key: str) -> None:
         """Give *key* back."""
@@ -140,7 +151,7 @@ class SqliteStore:
         connection = self._connection = self._connection or self._open()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            results = [step(connection) for step in steps]
+            results = _claimed_together(connection, steps) or [step(connection) for step in steps]
             connection.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):
@@ -151,6 +162,21 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                connection = self._prepared()
+            except sqlite3.OperationalError as error:
+                # While another process makes the file, or its WAL, SQLite fails without waiting.
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                self._seen = 0  # it may be another file than before
+                return connection
+
+    def _prepared(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -160,5 +186,26 @@ class SqliteStore:
         except sqlite3.Error:
             connection.close()
             raise
-        self._seen = 0  # it may be another file than before
         return connection
+
+
+def _claimed_together(
+    connection: sqlite3.Connection, steps: Sequence[Step[object]]
+) -> Sequence[object]:
+    """
+    The answers to *steps* where all are claims of different keys that are new; else nothing.
+
+    Two statements for all of them: each one hands Python's lock over and takes it back.
+    """
+    claims = [step for step in steps if isinstance(step, _Claim)]
+    keys = [claim.key for claim in claims]
+    if len(claims) < len(steps) or len(set(keys)) < len(keys) or len(keys) > _TOGETHER:
+        return ()
+    places = ",".join("?" * len(keys))
+    known = connection.execute(f"SELECT 1 FROM spent WHERE key IN ({places}) LIMIT 1", keys)  # noqa: S608  only question marks
+    if known.fetchone():
+        return ()
+    rows = [value for claim in claims for value in (claim.key, claim.until)]
+    places = ",".join(["(?,?)"] * len(keys))
+    connection.execute(f"INSERT INTO spent (key, until) VALUES {places}", rows)  # noqa: S608  the same
+    return [True] * len(keys)
