@@ -101,19 +101,12 @@ def granted_resources(
     ]
     denied = [r for s in about if s.effect is Effect.DENY for r in s.resources]
     allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
-    return tuple(
-        dict.fromkeys(r for r in allowed if not any(_may_overlap(r.text, d.text) for d in denied))
-    )
+    return tuple(dict.fromkeys(r for r in allowed if not any(_may_overlap(r, d) for d in denied)))
 
 
-def _may_overlap(one: str, other: str) -> bool:
+def _may_overlap(one: Resource, other: Resource) -> bool:
     """Whether two resources could cover something in common; in doubt, yes."""
-    return all(_halves_may_overlap(a, b) for a, b in zip(_halves(one), _halves(other), strict=True))
-
-
-def _halves(resource: str) -> tuple[str, str]:
-    namespace, _, name = resource.partition(":")
-    return namespace, name or "*"
+    return all(_halves_may_overlap(a, b) for a, b in zip(one.halves, other.halves, strict=True))
 
 
 def _halves_may_overlap(one: str, other: str) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from itertools import product
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 from federation.conditions import Condition, Match, compile_pattern
 from federation.profiles import PROFILES, Profile, Provider, shared
@@ -165,6 +165,8 @@ class Resource:
     """
 
     text: str
+    halves: tuple[str, str] = field(init=False, repr=False, compare=False)
+    """The patterns of the namespace and of the name."""
     _namespace: Match = field(init=False, repr=False, compare=False)
     _name: Match = field(init=False, repr=False, compare=False)
 
@@ -172,13 +174,9 @@ class Resource:
         namespace, colon, name = ("*", ":", "*") if self.text == "*" else self.text.partition(":")
         if not (colon and _HALF.fullmatch(namespace) and _HALF.fullmatch(name)):
             raise ValueError(self.text)
+        object.__setattr__(self, "halves", (namespace, name))
         object.__setattr__(self, "_namespace", compile_pattern(namespace))
         object.__setattr__(self, "_name", compile_pattern(name))
-
-    @property
-    def anywhere(self) -> bool:
-        """Whether it reaches into more than one namespace."""
-        return "*" in self.text.partition(":")[0]
 
     def covers(self, namespace: str, name: str) -> bool:
         """
@@ -211,13 +209,14 @@ class Policy:
 
 
 _REMEMBERED = 64
+File = TypeVar("File")
 
 
 class PolicySet(tuple[Policy, ...]):
     """
     The policies of one token, in their order.
 
-    Their statements are filed by action and namespace when they are first asked for, so that a
+    Their statements are filed by what they reach when they are first asked for, so that a
     decision looks at the few that may matter.
     """
 
@@ -237,37 +236,53 @@ class PolicySet(tuple[Policy, ...]):
         if asked not in self._found:
             if len(self._found) >= _REMEMBERED:
                 self.forget()
-            self._found[asked] = tuple(
-                (policy, statement)
-                for policy, statement in self.about(action, namespace)
-                if any(resource.covers(namespace, name) for resource in statement.resources)
-            )
+            found = {
+                place: (policy, statement)
+                for names in self._filed.near(namespace)
+                for filed in names.near(name)
+                for place, policy, statement, resource in filed
+                if action in statement.actions and resource.covers(namespace, name)
+            }
+            self._found[asked] = tuple(found[place] for place in sorted(found))
         return self._found[asked]
-
-    def about(self, action: str, namespace: str) -> Iterator[tuple[Policy, Statement]]:
-        """The statements that may speak of *action* in *namespace*, in their order."""
-        here = self._filed.get((action, namespace), ())
-        anywhere = self._filed.get((action, "*"), ()) if namespace != "*" else ()
-        both = sorted([*here, *anywhere], key=_place) if here and anywhere else here or anywhere
-        for _, policy, statement in both:
-            yield policy, statement
 
     @cached_property
     def _found(self) -> dict[tuple[str, str, str], tuple[tuple[Policy, Statement], ...]]:
         return {}
 
     @cached_property
-    def _filed(self) -> dict[tuple[str, str], list[tuple[int, Policy, Statement]]]:
-        filed: dict[tuple[str, str], list[tuple[int, Policy, Statement]]] = defaultdict(list)
+    def _filed(self) -> _Files[_Files[list[tuple[int, Policy, Statement, Resource]]]]:
+        """Resources by namespace and name, each with its statement and that one's place."""
+        files: _Files[_Files[list[tuple[int, Policy, Statement, Resource]]]]
+        files = _Files(lambda: _Files(list))
         statements = [(policy, statement) for policy in self for statement in policy.statements]
         for place, (policy, statement) in enumerate(statements):
-            # A resource with a wildcard in its namespace is filed under `*`, a statement with
-            # both kinds under both; it then comes twice, which changes no decision.
-            reached = {"*" if r.anywhere else r.text.partition(":")[0] for r in statement.resources}
-            for action, namespace in product(statement.actions, reached):
-                filed[action, namespace].append((place, policy, statement))
-        return dict(filed)
+            for resource in statement.resources:
+                namespace, name = resource.halves
+                files.of(namespace).of(name).append((place, policy, statement, resource))
+        return files
 
 
-def _place(filed: tuple[int, Policy, Statement]) -> int:
-    return filed[0]
+class _Files(Generic[File]):
+    """
+    A file for the patterns with one literal beginning, and one for each text without a `*`.
+
+    Of all files only those *near* a text can have a pattern that matches it.
+    """
+
+    def __init__(self, empty: Callable[[], File]) -> None:
+        self._files: defaultdict[str, File] = defaultdict(empty)
+        self._lengths: set[int] = set()
+        """Of the literal beginnings."""
+
+    def of(self, pattern: str) -> File:
+        """The file of *pattern*, empty where there was none."""
+        literal, star, _ = pattern.partition("*")
+        if star:
+            self._lengths.add(len(literal))
+        return self._files[literal + star]
+
+    def near(self, text: str) -> list[File]:
+        """The files of patterns that may match *text*."""
+        labels = {text, *(text[:length] + "*" for length in self._lengths)}
+        return [self._files[label] for label in labels if label in self._files]

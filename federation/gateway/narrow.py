@@ -38,10 +38,10 @@ def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
     """
     whole = decide(policies, Access(LIST, "*", "*"), claims)
     asked = (
-        decide(policies, Access(LIST, namespace, name), claims)
+        decide(policies, Access(LIST, *resource.halves), claims)
         for statement in _allowing(policies)
         if LIST in statement.actions
-        for namespace, name in _halves(statement)
+        for resource in statement.resources
     )
     granted = next((decision for decision in asked if decision.allowed), whole)
     return Decision(whole.access, granted.allowed, granted.policy, granted.sid, granted.effect)
@@ -54,9 +54,9 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
     # A grant's own pattern is the widest thing that it grants: if a Deny covers even that, a
     # matching pattern read as a name, nothing of the grant is left.
     asks = {
-        (action, name)
+        (action, resource.halves[1])
         for statement in _allowing(policies)
-        for _, name in _halves(statement)
+        for resource in statement.resources
         for action in statement.actions
         if not action.startswith("System:")  # of the cluster, and done in no namespace
     }
@@ -91,9 +91,3 @@ def _allowing(policies: Iterable[Policy]) -> Iterator[Statement]:
         for statement in policy.statements:
             if statement.effect is Effect.ALLOW:
                 yield statement
-
-
-def _halves(statement: Statement) -> Iterator[tuple[str, str]]:
-    for resource in statement.resources:
-        namespace, _, name = resource.text.partition(":")
-        yield namespace, name or "*"
