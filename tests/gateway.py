@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +50,6 @@ class ByHttpx:
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    @asynccontextmanager
     async def send(
         self,
         method: str,
@@ -61,7 +59,7 @@ class ByHttpx:
         *,
         seconds: float,
         endless: bool,
-    ) -> AsyncIterator[Answer]:
+    ) -> Answer:
         request = httpx.Request(
             method, UPSTREAM, headers=list(headers), content=body, extensions={"target": target}
         )
@@ -70,10 +68,9 @@ class ByHttpx:
                 response = await self._transport.handle_async_request(request)
         except (httpx.TransportError, TimeoutError) as error:
             raise self._failed(error) from error
-        try:
-            yield Answer(response.status_code, response.headers.raw, self._body(response))
-        finally:
-            await response.aclose()
+        return Answer(
+            response.status_code, response.headers.raw, self._body(response), response.aclose
+        )
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -114,7 +111,7 @@ class Front(InProcess):
         reached = transport or Reaching(self.sample.app)
         super().__init__(
             upstream=upstream
-            or Upstream(ByHttpx(reached), BasicAuth(folder), timedelta(seconds=5)),
+            or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0), timedelta(seconds=5)),
             signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )

@@ -54,7 +54,7 @@ def ask(
 
     async def story() -> tuple[int, bytes]:
         async with wired(peer) as wire:
-            sent = wire.send(
+            answer = await wire.send(
                 "POST" if body else "GET",
                 target,
                 headers or [],
@@ -62,8 +62,10 @@ def ask(
                 seconds=1,
                 endless=False,
             )
-            async with sent as answer:
+            try:
                 return answer.status, b"".join([piece async for piece in answer.body])
+            finally:
+                await answer.end()
 
     return asyncio.run(story())
 

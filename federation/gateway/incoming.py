@@ -18,6 +18,7 @@ ARRIVED = "federation.arrived"
 
 _WHOLE_SECONDS = 30.0
 _PAUSE_SECONDS = 60.0
+_WATCH_SECONDS = 0.05
 
 
 def arrived(scope: Scope) -> bool:
@@ -91,16 +92,22 @@ class Incoming:
         Raises: CallerGone.
         """
         doing = asyncio.current_task()
+        watching: asyncio.Task[None] | None = None
         left = False
 
-        def cancel(leaving: asyncio.Task[None]) -> None:
+        def watch() -> None:
+            nonlocal watching
+            watching = asyncio.create_task(self._left())
+            watching.add_done_callback(cancel)
+
+        def cancel(watching: asyncio.Task[None]) -> None:
             nonlocal left
-            if doing is not None and not leaving.cancelled():
+            if doing is not None and not watching.cancelled():
                 left = True
                 doing.cancel()
 
-        leaving = asyncio.create_task(self._left())
-        leaving.add_done_callback(cancel)
+        # Most work is done before, and whoever left before is found to have left.
+        beginning = asyncio.get_running_loop().call_later(_WATCH_SECONDS, watch)
         try:
             await work
         except asyncio.CancelledError:
@@ -109,8 +116,10 @@ class Incoming:
                 raise CallerGone from None
             raise
         finally:
-            leaving.remove_done_callback(cancel)
-            leaving.cancel()
+            beginning.cancel()
+            if watching is not None:
+                watching.remove_done_callback(cancel)
+                watching.cancel()
 
     async def _gathered(self, most_bytes: int) -> bytes:
         body = bytearray()

@@ -9,7 +9,7 @@ they come; a caller that leaves ends its request at the upstream too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import perf_counter
@@ -32,7 +32,7 @@ from federation.gateway.headers import (
     upstream_headers,
 )
 from federation.gateway.incoming import CallerGone, Incoming, arrived
-from federation.gateway.narrow import ANSWER_BYTES, UnreadableAnswer, may_list, narrow
+from federation.gateway.narrow import ANSWER_BYTES, may_list, narrow
 from federation.gateway.refusals import RequestRefused
 from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
 from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
@@ -255,35 +255,34 @@ class Gateway:
         )
         if not isinstance(body, AsyncIterator):
             exchange.incoming.no_more()
-        async with self._sent(call, headers, body) as answer:
+        answer = await self._sent(call, headers, body)
+        try:
             if not streams and answer.status in {401, 403}:
                 raise UpstreamFailed(f"it answered {answer.status} to the broker's own password")
             if call.kind is Kind.NAMESPACES and answer.status == 200:
                 await self._send_narrowed(exchange, answer)
             else:
                 await self._send_on(exchange, call, answer)
+        finally:
+            await answer.end()
 
-    @asynccontextmanager
     async def _sent(
         self, call: Call, headers: Headers, body: AsyncIterator[bytes] | bytes | None
-    ) -> AsyncIterator[Answer]:
+    ) -> Answer:
         """The upstream's answer to *call*; how long it took to begin is told."""
         began, outcome = perf_counter(), "failed"
-        sent = self.upstream.send(
-            call.method, call.target, headers, body, endless=call.kind is Kind.LOGS
-        )
-        async with AsyncExitStack() as stack:
-            try:
-                answer = await stack.enter_async_context(sent)
-                outcome = "answered"
-            except UpstreamFailed as failed:
-                outcome = "timed_out" if failed.timed_out else "failed"
-                raise
-            finally:
-                if self.observer:
-                    seconds = perf_counter() - began
-                    self.observer.forwarded(call.kind.name.lower(), outcome, seconds)
-            yield answer
+        try:
+            answer = await self.upstream.send(
+                call.method, call.target, headers, body, endless=call.kind is Kind.LOGS
+            )
+            outcome = "answered"
+        except UpstreamFailed as failed:
+            outcome = "timed_out" if failed.timed_out else "failed"
+            raise
+        finally:
+            if self.observer:
+                self.observer.forwarded(call.kind.name.lower(), outcome, perf_counter() - began)
+        return answer
 
     @staticmethod
     def _has_body(exchange: _Exchange) -> bool:
@@ -306,16 +305,19 @@ class Gateway:
         await self._begin(
             exchange, answer.status, answer_headers(answer.headers, function=call.kind.streams)
         )
-        async for piece in answer.body:
-            await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await exchange.send({"type": "http.response.body", "body": b""})
+        if answer.whole is None:
+            async for piece in answer.body:
+                await exchange.send(
+                    {"type": "http.response.body", "body": piece, "more_body": True}
+                )
+        await exchange.send({"type": "http.response.body", "body": answer.whole or b""})
 
     async def _send_narrowed(self, exchange: _Exchange, answer: Answer) -> None:
-        whole = bytearray()
+        whole = bytearray(answer.whole or b"")
         async for piece in answer.body:
             whole += piece
             if len(whole) > ANSWER_BYTES:
-                raise UnreadableAnswer(f"more than {ANSWER_BYTES} bytes")
+                break  # `narrow` says what is wrong
         claims = exchange.bearer.claims if exchange.bearer else None
         if claims is None:
             raise _NotAuthenticated

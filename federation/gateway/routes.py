@@ -50,7 +50,7 @@ class Kind(Enum):
     @property
     def streams(self) -> bool:
         """Whether the request's body belongs to a function and is not read here."""
-        return self in {Kind.FUNCTION, Kind.ASYNC_FUNCTION}
+        return self is Kind.FUNCTION or self is Kind.ASYNC_FUNCTION
 
 
 class On(Enum):

@@ -8,8 +8,8 @@ Redirects are never followed; an answer streams through as it comes.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -35,13 +35,24 @@ class Answer:
     status: int
     headers: Headers
     body: AsyncIterator[bytes]
+    end: Callable[[], Awaitable[None]]
+    """Ends the request, whether its answer was read or not. It is always called."""
+    whole: bytes | None = None
+    """All of the body, where it came with the beginning; there is then no more in `body`."""
 
 
 class BasicAuth:
-    """User and password from the files of a folder, read again when they change."""
+    """
+    User and password from the files of a folder, read again when they change.
 
-    def __init__(self, folder: Path) -> None:
+    Whether they did is looked at after *look_seconds* at the earliest.
+    """
+
+    def __init__(self, folder: Path, look_seconds: float = 1.0) -> None:
         self._files = tuple(folder / name for name in ("basic-auth-user", "basic-auth-password"))
+        self._look_seconds = look_seconds
+        self._look = 0.0
+        """When to look next, on the monotonic clock."""
         self._read: tuple[tuple[int, ...], bytes] | None = None
 
     def header(self) -> bytes:
@@ -50,17 +61,20 @@ class BasicAuth:
 
         Raises: OSError where a file cannot be read.
         """
+        if self._read is not None and time.monotonic() < self._look:
+            return self._read[1]
         stamp = tuple(file.stat().st_mtime_ns for file in self._files)
         if self._read is None or self._read[0] != stamp:
             user, password = (file.read_bytes().strip() for file in self._files)
             self._read = stamp, b"Basic " + base64.b64encode(user + b":" + password)
+        self._look = time.monotonic() + self._look_seconds
         return self._read[1]
 
 
 class Transport(Protocol):
     """Carries requests to one gateway."""
 
-    def send(
+    async def send(
         self,
         method: str,
         target: bytes,
@@ -69,7 +83,7 @@ class Transport(Protocol):
         *,
         seconds: float,
         endless: bool,
-    ) -> AbstractAsyncContextManager[Answer]:
+    ) -> Answer:
         """As `Upstream.send`."""
 
     async def aclose(self) -> None:
@@ -95,7 +109,7 @@ class Upstream:
         except OSError as error:
             raise UpstreamFailed(f"its password cannot be read: {error}") from error
 
-    def send(
+    async def send(
         self,
         method: str,
         target: bytes,
@@ -103,15 +117,17 @@ class Upstream:
         body: AsyncIterator[bytes] | bytes | None,
         *,
         endless: bool = False,
-    ) -> AbstractAsyncContextManager[Answer]:
+    ) -> Answer:
         """
-        The answer to one request; leaving the context ends the request, finished or not.
+        The beginning of the answer to one request.
 
         With *endless* the answer, once it has begun, may pause as long as it likes.
         Raises: UpstreamFailed.
         """
         seconds = self.timeout.total_seconds()
-        return self.transport.send(method, target, headers, body, seconds=seconds, endless=endless)
+        return await self.transport.send(
+            method, target, headers, body, seconds=seconds, endless=endless
+        )
 
     async def aclose(self) -> None:
         """The connections are closed."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -39,7 +38,6 @@ class Wire:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
-    @asynccontextmanager
     async def send(
         self,
         method: str,
@@ -49,7 +47,7 @@ class Wire:
         *,
         seconds: float,
         endless: bool,
-    ) -> AsyncIterator[Answer]:
+    ) -> Answer:
         """As `Upstream.send`."""
         upload = _Upload(body, seconds) if isinstance(body, AsyncIterator) else None
         try:
@@ -71,12 +69,12 @@ class Wire:
         finally:
             if upload:
                 upload.limit = None
-        try:
-            yield Answer(
-                response.status, response.raw_headers, _body(response, None if endless else seconds)
-            )
-        finally:
+
+        async def end() -> None:
             response.close()  # a connection whose answer was read to its end is free already
+
+        pieces = _body(response, None if endless else seconds)
+        return Answer(response.status, response.raw_headers, pieces, end, _whole(response))
 
     async def aclose(self) -> None:
         """The connections are closed."""
@@ -133,6 +131,14 @@ def _text_headers(headers: Headers) -> CIMultiDict[str]:
         return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
     except UnicodeDecodeError as error:
         raise UpstreamFailed("a header of the request is not UTF-8") from error
+
+
+def _whole(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, where all of it is here and is known to be all."""
+    content = response.content
+    if not content.is_eof() or content.exception() or _ends_with_connection(response):
+        return None
+    return content.read_nowait()
 
 
 async def _body(response: aiohttp.ClientResponse, seconds: float | None) -> AsyncIterator[bytes]:
