@@ -8,6 +8,7 @@ operator gave to issuers. Nothing that a caller sends becomes a label.
 from __future__ import annotations
 
 from math import inf
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -16,6 +17,8 @@ from federation.errors import Reason
 from federation.web.standing import Gauges, Standing
 
 __all__ = ["Metrics"]
+
+Labelled = TypeVar("Labelled", Counter, Histogram)
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, inf)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, inf)
@@ -53,27 +56,26 @@ class Metrics:
             "catalog_reloads", "Sets of documents read because they changed.", "outcome"
         )
         self._gauges = Gauges(self.registry)
-        self._kept_exchanges: dict[Reason | None, tuple[Counter, Histogram]] = {}
-        self._kept_stores: dict[tuple[str, bool], Histogram] = {}
+        self._kept: dict[tuple[object, ...], Any] = {}
         self._begin()
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """An exchange was answered after *seconds*: granted, or refused for *reason*."""
-        count, duration = self._of_exchange(reason)
-        count.inc()
-        duration.observe(seconds)
+        outcome = "granted" if reason is None else _outcome(reason)
+        self._of(self._exchanges, outcome, reason or "").inc()
+        self._of(self._exchange_seconds, outcome).observe(seconds)
 
     def decided(self, action: str, allowed: bool) -> None:
         """It was decided whether a caller may do *action*."""
-        self._decisions.labels(action, "allowed" if allowed else "denied").inc()
+        self._of(self._decisions, action, "allowed" if allowed else "denied").inc()
 
     def answered(self, status: int) -> None:
         """A gateway request was answered with *status*."""
-        self._gateway_requests.labels(f"{status // 100}xx").inc()
+        self._of(self._gateway_requests, f"{status // 100}xx").inc()
 
     def forwarded(self, route: str, outcome: str, seconds: float) -> None:
         """The upstream began to answer a request of kind *route*, or failed to."""
-        self._upstream_seconds.labels(route, outcome).observe(seconds)
+        self._of(self._upstream_seconds, route, outcome).observe(seconds)
 
     def fetched(self, issuer: JwtIssuer, succeeded: bool) -> None:
         """The keys of *issuer* were asked for."""
@@ -81,7 +83,8 @@ class Metrics:
 
     def stored(self, operation: str, answered: bool, seconds: float) -> None:
         """The store was asked."""
-        self._of_store(operation, answered).observe(seconds)
+        outcome = "answered" if answered else "unavailable"
+        self._of(self._store_seconds, operation, outcome).observe(seconds)
 
     def reloaded(self, adopted: bool) -> None:
         """Changed documents were read."""
@@ -94,29 +97,21 @@ class Metrics:
     def _begin(self) -> None:
         """What alerts look for is there before it first happens, so that its rate is right."""
         for reason in (None, *Reason):
-            self._of_exchange(reason)
+            outcome = "granted" if reason is None else _outcome(reason)
+            self._exchanges.labels(outcome, reason or "")
+            self._exchange_seconds.labels(outcome)
         for outcome in ("adopted", "not_adopted"):
             self._reloads.labels(outcome)
         for operation in ("spend", "restore", "revoke"):
-            for answered in (True, False):
-                self._of_store(operation, answered)
+            for outcome in ("answered", "unavailable"):
+                self._store_seconds.labels(operation, outcome)
 
-    # To look labels up costs more than to count, so those of the busiest metrics are kept.
-
-    def _of_exchange(self, reason: Reason | None) -> tuple[Counter, Histogram]:
-        if reason not in self._kept_exchanges:
-            outcome = _outcome(reason)
-            self._kept_exchanges[reason] = (
-                self._exchanges.labels(outcome, reason or ""),
-                self._exchange_seconds.labels(outcome),
-            )
-        return self._kept_exchanges[reason]
-
-    def _of_store(self, operation: str, answered: bool) -> Histogram:
-        if (operation, answered) not in self._kept_stores:
-            outcome = "answered" if answered else "unavailable"
-            self._kept_stores[operation, answered] = self._store_seconds.labels(operation, outcome)
-        return self._kept_stores[operation, answered]
+    def _of(self, metric: Labelled, *labels: str) -> Labelled:
+        """*metric* with *labels*; the library's own look-up costs more than to count."""
+        kept: Labelled | None = self._kept.get((metric, *labels))
+        if kept is None:
+            kept = self._kept[metric, *labels] = metric.labels(*labels)
+        return kept
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"federation_{name}", text, labels, registry=self.registry)
@@ -129,9 +124,7 @@ class Metrics:
         )
 
 
-def _outcome(reason: Reason | None) -> str:
-    if reason is None:
-        return "granted"
+def _outcome(reason: Reason) -> str:
     if reason is Reason.SERVER_ERROR:
         return "failed"
     return "unavailable" if reason.temporary else "refused"
