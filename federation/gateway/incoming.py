@@ -81,6 +81,15 @@ class Incoming:
             if chunk := message.get("body", b""):
                 yield chunk
 
+    async def nothing(self) -> None:
+        """
+        There is no body, as the headers say.
+
+        Raises: TooLarge, TooSlow, CallerGone.
+        """
+        if not self._arrived:  # what came with such headers belongs to the next request
+            await self.whole(0)
+
     def no_more(self) -> None:
         """Nobody reads the rest of the body; from here on only the caller's leaving matters."""
         self._complete.set()

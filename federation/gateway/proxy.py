@@ -214,9 +214,11 @@ class Gateway:
             trail.roles, trail.policies = bearer.roles, bearer.policies
 
     async def _understand(self, exchange: _Exchange, matched: Match) -> Call:
-        body = await exchange.incoming.whole(BODY_BYTES) if matched.reads_body else None
-        if body is None and not matched.route.kind.streams:
-            body = await exchange.incoming.whole(0)
+        body = None
+        if matched.reads_body:
+            body = await exchange.incoming.whole(BODY_BYTES)
+        elif not matched.route.kind.streams:
+            await exchange.incoming.nothing()
         call = read(matched, exchange.headers, body, default_namespace=self.default_namespace)
         exchange.trail.path = call.path
         if call.access is not None:

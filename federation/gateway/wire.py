@@ -60,7 +60,6 @@ class Wire:
                     headers=_text_headers(headers),
                     data=upload.pieces() if upload else body,
                     allow_redirects=False,
-                    skip_auto_headers=_NOT_ADDED,
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if upload and upload.failure:
@@ -89,6 +88,7 @@ class Wire:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                skip_auto_headers=_NOT_ADDED,
                 auto_decompress=False,
                 trust_env=False,  # a proxy of the environment would see the upstream's password
                 read_bufsize=_HELD_BYTES,
