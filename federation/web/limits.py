@@ -17,6 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from federation.gateway.incoming import ARRIVED
+from federation.web.joining import JoiningTransport
 
 __all__ = ["CONNECTIONS", "HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]
 
@@ -53,6 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Wait for a first head."""
         super().connection_made(transport)
+        self.transport = JoiningTransport(transport, self.loop)
         if len(self.connections) > _CONNECTIONS_AT_ALL:
             transport.abort()
             return
