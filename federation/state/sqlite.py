@@ -10,11 +10,13 @@ second; where it could not look for a second, it says so rather than guess.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +30,8 @@ Result = TypeVar("Result")
 Step = Callable[[sqlite3.Connection], Result]
 
 _LOOK_SECONDS = 0.25
-_SWEEP_SECONDS = 30.0
+_SWEEP_SECONDS = 600.0
+_SLICES = 256
 _BUSY_SECONDS = 2.0
 _RETRY_SECONDS = 0.01
 _TOGETHER = 32
@@ -36,7 +39,7 @@ _PREPARE = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS spent_until ON spent (until)",
+    "DROP INDEX IF EXISTS spent_until",  # of an older version; each claim had to write to it
     """CREATE TABLE IF NOT EXISTS revoked (
          seq INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT UNIQUE NOT NULL, until REAL NOT NULL)""",
 )
@@ -58,9 +61,16 @@ class _Claim:
 
 
 class SqliteStore:
-    """Spent and revoked tokens in the file *path*, made where there is none."""
+    """
+    Spent and revoked tokens in the file *path*, made where there is none.
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    What expired leaves within *sweep_seconds*. It is looked for slice by slice, since an index
+    by time would cost each claim more than the search costs all of them.
+    """
+
+    def __init__(
+        self, path: Path, clock: Callable[[], float], *, sweep_seconds: float = _SWEEP_SECONDS
+    ) -> None:
         self._path = path
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
@@ -68,7 +78,10 @@ class SqliteStore:
         self._revoked = ExpiringSet()
         self._fresh = Freshness()
         self._seen = 0
-        self._sweep_due = 0.0
+        self._slice_seconds = sweep_seconds / _SLICES
+        self._slice_due = time.monotonic()
+        # Processes that live for a short time must not all begin with the same one.
+        self._slice = secrets.randbelow(_SLICES)
 
     async def spend(self, key: str, until: float, issued: float) -> bool:
         """Claim *key*; True for the first caller, of all processes."""
@@ -129,16 +142,13 @@ class SqliteStore:
         self._fresh.seen(began)
 
     async def _sweep(self) -> None:
-        if time.monotonic() < self._sweep_due:
-            return
-        self._sweep_due = time.monotonic() + _SWEEP_SECONDS
-        now = self._clock() - KEPT_LONGER_SECONDS
-
-        def sweep(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM spent WHERE until < ?", (now,))
-            connection.execute("DELETE FROM revoked WHERE until < ?", (now,))
-
-        await self._do(sweep)
+        """Whatever expired is gone from the slices that are due."""
+        for _ in range(_SLICES):
+            if time.monotonic() < self._slice_due:
+                return
+            self._slice_due = max(self._slice_due, time.monotonic() - 1) + self._slice_seconds
+            self._slice = (self._slice + 1) % _SLICES
+            await self._do(partial(_sweep, self._slice, self._clock() - KEPT_LONGER_SECONDS))
 
     async def _do(self, step: Step[Result]) -> Result:
         try:
@@ -187,6 +197,17 @@ class SqliteStore:
             connection.close()
             raise
         return connection
+
+
+def _sweep(number: int, before: float, connection: sqlite3.Connection) -> None:
+    """Tokens that expired *before* are gone: the spent ones of slice *number*, revoked ones all."""
+    # Keys are hexadecimal digests; whatever else there is falls to the first slice or the last.
+    first = f"{number:02x}" if number else ""
+    end = f"{number + 1:02x}" if number + 1 < _SLICES else "\U0010ffff"
+    connection.execute(
+        "DELETE FROM spent WHERE key >= ? AND key < ? AND until < ?", (first, end, before)
+    )
+    connection.execute("DELETE FROM revoked WHERE until < ?", (before,))
 
 
 def _claimed_together(
