@@ -2,8 +2,9 @@
 Two workers beside one, on two cores that they share with the client.
 
 Nothing is kept to a core here: the client takes its part of the two, as any caller on the machine
-would. How the connections fall to the two workers is the system's choice, and is told too: where
-one of them has all, two are no faster than one.
+would, and is one that takes little. There are 32 connections in both cases, so that each of two
+workers has the sixteen that one has elsewhere. How they fall to the two is the system's choice,
+and is told too: where one of them has all, two are no faster than one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from contextlib import ExitStack
 from statistics import median
 from typing import NamedTuple
 
-import uvloop
-
 from bench import jobs
-from bench.load import run
+from bench.load import CONNECTIONS, push
 from bench.progress import say
 from bench.servers import Place, Server, broker
 from bench.table import Found
@@ -39,7 +38,7 @@ def measured(place: Place) -> Found:
             servers[workers] = stack.enter_context(started)
         for server in servers.values():
             server.await_idle()
-        rounds = uvloop.run(_rounds(servers[1], servers[2]))
+        rounds = _rounds(servers[1], servers[2])
     one, two, share, busy = map(median, zip(*rounds, strict=True))
     return Found(
         figures={"workers": two / one},
@@ -63,23 +62,23 @@ class Round(NamedTuple):
     """How many cores the two kept busy."""
 
 
-async def _rounds(one: Server, two: Server) -> list[Round]:
+def _rounds(one: Server, two: Server) -> list[Round]:
     warm_up = list(jobs.requests(WARM_UP))
     for server in (one, two):
-        await run(server.port, warm_up)
+        push(server.port, warm_up)
     rounds = []
     for number in range(ROUNDS):
         fresh = list(jobs.requests(REQUESTS))
-        alone = await run(one.port, fresh)
+        alone = push(one.port, fresh, 2 * CONNECTIONS)
         before = two.cpu_seconds_each()
-        both = await run(two.port, fresh)
+        both = push(two.port, fresh, 2 * CONNECTIONS)
         took = [end - start for start, end in zip(before, two.cpu_seconds_each(), strict=True)]
         share = max(took) / sum(took) if took else math.nan
-        busy = sum(took) * both.rate / REQUESTS if took else math.nan
-        rounds.append(Round(alone.rate, both.rate, share, busy))
+        busy = sum(took) * both / REQUESTS if took else math.nan
+        rounds.append(Round(alone, both, share, busy))
         say(
-            f"round {number + 1} of {ROUNDS}: one worker {alone.rate:,.0f} a second,"
-            f" two {both.rate:,.0f}, the busier did {share:.0%},"
+            f"round {number + 1} of {ROUNDS}: one worker {alone:,.0f} a second,"
+            f" two {both:,.0f}, the busier did {share:.0%},"
             f" {busy:.2f} cores busy"
         )
     return rounds
