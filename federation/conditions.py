@@ -99,13 +99,15 @@ class Condition:
     values: tuple[str, ...]
     path: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _matches: Match = field(init=False, repr=False, compare=False)
-    _satisfied_by: Callable[[object], bool] = field(init=False, repr=False, compare=False)
+    _of_list: bool = field(init=False, repr=False, compare=False)
+    _negative: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        matches = _matcher(self.operator, self.values)
         object.__setattr__(self, "path", key_path(self.key))
-        object.__setattr__(self, "_matches", matches)
-        object.__setattr__(self, "_satisfied_by", _reader(self.operator, matches))
+        object.__setattr__(self, "_matches", _matcher(self.operator, self.values))
+        # An operator's own answers are looked up in sets, which is much for so small a question.
+        object.__setattr__(self, "_of_list", self.operator.of_list)
+        object.__setattr__(self, "_negative", self.operator.negative)
 
     def claim(self, claims: Claims) -> object:
         """The claim that this condition reads, None where the token lacks it."""
@@ -122,7 +124,15 @@ class Condition:
 
     def accepts(self, value: str) -> bool:
         """Whether a claim of this one text would satisfy the condition."""
-        return value != "" and self._matches(value) != self.operator.negative
+        return value != "" and self._matches(value) != self._negative
+
+    def _satisfied_by(self, value: object) -> bool:
+        if self._of_list:
+            return isinstance(value, list) and any(
+                isinstance(item, str) and item != "" and self._matches(item) for item in value
+            )
+        present = text(value)
+        return present is not None and self._matches(present) != self._negative
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,22 +232,6 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
         return found.end() if found else -1
 
     return search
-
-
-def _reader(operator: Operator, matches: Match) -> Callable[[object], bool]:
-    """Whether a claim, as the token has it, is present and compares as *operator* asks."""
-    if operator.of_list:
-        return lambda value: (
-            isinstance(value, list)
-            and any(isinstance(item, str) and item != "" and matches(item) for item in value)
-        )
-    negative = operator.negative
-
-    def satisfied_by(value: object) -> bool:
-        present = text(value)
-        return present is not None and matches(present) != negative
-
-    return satisfied_by
 
 
 def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
