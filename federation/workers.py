@@ -13,18 +13,36 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, MutableSequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 import structlog
 
-__all__ = ["supervise"]
+__all__ = ["Share", "supervise"]
+
+_CONTEXT = multiprocessing.get_context("spawn")
 
 _RESTART_SECONDS = 1.0
 _STOP_SECONDS = 30.0
 
-Work = Callable[[socket.socket], None]
+_NOBODY = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One worker's share of the port."""
+
+    listener: socket.socket
+    connections: MutableSequence[int]
+    """How many each worker has, seen by all of them."""
+    place: int
+    """Which of these is its own."""
+
+
+Work = Callable[[Share], None]
 
 
 def supervise(
@@ -45,30 +63,41 @@ def supervise(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workers = [_start(work, listener) for _ in range(count)]
+    connections = _counts(count)
+    shares = [Share(listener, connections, place) for place in range(count)]
+    workers = [_start(work, share) for share in shares]
     pids.update({str(place): worker.pid or 0 for place, worker in enumerate(workers)})
     while not stop.is_set():
         wait([worker.sentinel for worker in workers], timeout=0.5)
         for place, worker in enumerate(workers):
             if not worker.is_alive() and not stop.is_set():
                 log.error("a worker ended; starting another", pid=worker.pid, exit=worker.exitcode)
+                connections[place] = _NOBODY
                 ended(pids.pop(str(place)))
                 time.sleep(_RESTART_SECONDS)
-                workers[place] = _start(work, listener)
+                workers[place] = _start(work, shares[place])
                 pids[str(place)] = workers[place].pid or 0
     listener.close()  # else connections would still be taken here, and answered by nobody
     _stop(workers)
 
 
-def _start(work: Work, listener: socket.socket) -> SpawnProcess:
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work, listener))
+def _counts(count: int) -> MutableSequence[int]:
+    """A number for each worker; one that is not there has many, so that nobody waits for it."""
+    counts: MutableSequence[int] = [_NOBODY] * count
+    with suppress(OSError):  # without memory to share, each worker sees its own number alone
+        counts = _CONTEXT.RawArray("i", counts)
+    return counts
+
+
+def _start(work: Work, share: Share) -> SpawnProcess:
+    process = _CONTEXT.Process(target=_run, args=(work, share))
     process.start()
     return process
 
 
-def _run(work: Work, listener: socket.socket) -> None:
+def _run(work: Work, share: Share) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work(listener)
+    work(share)
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,8 @@ from federation.logs import configure_logs
 from federation.web.draining import DrainingServer
 from federation.web.exposition import Exposition, SharedCounts
 from federation.web.limits import CONNECTIONS, BoundedHttp
-from federation.workers import supervise
+from federation.web.sharing import SharingServer
+from federation.workers import Share, supervise
 
 __all__ = ["configured", "serve"]
 
@@ -97,7 +98,7 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
     _allow_many_files()
     if settings.workers == 1:
         with _exposed(scraped, app.state.metrics.registry.collect, {"0": os.getpid()}):
-            _run(app, listener)
+            _run(DrainingServer(configured(app)), listener)
     else:
         _run_several(settings, listener, scraped)
 
@@ -148,17 +149,18 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _worker(settings: Settings, listener: socket.socket) -> None:
+def _worker(settings: Settings, share: Share) -> None:
     """One process among several: the same settings, an application of its own."""
     configure_logs(settings.log_format)
-    _run(build(settings), listener)
+    config = configured(build(settings))
+    _run(SharingServer(config, share.connections, share.place), share.listener)
 
 
-def _run(app: Callable[..., Awaitable[None]], listener: socket.socket) -> None:
+def _run(server: DrainingServer, listener: socket.socket) -> None:
     # uvicorn raises again the signal that it stopped for. To be stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    DrainingServer(configured(app)).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def configured(app: Callable[..., Awaitable[None]]) -> uvicorn.Config:
