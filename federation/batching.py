@@ -1,14 +1,16 @@
 """
 Group commit: many callers wait for one piece of blocking work done for them together.
 
-While a batch is at work, new items gather; they become the next batch. A busy moment so costs
-latency and not throughput, and the event loop never waits for a disk.
+While a batch is at work, new items gather; they become the next batch, which begins when the
+event loop is done with what it has to do. A busy moment so costs latency and not throughput,
+and the event loop never waits for a disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
@@ -20,6 +22,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 512
+_GATHER_SECONDS = 0.005
+_QUIET_SECONDS = 0.00003  # a turn of the loop without work takes a few microseconds
 
 
 class Batcher(Generic[Item, Result]):
@@ -51,8 +55,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting.append((item, future))
         if self._idle.is_set():
             self._idle.clear()
-            # Not at once: what else this turn of the loop submits belongs to the same batch.
-            loop.call_soon(self._next, loop)
+            self._begin(loop)
         return await future
 
     async def aclose(self) -> None:
@@ -63,11 +66,26 @@ class Batcher(Generic[Item, Result]):
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.monotonic()
+        # Not at once: what else this turn of the loop submits belongs to the same batch.
+        loop.call_soon(self._gather, loop, now, now)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, since: float, turned: float) -> None:
+        """
+        The next batch begins once the loop has nothing else to do, or has long been busy.
+
+        While it works on requests, each of its turns may submit more of them, and each batch
+        costs about as much as an exchange. *turned* is when the last turn began.
+        """
+        now = time.monotonic()
+        if now - turned > _QUIET_SECONDS and now - since < _GATHER_SECONDS:
+            loop.call_soon(self._gather, loop, since, now)
+        else:
+            self._next(loop)
+
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        if not batch:
-            self._idle.set()
-            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
@@ -98,7 +116,10 @@ class Batcher(Generic[Item, Result]):
                 future.set_exception(error)
             else:
                 future.set_result(results[place])
-        self._next(loop)
+        if self._waiting:
+            self._begin(loop)
+        else:
+            self._idle.set()
 
 
 _Batch = list[tuple[Item, "asyncio.Future[Result]"]]

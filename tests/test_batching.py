@@ -1,0 +1,127 @@
+"""Many callers share one piece of blocking work, and each gets its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from federation.batching import Batcher
+
+
+class Recorded:
+    """Work that remembers its batches; each item's answer is the item, doubled."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
+
+    def __call__(self, items: Sequence[int]) -> Sequence[int]:
+        self.batches.append(list(items))
+        assert self.may_end.wait(5)
+        if -1 in items:
+            raise OSError("no room")
+        return [2 * item for item in items]
+
+
+def told(story: Callable[[Recorded, Batcher[int, int]], Awaitable[None]]) -> list[list[int]]:
+    """The batches of *story*."""
+
+    async def telling() -> None:
+        batcher = Batcher(work, "test")
+        await story(work, batcher)
+        await batcher.aclose()
+
+    work = Recorded()
+    asyncio.run(asyncio.wait_for(telling(), 10))
+    return work.batches
+
+
+def test_what_is_submitted_in_one_turn_is_one_batch_and_each_gets_its_answer() -> None:
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        answers = await asyncio.gather(*(batcher.submit(number) for number in range(5)))
+        assert answers == [0, 2, 4, 6, 8]
+
+    assert told(story) == [[0, 1, 2, 3, 4]]
+
+
+def test_what_comes_while_a_batch_is_at_work_is_the_next() -> None:
+    async def story(work: Recorded, batcher: Batcher[int, int]) -> None:
+        work.may_end.clear()
+        first = asyncio.create_task(batcher.submit(1))
+        while not work.batches:  # noqa: ASYNC110  a thread tells, and not the loop
+            await asyncio.sleep(0.001)
+        later = [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]
+        await asyncio.sleep(0.02)
+        assert work.batches == [[1]]
+        work.may_end.set()
+        assert [await first, *[await task for task in later]] == [2, 4, 6]
+
+    assert told(story) == [[1], [2, 3]]
+
+
+def test_a_loop_that_is_busy_gathers_what_its_turns_submit() -> None:
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        async def request(number: int) -> None:
+            for _ in range(number):
+                time.sleep(0.0002)  # noqa: ASYNC251  work of the loop's own
+                await asyncio.sleep(0)
+            await batcher.submit(number)
+
+        await asyncio.gather(*(request(number) for number in range(5)))
+
+    assert told(story) == [[0, 1, 2, 3, 4]]
+
+
+def test_a_loop_that_is_busy_for_long_holds_nobody_up() -> None:
+    async def story(work: Recorded, batcher: Batcher[int, int]) -> None:
+        async def busy() -> None:
+            while True:
+                time.sleep(0.0005)  # noqa: ASYNC251  work of the loop's own
+                await asyncio.sleep(0)
+
+        working = asyncio.create_task(busy())
+        began = time.monotonic()
+        assert await batcher.submit(4) == 8
+        assert time.monotonic() - began < 0.1
+        working.cancel()
+
+    told(story)
+
+
+def test_a_failure_reaches_every_caller_of_its_batch_and_none_of_the_next() -> None:
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        failed = await asyncio.gather(
+            *(batcher.submit(number) for number in (1, -1)), return_exceptions=True
+        )
+        assert [str(failure) for failure in failed] == ["no room", "no room"]
+        assert await batcher.submit(3) == 6
+
+    assert told(story) == [[1, -1], [3]]
+
+
+def test_a_caller_that_gives_up_changes_nothing_for_the_others() -> None:
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        gone, stays = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await stays == 4
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    assert told(story) == [[1, 2]]
+
+
+def test_closing_waits_for_everything_that_was_submitted() -> None:
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        tasks = [asyncio.create_task(batcher.submit(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        await batcher.aclose()
+        assert [task.done() for task in tasks] == [True] * 3
+        assert [task.result() for task in tasks] == [0, 2, 4]
+
+    assert told(story) == [[0, 1, 2]]
