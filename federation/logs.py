@@ -8,6 +8,7 @@ log there has the same form.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -71,16 +72,24 @@ def quick_info(name: str) -> Callable[..., None]:
     `info` of the logger *name*, for the line that is written most.
 
     Where lines are JSON it does without structlog's processors, which cost more than the line.
+    It is called within the event loop.
     """
     config = structlog.get_config()
     quiet = not logging.getLogger().isEnabledFor(logging.INFO)
     if quiet or config["processors"][-1] is not _json_line:
         return lambda event, **facts: structlog.get_logger(name).info(event, **facts)
     stream = config["logger_factory"](name)
+    lines: list[str] = []
+
+    def write() -> None:
+        stream.msg("\n".join(lines))
+        lines.clear()
 
     def info(event: str, **facts: object) -> None:
         facts.update(event=event, level="info", logger=name, timestamp=datetime.now(UTC))
-        stream.msg(_json_line(stream, "info", facts))
+        if not lines:  # the lines of one turn of the event loop are written together
+            asyncio.get_running_loop().call_soon(write)
+        lines.append(_json_line(stream, "info", facts))
 
     return info
 
