@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _BATCH = 512
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.002
 _QUIET_SECONDS = 0.00003  # a turn of the loop without work takes a few microseconds
 
 

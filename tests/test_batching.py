@@ -68,7 +68,7 @@ def test_a_loop_that_is_busy_gathers_what_its_turns_submit() -> None:
     async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
         async def request(number: int) -> None:
             for _ in range(number):
-                time.sleep(0.0002)  # noqa: ASYNC251  work of the loop's own
+                time.sleep(0.0001)  # noqa: ASYNC251  work of the loop's own
                 await asyncio.sleep(0)
             await batcher.submit(number)
 

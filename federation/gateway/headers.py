@@ -48,10 +48,12 @@ _API_REQUEST = frozenset({b"user-agent", b"accept"})
 _API_ANSWER = frozenset(
     {b"content-encoding", b"content-length", b"content-type", b"retry-after", b"x-call-id"}
 )
-_NOT_BACK = frozenset({b"date", b"server", b"x-request-id"})
+_NEVER_ON = _HOP_BY_HOP | _OURS
+_NEVER_BACK = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 _ONCE = frozenset(
     {b"content-encoding", b"content-length", b"content-type", b"host", b"transfer-encoding"}
 )
+_OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
@@ -123,7 +125,8 @@ def upstream_headers(
     if function:
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
-        kept = [(n, v) for n, v in lowered if n in _API_REQUEST - dropped]
+        wanted = _API_REQUEST - dropped
+        kept = [(n, v) for n, v in lowered if n in wanted]
     sent = kept + forwarded.headers(request_id)
     if not (function and any(name == b"accept-encoding" for name, _ in kept)):
         # Not saying so would let the upstream, or the client in between, choose.
@@ -145,7 +148,8 @@ def answer_headers(
     own password, nor its cookies or redirects. With *rewritten* the body is another one now.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _HOP_BY_HOP | _named_by_connection(lowered) | _NOT_BACK
+    named = _named_by_connection(lowered)
+    dropped = _NEVER_BACK | named if named else _NEVER_BACK
     if rewritten:
         dropped |= {b"content-length", b"content-encoding", b"etag"}
     return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_ANSWER)]
@@ -162,7 +166,8 @@ def _stated_once(headers: Headers) -> dict[bytes, bytes]:
 
 
 def _dropped(lowered: Headers) -> frozenset[bytes]:
-    dropped = _HOP_BY_HOP | _named_by_connection(lowered) | _OURS
+    named = _named_by_connection(lowered)
+    dropped = _NEVER_ON | named if named else _NEVER_ON
     return dropped | {b"content-length"} if _chunked(lowered) else dropped
 
 
@@ -171,9 +176,9 @@ def _chunked(lowered: Headers) -> bool:
 
 
 def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
-    named = (value.split(b",") for name, value in lowered if name == b"connection")
+    named = [value.split(b",") for name, value in lowered if name == b"connection"]
     # A caller may not name away the length of its own body.
-    return frozenset(_trimmed(named)) - {b"content-length", b"content-type"}
+    return frozenset(_trimmed(named)) - _OF_THE_BODY if named else frozenset()
 
 
 def _trimmed(lists: Iterable[list[bytes]]) -> Iterable[bytes]:
