@@ -27,7 +27,7 @@ from bench.servers import Place, Server, broker, on_core, running
 from bench.table import Found
 from bench.upstream import PASSWORD, USER
 
-ROUNDS, REQUESTS, WARM_UP = 3, 1500, 300
+ROUNDS, REQUESTS, WARM_UP = 7, 1500, 300
 RESTING = 0.4
 """Of the broker's peak, the rate at which delays are compared."""
 

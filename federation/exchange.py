@@ -8,7 +8,7 @@ whose event cannot be recorded is not given, and the subject token is given back
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -231,4 +231,4 @@ async def _given(
 
 
 def _fresh_jti() -> str:
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
