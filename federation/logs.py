@@ -82,8 +82,9 @@ def quick_info(name: str) -> Callable[..., None]:
     lines: list[str] = []
 
     def write() -> None:
-        stream.msg("\n".join(lines))
-        lines.clear()
+        written = "\n".join(lines)
+        lines.clear()  # first: whatever becomes of these, the next are written
+        stream.msg(written)
 
     def info(event: str, **facts: object) -> None:
         facts.update(event=event, level="info", logger=name, timestamp=datetime.now(UTC))

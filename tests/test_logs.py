@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 import structlog
 
-from federation.logs import configure_logs
+from federation.logs import configure_logs, quick_info
 
 
 class Full(io.StringIO):
@@ -42,3 +45,59 @@ def test_a_line_that_cannot_be_written_stops_nobody(
     structlog.get_logger("federation.audit").info("audit", request_id="r")
     structlog.get_logger("federation").error("unexpected error", exc_info=ValueError("v"))
     logging.getLogger("uvicorn.error").warning("from a library")
+
+
+class Closed(io.StringIO):
+    """Standard error that refuses its first lines, and not as a full disk does."""
+
+    refuses = True
+
+    def write(self, text: str) -> int:
+        """Fail once."""
+        if self.refuses:
+            self.refuses = False
+            raise ValueError("I/O operation on closed file.")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_each_quick_line_is_written_in_its_order(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    configure_logs(form)
+    info = quick_info("federation.audit")
+
+    async def requests() -> None:
+        for number in range(3):
+            info("audit", request_id=f"r{number}", sub="\u00e9\n\u2028")
+        await asyncio.sleep(0)
+        info("audit", request_id="r3")
+
+    asyncio.run(requests())
+    lines = written.getvalue().splitlines()
+    assert [f"r{number}" in line for number, line in enumerate(lines)] == [True] * 4
+    if form == "json":
+        told = [json.loads(line) for line in lines]
+        assert {(line["event"], line["level"], line["logger"]) for line in told} == {
+            ("audit", "info", "federation.audit")
+        }
+        assert told[0]["sub"] == "\u00e9\n\u2028"
+        for line in told:
+            assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None
+            assert line["timestamp"].endswith("Z")
+
+
+def test_lines_that_were_lost_take_no_others_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", written := Closed())
+    configure_logs("json")
+    info = quick_info("federation.audit")
+
+    async def requests() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        for number in range(2):
+            info("audit", request_id=f"r{number}")
+            await asyncio.sleep(0)
+
+    asyncio.run(requests())
+    assert [json.loads(line)["request_id"] for line in written.getvalue().splitlines()] == ["r1"]
