@@ -506,6 +506,7 @@ def test_what_a_dead_process_left_without_an_event_is_tidied_away(tmp_path: Path
 
     async def story() -> None:
         running = asyncio.create_task(journal.run())
+        await until(lambda: not list(tmp_path.glob(f"*{process.pid}-*")))
         await until(lambda: len(list(tmp_path.iterdir())) == 3)  # own segment, own lock, this lock
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
