@@ -26,9 +26,10 @@ class DrainingServer(uvicorn.Server):
         queues = [listener.dup() for listener in sockets or []]
         for server in self.servers:
             server.close()
+        for listener in sockets or []:
+            listener.close()
         for queue in queues:
             await self._empty(queue)
-            queue.close()
         await super().shutdown(sockets)
 
     async def _empty(self, queue: socket.socket) -> None:
@@ -37,6 +38,7 @@ class DrainingServer(uvicorn.Server):
             try:
                 connection, _ = queue.accept()
             except OSError:  # none is left, which is what BlockingIOError says
+                queue.close()  # before anything else: what comes now would be reset
                 return
             connection.setblocking(False)
             loop = asyncio.get_running_loop()
