@@ -61,7 +61,7 @@ class Metrics:
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """An exchange was answered after *seconds*: granted, or refused for *reason*."""
-        outcome = "granted" if reason is None else _outcome(reason)
+        outcome = _outcome(reason)
         self._of(self._exchanges, outcome, reason or "").inc()
         self._of(self._exchange_seconds, outcome).observe(seconds)
 
@@ -97,7 +97,7 @@ class Metrics:
     def _begin(self) -> None:
         """What alerts look for is there before it first happens, so that its rate is right."""
         for reason in (None, *Reason):
-            outcome = "granted" if reason is None else _outcome(reason)
+            outcome = _outcome(reason)
             self._exchanges.labels(outcome, reason or "")
             self._exchange_seconds.labels(outcome)
         for outcome in ("adopted", "not_adopted"):
@@ -124,7 +124,9 @@ class Metrics:
         )
 
 
-def _outcome(reason: Reason) -> str:
+def _outcome(reason: Reason | None) -> str:
+    if reason is None:
+        return "granted"
     if reason is Reason.SERVER_ERROR:
         return "failed"
     return "unavailable" if reason.temporary else "refused"
