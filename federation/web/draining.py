@@ -40,9 +40,13 @@ class DrainingServer(uvicorn.Server):
             except OSError:  # none is left, which is what BlockingIOError says
                 queue.close()  # before anything else: what comes now would be reset
                 return
-            connection.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.connect_accepted_socket(self._protocol, connection)
+            await self._join(connection)
+
+    async def _join(self, connection: socket.socket) -> None:
+        """*connection*, just accepted, is one of the server's."""
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(

@@ -32,7 +32,7 @@ class SharingServer(DrainingServer):
         super().__init__(config)
         self._counts = counts
         self._place = place
-        self._joining: set[asyncio.Task[object]] = set()
+        self._joining: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections from *sockets*."""
@@ -73,7 +73,6 @@ class SharingServer(DrainingServer):
         self._take(listener)
 
     def _take(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
@@ -81,13 +80,12 @@ class SharingServer(DrainingServer):
         except OSError:  # it was given up already, or there are no descriptors left
             self._pause(listener, _FAILED_SECONDS)
             return
-        connection.setblocking(False)
         self._counts[self._place] += 1
-        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        task = asyncio.create_task(self._join(connection))
         self._joining.add(task)
         task.add_done_callback(self._joined)
 
-    def _joined(self, task: asyncio.Task[object]) -> None:
+    def _joined(self, task: asyncio.Task[None]) -> None:
         self._joining.discard(task)
         if not task.cancelled():
             task.exception()  # a connection that was lost before it began is nobody's fault
