@@ -37,10 +37,11 @@ def signature() -> Callable[[], bytes]:
 
 
 def cost(work: Callable[[], object], seconds: float = CRYPTO_SECONDS) -> Seconds:
-    """What *work* takes, done again and again for *seconds*."""
-    done, began, busy = 0, time.perf_counter(), time.thread_time()
-    while (spent := time.perf_counter() - began) < seconds:
+    """What *work* takes, again and again for *seconds*, and ten times at least."""
+    done, spent, began, busy = 0, 0.0, time.perf_counter(), time.thread_time()
+    while not done or spent < seconds:
         for _ in range(10):
             work()
         done += 10
+        spent = time.perf_counter() - began
     return Seconds(spent / done, (time.thread_time() - busy) / done)

@@ -158,6 +158,12 @@ def test_what_a_signature_costs_is_told_by_the_clock_and_by_the_processor() -> N
         assert 0 < cost.wall < 0.5
 
 
+def test_a_machine_too_busy_to_begin_in_time_still_measures_something() -> None:
+    done: list[None] = []
+    assert limit.cost(lambda: done.append(None), 0).wall > 0
+    assert len(done) == 10
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_the_page_has_each_row_of_the_table(row: Row) -> None:
     (line,) = lines_of(PAGE, row)
