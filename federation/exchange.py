@@ -3,7 +3,8 @@ The token road, top to bottom: a subject token becomes an access token, or a ref
 
 Each step needs what the step before proved: verified claims, then an admission, then the one
 spending of the subject token, then the minting, and last the event in the journal. A grant
-whose event cannot be recorded is not given, and the subject token is given back.
+whose event cannot be recorded is not given, and the subject token is given back. Exchanges that
+are at work at the same time take the steps together (`in_step`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from federation.profiles import LEEWAY
 from federation.roles import admit
 from federation.sources import Source
 from federation.state import Store
+from federation.steps import in_step
 from federation.tokens import mint
 from federation.tokens.keys import SigningKeys
 from federation.tokens.verify import Bearer, is_own
@@ -89,6 +91,7 @@ async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Gr
     Raises: Refusal.
     """
     catalog = broker.source.current()
+    await in_step()
     trail.token_sha256 = token_sha256(request.subject_token)
     token = jws.parse(request.subject_token)
     if is_own(token, broker.issuer_url):
@@ -116,6 +119,7 @@ async def _federate(
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
     trail.roles = tuple(role.name for role in admission.roles)
     trail.policies = admission.policies
+    await in_step()
     access = mint.access_claims(
         verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=_fresh_jti()
     )
@@ -220,7 +224,9 @@ async def _given(
 ) -> Grant:
     """The grant for *claims*, signed, and its event recorded."""
     typ = mint.FUNCTION_TOKEN_TYPE if request.for_functions else mint.ACCESS_TOKEN_TYPE
+    await in_step()
     minted = mint.sign(claims, broker.signing.signs, typ)
+    await in_step()
     await broker.journal.record(trail.event(200))
     return Grant(
         minted.token,

@@ -19,8 +19,8 @@ import federation
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("errors", "claims", "strict_json", "jws"), 0),
     **dict.fromkeys(("conditions", "profiles", "documents", "roles", "permissions"), 1),
-    # Machinery that several rooms of floor 2 stand on; it is not pure, so it is not on floor 1.
-    "batching": 1.5,
+    # Machinery that rooms of floor 2 stand on; it is not pure, so it is not on floor 1.
+    **dict.fromkeys(("batching", "steps"), 1.5),
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),

@@ -195,13 +195,16 @@ def drafted(iss: str, key: FakeKey, changes: Sequence[Change]) -> str:
 
 
 RING = KeyRing()
+_TURNS = 5
 JWKS = {key.kid: jwt.PyJWK(dict(key.jwk())) for key in KEYS}
 
 
 def ours(token: str) -> bool:
-    # The keys are pinned, so nothing is waited for, and no event loop is needed.
+    # The keys are pinned, so it waits for no more than its turn, and no event loop is needed.
     try:
-        verify(jws.parse(token), ISSUERS, RING, time.time()).send(None)
+        verifying = verify(jws.parse(token), ISSUERS, RING, time.time())
+        for _ in range(_TURNS):
+            verifying.send(None)
     except StopIteration:
         return True
     except Refusal:

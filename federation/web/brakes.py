@@ -2,7 +2,8 @@
 A budget of failed exchanges for each address, so that guessing is slow and loud.
 
 Only what is the caller's own fault counts, and good exchanges cost nothing, so a CI system that
-works never meets it. The address is that of the peer, unless the peer is a proxy that the
+works never meets it. What is at work already is let through, and its failures are owed: the
+wait is then longer. The address is that of the peer, unless the peer is a proxy that the
 operator trusts: then it is the one that the last such proxy saw. What is remembered is bounded,
 and it is of this process alone.
 """

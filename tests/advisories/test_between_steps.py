@@ -1,0 +1,90 @@
+"""Attacks on the road between its steps, where other requests and reloads come in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.broker import DOCUMENTS, InProcess, catalog_of, form, said
+
+TURNS = range(16)
+"""More turns of the event loop than an exchange takes."""
+Permitted = tuple[tuple[str, ...], list[str]]
+OTHER_DOCUMENTS = DOCUMENTS.replace("{name: octo-deployer}", "{name: watcher}").replace(
+    '"prod:env", "prod:cows"', '"prod:env"'
+)
+BEFORE: Permitted = (("octo-deployer", "octo-invoker"), ["prod:env", "prod:cows"])
+AFTER: Permitted = (("octo-invoker", "watcher"), ["prod:env"])
+
+
+@pytest.fixture
+def broker() -> InProcess:
+    return InProcess()
+
+
+async def after(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def test_one_token_sent_many_times_at_once_is_taken_once(broker: InProcess) -> None:
+    token = broker.job()
+
+    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(
+            *(client.post("/oauth/token", data=form(token)) for _ in range(20))
+        )
+
+    reasons = Counter(answer.json().get("reason") for answer in broker.tell(story))
+    assert reasons == {None: 1, "already_used": 19}
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_documents_that_change_on_the_way_are_not_mixed(broker: InProcess, turns: int) -> None:
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        asked = form(broker.job(), scope="function")
+        asking = asyncio.create_task(client.post("/oauth/token", data=asked))
+        await after(turns)
+        broker.source.catalog = catalog_of(OTHER_DOCUMENTS)
+        return await asking
+
+    function: Any = said(broker.tell(story).json()["access_token"])["function"]
+    (event,) = broker.journal.events
+    assert (event.roles, function["permissions"]) in (BEFORE, AFTER)
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_a_caller_that_goes_away_at_any_step_loses_no_token_and_leaves_no_second_grant(
+    broker: InProcess, turns: int
+) -> None:
+    token = broker.job()
+
+    async def story(client: httpx.AsyncClient) -> bool:
+        asking = asyncio.create_task(client.post("/oauth/token", data=form(token)))
+        await after(turns)
+        gone = asking.cancel()
+        (answer,) = await asyncio.gather(asking, return_exceptions=True)
+        return gone and isinstance(answer, asyncio.CancelledError)
+
+    gone = broker.tell(story)
+    answers = [broker.exchange(token).status_code for _ in range(2)]
+    assert answers == ([200, 400] if gone else [400, 400])
+
+
+def test_failures_that_were_at_work_together_are_all_paid_for() -> None:
+    broker = InProcess(failed_exchanges=2)
+
+    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(
+            *(client.post("/oauth/token", data=form(broker.job(aud="other"))) for _ in range(10))
+        )
+
+    reasons = {answer.json()["reason"] for answer in broker.tell(story)}
+    assert reasons == {"wrong_audience"}
+    waiting = broker.exchange()
+    assert waiting.status_code == 429
+    assert int(waiting.headers["retry-after"]) == 30 * (10 - 2 + 1)
