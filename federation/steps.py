@@ -1,5 +1,5 @@
 """
-Requests that are at work at the same time take each step of the road together.
+Requests that are at work at the same time take each step of a road together.
 
 A step's code is fetched into the processor's caches once for all of them. Walked request by
 request, the whole road has to be fetched for each: its code is larger than those caches.

@@ -38,6 +38,7 @@ from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
 from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
 from federation.permissions import Decision, decide
 from federation.sources import Source
+from federation.steps import in_step
 from federation.tokens.keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer, FunctionBearer
 
@@ -182,6 +183,7 @@ class Gateway:
         call = await self._understand(exchange, matched)
         if not public:
             self._decide(exchange, call)
+        await in_step()
         if exchange.trail.method in self.audited:
             self.journal.check()  # what cannot be recorded is not done
         await exchange.incoming.while_waited_for(self._forward(exchange, call))
@@ -259,6 +261,7 @@ class Gateway:
             exchange.incoming.no_more()
         answer = await self._sent(call, headers, body)
         try:
+            await in_step()
             if not streams and answer.status in {401, 403}:
                 raise UpstreamFailed(f"it answered {answer.status} to the broker's own password")
             if call.kind is Kind.NAMESPACES and answer.status == 200:
