@@ -384,6 +384,26 @@ class TestSqlite:
             assert {key for (key,) in connection.execute("SELECT key FROM spent")} == set(new)
             assert connection.execute("SELECT jti FROM revoked").fetchall() == [("new",)]
 
+    def test_what_was_spent_is_on_disk_within_seconds(self, tmp_path: Path) -> None:
+        # A power cut may take the write-ahead log with it; what reached the file itself stays.
+        async def story(store: Store, _clock: Clock) -> None:
+            assert await store.spend("a", UNTIL, NOW)
+            for _ in range(50):
+                await asyncio.sleep(0.1)
+                (tmp_path / "left").write_bytes((tmp_path / "db").read_bytes())
+                if "a" in keys(tmp_path / "left"):
+                    return
+            raise AssertionError("it is in the write-ahead log alone")
+
+        def keys(place: Path) -> set[str]:
+            with closing(sqlite3.connect(f"{place.as_uri()}?immutable=1", uri=True)) as found:
+                try:
+                    return {key for (key,) in found.execute("SELECT key FROM spent")}
+                except sqlite3.Error:
+                    return set()
+
+        tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
+
     def test_a_file_of_an_older_version_is_taken_over(self, tmp_path: Path) -> None:
         place = tmp_path / "db"
         with closing(sqlite3.connect(place)) as connection, connection:
