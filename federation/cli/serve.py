@@ -8,6 +8,7 @@ when one ends.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -160,6 +161,8 @@ def _run(server: DrainingServer, listener: socket.socket) -> None:
     # uvicorn raises again the signal that it stopped for. To be stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    # What is loaded by now stays. To look for garbage in it would hold every request up.
+    gc.freeze()
     server.run(sockets=[listener])
 
 
