@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from federation.errors import Reason, Refusal
 
-__all__ = ["Actor", "Event", "Trail", "token_sha256"]
+__all__ = ["Actor", "Event", "Trail", "fresh_id", "token_sha256"]
 
 # How base64url begins where the text is a JSON object: {" or { and white space. The pattern
 # never fails after its seventeenth character, so it reads each text once.
@@ -113,7 +113,7 @@ class Trail:
         """The event of a request that was answered with *response_code*."""
         evidence = {name: _plain(value) for name, value in self.evidence.items()}
         return Event(
-            event_id=f"{random.getrandbits(128):032x}",  # a name, and no secret
+            event_id=fresh_id(),
             request_id=self.request_id,
             time=_written(self.started),
             path=_without_tokens(self.path),
@@ -129,6 +129,11 @@ class Trail:
             token_sha256=self.token_sha256,
             evidence=evidence,
         )
+
+
+def fresh_id() -> str:
+    """A name for an event or a request that no other has. It is no secret, and may be guessed."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def token_sha256(token: str) -> str:

@@ -8,13 +8,13 @@ readers of one request can understand it differently.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
+from federation.audit.event import fresh_id
 from federation.errors import Reason, Refusal
 from federation.gateway.incoming import arrived
 
@@ -35,7 +35,7 @@ def request_id_of(scope: Scope) -> str:
     given = header(scope, b"x-request-id")
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return f"{random.getrandbits(128):032x}"  # a name, and no secret: callers may bring their own
+    return fresh_id()
 
 
 def header(scope: Scope, name: bytes, default: str = "") -> str:
