@@ -148,8 +148,7 @@ def answer_headers(
     own password, nor its cookies or redirects. With *rewritten* the body is another one now.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    named = _named_by_connection(lowered)
-    dropped = _NEVER_BACK | named if named else _NEVER_BACK
+    dropped = _NEVER_BACK | _named_by_connection(lowered)
     if rewritten:
         dropped |= {b"content-length", b"content-encoding", b"etag"}
     return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_ANSWER)]
@@ -166,8 +165,7 @@ def _stated_once(headers: Headers) -> dict[bytes, bytes]:
 
 
 def _dropped(lowered: Headers) -> frozenset[bytes]:
-    named = _named_by_connection(lowered)
-    dropped = _NEVER_ON | named if named else _NEVER_ON
+    dropped = _NEVER_ON | _named_by_connection(lowered)
     return dropped | {b"content-length"} if _chunked(lowered) else dropped
 
 
@@ -176,9 +174,9 @@ def _chunked(lowered: Headers) -> bool:
 
 
 def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
-    named = [value.split(b",") for name, value in lowered if name == b"connection"]
+    named = (value.split(b",") for name, value in lowered if name == b"connection")
     # A caller may not name away the length of its own body.
-    return frozenset(_trimmed(named)) - _OF_THE_BODY if named else frozenset()
+    return frozenset(_trimmed(named)) - _OF_THE_BODY
 
 
 def _trimmed(lists: Iterable[list[bytes]]) -> Iterable[bytes]:
