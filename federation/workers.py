@@ -21,6 +21,8 @@ from multiprocessing.context import SpawnProcess
 
 import structlog
 
+from federation.web.draining import let_nobody_begin
+
 __all__ = ["Share", "supervise"]
 
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -62,7 +64,7 @@ def supervise(
     log = structlog.get_logger("federation.workers")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: _end(listener, stop))
     connections = _counts(count)
     shares = [Share(listener, connections, place) for place in range(count)]
     workers = [_start(work, share) for share in shares]
@@ -79,6 +81,11 @@ def supervise(
                 pids[str(place)] = workers[place].pid or 0
     listener.close()  # else connections would still be taken here, and answered by nobody
     _stop(workers)
+
+
+def _end(listener: socket.socket, stop: threading.Event) -> None:
+    let_nobody_begin(listener)
+    stop.set()
 
 
 def _counts(count: int) -> MutableSequence[int]:

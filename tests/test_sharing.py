@@ -107,3 +107,15 @@ def test_connections_that_end_count_no_more() -> None:
 
     serving(counts, busy)
     serving(counts, idle)
+
+
+def test_one_worker_that_ends_leaves_the_port_to_the_others() -> None:
+    async def story(start: Start, answer: Answer) -> None:
+        first = await start(0)
+        await start(1)
+        first.should_exit = True
+        for _ in range(10):
+            assert await asyncio.wait_for(answer(), 0.9) == NO_CONTENT
+            await asyncio.sleep(0.05)
+
+    serving([NOBODY, NOBODY], story)

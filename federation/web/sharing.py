@@ -33,6 +33,7 @@ class SharingServer(DrainingServer):
         self._counts = counts
         self._place = place
         self._joining: set[asyncio.Task[None]] = set()
+        self._taking = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections from *sockets*."""
@@ -47,12 +48,14 @@ class SharingServer(DrainingServer):
         self._counts[self._place] = len(self.server_state.connections)
         return await super().on_tick(counter)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take nothing more than what waits already, and answer it."""
-        for listener in sockets or []:
+    def _announce_end(self, listeners: list[socket.socket]) -> None:
+        """Leave the port open: one worker's end is not the end of all."""
+
+    async def _take_no_more(self, listeners: list[socket.socket]) -> None:
+        self._taking = False
+        for listener in listeners:
             asyncio.get_running_loop().remove_reader(listener)
         await asyncio.gather(*self._joining, return_exceptions=True)
-        await super().shutdown(sockets)
 
     def _offered(self, listener: socket.socket) -> None:
         """A connection waits on *listener*, for this worker or for another."""
@@ -67,7 +70,7 @@ class SharingServer(DrainingServer):
         loop.call_later(seconds, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
-        if self.should_exit:
+        if not self._taking:
             return
         asyncio.get_running_loop().add_reader(listener, self._offered, listener)
         self._take(listener)

@@ -193,6 +193,21 @@ class TestStopping:
             assert up.process.wait(timeout=30) == 0
 
     @WORKERS
+    def test_nobody_new_is_let_in_while_it_stops(self, tmp_path: Path, workers: str) -> None:
+        with served(tmp_path, "--workers", workers) as up, up.connect() as connection:
+            connection.sendall(
+                b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+            )
+            time.sleep(0.5)
+            up.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            with pytest.raises((TimeoutError, ConnectionRefusedError)):
+                socket.create_connection(connection.getpeername(), timeout=0.5)
+            connection.sendall(b"x")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+            assert up.process.wait(timeout=30) == 0
+
+    @WORKERS
     def test_idle_connections_do_not_hold_it_up(self, tmp_path: Path, workers: str) -> None:
         with served(tmp_path, "--workers", workers) as up:
             idle = [up.connect() for _ in range(10)]
