@@ -15,7 +15,7 @@ from bench.servers import Place, on_core
 from bench.table import Found
 from federation.claims import Claims
 from federation.documents.model import ACTION_SETS, Effect, Policy, PolicySet, Resource, Statement
-from federation.permissions import Access, decide
+from federation.policy.permissions import Access, decide
 
 POLICIES, STATEMENTS = 100, 20
 EVERY = 10

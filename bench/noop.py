@@ -9,7 +9,7 @@ import sys
 from starlette.types import Receive, Scope, Send
 
 from federation.cli.serve import configured
-from federation.web.draining import DrainingServer
+from federation.server.shutdown import DrainingServer
 
 
 async def nothing(scope: Scope, _receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from faults.load import Sent
-from federation.audit.reading import Event, ends, events, examine
+from federation.audit.read import Event, ends, events, examine
 from federation.audit.segments import by_process, stored
 
 __all__ = ["broken_laws", "digest", "recorded", "recorded_by_process"]

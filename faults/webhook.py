@@ -17,7 +17,7 @@ from faults.load import Load
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, free_port
 from faults.trail import broken_laws, recorded_by_process
-from tests.receiver import Behaviour, Receiver, answer, cut, hang_up, receiving, slow
+from tests.harness.receiver import Behaviour, Receiver, answer, cut, hang_up, receiving, slow
 
 __all__ = ["webhook_certificate", "webhook_down", "webhook_failing"]
 

@@ -25,9 +25,9 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from federation.audit import Journal
+from federation.audit.delivery import Delivery, Webhook, trusting
 from federation.audit.journal import FileJournal
 from federation.audit.log import LOGGER, LoggedJournal
-from federation.audit.webhook import Delivery, Webhook, trusting
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
@@ -36,23 +36,23 @@ from federation.exchange import Broker
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Upstream
 from federation.gateway.wire import Wire
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
+from federation.server.gauges import Standing
+from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import FileSource
 from federation.state import Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from federation.state.timed import TimedStore
-from federation.tokens.keys import KeyFolder, SigningKeys, read_pem
+from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
-from federation.web.brakes import FailedExchanges
 from federation.web.discovery import jwks, metadata
 from federation.web.edge import Edge, no_such_place
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.metrics import Metrics
+from federation.web.rate_limit import FailedExchanges
 from federation.web.revoke import revoke
-from federation.web.standing import Standing
 from federation.web.token import TokenEndpoint
 
 __all__ = ["build", "signing_keys"]

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import NewType
 
+from federation.text import oauth_safe
+
 __all__ = ["Claims", "UnverifiedClaims", "lookup", "pointer", "shown", "text"]
 
 UnverifiedClaims = NewType("UnverifiedClaims", Mapping[str, object])
 Claims = NewType("Claims", Mapping[str, object])
-
-_SHOWN_CHARS = 200
 
 
 def text(value: object) -> str | None:
@@ -64,25 +64,17 @@ def shown(value: object) -> str:
     """
     A claim for a person to read, on one line, at most 200 of its characters.
 
-    RFC 6749, section 5.2 allows printable ASCII without `"` and `\\` in an error description.
-    Everything else is percent-encoded as UTF-8, so that a claim can inject nothing into logs,
-    terminals or headers.
+    Only what an OAuth error description may hold is left as it is, so that a claim can inject
+    nothing into logs, terminals or headers.
     """
     if value is None:
         return "(absent)"
     if isinstance(value, list):
-        return _encoded("[" + ", ".join(text(item) or type(item).__name__ for item in value) + "]")
+        return oauth_safe(
+            "[" + ", ".join(text(item) or type(item).__name__ for item in value) + "]"
+        )
     if isinstance(value, Mapping):
         return "(an object)"
     if isinstance(value, float):
         return repr(value)
-    return _encoded(text(value) or "(empty)")
-
-
-def _encoded(raw: str) -> str:
-    cut = raw if len(raw) <= _SHOWN_CHARS else raw[:_SHOWN_CHARS] + "..."
-    return re.sub(r"[^ !#-\[\]-~]", _percent, cut)
-
-
-def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
+    return oauth_safe(text(value) or "(empty)")

@@ -13,24 +13,24 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from federation import jws
 from federation.audit import Journal
 from federation.audit.event import Actor, Trail, token_sha256
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import Policy
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import Verified
 from federation.issuers.verify import verify as verify_subject
-from federation.permissions import Access, decide, granted_resources
-from federation.profiles import LEEWAY
-from federation.roles import admit
+from federation.jose import jws
+from federation.policy.permissions import Access, decide, granted_resources
+from federation.policy.roles import admit
+from federation.providers.table import LEEWAY
 from federation.sources import Source
 from federation.state import Store
 from federation.steps import in_step
 from federation.tokens import mint
-from federation.tokens.keys import SigningKeys
+from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import Bearer, is_own
 from federation.tokens.verify import verify as verify_own
 

@@ -22,6 +22,8 @@ import structlog
 from structlog.dev import ConsoleRenderer
 from structlog.typing import EventDict, Processor
 
+from federation.text import printable
+
 __all__ = ["configure_logs", "quick_info"]
 
 _SHARED: tuple[Processor, ...] = (
@@ -133,6 +135,4 @@ def _text_line(logger: object, method: str, event: EventDict) -> str:
 
 def _plain(value: object) -> object:
     """*value*, with what a terminal would obey written out."""
-    if isinstance(value, str) and not value.isprintable():
-        return value.encode("unicode_escape").decode("ascii")
-    return value
+    return printable(value) if isinstance(value, str) else value

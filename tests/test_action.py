@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.ci_runner import ROOT, SCRIPT, SHELLS, Answer, Runner, World, jwt, world
+from tests.harness.ci_runner import ROOT, SCRIPT, SHELLS, Answer, Runner, World, jwt, world
 
 TEMPLATE = ROOT / "gitlab" / "federate.yml"
 REFUSAL = {

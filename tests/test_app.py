@@ -15,9 +15,9 @@ from federation.app import build
 from federation.config import Settings
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.state.memory import MemoryStore
-from federation.tokens.keys import KeyFolder
-from tests.broker import DOCUMENTS, URL, logged
-from tests.built import GITHUB
+from federation.tokens.signing_keys import KeyFolder
+from tests.harness.broker import DOCUMENTS, URL, logged
+from tests.harness.built import GITHUB
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from federation.audit.event import Actor
 from federation.audit.journal import FileJournal
 from federation.audit.segments import stored
 from federation.cli import main
-from tests.receiver import Receiver, answer, receiving
-from tests.recording import SIZE, event
+from tests.harness.receiver import Receiver, answer, receiving
+from tests.harness.recording import SIZE, event
 
 SMALL = 32 * 1024
 

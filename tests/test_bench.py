@@ -17,7 +17,7 @@ from bench.table import ROWS, Found, Row, document, plot, shown
 from federation.claims import Claims
 from federation.documents.assemble import assemble
 from federation.documents.parse import parse
-from federation.permissions import Access, decide
+from federation.policy.permissions import Access, decide
 
 PAGE = (Path(__file__).parents[1] / "docs" / "performance.md").read_text("utf-8")
 ROW = {row.name: row for row in ROWS}

@@ -13,9 +13,9 @@ from starlette.types import Message, Scope
 from federation.errors import Reason, Refusal
 from federation.gateway.incoming import Incoming
 from federation.gateway.refusals import TooSlow
-from federation.web.brakes import FailedExchanges, caller_of
-from tests.broker import BrokenStore, InProcess, form, refusal
-from tests.fakes import Clock
+from federation.web.rate_limit import FailedExchanges, caller_of
+from tests.harness.broker import BrokenStore, InProcess, form, refusal
+from tests.harness.fakes import Clock
 
 A, B = "192.0.2.1", "192.0.2.2"
 FAULTS_OF_THE_CALLER = set(Reason) - {

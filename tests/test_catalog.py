@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from federation.claims import Claims
-from federation.conditions import holds
 from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import Role
 from federation.errors import Refusal
-from federation.roles import admit
-from tests import generated
-from tests.built import (
+from federation.policy.conditions import holds
+from federation.policy.roles import admit
+from tests.harness import generated
+from tests.harness.built import (
     ABSENT,
     GENERIC,
     GITHUB,

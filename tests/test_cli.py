@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from federation.cli import main
-from tests.broker import DOCUMENTS, HIDDEN, URL, InProcess
-from tests.built import GITHUB, sample
+from tests.harness.broker import DOCUMENTS, HIDDEN, URL, InProcess
+from tests.harness.built import GITHUB, sample
 
 COMMANDS = ("serve", "demo", "check", "explain", "exchange", "keys")
 

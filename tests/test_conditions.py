@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.claims import Claims
-from federation.conditions import (
+from federation.policy.conditions import (
     ALIASES,
     PATTERN_CHARS,
     Condition,
@@ -21,8 +21,8 @@ from federation.conditions import (
     findings,
     holds,
 )
-from tests import naive
-from tests.built import conditions
+from tests.harness import naive
+from tests.harness.built import conditions
 
 OF_LIST = (Operator.ANY_STRING_EQUAL, Operator.ANY_STRING_LIKE)
 NEGATIVE = (Operator.STRING_NOT_EQUAL, Operator.STRING_NOT_LIKE)

@@ -24,14 +24,14 @@ import yaml
 from click.testing import CliRunner
 
 from federation.cli import main
-from federation.conditions import ALIASES, Operator
 from federation.config import Settings, flag, variable
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
-from federation.documents.lint import CODES
 from federation.documents.model import ACTION_SETS
 from federation.documents.parse import parse
+from federation.documents.rules.lint import CODES
 from federation.errors import Reason, Severity
+from federation.policy.conditions import ALIASES, Operator
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

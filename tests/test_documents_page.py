@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from federation.conditions import ALIASES, Operator
 from federation.documents import shape
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
 from federation.documents.model import ACTION_SETS
 from federation.documents.parse import parse
 from federation.errors import Severity
+from federation.policy.conditions import ALIASES, Operator
 
 PAGE = (Path(__file__).parent.parent / "docs" / "documents.md").read_text("utf-8")
 BLOCKS = [b for b in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "apiVersion:" in b]

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from federation.cli.serve import configured
-from federation.web.draining import DrainingServer, let_nobody_begin
+from federation.server.shutdown import DrainingServer, let_nobody_begin
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 NO_FILTER = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a filter")

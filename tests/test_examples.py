@@ -13,7 +13,7 @@ from federation.claims import Claims
 from federation.cli.check import check
 from federation.documents.model import JwtIssuer, Policy, Role
 from federation.documents.parse import parse
-from federation.roles import evaluate
+from federation.policy.roles import evaluate
 from federation.sources.files import load
 
 HERE = Path(__file__).parent

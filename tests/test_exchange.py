@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from federation import jws
 from federation.errors import Reason, Refusal
+from federation.jose import jws
 from federation.state.memory import MemoryStore
-from federation.tokens.keys import SigningKey
-from tests.broker import (
+from federation.tokens.signing_keys import SigningKey
+from tests.harness.broker import (
     ACCESS_TOKEN,
     DOCUMENTS,
     GRANT,
@@ -28,9 +28,9 @@ from tests.broker import (
     refusal,
     said,
 )
-from tests.builders import NOW
-from tests.built import ABSENT, GENERIC, GITHUB, GITLAB
-from tests.fakes import FakeKey, answering
+from tests.harness.builders import NOW
+from tests.harness.built import ABSENT, GENERIC, GITHUB, GITLAB
+from tests.harness.fakes import FakeKey, answering
 
 IDP = "keycloak-user"
 PERSON = {"sub": "someone"}

@@ -17,14 +17,15 @@ import pytest
 import federation
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "claims", "strict_json", "jws"), 0),
-    **dict.fromkeys(("conditions", "profiles", "documents", "roles", "permissions"), 1),
+    **dict.fromkeys(("errors", "claims", "text", "jose"), 0),
+    **dict.fromkeys(("providers", "documents", "policy"), 1),
     # Machinery that rooms of floor 2 stand on; it is not pure, so it is not on floor 1.
     **dict.fromkeys(("batching", "steps"), 1.5),
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),
-    **dict.fromkeys(("demo", "config", "logs", "workers", "app", "cli", "__main__"), 5),
+    **dict.fromkeys(("demo", "config", "logs", "server", "app"), 5),
+    **dict.fromkeys(("cli", "__main__"), 6),
 }
 APART = {2, 3, 4}
 """Floors whose rooms do not know each other."""
@@ -32,12 +33,12 @@ APART = {2, 3, 4}
 HOMES = {
     "starlette": {"web", "gateway", "app", "demo"},
     "httpx": {"issuers", "audit", "gateway", "client", "app", "demo", "cli"},
-    "jwt": {"issuers", "tokens", "demo"},
-    "cryptography": {"issuers", "tokens", "demo"},
+    "jwt": {"jose", "issuers", "tokens", "demo"},
+    "cryptography": {"jose", "issuers", "tokens", "demo"},
     "cachetools": {"issuers", "tokens"},
     "yaml": {"documents", "sources", "client"},
     "aiohttp": {"gateway"},
-    "prometheus_client": {"web", "cli"},
+    "prometheus_client": {"server", "cli"},
 }
 READS_ENVIRONMENT = {"config", "client", "cli"}
 PURE = ("federation.gateway.routes", "federation.gateway.narrow", "federation.audit.event")
@@ -280,8 +281,8 @@ def built(name: str, source: str, package: bool = False) -> Module:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("federation.claims", "import federation.conditions"),
-        ("federation.claims", "from federation import roles"),
+        ("federation.claims", "import federation.policy.conditions"),
+        ("federation.claims", "from federation import policy"),
         ("federation.claims", "def f():\n    from federation.app import build"),
         ("federation.claims", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import federation.web"),
         ("federation.documents.model", "from ..tokens import mint"),
@@ -292,11 +293,11 @@ def built(name: str, source: str, package: bool = False) -> Module:
         ("federation.web.token", "from federation.config import Settings"),
         ("federation", "from federation import errors"),
         ("federation.claims", "from federation import *"),
-        ("federation.roles", "import httpx"),
+        ("federation.policy.roles", "import httpx"),
         ("federation.exchange", "from starlette.responses import Response"),
         ("federation.web.token", "import jwt"),
         ("federation.web.token", "from cryptography.hazmat.primitives import hashes"),
-        ("federation.roles", "import cachetools.keys"),
+        ("federation.policy.roles", "import cachetools.keys"),
         ("federation.config", "import yaml"),
     ],
 )  # fmt: skip
@@ -307,11 +308,11 @@ def test_a_misplaced_import_is_seen(name: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "package"),
     [
-        ("federation.roles", "from federation.documents.model import Role", False),
+        ("federation.policy.roles", "from federation.documents.model import Role", False),
         ("federation.documents.model", "from .pins import owner_pins", False),
         ("federation.documents", "from .model import Role", True),
         ("federation.documents", "from ..claims import text", True),
-        ("federation.tokens.mint", "from federation.tokens.keys import SigningKeys", False),
+        ("federation.tokens.mint", "from federation.tokens.signing_keys import SigningKeys", False),
         ("federation.cli.serve", "from federation.app import build", False),
         ("federation.issuers.fetch", "import httpx, jwt\nfrom federation import __version__", False),
         ("federation.exchange", "from federation import jws", False),
@@ -366,7 +367,7 @@ def test_asynchronous_code_at_the_bottom_is_seen(source: str) -> None:
     ],
 )
 def test_a_memory_is_seen(source: str) -> None:
-    assert list(memories(built("federation.roles", source)))
+    assert list(memories(built("federation.policy.roles", source)))
 
 
 @pytest.mark.parametrize(
@@ -383,4 +384,4 @@ def test_a_memory_is_seen(source: str) -> None:
     ],
 )
 def test_a_table_is_no_memory(source: str) -> None:
-    assert not list(memories(built("federation.roles", source)))
+    assert not list(memories(built("federation.policy.roles", source)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from federation.web.joining import JoiningTransport
+from federation.server.joining import JoiningTransport
 
 
 class Sent(asyncio.Transport):

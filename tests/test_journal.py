@@ -16,10 +16,10 @@ import pytest
 
 from federation.audit.event import Event, Trail
 from federation.audit.journal import FileJournal, fdatasync
-from federation.audit.reading import examine
+from federation.audit.read import examine
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
 from federation.errors import Reason, Refusal
-from tests.recording import CALLERS, SIZE, event, recorded, recorder
+from tests.harness.recording import CALLERS, SIZE, event, recorded, recorder
 
 SMALL = 64 * 1024
 

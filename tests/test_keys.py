@@ -14,12 +14,20 @@ import pytest
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.fetch import MAX_RESPONSE_BYTES
-from federation.issuers.jwk import MAX_KEYS, Key, parse_key_set
-from federation.issuers.keys import KeyRing
-from federation.profiles import Provider
-from tests.builders import issuer
-from tests.built import GENERIC, GITHUB, GITLAB
-from tests.fakes import Answer, Clock, FakeIssuer, FakeKey, answering, base64url, private_key
+from federation.issuers.key_ring import KeyRing
+from federation.jose.jwk import MAX_KEYS, Key, parse_key_set
+from federation.providers.table import Provider
+from tests.harness.builders import issuer
+from tests.harness.built import GENERIC, GITHUB, GITLAB
+from tests.harness.fakes import (
+    Answer,
+    Clock,
+    FakeIssuer,
+    FakeKey,
+    answering,
+    base64url,
+    private_key,
+)
 
 MINUTE, HOUR = 60.0, 3600.0
 NEW = FakeKey("k2", which=1)

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import pytest
 
-from federation.conditions import ALIASES, Condition, Operator
-from federation.documents.lint import CODES, lint
 from federation.documents.model import Effect, JwtIssuer, Origin, Policy, Resource, Role, Statement
+from federation.documents.rules.lint import CODES, lint
 from federation.errors import Problem, Severity
-from federation.profiles import Provider, known_provider
+from federation.policy.conditions import ALIASES, Condition, Operator
+from federation.providers.table import Provider, known_provider
 
 GITHUB = "https://token.actions.githubusercontent.com"
 ENTERPRISE = GITHUB + "/octo-enterprise"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from federation.documents.assemble import Assembled, assemble
-from federation.documents.lint import CODES
 from federation.documents.parse import parse
+from federation.documents.rules.lint import CODES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "lint.md").read_text("utf-8")
 PREAMBLE, *_SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)

@@ -23,15 +23,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from federation.audit.journal import Status
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing, KeyStatus
-from federation.web.exposition import Exposition, SharedCounts
-from federation.web.metrics import Metrics
-from federation.web.standing import Standing
-from tests import built
-from tests.broker import DOCUMENTS, BrokenStore, InProcess, catalog_of, form, logged
-from tests.builders import NOW, issuer
-from tests.fakes import Clock, FakeIssuer, answering
-from tests.gateway import Front, header
+from federation.issuers.key_ring import KeyRing, KeyStatus
+from federation.server.gauges import Standing
+from federation.server.metrics import Metrics
+from federation.server.metrics_endpoint import Exposition, SharedCounts
+from tests.harness import built
+from tests.harness.broker import DOCUMENTS, BrokenStore, InProcess, catalog_of, form, logged
+from tests.harness.builders import NOW, issuer
+from tests.harness.fakes import Clock, FakeIssuer, answering
+from tests.harness.gateway import Front, header
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -263,7 +263,7 @@ def count_in_another_process(folder: Path, grants: int) -> int:
     """The pid of a process that counted *grants* grants and then was killed."""
     code = (
         "import os, signal, sys\n"
-        "from federation.web.metrics import Metrics\n"
+        "from federation.server.metrics import Metrics\n"
         "metrics = Metrics()\n"
         f"for _ in range({grants}): metrics.exchanged(None, 0.01)\n"
         "sys.stdout.write(str(os.getpid())); sys.stdout.flush()\n"

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.claims import Claims
-from federation.conditions import compile_pattern, holds
 from federation.documents.catalog import Catalog
 from federation.documents.model import Resource
-from federation.permissions import Access, Decision, decide, granted_resources
-from federation.roles import evaluate
-from tests import built, generated, naive
-from tests.generated import PROVIDERS, Plain
+from federation.policy.conditions import compile_pattern, holds
+from federation.policy.permissions import Access, Decision, decide, granted_resources
+from federation.policy.roles import evaluate
+from tests.harness import built, generated, naive
+from tests.harness.generated import PROVIDERS, Plain
 
 randoms = st.randoms(use_true_random=False)
 SEEDS = 8

@@ -9,9 +9,9 @@ import pytest
 
 from federation.claims import Claims
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, Policy, Resource
-from federation.permissions import Access, Decision, decide, granted_resources
-from tests import naive
-from tests.built import policy
+from federation.policy.permissions import Access, Decision, decide, granted_resources
+from tests.harness import naive
+from tests.harness.built import policy
 
 NOBODY = Claims({})
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from federation.claims import Claims
-from federation.conditions import Condition, Operator
 from federation.documents.model import Role
-from federation.documents.pins import (
+from federation.documents.rules.owners import (
     fixed_owner,
     literal_prefix,
     only_wildcards,
     owner_pins,
     same_owner,
 )
-from tests.built import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
+from federation.policy.conditions import Condition, Operator
+from tests.harness.built import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
 
 EQUAL, LIKE = "StringEqual", "StringLike"
 

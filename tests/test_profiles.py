@@ -8,9 +8,9 @@ import pytest
 
 from federation.claims import Claims
 from federation.errors import Reason
-from federation.profiles import LEEWAY, PROFILES, Provider, demands, known_provider, shared
-from tests.built import ABSENT, sample
-from tests.naive import OUTSIDERS
+from federation.providers.table import LEEWAY, PROFILES, Provider, demands, known_provider, shared
+from tests.harness.built import ABSENT, sample
+from tests.harness.naive import OUTSIDERS
 
 
 @pytest.mark.parametrize(

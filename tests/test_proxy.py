@@ -18,10 +18,10 @@ from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
 from federation.gateway.credentials import access_token
 from federation.gateway.routes import TABLE, Kind, Route
-from federation.tokens.keys import SigningKey
-from tests import built
-from tests.broker import URL, BrokenStore, logged
-from tests.gateway import BASIC, Front, header
+from federation.tokens.signing_keys import SigningKey
+from tests.harness import built
+from tests.harness.broker import URL, BrokenStore, logged
+from tests.harness.gateway import BASIC, Front, header
 
 LIST = "/system/functions?namespace=dev"
 FIGLET = "/function/figlet.dev"

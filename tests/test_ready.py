@@ -14,9 +14,9 @@ from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
 from federation.errors import Problem, Reason, Refusal, Severity
 from federation.state.memory import MemoryStore
-from tests.broker import BrokenStore, InProcess
-from tests.builders import NOW
-from tests.fakes import answering
+from tests.harness.broker import BrokenStore, InProcess
+from tests.harness.builders import NOW
+from tests.harness.fakes import answering
 
 Told = TypeVar("Told")
 

@@ -9,14 +9,24 @@ from typing import Any
 import pytest
 
 from federation.claims import Claims
-from federation.conditions import Operator
 from federation.documents.catalog import Catalog
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
-from federation.profiles import Provider
-from federation.roles import Admission, admit, evaluate
-from tests.built import ABSENT, GENERIC, GITHUB, GITLAB, catalog, issuer, pinned, role, sample
-from tests.naive import OUTSIDERS
+from federation.policy.conditions import Operator
+from federation.policy.roles import Admission, admit, evaluate
+from federation.providers.table import Provider
+from tests.harness.built import (
+    ABSENT,
+    GENERIC,
+    GITHUB,
+    GITLAB,
+    catalog,
+    issuer,
+    pinned,
+    role,
+    sample,
+)
+from tests.harness.naive import OUTSIDERS
 
 MAIN = "refs/heads/main"
 PUSH = sample("github-push-main")

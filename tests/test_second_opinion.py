@@ -20,15 +20,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from federation import jws
 from federation.documents.model import JwtIssuer
 from federation.errors import Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import verify
-from federation.profiles import LEEWAY
-from tests.builders import ABSENT, AUDIENCE, good, issuer
-from tests.built import GENERIC, GITHUB
-from tests.fakes import FakeIssuer, FakeKey, compact
+from federation.jose import jws
+from federation.providers.table import LEEWAY
+from tests.harness.builders import ABSENT, AUDIENCE, good, issuer
+from tests.harness.built import GENERIC, GITHUB
+from tests.harness.fakes import FakeIssuer, FakeKey, compact
 
 KEYS = (
     FakeKey("rsa", "RS256"),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from starlette.types import Receive, Scope, Send
 
 from federation.cli.serve import configured
-from federation.web.sharing import SharingServer
+from federation.server.sharing import SharingServer
 
 NOBODY = 1000
 Answer = Callable[[], Awaitable[bytes]]

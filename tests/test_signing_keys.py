@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.tokens.keys import KeyFolder, SigningKey
+from federation.tokens.signing_keys import KeyFolder, SigningKey
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_strangers_files_are_passed_over(state: Path, folder: KeyFolder) -> None
 _FIRST_START = """
 import sys
 from pathlib import Path
-from federation.tokens.keys import KeyFolder
+from federation.tokens.signing_keys import KeyFolder
 sys.stdin.readline()
 keys = KeyFolder.under(Path(sys.argv[1])).ensure()
 print(keys.signs.kid, len(keys.keys))

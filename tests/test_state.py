@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from federation.errors import Reason, Refusal
-from federation.profiles import LEEWAY
+from federation.providers.table import LEEWAY
 from federation.state import Store
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
-from tests.fakes import Clock
+from tests.harness.fakes import Clock
 
 NOW = 1_800_000_000.0
 UNTIL = NOW + 335

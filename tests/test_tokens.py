@@ -17,19 +17,19 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from federation import jws
 from federation.claims import Claims
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
-from federation.roles import Admission
+from federation.jose import jws
+from federation.policy.roles import Admission
 from federation.state.memory import MemoryStore
 from federation.tokens import mint
-from federation.tokens.keys import SigningKey, SigningKeys, read_pem
+from federation.tokens.signing_keys import SigningKey, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens, Bearer, is_own, verify, verify_signed
-from tests import built
-from tests.broker import BrokenStore
-from tests.builders import NOW, good, issuer
-from tests.fakes import Clock, base64url, compact
+from tests.harness import built
+from tests.harness.broker import BrokenStore
+from tests.harness.builders import NOW, good, issuer
+from tests.harness.fakes import Clock, base64url, compact
 
 URL = "https://gateway.example.com"
 KEY = SigningKey.generate()

@@ -13,7 +13,7 @@ import pytest
 
 from federation.demo.stage import serving
 from federation.demo.upstream import SampleUpstream, upstream
-from tests.calls import Wire
+from tests.harness.calls import Wire
 
 Result = TypeVar("Result")
 AUTH = ("admin", "not-a-secret")

@@ -10,16 +10,16 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from federation import jws
 from federation.claims import UnverifiedClaims
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_claims, trusted_issuer, verify
-from federation.profiles import Provider
-from tests.builders import ABSENT, AUDIENCE, NOW, good, issuer
-from tests.built import GENERIC, GITHUB, GITLAB
-from tests.fakes import FakeIssuer, FakeKey, answering, compact
-from tests.proving import proven, refused
+from federation.jose import jws
+from federation.providers.table import Provider
+from tests.harness.builders import ABSENT, AUDIENCE, NOW, good, issuer
+from tests.harness.built import GENERIC, GITHUB, GITLAB
+from tests.harness.fakes import FakeIssuer, FakeKey, answering, compact
+from tests.harness.proving import proven, refused
 
 VECTORS = Path(__file__).parent / "vectors" / "claims"
 SAMPLE = {"github": "github-push-main", "gitlab": "gitlab-branch-main", "generic": "keycloak-user"}

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from federation.errors import Problem, Severity
-from federation.tokens.keys import SigningKey
-from tests.broker import GRANT, URL, BrokenStore, InProcess, form, logged, refusal
+from federation.tokens.signing_keys import SigningKey
+from tests.harness.broker import GRANT, URL, BrokenStore, InProcess, form, logged, refusal
 
 FORM = "application/x-www-form-urlencoded"
 DISCOVERY = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")

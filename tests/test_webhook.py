@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from federation.audit.delivery import Delivery, NotDelivered, Webhook
 from federation.audit.journal import FileJournal
-from federation.audit.reading import BATCH_EVENTS
+from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
-from federation.audit.webhook import Delivery, NotDelivered, Webhook
-from tests.broker import logged
-from tests.receiver import (
+from tests.harness.broker import logged
+from tests.harness.receiver import (
     Behaviour,
     Receiver,
     answer,
@@ -37,7 +37,7 @@ from tests.receiver import (
     receiving,
     slow,
 )
-from tests.recording import SIZE, event, recorded, recorder
+from tests.harness.recording import SIZE, event, recorded, recorder
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_a_full_disk_does_not_send_the_same_over_and_over(
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("federation.audit.webhook.set_cursor", full)
+    monkeypatch.setattr("federation.audit.delivery.set_cursor", full)
 
     async def story(journal: FileJournal) -> None:
         await record(journal, 3)

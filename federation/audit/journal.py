@@ -36,7 +36,7 @@ from federation.audit.segments import (
 )
 from federation.batching import Batcher
 from federation.errors import Reason, Refusal
-from federation.strict_json import dumps_ascii
+from federation.jose.strict_json import dumps_ascii
 
 __all__ = ["FileJournal", "Owed", "Status"]
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import click
 
-from federation.audit.reading import (
+from federation.audit.delivery import NotDelivered, Webhook, trusting
+from federation.audit.read import (
     BATCH_BYTES,
     BATCH_EVENTS,
     Event,
@@ -30,8 +31,8 @@ from federation.audit.reading import (
     last,
 )
 from federation.audit.segments import stored
-from federation.audit.webhook import NotDelivered, Webhook, trusting
 from federation.config import webhook_url
+from federation.text import counted, printable
 
 __all__ = ["audit"]
 
@@ -103,7 +104,7 @@ def verify(context: click.Context, state: Path) -> None:
         click.echo(f"{finding.path}:{finding.line}: {label}: {finding.message}", color=_colours())
     verdict = "whole" if report.whole else "NOT whole"
     click.echo(
-        f"{_counted(report.events, 'event')} in {_counted(report.segments, 'segment')}: {verdict}"
+        f"{counted(report.events, 'event')} in {counted(report.segments, 'segment')}: {verdict}"
     )
     context.exit(0 if report.whole else 1)
 
@@ -140,7 +141,7 @@ def resend(
         trusting(ca)
         batches = _batches(_folder(state), moment)
         sent = asyncio.run(_resend(batches, Webhook(webhook, secret=secret, ca=ca)))
-    click.echo(f"{_counted(sent, 'event')} delivered")
+    click.echo(f"{counted(sent, 'event')} delivered")
 
 
 async def _resend(batches: Iterator[list[Event]], webhook: Webhook) -> int:
@@ -165,7 +166,7 @@ async def _deliver(webhook: Webhook, body: bytes, delivery_id: str, sent: int) -
             if attempt == _TRIES - 1:
                 raise click.ClickException(
                     f"{webhook.host} did not take a batch: {refused};"
-                    f" {_counted(sent, 'event')} delivered before it"
+                    f" {counted(sent, 'event')} delivered before it"
                 ) from refused
             await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
         else:
@@ -264,12 +265,5 @@ def _plain(value: object) -> str:
     """*value* with whatever is not meant to be seen as an escape; with spaces, in quotes."""
     if isinstance(value, list):
         return ",".join(_plain(item) for item in value)
-    text = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in str(value)
-    )
+    text = printable(str(value))
     return json.dumps(text, ensure_ascii=False) if " " in text else text
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -22,9 +22,10 @@ import click
 import federation
 from federation.documents.assemble import Assembled
 from federation.documents.codes import Code
-from federation.documents.lint import CODES
+from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity
 from federation.sources.files import load
+from federation.text import counted, printable
 
 __all__ = ["check"]
 
@@ -71,28 +72,18 @@ def _as_text(found: Assembled) -> str:
 
 
 def _coloured(problem: Problem) -> str:
-    line = _one_line(str(problem))
+    line = printable(str(problem))
     label = f"{problem.severity}[{problem.code}]"
     colour = "red" if problem.severity is Severity.ERROR else "yellow"
     return line.replace(label, click.style(label, fg=colour, bold=True), 1)
 
 
-def _one_line(text: str) -> str:
-    """*text* with every character that is not meant to be seen as an escape."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def _summary(found: Assembled) -> str:
     errors = sum(problem.severity is Severity.ERROR for problem in found.problems)
-    counts = [_counted(errors, "error"), _counted(len(found.problems) - errors, "warning")]
-    told = ", ".join(filter(None, counts)) or "no problems"
-    return f"{_counted(found.documents, 'document') or 'no documents'}: {told}"
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}" if number else ""
+    numbers = ((errors, "error"), (len(found.problems) - errors, "warning"))
+    told = ", ".join(counted(number, thing) for number, thing in numbers if number)
+    documents = counted(found.documents, "document") if found.documents else "no documents"
+    return f"{documents}: {told or 'no problems'}"
 
 
 def _as_json(found: Assembled) -> str:
@@ -146,7 +137,7 @@ _IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
 def _escaped(text: str, escapes: Mapping[str, str]) -> str:
     for char, escape in escapes.items():
         text = text.replace(char, escape)
-    return _one_line(text)
+    return printable(text)
 
 
 def _as_sarif(found: Assembled) -> str:

@@ -10,13 +10,13 @@ from contextlib import suppress
 import click
 import httpx
 
-from federation import jws
 from federation.client import ClientError
 from federation.client.ambient import subject_token
 from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
 from federation.client.http import Sender
 from federation.demo.stage import Stage, set_stage
+from federation.jose import jws
 from federation.logs import configure_logs
 
 __all__ = ["demo"]

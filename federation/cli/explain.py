@@ -18,16 +18,16 @@ from typing import BinaryIO
 
 import click
 
-from federation import jws, strict_json
 from federation.claims import Claims, UnverifiedClaims, shown
 from federation.documents.catalog import Catalog
 from federation.documents.model import JwtIssuer
 from federation.errors import Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_claims, trusted_issuer, verify
-from federation.permissions import Access, Decision, decide
-from federation.profiles import Provider
-from federation.roles import Admission, Evaluation, evaluate
+from federation.jose import jws, strict_json
+from federation.policy.permissions import Access, Decision, decide
+from federation.policy.roles import Admission, Evaluation, evaluate
+from federation.providers.table import Provider
 from federation.sources.files import load
 from federation.tokens.mint import access_claims
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from federation.tokens.keys import KeyFolder
+from federation.tokens.signing_keys import KeyFolder
 
 __all__ = ["keys"]
 

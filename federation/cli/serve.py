@@ -28,11 +28,11 @@ from federation.app import build
 from federation.config import Settings, flag, read_settings, repeatable, variable
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.logs import configure_logs
-from federation.web.draining import DrainingServer
-from federation.web.exposition import Exposition, SharedCounts
-from federation.web.limits import CONNECTIONS, BoundedHttp
-from federation.web.sharing import SharingServer
-from federation.workers import Share, supervise
+from federation.server.http_limits import CONNECTIONS, BoundedHttp
+from federation.server.metrics_endpoint import Exposition, SharedCounts
+from federation.server.sharing import SharingServer
+from federation.server.shutdown import DrainingServer
+from federation.server.workers import Share, supervise
 
 __all__ = ["configured", "serve"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from federation.documents.catalog import Catalog
 from federation.documents.codes import Code
-from federation.documents.lint import lint
 from federation.documents.model import JwtIssuer, Origin, Policy, Role, field_text
 from federation.documents.parse import AnyDocument, Parsed
-from federation.documents.parse.values import excerpt
+from federation.documents.rules.lint import lint
 from federation.errors import Problem, Severity
+from federation.text import quoted
 
 __all__ = ["DOCUMENTS", "Assembled", "assemble"]
 
@@ -93,7 +93,7 @@ class _Shelf:
         first = self.issuers.setdefault(issuer.iss, issuer)
         if first is not issuer:
             message = (
-                f"{excerpt(issuer.iss)} is the iss of JwtIssuer/{first.name} at "
+                f"{quoted(issuer.iss)} is the iss of JwtIssuer/{first.name} at "
                 f"{_at(first.origin)} already"
             )
             hint = "keep one JwtIssuer, with the audiences of both"
@@ -132,7 +132,7 @@ def _missing_policies(shelf: _Shelf) -> Iterable[Problem]:
     for role in shelf.roles:
         for index, name in enumerate(role.policies):
             if ("Policy", name) not in shelf.names:
-                message = f"no Policy is called {excerpt(name)}"
+                message = f"no Policy is called {quoted(name)}"
                 place = ("spec", "policy", index)
                 yield _problem(role, Code.POLICY_MISSING, place, message)
 

@@ -15,9 +15,8 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from federation.claims import Claims, text
-from federation.conditions import Condition, Operator, ascii_lower
 from federation.documents.model import JwtIssuer, Policy, PolicySet, Role
-from federation.documents.pins import (
+from federation.documents.rules.owners import (
     OWNER_PATH_KEYS,
     PIN_KEYS,
     fixed_owner,
@@ -26,6 +25,7 @@ from federation.documents.pins import (
     owners_of,
 )
 from federation.errors import Problem
+from federation.policy.conditions import Condition, Operator, ascii_lower
 
 __all__ = ["Catalog", "role_issuers"]
 

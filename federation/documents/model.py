@@ -17,8 +17,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from federation.conditions import Condition, Match, compile_pattern
-from federation.profiles import PROFILES, Profile, Provider, shared
+from federation.policy.conditions import Condition, Match, compile_pattern
+from federation.providers.table import PROFILES, Profile, Provider, shared
 
 __all__ = [
     "ACTIONS",

@@ -11,14 +11,14 @@ import json
 import sys
 from collections.abc import Mapping
 
-from federation.conditions import PATTERN_CHARS
 from federation.documents import shape
 from federation.documents.model import ACTION_SETS, Effect
 from federation.documents.parse.fields import LIST_VALUES, VALUE_CHARS
 from federation.documents.parse.kinds import OPERATORS, PEM_CHARS
 from federation.documents.parse.values import DURATION, NAME
 from federation.documents.shape import FieldSpec, Form
-from federation.profiles import Provider
+from federation.policy.conditions import PATTERN_CHARS
+from federation.providers.table import Provider
 
 __all__ = ["schema", "text"]
 

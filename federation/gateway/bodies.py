@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from federation.gateway import values
 from federation.gateway.refusals import Malformed, TooLarge, quoted
 from federation.gateway.values import Reader
-from federation.strict_json import loads_object
+from federation.jose.strict_json import loads_object
 
 __all__ = ["DELETION", "DEPLOYMENT", "NAMESPACE", "SCALING", "SECRET", "SECRET_NAME", "Body"]
 

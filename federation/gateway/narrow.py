@@ -15,8 +15,8 @@ from federation.claims import Claims
 from federation.documents.model import Effect, Policy, Statement
 from federation.errors import FederationError
 from federation.gateway import values
-from federation.permissions import Access, Decision, decide
-from federation.strict_json import loads
+from federation.jose.strict_json import loads
+from federation.policy.permissions import Access, Decision, decide
 
 __all__ = ["ANSWER_BYTES", "UnreadableAnswer", "may_list", "narrow", "visible"]
 

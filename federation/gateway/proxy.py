@@ -36,10 +36,10 @@ from federation.gateway.narrow import ANSWER_BYTES, may_list, narrow
 from federation.gateway.refusals import RequestRefused
 from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
 from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
-from federation.permissions import Decision, decide
+from federation.policy.permissions import Decision, decide
 from federation.sources import Source
 from federation.steps import in_step
-from federation.tokens.keys import SigningKeys
+from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer, FunctionBearer
 
 __all__ = ["Functions", "Gateway", "Observer"]

@@ -21,7 +21,7 @@ from federation.gateway.paths import check_rest, function_name, plain
 from federation.gateway.query import read_query, write_query
 from federation.gateway.refusals import Ambiguous, Malformed, NotMapped, TooLarge
 from federation.gateway.values import Reader
-from federation.permissions import Access
+from federation.policy.permissions import Access
 
 __all__ = ["BODY_BYTES", "TABLE", "Call", "Kind", "Match", "On", "Route", "match", "read"]
 

@@ -15,8 +15,8 @@ import httpx
 from federation import __version__
 from federation.claims import shown
 from federation.documents.model import JwtIssuer
-from federation.issuers.jwk import KeySet, parse_key_set
-from federation.strict_json import loads_object
+from federation.jose.jwk import KeySet, parse_key_set
+from federation.jose.strict_json import loads_object
 
 __all__ = ["MAX_RESPONSE_BYTES", "FetchFailed", "fetch_keys", "open_client"]
 

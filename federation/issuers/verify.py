@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from federation.claims import Claims, UnverifiedClaims, shown, text
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
-from federation.issuers.jwk import MAX_KID_CHARS
-from federation.issuers.keys import KeyRing
-from federation.jws import Unverified
-from federation.profiles import LEEWAY
+from federation.issuers.key_ring import KeyRing
+from federation.jose.jwk import MAX_KID_CHARS
+from federation.jose.jws import Unverified
+from federation.providers.table import LEEWAY
 from federation.steps import in_step
 
 __all__ = ["Verified", "check_claims", "trusted_issuer", "verify"]

@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from federation.errors import Reason, Refusal
-from federation.profiles import LEEWAY
+from federation.providers.table import LEEWAY
 from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshness
 
 __all__ = ["RedisStore"]

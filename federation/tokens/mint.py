@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from federation.claims import Claims
-from federation.jws import encode_base64url
-from federation.roles import Admission
-from federation.strict_json import dumps
-from federation.tokens.keys import SigningKey
+from federation.jose.jws import encode_base64url
+from federation.jose.strict_json import dumps
+from federation.policy.roles import Admission
+from federation.tokens.signing_keys import SigningKey
 
 __all__ = ["Minted", "access_claims", "function_claims", "lifetime", "sign"]
 

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from federation import jws
 from federation.claims import Claims
 from federation.documents.model import Resource
 from federation.errors import Reason, Refusal
-from federation.profiles import LEEWAY
-from federation.tokens.keys import SigningKeys
+from federation.jose import jws
+from federation.providers.table import LEEWAY
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
+from federation.tokens.signing_keys import SigningKeys
 
 __all__ = [
     "AccessTokens",

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.errors import Reason
-from federation.web.requests import request_id_of
+from federation.web.forms import request_id_of
 from federation.web.responses import NO_STORE
 
 __all__ = ["Edge", "no_such_place"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from federation import jws
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker
+from federation.jose import jws
 from federation.tokens.verify import verify_signed
-from federation.web.requests import read_form
+from federation.web.forms import read_form
 from federation.web.responses import NO_STORE, refusal_response
 
 __all__ = ["revoke"]

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from federation.audit.event import Trail
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
-from federation.strict_json import dumps
-from federation.web.brakes import FailedExchanges, Network, caller_of
-from federation.web.metrics import Metrics
-from federation.web.requests import Form, read_form
+from federation.jose.strict_json import dumps
+from federation.web.forms import Form, read_form
+from federation.web.rate_limit import FailedExchanges, Network, caller_of
 from federation.web.responses import NO_STORE, refusal_response, status_of
 
-__all__ = ["GRANT_TYPE", "TokenEndpoint", "understand"]
+__all__ = ["GRANT_TYPE", "Observer", "TokenEndpoint", "understand"]
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
@@ -35,6 +35,13 @@ _GIVEN_HEADERS = (
 )
 
 
+class Observer(Protocol):
+    """Is told of each exchange."""
+
+    def exchanged(self, reason: Reason | None, seconds: float) -> None:
+        """An exchange was answered after *seconds*: granted, or refused for *reason*."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
     """The token endpoint (RFC 8693, section 2), as an ASGI application."""
@@ -42,7 +49,7 @@ class TokenEndpoint:
     broker: Broker
     failures: FailedExchanges
     trusted_proxies: Sequence[Network]
-    metrics: Metrics
+    observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one exchange."""
@@ -69,7 +76,7 @@ class TokenEndpoint:
                 await self.broker.journal.record(trail.event(500))
             raise
         finally:
-            self.metrics.exchanged(reason, perf_counter() - began)
+            self.observer.exchanged(reason, perf_counter() - began)
 
     async def _refuse(
         self, refusal: Refusal, trail: Trail, scope: Scope, receive: Receive, send: Send

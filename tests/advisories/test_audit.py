@@ -19,14 +19,14 @@ import pytest
 from federation.app import build
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
-from federation.audit.reading import examine, last
+from federation.audit.read import examine, last
 from federation.config import Settings
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.state.sqlite import SqliteStore
-from tests.broker import URL, InProcess, form, logged, refusal
-from tests.fakes import Clock, base64url
-from tests.receiver import receiving
+from tests.harness.broker import URL, InProcess, form, logged, refusal
+from tests.harness.fakes import Clock, base64url
+from tests.harness.receiver import receiving
 
 
 class OnDisk(InProcess):

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.broker import DOCUMENTS, InProcess, catalog_of, form, said
+from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, said
 
 TURNS = range(16)
 """More turns of the event loop than an exchange takes."""

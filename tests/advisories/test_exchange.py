@@ -18,7 +18,7 @@ from federation.exchange import ExchangeRequest
 from federation.state.memory import MemoryStore
 from federation.state.sqlite import SqliteStore
 from federation.web.token import understand
-from tests.broker import (
+from tests.harness.broker import (
     ACCESS_TOKEN,
     DOCUMENTS,
     ID_TOKEN,
@@ -30,9 +30,9 @@ from tests.broker import (
     refusal,
     said,
 )
-from tests.builders import NOW
-from tests.built import GITHUB
-from tests.fakes import FakeKey, base64url
+from tests.harness.builders import NOW
+from tests.harness.built import GITHUB
+from tests.harness.fakes import FakeKey, base64url
 
 CRLF = 'x\r\n{"event": "granted"}\n\x1b[2J\u2028\u202e\x00'
 STRANGER = {

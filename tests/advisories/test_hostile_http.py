@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway import header
-from tests.listening import Listening, listening
+from tests.harness.gateway import header
+from tests.harness.listening import Listening, listening
 
 FUNCTION = b"POST /function/figlet.dev HTTP/1.1\r\n"
 LIST = b"GET /system/functions?namespace=dev HTTP/1.1\r\n"

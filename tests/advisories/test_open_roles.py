@@ -19,7 +19,7 @@ import pytest
 from federation.claims import Claims
 from federation.documents.assemble import Assembled, assemble
 from federation.documents.parse import parse
-from federation.roles import evaluate
+from federation.policy.roles import evaluate
 
 GITHUB = "https://token.actions.githubusercontent.com"
 GITLAB = "https://gitlab.com"

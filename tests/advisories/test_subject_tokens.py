@@ -21,19 +21,19 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from federation import jws
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing
+from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import verify
-from federation.profiles import Provider
-from federation.roles import admit
-from tests.builders import ABSENT, AUDIENCE, NOW, good, issuer
-from tests.built import GENERIC, GITHUB, GITLAB, catalog, pinned, role
-from tests.fakes import Clock, FakeIssuer, FakeKey, answering, compact
-from tests.proving import proven, refused
+from federation.jose import jws
+from federation.policy.roles import admit
+from federation.providers.table import Provider
+from tests.harness.builders import ABSENT, AUDIENCE, NOW, good, issuer
+from tests.harness.built import GENERIC, GITHUB, GITLAB, catalog, pinned, role
+from tests.harness.fakes import Clock, FakeIssuer, FakeKey, answering, compact
+from tests.harness.proving import proven, refused
 
 OCTO = pinned(repository_id="412890077", repository_owner_id="13420041")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from federation import jws
 from federation.demo.stage import Stage
-from tests.end_to_end.ci import Run, node, stage_set
+from federation.jose import jws
+from tests.harness.ci_stage import Run, node, stage_set
 
 pytestmark = pytest.mark.e2e
 

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from tests.end_to_end.fronted import Fronted, fronted
+from tests.harness.fronted import Fronted, fronted
 
 pytestmark = pytest.mark.e2e
 

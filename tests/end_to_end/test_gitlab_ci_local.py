@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from federation.demo.stage import Stage
-from tests.ci_runner import ROOT
-from tests.end_to_end.ci import Repository, stage_set
+from tests.harness.ci_runner import ROOT
+from tests.harness.ci_stage import Repository, stage_set
 
 pytestmark = pytest.mark.e2e
 

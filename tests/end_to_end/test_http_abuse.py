@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.end_to_end.served import Served, served
+from tests.harness.served import Served, served
 
 pytestmark = pytest.mark.e2e
 

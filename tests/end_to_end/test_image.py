@@ -28,8 +28,8 @@ import pytest
 import yaml
 
 from federation.demo.issuer import LocalIssuer
-from tests.ci_runner import ROOT
-from tests.end_to_end.served import AUDIENCE, documents, local_issuer
+from tests.harness.ci_runner import ROOT
+from tests.harness.served import AUDIENCE, documents, local_issuer
 
 pytestmark = [
     pytest.mark.e2e,

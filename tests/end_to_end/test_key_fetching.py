@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.errors import Reason, Refusal
-from federation.issuers.keys import KeyRing
-from tests.builders import issuer
-from tests.fakes import FakeKey
+from federation.issuers.key_ring import KeyRing
+from tests.harness.builders import issuer
+from tests.harness.fakes import FakeKey
 
 pytestmark = pytest.mark.e2e
 

@@ -21,8 +21,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.end_to_end.load import under_load
-from tests.end_to_end.served import Served, local_issuer, served, started
+from tests.harness.paced_load import under_load
+from tests.harness.served import Served, local_issuer, served, started
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from tests.end_to_end.fronted import Fronted, fronted, sample
-from tests.end_to_end.served import local_issuer, started
+from tests.harness.fronted import Fronted, fronted, sample
+from tests.harness.served import local_issuer, started
 
 pytestmark = pytest.mark.e2e
 

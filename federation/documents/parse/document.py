@@ -11,11 +11,12 @@ from typing import TypeAlias
 from federation.documents import shape
 from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Origin, Policy, Role
-from federation.documents.parse.fields import Field, Report, is_null, suggestion
+from federation.documents.parse.fields import Field, Report, is_null
 from federation.documents.parse.kinds import read_issuer, read_policy, read_role
 from federation.documents.parse.nodes import Document, Fields, Items, Node, Place, Scalar
-from federation.documents.parse.values import Sort, excerpt, harmless, is_name, sort
+from federation.documents.parse.values import Sort, is_name, sort
 from federation.errors import Severity
+from federation.text import did_you_mean, printable, quoted
 
 __all__ = ["AnyDocument", "Page", "pages", "read"]
 
@@ -63,8 +64,8 @@ def read(page: Page, report: Report) -> AnyDocument | None:
     if not isinstance(page.node, Fields):
         root.wrong(Code.NOT_OURS, "is not a document", "write apiVersion, kind, metadata, spec")
         return None
-    report.kind = harmless(_word(page.node, "kind"), _NAME_CHARS)
-    report.name = harmless(_name_as_written(page.node), _NAME_CHARS)
+    report.kind = printable(_word(page.node, "kind"), _NAME_CHARS)
+    report.name = printable(_name_as_written(page.node), _NAME_CHARS)
     for place, line in page.duplicates:
         report.add(Code.DUPLICATE_KEY, line, place, "stands here a second time")
     kind = _kind(root, page.node)
@@ -92,15 +93,15 @@ def _kind(root: Field, node: Fields) -> str | None:
     if (version, kind) == ("v1", "List"):
         root.wrong(Code.NOT_OURS, "is a List with more than items", "write the documents alone")
     elif version not in {shape.API_VERSION, shape.OLD_API_VERSION}:
-        shown = f"apiVersion {excerpt(version)}" if version else "no apiVersion"
+        shown = f"apiVersion {quoted(version)}" if version else "no apiVersion"
         root.wrong(
             Code.NOT_OURS,
             f"has {shown}; only documents of this broker may stand here",
             f"write apiVersion: {shape.API_VERSION}, or move it elsewhere",
         )
     elif kind not in shape.KINDS:
-        shown = f"kind {excerpt(kind)}, which is unknown" if kind else "no kind"
-        root.wrong(Code.NOT_OURS, f"has {shown}", suggestion(kind, shape.KINDS))
+        shown = f"kind {quoted(kind)}, which is unknown" if kind else "no kind"
+        root.wrong(Code.NOT_OURS, f"has {shown}", did_you_mean(kind, shape.KINDS))
     else:
         if version == shape.OLD_API_VERSION:
             _warn_of_version(root, node)
@@ -113,7 +114,7 @@ def _warn_of_version(root: Field, node: Fields) -> None:
         Code.OLD_API_VERSION,
         node.entries["apiVersion"][0],
         ("apiVersion",),
-        f"{excerpt(shape.OLD_API_VERSION)} is the older apiVersion",
+        f"{quoted(shape.OLD_API_VERSION)} is the older apiVersion",
         f"write {shape.API_VERSION}",
         severity=Severity.WARNING,
     )
@@ -135,7 +136,7 @@ def _metadata(field: Field) -> str | None:
         return written
     name_field.wrong(
         Code.BAD_VALUE,
-        f"{excerpt(written)} is not a name",
+        f"{quoted(written)} is not a name",
         "use lower-case letters, digits, - and ., at most 253, a letter or digit at both ends",
     )
     return None

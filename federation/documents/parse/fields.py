@@ -8,14 +8,14 @@ wrong, and a document is whole only if its report is without errors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 
 from federation.documents.codes import Code
 from federation.documents.model import field_text
 from federation.documents.parse.nodes import Fields, Items, Node, Place, Scalar
-from federation.documents.parse.values import Sort, excerpt, harmless, sort
+from federation.documents.parse.values import Sort, sort
 from federation.documents.shape import FieldSpec
 from federation.errors import Problem, Severity
+from federation.text import did_you_mean, printable, quoted
 
 __all__ = [
     "LIST_VALUES",
@@ -24,13 +24,11 @@ __all__ = [
     "Report",
     "TooManyError",
     "is_null",
-    "suggestion",
 ]
 
 VALUE_CHARS = 4096
 LIST_VALUES = 1000
 _ERRORS = 1000
-_WORD_CHARS = 64
 _PLACE_CHARS = 300
 
 
@@ -76,7 +74,7 @@ class Report:
                 message,
                 self.kind,
                 self.name,
-                harmless(field_text(place), _PLACE_CHARS),
+                printable(field_text(place), _PLACE_CHARS),
                 hint,
             )
         )
@@ -127,8 +125,8 @@ class Field:
         text = self.text()
         if text is None or text in known:
             return text
-        message = f"{excerpt(text)} is not one of {', '.join(known)}"
-        self.wrong(Code.BAD_VALUE, message, suggestion(text, known))
+        message = f"{quoted(text)} is not one of {', '.join(known)}"
+        self.wrong(Code.BAD_VALUE, message, did_you_mean(text, known))
         return None
 
     def texts(self) -> tuple[str, ...]:
@@ -161,7 +159,7 @@ class Field:
         elif isinstance(node, Items) or is_null(node):
             self.wrong(Code.EMPTY, "is empty; at least one entry is needed")
         else:
-            hint = f"write [{excerpt(node.text)}]" if isinstance(node, Scalar) else ""
+            hint = f"write [{quoted(node.text)}]" if isinstance(node, Scalar) else ""
             self.wrong(Code.BAD_VALUE, f"is {_what(node)}, not a list", hint)
 
     def entries(self) -> Iterator[tuple[str, Field]]:
@@ -182,7 +180,7 @@ class Field:
             if key in specs:
                 found[key] = field
             else:
-                field.wrong(Code.UNKNOWN_FIELD, "is not a field here", suggestion(key, specs))
+                field.wrong(Code.UNKNOWN_FIELD, "is not a field here", did_you_mean(key, specs))
         if isinstance(self.node, Fields) and self.node.entries:
             self._require(key for key, spec in specs.items() if spec.required and key not in found)
         return found
@@ -211,7 +209,7 @@ class Field:
 
     def _unquoted(self, node: Scalar, what: str) -> None:
         """Note a scalar that would be taken if it stood in quotes."""
-        shown = excerpt(node.text)
+        shown = quoted(node.text)
         self.wrong(Code.BAD_VALUE, f"{shown} is {what}", f"quote it: {shown}")
 
     def _within(self, text: str) -> str | None:
@@ -219,22 +217,6 @@ class Field:
             return text
         self.wrong(Code.TOO_LARGE, f"has {len(text):,} characters; at most {VALUE_CHARS:,}")
         return None
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of *known* that *word* was probably meant to be."""
-    if len(word) > _WORD_CHARS:
-        return None
-    lowered = {choice.lower(): choice for choice in known}
-    close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[close[0]] if close else None
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest of *known*, or all of them where none is near."""
-    choices = tuple(known)
-    near = nearest(word, choices)
-    return f"did you mean {near}?" if near else f"known here: {', '.join(choices)}"
 
 
 def is_null(node: Node) -> bool:

@@ -22,7 +22,7 @@ from federation.documents.parse.nodes import (
     encodable,
     finished,
 )
-from federation.documents.parse.values import excerpt
+from federation.text import quoted
 
 __all__ = ["json_documents"]
 
@@ -128,5 +128,5 @@ class _Reader:
 
     def _expected(self, what: str) -> UnreadableError:
         got = self._text[self._place : self._place + 20].partition("\n")[0]
-        found = excerpt(got) if got else "the end"
+        found = quoted(got) if got else "the end"
         return UnreadableError(self._line, f"not JSON: expected {what}, found {found}")

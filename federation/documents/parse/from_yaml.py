@@ -25,7 +25,7 @@ from federation.documents.parse.nodes import (
     encodable,
     finished,
 )
-from federation.documents.parse.values import excerpt
+from federation.text import quoted
 
 __all__ = ["yaml_documents"]
 
@@ -141,7 +141,7 @@ class _Composer:
     def _alias(self, anchor: str, line: int) -> None:
         node = self._anchors.get(anchor)
         if node is None:
-            raise UnreadableError(line, f"no anchor is called {excerpt(anchor)}")
+            raise UnreadableError(line, f"no anchor is called {quoted(anchor)}")
         self._repeated += node.size
         if self._repeated > REPEATED_NODES:
             raise UnreadableError(
@@ -158,6 +158,6 @@ def _check_tag(tag: str | None, allowed: frozenset[str | None], line: int) -> No
     if tag not in allowed:
         raise UnreadableError(
             line,
-            f"the tag {excerpt(tag or '')} is not taken here",
+            f"the tag {quoted(tag or '')} is not taken here",
             "write the value without a tag",
         )

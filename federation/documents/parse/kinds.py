@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from federation.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Condition, Operator
 from federation.documents import shape
 from federation.documents.codes import Code
 from federation.documents.model import (
@@ -23,16 +22,17 @@ from federation.documents.model import (
     Role,
     Statement,
 )
-from federation.documents.parse.fields import Field, suggestion
+from federation.documents.parse.fields import Field
 from federation.documents.parse.jwks import pinned_keys
 from federation.documents.parse.nodes import Place, Scalar
 from federation.documents.parse.values import (
     certificates_fault,
     duration,
-    excerpt,
     url_fault,
 )
-from federation.profiles import PROFILES, Provider, known_provider
+from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Condition, Operator
+from federation.providers.table import PROFILES, Provider, known_provider
+from federation.text import did_you_mean, quoted
 
 __all__ = ["OPERATORS", "PEM_CHARS", "read_issuer", "read_policy", "read_role"]
 
@@ -123,7 +123,7 @@ def _statement(members: Mapping[str, Field]) -> Statement:
 
 def _unique_sid(field: Field, sid: str, seen: dict[str, int]) -> None:
     if sid and sid in seen:
-        field.wrong(Code.SID_TAKEN, f"{excerpt(sid)} is the sid at line {seen[sid]} already")
+        field.wrong(Code.SID_TAKEN, f"{quoted(sid)} is the sid at line {seen[sid]} already")
     seen.setdefault(sid, field.line)
 
 
@@ -138,8 +138,8 @@ def _actions(field: Field) -> frozenset[str]:
         else:
             item.wrong(
                 Code.UNKNOWN_ACTION,
-                f"{excerpt(action)} is not an action",
-                suggestion(action, ACTION_SETS),
+                f"{quoted(action)} is not an action",
+                did_you_mean(action, ACTION_SETS),
             )
     return frozenset(found)
 
@@ -154,8 +154,8 @@ def _resources(field: Field) -> Iterator[Resource]:
         except ValueError:
             item.wrong(
                 Code.BAD_RESOURCE,
-                f"{excerpt(text)} is not *, <namespace>:* or <namespace>:<function>",
-                f"write {excerpt(text + ':*')}" if _resource_if(text + ":*") else "",
+                f"{quoted(text)} is not *, <namespace>:* or <namespace>:<function>",
+                f"write {quoted(text + ':*')}" if _resource_if(text + ":*") else "",
             )
 
 
@@ -194,12 +194,12 @@ def _condition(operator: Operator, key: str, field: Field) -> Iterator[Placed]:
         if key.startswith(KEY_PREFIX):
             field.wrong(
                 Code.BAD_KEY,
-                f"{excerpt(key)} names no claim",
+                f"{quoted(key)} names no claim",
                 "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1",
             )
         else:
-            message = f"{excerpt(key)} has no jwt: before it"
-            field.wrong(Code.BAD_KEY, message, f"write {excerpt(prefixed)}")
+            message = f"{quoted(key)} has no jwt: before it"
+            field.wrong(Code.BAD_KEY, message, f"write {quoted(prefixed)}")
 
 
 def _short_enough(field: Field, pattern: str) -> bool:
@@ -212,13 +212,11 @@ def _short_enough(field: Field, pattern: str) -> bool:
 
 def _unknown_operator(field: Field, written: str) -> None:
     if written.startswith("ForAllValues"):
-        message = (
-            f"{excerpt(written)} is not offered: it also holds where the token lacks the claim"
-        )
+        message = f"{quoted(written)} is not offered: it also holds where the token lacks the claim"
         hint = "write ForAnyValue:StringEqual or ForAnyValue:StringLike"
     else:
-        message = f"{excerpt(written)} is not an operator"
-        hint = suggestion(written, OPERATORS)
+        message = f"{quoted(written)} is not an operator"
+        hint = did_you_mean(written, OPERATORS)
     field.wrong(Code.UNKNOWN_OPERATOR, message, hint)
 
 
@@ -230,7 +228,7 @@ def _url(field: Field | None, *, query: bool = False) -> str | None:
     if fault is None:
         return url
     field.wrong(
-        Code.BAD_URL, f"{excerpt(url)} {fault}", "write https://<host>, with a path where needed"
+        Code.BAD_URL, f"{quoted(url)} {fault}", "write https://<host>, with a path where needed"
     )
     return None
 
@@ -244,7 +242,7 @@ def _provider(field: Field | None, iss: str) -> Provider:
     if told is not None and told != written:
         field.wrong(
             Code.PROVIDER_CONTRADICTS,
-            f"{written} would switch off the checks for tokens of {excerpt(iss)}",
+            f"{written} would switch off the checks for tokens of {quoted(iss)}",
             f"write {told.value}, or leave provider out",
         )
     return Provider(written)
@@ -269,11 +267,11 @@ def _expiry(field: Field | None) -> timedelta | None:
     written = field.node.text if isinstance(field.node, Scalar) else None
     length = duration(written) if written is not None else None
     if length is None:
-        shown = "" if written is None else excerpt(written) + " "
+        shown = "" if written is None else quoted(written) + " "
         field.wrong(Code.BAD_DURATION, f"{shown}is not a duration", "write 90s, 30m or 1h30m")
         return None
     if not _SHORTEST <= length <= _LONGEST:
-        field.wrong(Code.BAD_DURATION, f"{excerpt(written or '')} is not between 1m and 24h")
+        field.wrong(Code.BAD_DURATION, f"{quoted(written or '')} is not between 1m and 24h")
     return length
 
 

@@ -23,29 +23,11 @@ __all__ = [
     "Sort",
     "certificates_fault",
     "duration",
-    "excerpt",
-    "harmless",
     "is_name",
     "loopback",
     "sort",
     "url_fault",
 ]
-
-_EXCERPT_CHARS = 80
-
-
-def excerpt(text: str) -> str:
-    """*text* in double quotes on one line, shortened, with nothing a terminal would act on."""
-    return f'"{harmless(text, _EXCERPT_CHARS)}"'
-
-
-def harmless(text: str, chars: int) -> str:
-    """*text* on one line, of at most *chars* characters, all of them printable."""
-    shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[: chars + 1]
-    )
-    return shown if len(shown) <= chars else shown[: chars - 3] + "..."
 
 
 class Sort(Enum):

@@ -1,0 +1,361 @@
+"""
+Delivery to a webhook as OpenFaaS does it: at least once, in the order of each process.
+
+Only a 2xx answer counts, and only then does the cursor move; anything else is tried again until
+it is taken, ever more slowly. What a dead process left behind is adopted by one that lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import random
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import structlog
+
+from federation import __version__
+from federation.audit.backlog import owing
+from federation.audit.journal import FileJournal
+from federation.audit.read import Batch, batch_of, ends
+from federation.audit.segments import Lock, cursor_of, set_cursor, stored
+
+__all__ = ["Delivery", "NotDelivered", "Webhook", "trusting"]
+
+_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+_TOTAL_SECONDS = 15.0
+_ANSWER_BYTES = 64 * 1024
+_SECRET_BYTES = 4096
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 300.0
+_ADOPT_SECONDS = 5.0
+_PASSING = frozenset({408, 425, 429})
+
+
+class NotDelivered(Exception):
+    """Why the webhook did not take a batch."""
+
+    def __init__(
+        self, why: str, *, status: int | None = None, retry_after_seconds: float = 0.0
+    ) -> None:
+        super().__init__(why)
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def needs_help(self) -> bool:
+        """Whether trying again alone is not likely to mend it."""
+        return self.status is not None and self.status < 500 and self.status not in _PASSING
+
+
+def trusting(ca: Path | None) -> ssl.SSLContext | bool:
+    """
+    What a webhook's certificate is held against: *ca* alone, or what the machine trusts.
+
+    Raises: OSError, of which ssl.SSLError is one.
+    """
+    return ssl.create_default_context(cafile=str(ca)) if ca else True
+
+
+class Webhook:
+    """
+    The receiver at *url*.
+
+    The files with the secret and the CA are read again when they are needed, so that either can
+    be changed while the broker runs. Proxies and `SSL_CERT_FILE` from the environment hold.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secret: Path | None = None,
+        ca: Path | None = None,
+        total_seconds: float = _TOTAL_SECONDS,
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._ca = ca
+        self._total_seconds = total_seconds
+        self._client: httpx.AsyncClient | None = None
+
+    def __repr__(self) -> str:
+        return f"<Webhook at {self.host}>"
+
+    @property
+    def host(self) -> str:
+        """The part of the URL that may be shown."""
+        return httpx.URL(self._url).host
+
+    async def post(self, body: bytes, delivery_id: str) -> None:
+        """
+        The receiver took *body*.
+
+        Raises: NotDelivered.
+        """
+        try:
+            headers = self._headers(body, delivery_id)
+            client = self._client = self._client or _client(trusting(self._ca))
+            async with asyncio.timeout(self._total_seconds):
+                await self._send(client, body, headers)
+        except NotDelivered:
+            raise
+        except TimeoutError as error:
+            await self.aclose()
+            raise NotDelivered(f"no whole answer within {self._total_seconds:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            await self.aclose()  # a new client reads the CA, the proxies and the name anew
+            raise NotDelivered(str(error) or type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        """Connections are closed."""
+        client, self._client = self._client, None
+        if client:
+            await client.aclose()
+
+    async def _send(self, client: httpx.AsyncClient, body: bytes, headers: dict[str, str]) -> None:
+        async with client.stream(
+            "POST", self._url, content=body, headers=headers, follow_redirects=False
+        ) as response:
+            read = 0
+            async for chunk in response.aiter_raw():
+                read += len(chunk)
+                if read > _ANSWER_BYTES:
+                    break
+        if not response.is_success:
+            raise NotDelivered(
+                f"HTTP {response.status_code}",
+                status=response.status_code,
+                retry_after_seconds=_retry_after(response),
+            )
+
+    def _headers(self, body: bytes, delivery_id: str) -> dict[str, str]:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"federation/{__version__}",
+            "X-Openfaas-Event": "api_access",
+            "X-Openfaas-Delivery": delivery_id,
+        }
+        if self._secret is not None:
+            digest = hmac.new(_read_secret(self._secret), body, hashlib.sha256).hexdigest()
+            headers["X-Openfaas-Signature-256"] = f"sha256={digest}"
+        return headers
+
+
+class Delivery:
+    """Brings what *journal* holds to *webhook*, and what dead processes left beside it."""
+
+    def __init__(
+        self,
+        journal: FileJournal,
+        webhook: Webhook,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._journal = journal
+        self._webhook = webhook
+        self._jitter = jitter
+        self._adopted: dict[str, Lock] = {}
+        self._adopt_due = 0.0
+        self._cursors: dict[Path, int] = {}
+        self._stopping = asyncio.Event()
+        self._log = structlog.get_logger("federation.audit")
+
+    async def run(self) -> None:
+        """Everything is delivered as it comes, until `stop`; what then fails is left."""
+        try:
+            while await self._step():
+                pass
+        finally:
+            await self._webhook.aclose()
+            for process in list(self._adopted):
+                self._adopted.pop(process).release()
+
+    def stop(self) -> None:
+        """`run` ends once all is delivered, or the webhook does not take it at once."""
+        self._stopping.set()
+        self._journal.recorded.set()
+
+    async def _step(self) -> bool:
+        """One batch more was taken, or waited for; whether to go on."""
+        try:
+            self._journal.recorded.clear()
+            batch = await asyncio.to_thread(self._find)
+            if batch:
+                return await self._deliver(batch)
+            if not self._stopping.is_set():
+                await self._more()
+                return True
+        except Exception as error:  # the edge: delivery must outlive whatever it meets
+            self._log.exception("audit delivery failed; it goes on", exc_info=error)
+            await self._pause(_LONGEST_PAUSE_SECONDS if not isinstance(error, OSError) else 1.0)
+        return not self._stopping.is_set()
+
+    async def _more(self) -> None:
+        """There may be something to deliver."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                await self._journal.recorded.wait()
+
+    async def _deliver(self, batch: Batch) -> bool:
+        """Whether *batch* was taken; False only where the broker stops."""
+        if batch.unreadable:
+            self._log.error(
+                "audit lines were changed and are not delivered; see `federation audit verify`",
+                segment=batch.path.name,
+                lines=batch.unreadable,
+            )
+        tries = 0
+        while batch.contents:
+            try:
+                await self._webhook.post(batch.body, batch.delivery_id)
+                break
+            except NotDelivered as refused:
+                seconds = self._seconds_to_wait(tries, refused)
+                self._tell(refused, batch, tries, seconds)
+            tries += 1
+            if await self._pause(seconds):
+                return False
+        if tries:
+            self._log.info("audit webhook takes events again", host=self._webhook.host)
+        await asyncio.to_thread(self._taken, batch.path, batch.end)
+        return True
+
+    def _seconds_to_wait(self, tries: int, refused: NotDelivered) -> float:
+        """Full jitter, so that many brokers do not come back at once; not before it was asked."""
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
+        return max(self._jitter(0, longest), refused.retry_after_seconds)
+
+    def _tell(self, refused: NotDelivered, batch: Batch, tries: int, seconds: float) -> None:
+        tell = self._log.error if refused.needs_help else self._log.warning
+        tell(
+            "audit webhook did not take a batch",
+            host=self._webhook.host,
+            why=str(refused),
+            delivery=batch.delivery_id,
+            events=len(batch.contents),
+            tries=tries + 1,
+            next_try_in_seconds=round(seconds, 1),
+        )
+
+    async def _pause(self, seconds: float) -> bool:
+        """Whether the broker began to stop within *seconds*."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._stopping.wait()
+        return False
+
+    # What follows runs in a thread, one at a time.
+
+    def _find(self) -> Batch | None:
+        """The next batch: first what the dead left, then our own."""
+        if monotonic() >= self._adopt_due:
+            self._adopt()
+            self._adopt_due = monotonic() + _ADOPT_SECONDS
+        return self._of_the_dead() or self._of_our_own()
+
+    def _adopt(self) -> None:
+        """Processes that ended and left something are ours to deliver."""
+        for segment in stored(self._journal.folder):
+            process = segment.process
+            if process == self._journal.process or process in self._adopted:
+                continue
+            if owing(segment) is not None and (lock := Lock.take(self._journal.folder, process)):
+                self._adopted[process] = lock
+                self._log.info("audit events of an ended process adopted", process=process)
+
+    def _of_the_dead(self) -> Batch | None:
+        if not self._adopted:
+            return None
+        segments = stored(self._journal.folder)
+        counted = ends(segments)
+        for segment in segments:
+            if segment.process in self._adopted and owing(segment) is not None:
+                if batch := self._after_cursor(segment.path, counted[segment.path]):
+                    return batch
+                self._done(segment.path)
+        for process in list(self._adopted):
+            self._adopted.pop(process).release()
+        return None
+
+    def _of_our_own(self) -> Batch | None:
+        for owed in self._journal.owed():
+            try:
+                batch = self._after_cursor(owed.path, owed.end)
+            except FileNotFoundError:
+                self._log.error("an undelivered audit segment is gone", segment=owed.path.name)
+                batch = None
+            if batch:
+                return batch
+            if owed.closed:
+                self._done(owed.path)
+                self._journal.delivered(owed.path)
+        return None
+
+    def _after_cursor(self, path: Path, end: int) -> Batch | None:
+        start = self._cursors.get(path)
+        return batch_of(path, cursor_of(path) if start is None else start, end)
+
+    def _done(self, path: Path) -> None:
+        """Nothing of *path* is owed any more, nor will be."""
+        with suppress(FileNotFoundError):
+            if self._taken(path, path.stat().st_size):
+                self._cursors.pop(path, None)
+
+    def _taken(self, path: Path, end: int) -> bool:
+        """The cursor of *path* is at *end*; whether it is so on disk too."""
+        # On a full disk it is kept in memory alone, and what was delivered does not go out
+        # over and over again.
+        self._cursors[path] = end
+        try:
+            set_cursor(path, end)
+        except OSError as error:
+            self._log.warning("audit cursor not written", segment=path.name, error=str(error))
+            return False
+        return True
+
+
+def _client(trusted: ssl.SSLContext | bool) -> httpx.AsyncClient:
+    return httpx.AsyncClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
+
+
+def _read_secret(path: Path) -> bytes:
+    """
+    The secret in *path*, less the one line end that editors leave.
+
+    Raises: NotDelivered, since what should be signed is not sent unsigned.
+    """
+    try:
+        with path.open("rb") as file:
+            secret = file.read(_SECRET_BYTES + 1)
+    except OSError as error:
+        raise NotDelivered(f"the secret cannot be read: {error.strerror}") from error
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    if not secret or len(secret) > _SECRET_BYTES:
+        raise NotDelivered("the file with the secret is empty or larger than 4 KiB")
+    return secret
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """How long the receiver asks us to wait (RFC 9110, section 10.2.3), within a bound."""
+    given = response.headers.get("retry-after", "").strip()
+    if given.isdecimal() and len(given) < 10:
+        seconds = float(given)
+    else:
+        try:
+            moment = parsedate_to_datetime(given)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            seconds = (moment - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)

@@ -1,0 +1,1 @@
+"""Trust rules: which Roles are refused, which are doubtful, and which can never match."""

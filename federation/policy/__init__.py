@@ -1,0 +1,1 @@
+"""The rules by which the broker decides: conditions, Roles, permissions."""

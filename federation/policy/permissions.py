@@ -1,0 +1,118 @@
+"""
+What the bearer of an access token may do.
+
+A matching Deny in any of the token's policies refuses; else a matching Allow grants; else it
+is refused. A decision names the policy and the statement that settled it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from federation.claims import Claims
+from federation.documents.model import (
+    ACTIONS,
+    Effect,
+    Policy,
+    PolicySet,
+    Resource,
+)
+from federation.policy.conditions import compile_pattern, holds
+
+__all__ = ["Access", "Decision", "decide", "granted_resources"]
+
+_NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9_.]{0,251}[a-zA-Z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """
+    An action on a resource, as a request asks for it.
+
+    *namespace* `*` is the whole cluster, *name* `*` the whole namespace.
+    """
+
+    action: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, action: str, resource: str) -> Access:
+        """
+        An access from its two texts; *resource* is `*`, `ns:*` or `ns:name`.
+
+        Raises: ValueError, with a sentence, where either is not one that a request can ask for.
+        """
+        if action not in ACTIONS:
+            raise ValueError(f"{action!r} is not an action")
+        if resource == "*":
+            return cls(action, "*", "*")
+        namespace, _, name = resource.partition(":")
+        if not _NAME.fullmatch(namespace) or (name != "*" and not _NAME.fullmatch(name)):
+            raise ValueError(f"{resource!r} is not *, <namespace>:* or <namespace>:<function>")
+        return cls(action, namespace, name)
+
+    @property
+    def resource(self) -> str:
+        """The resource as documents write it."""
+        return "*" if self.namespace == "*" else f"{self.namespace}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether an access is allowed, and the statement that settled it (none: nothing matched)."""
+
+    access: Access
+    allowed: bool
+    policy: str | None = None
+    sid: str | None = None
+    effect: Effect | None = None
+
+
+def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decision:
+    """Whether a token with *policies* may do *access*; *claims* are the access token's."""
+    granted: Decision | None = None
+    filed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
+    for policy, statement in filed.speaking_of(access.action, access.namespace, access.name):
+        if not holds(statement.conditions, claims):
+            continue
+        if statement.effect is Effect.DENY:
+            return Decision(access, False, policy.name, statement.sid, Effect.DENY)
+        granted = granted or Decision(access, True, policy.name, statement.sid, Effect.ALLOW)
+    return granted or Decision(access, False)
+
+
+def granted_resources(
+    policies: Iterable[Policy], action: str, claims: Claims
+) -> tuple[Resource, ...]:
+    """
+    The resources on which *action* is allowed without any exception.
+
+    A list of grants cannot say "but not": where a Deny might reach into a grant, the whole
+    grant is left out.
+    """
+    about = [
+        statement
+        for policy in policies
+        for statement in policy.statements
+        if action in statement.actions and holds(statement.conditions, claims)
+    ]
+    denied = [r for s in about if s.effect is Effect.DENY for r in s.resources]
+    allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
+    return tuple(dict.fromkeys(r for r in allowed if not any(_may_overlap(r, d) for d in denied)))
+
+
+def _may_overlap(one: Resource, other: Resource) -> bool:
+    """Whether two resources could cover something in common; in doubt, yes."""
+    return all(_halves_may_overlap(a, b) for a, b in zip(one.halves, other.halves, strict=True))
+
+
+def _halves_may_overlap(one: str, other: str) -> bool:
+    if "*" not in one:
+        return compile_pattern(other)(one)
+    if "*" not in other:
+        return compile_pattern(one)(other)
+    prefixes = one.partition("*")[0], other.partition("*")[0]
+    return prefixes[0].startswith(prefixes[1]) or prefixes[1].startswith(prefixes[0])

@@ -1,0 +1,1 @@
+"""The processes around the application: HTTP limits, shutdown, workers, metrics."""

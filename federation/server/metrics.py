@@ -1,0 +1,132 @@
+"""
+What the broker counts, for Prometheus.
+
+Labels come from small closed sets: reasons, actions, kinds of routes, and the names that the
+operator gave to issuers. Nothing that a caller sends becomes a label.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from federation.documents.model import JwtIssuer
+from federation.errors import Reason
+from federation.server.gauges import Gauges, Standing
+
+__all__ = ["Metrics"]
+
+Labelled = TypeVar("Labelled", Counter, Histogram)
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, inf)
+_SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, inf)
+
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._exchanges = self._counter(
+            "exchanges", "Exchanges that were answered.", "outcome", "reason"
+        )
+        self._exchange_seconds = self._histogram(
+            "exchange_duration_seconds", "Time to answer an exchange.", _FAST, "outcome"
+        )
+        self._decisions = self._counter(
+            "decisions", "Decisions about gateway requests.", "action", "outcome"
+        )
+        self._gateway_requests = self._counter(
+            "gateway_requests", "Gateway requests that were answered.", "status"
+        )
+        self._upstream_seconds = self._histogram(
+            "upstream_duration_seconds", "Time until the upstream began to answer.", _SLOW,
+            "route", "outcome",
+        )  # fmt: skip
+        self._fetches = self._counter(
+            "key_fetches", "Fetches of issuers' keys.", "issuer", "outcome"
+        )
+        self._store_seconds = self._histogram(
+            "store_duration_seconds", "Time of the store of spent and revoked tokens.", _FAST,
+            "operation", "outcome",
+        )  # fmt: skip
+        self._reloads = self._counter(
+            "catalog_reloads", "Sets of documents read because they changed.", "outcome"
+        )
+        self._gauges = Gauges(self.registry)
+        self._kept: dict[tuple[object, ...], Any] = {}
+        self._begin()
+
+    def exchanged(self, reason: Reason | None, seconds: float) -> None:
+        """An exchange was answered after *seconds*: granted, or refused for *reason*."""
+        outcome = _outcome(reason)
+        self._of(self._exchanges, outcome, reason or "").inc()
+        self._of(self._exchange_seconds, outcome).observe(seconds)
+
+    def decided(self, action: str, allowed: bool) -> None:
+        """It was decided whether a caller may do *action*."""
+        self._of(self._decisions, action, "allowed" if allowed else "denied").inc()
+
+    def answered(self, status: int) -> None:
+        """A gateway request was answered with *status*."""
+        self._of(self._gateway_requests, f"{status // 100}xx").inc()
+
+    def forwarded(self, route: str, outcome: str, seconds: float) -> None:
+        """The upstream began to answer a request of kind *route*, or failed to."""
+        self._of(self._upstream_seconds, route, outcome).observe(seconds)
+
+    def fetched(self, issuer: JwtIssuer, succeeded: bool) -> None:
+        """The keys of *issuer* were asked for."""
+        self._fetches.labels(issuer.name, "fetched" if succeeded else "failed").inc()
+
+    def stored(self, operation: str, answered: bool, seconds: float) -> None:
+        """The store was asked."""
+        outcome = "answered" if answered else "unavailable"
+        self._of(self._store_seconds, operation, outcome).observe(seconds)
+
+    def reloaded(self, adopted: bool) -> None:
+        """Changed documents were read."""
+        self._reloads.labels("adopted" if adopted else "not_adopted").inc()
+
+    def stands(self, standing: Standing) -> None:
+        """Everything stands as *standing* says."""
+        self._gauges.set(standing)
+
+    def _begin(self) -> None:
+        """What alerts look for is there before it first happens, so that its rate is right."""
+        for reason in (None, *Reason):
+            outcome = _outcome(reason)
+            self._exchanges.labels(outcome, reason or "")
+            self._exchange_seconds.labels(outcome)
+        for outcome in ("adopted", "not_adopted"):
+            self._reloads.labels(outcome)
+        for operation in ("spend", "restore", "revoke"):
+            for outcome in ("answered", "unavailable"):
+                self._store_seconds.labels(operation, outcome)
+
+    def _of(self, metric: Labelled, *labels: str) -> Labelled:
+        """*metric* with *labels*; the library's own look-up costs more than to count."""
+        kept: Labelled | None = self._kept.get((metric, *labels))
+        if kept is None:
+            kept = self._kept[metric, *labels] = metric.labels(*labels)
+        return kept
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"federation_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            f"federation_{name}", text, labels, buckets=buckets, registry=self.registry
+        )
+
+
+def _outcome(reason: Reason | None) -> str:
+    if reason is None:
+        return "granted"
+    if reason is Reason.SERVER_ERROR:
+        return "failed"
+    return "unavailable" if reason.temporary else "refused"

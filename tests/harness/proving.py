@@ -1,0 +1,43 @@
+"""Whether a subject token is proven, asked in one line: a fake issuer, a ring, a moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from federation.documents.model import JwtIssuer
+from federation.errors import Refusal
+from federation.issuers.key_ring import KeyRing
+from federation.issuers.verify import Verified, verify
+from federation.jose import jws
+from tests.harness.builders import NOW, issuer
+from tests.harness.fakes import Clock, FakeIssuer
+
+__all__ = ["proven", "refused"]
+
+
+def proven(
+    token: str, fake: FakeIssuer, issuers: Iterable[JwtIssuer] | None = None, now: float = NOW
+) -> Verified:
+    """The verified *token*; by default *fake* is the only issuer. Raises: Refusal."""
+
+    async def story() -> Verified:
+        ring = KeyRing(fake.connect, Clock())
+        trusted = [issuer(fake.iss)] if issuers is None else issuers
+        try:
+            return await verify(jws.parse(token), {each.iss: each for each in trusted}, ring, now)
+        finally:
+            await ring.aclose()
+
+    return asyncio.run(story())
+
+
+def refused(
+    token: str, fake: FakeIssuer, issuers: Iterable[JwtIssuer] | None = None, now: float = NOW
+) -> Refusal:
+    """Why *token* is not proven."""
+    with pytest.raises(Refusal) as caught:
+        proven(token, fake, issuers, now)
+    return caught.value
