@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -136,13 +136,13 @@ class Broker(Process):
         finally:
             await self.stop()
 
-    async def get(self, path: str) -> httpx.Response:
+    async def get(self, path: str) -> httpx2.Response:
         """The answer to a GET; 599 where there is none."""
         try:
-            async with httpx.AsyncClient(timeout=10) as client:
+            async with httpx2.AsyncClient(timeout=10) as client:
                 return await client.get(f"http://127.0.0.1:{self.port}{path}")
-        except httpx.HTTPError:
-            return httpx.Response(599)
+        except httpx2.HTTPError:
+            return httpx2.Response(599)
 
     async def readiness(self) -> int:
         """The status of `/readyz`."""

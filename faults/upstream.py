@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-import httpx
+import httpx2
 
 from faults.ci import CiIssuer, documents
 from faults.load import Load
@@ -39,7 +39,7 @@ async def upstream_dying(run: Run) -> Outcome:
     async with CiIssuer().serving() as issuer, _dying_upstream() as port:
         broker = Broker(run.folder, documents(issuer), "--upstream", f"http://127.0.0.1:{port}")
         load = Load([broker.port], issuer.token)
-        async with broker.running(), load.running(), httpx.AsyncClient(timeout=20) as client:
+        async with broker.running(), load.running(), httpx2.AsyncClient(timeout=20) as client:
             for _ in range(run.of(5, 50)):
                 for name in _HEADS:
                     url = f"http://127.0.0.1:{broker.port}/function/{name}"
@@ -57,11 +57,11 @@ async def upstream_dying(run: Run) -> Outcome:
     return outcome
 
 
-async def _judged(client: httpx.AsyncClient, url: str) -> str:
+async def _judged(client: httpx2.AsyncClient, url: str) -> str:
     """What an ordinary client makes of the answer."""
     try:
         answer = await client.get(url)
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         return "broken"
     return "502" if answer.status_code == 502 else f"complete, {answer.status_code}"
 

@@ -65,7 +65,7 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # Request lines of libraries would show URLs with query strings, which may hold tokens.
-    for name in ("httpx", "httpcore", "uvicorn.access"):
+    for name in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -9,7 +9,7 @@ import pytest
 from federation.documents.assemble import DOCUMENTS, Assembled, assemble
 from federation.documents.parse import Parsed, parse
 from federation.errors import Severity
-from tests.test_parse import ISSUER, POLICY, ROLE, SET, role_text
+from tests.test_documents_load import ISSUER, POLICY, ROLE, SET, role_text
 
 
 def together(*texts: str) -> Assembled:

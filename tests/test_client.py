@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
 
-import httpx
+import httpx2
 import pytest
 
 from federation.client import ClientError
@@ -24,18 +24,18 @@ GITHUB = {
 }
 SUBJECT = "eyJ-subject-secret"
 
-Answer = Callable[[httpx.Request], httpx.Response]
+Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
 class World:
     """Everything outside: answers as it is told, remembers what was asked and slept."""
 
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
+    def __init__(self, *answers: httpx2.Response | Exception) -> None:
         self.answers = list(answers)
-        self.asked: list[httpx.Request] = []
+        self.asked: list[httpx2.Request] = []
         self.slept: list[float] = []
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -44,27 +44,27 @@ class World:
 
     @property
     def sender(self) -> Sender:
-        return Sender(httpx.Client(transport=httpx.MockTransport(self.answer)), self.slept.append)
+        return Sender(httpx2.Client(transport=httpx2.MockTransport(self.answer)), self.slept.append)
 
 
-def github_answer() -> httpx.Response:
-    return httpx.Response(200, json={"count": 5, "value": SUBJECT})
+def github_answer() -> httpx2.Response:
+    return httpx2.Response(200, json={"count": 5, "value": SUBJECT})
 
 
-def broker_answer() -> httpx.Response:
-    return httpx.Response(
+def broker_answer() -> httpx2.Response:
+    return httpx2.Response(
         200, json={"access_token": "granted", "expires_in": 900, "token_type": "Bearer"}
     )
 
 
-def broker_refusal(status: int = 400, **headers: str) -> httpx.Response:
+def broker_refusal(status: int = 400, **headers: str) -> httpx2.Response:
     body = {
         "error": "invalid_request",
         "error_description": "No policies found for subject: x.",
         "reason": "no_role_admits",
         "request_id": "r-1",
     }
-    return httpx.Response(status, json=body, headers=headers)
+    return httpx2.Response(status, json=body, headers=headers)
 
 
 def asked_for(environ: Mapping[str, str], world: World, audience: str = BROKER) -> str:
@@ -165,22 +165,22 @@ class TestGitHub:
     @pytest.mark.parametrize(
         "answer",
         [
-            pytest.param(httpx.Response(200, json={}), id="no value"),
-            pytest.param(httpx.Response(200, json={"value": ""}), id="empty value"),
-            pytest.param(httpx.Response(200, json={"value": 5}), id="value a number"),
-            pytest.param(httpx.Response(200, json=[]), id="a list"),
-            pytest.param(httpx.Response(200, text="<html>"), id="not JSON"),
-            pytest.param(httpx.Response(401, text="request-secret"), id="401"),
-            pytest.param(httpx.Response(302, headers={"location": "http://x"}), id="a redirect"),
+            pytest.param(httpx2.Response(200, json={}), id="no value"),
+            pytest.param(httpx2.Response(200, json={"value": ""}), id="empty value"),
+            pytest.param(httpx2.Response(200, json={"value": 5}), id="value a number"),
+            pytest.param(httpx2.Response(200, json=[]), id="a list"),
+            pytest.param(httpx2.Response(200, text="<html>"), id="not JSON"),
+            pytest.param(httpx2.Response(401, text="request-secret"), id="401"),
+            pytest.param(httpx2.Response(302, headers={"location": "http://x"}), id="a redirect"),
             pytest.param(
-                httpx.Response(
-                    200, stream=httpx.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
+                httpx2.Response(
+                    200, stream=httpx2.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
                 ),
                 id="broken compression",
             ),
         ],
     )
-    def test_an_odd_answer_is_told_and_not_followed(self, answer: httpx.Response) -> None:
+    def test_an_odd_answer_is_told_and_not_followed(self, answer: httpx2.Response) -> None:
         world = World(answer)
         told = failure(GITHUB, world)
         assert "GitHub" in told or "pipelines.actions.githubusercontent.com" in told
@@ -282,7 +282,7 @@ class TestExchange:
 
     @pytest.mark.parametrize("status", [301, 401, 403, 404, 418])
     def test_what_is_no_broker_is_told_apart_and_not_retried(self, status: int) -> None:
-        world = World(httpx.Response(status, text="<html>"))
+        world = World(httpx2.Response(status, text="<html>"))
         assert f"HTTP {status}" in refused(world)
         assert len(world.asked) == 1
 
@@ -292,20 +292,20 @@ class TestExchange:
          '{"access_token": "", "expires_in": 5}', '{"access_token": "x"}'],
     )  # fmt: skip
     def test_a_200_that_holds_no_token_is_no_success(self, body: str) -> None:
-        assert "not as a broker does" in refused(World(httpx.Response(200, text=body)))
+        assert "not as a broker does" in refused(World(httpx2.Response(200, text=body)))
 
     @pytest.mark.parametrize(
         "passing",
         [
-            pytest.param(httpx.Response(500), id="500"),
-            pytest.param(httpx.Response(502), id="502"),
+            pytest.param(httpx2.Response(500), id="500"),
+            pytest.param(httpx2.Response(502), id="502"),
             pytest.param(broker_refusal(503), id="503"),
-            pytest.param(httpx.Response(429), id="429"),
-            pytest.param(httpx.ConnectError("refused"), id="connection refused"),
-            pytest.param(httpx.ReadTimeout("slow"), id="timeout"),
+            pytest.param(httpx2.Response(429), id="429"),
+            pytest.param(httpx2.ConnectError("refused"), id="connection refused"),
+            pytest.param(httpx2.ReadTimeout("slow"), id="timeout"),
         ],
     )
-    def test_what_may_pass_is_tried_again(self, passing: httpx.Response | Exception) -> None:
+    def test_what_may_pass_is_tried_again(self, passing: httpx2.Response | Exception) -> None:
         world = World(passing, passing, broker_answer())
         assert traded(world).token == "granted"
         assert len(world.asked) == 3
@@ -317,14 +317,14 @@ class TestExchange:
         assert len(world.asked) == 4
 
     def test_it_gives_up_on_a_connection_too(self) -> None:
-        world = World(httpx.ConnectError("[Errno 111] refused"))
+        world = World(httpx2.ConnectError("[Errno 111] refused"))
         told = refused(world)
         assert "gateway.example.com could not be reached" in told
         assert "HTTPS_PROXY" in told
         assert len(world.asked) == 4
 
     def test_an_untrusted_certificate_is_told_with_its_remedy(self) -> None:
-        world = World(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
+        world = World(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
         assert "SSL_CERT_FILE" in refused(world)
 
     @pytest.mark.parametrize(
@@ -339,8 +339,8 @@ class TestExchange:
         assert least <= world.slept[0] <= most
 
     def test_broken_compression_is_told(self) -> None:
-        broken = httpx.Response(
-            200, stream=httpx.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
+        broken = httpx2.Response(
+            200, stream=httpx2.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
         )
         assert "gateway.example.com" in refused(World(broken))
 

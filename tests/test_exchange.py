@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from federation.errors import Reason, Refusal
@@ -427,7 +427,7 @@ class TestSpending:
     ) -> None:
         token = broker.job()
 
-        async def story(client: httpx.AsyncClient) -> None:
+        async def story(client: httpx2.AsyncClient) -> None:
             broker.journal.hanging = asyncio.Event()
             asking = asyncio.create_task(client.post("/oauth/token", data=form(token)))
             await broker.journal.hanging.wait()

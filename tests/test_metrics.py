@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -164,16 +164,16 @@ class TestGateway:
 
     @pytest.mark.parametrize(
         ("failure", "outcome"),
-        [(httpx.ConnectError("no"), "failed"), (httpx.ReadTimeout("no"), "timed_out")],
+        [(httpx2.ConnectError("no"), "failed"), (httpx2.ReadTimeout("no"), "timed_out")],
         ids=["failed", "timed_out"],
     )
     def test_an_upstream_that_does_not_answer(
         self, tmp_path: Path, failure: Exception, outcome: str
     ) -> None:
-        def fail(_request: httpx.Request) -> httpx.Response:
+        def fail(_request: httpx2.Request) -> httpx2.Response:
             raise failure
 
-        front = Front(tmp_path, transport=httpx.MockTransport(fail))
+        front = Front(tmp_path, transport=httpx2.MockTransport(fail))
         front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
         metrics, name = counted(front), "upstream_duration_seconds_count"
         assert value(metrics, name, route="system", outcome=outcome) == 1
@@ -238,7 +238,7 @@ class TestStanding:
     def test_a_running_broker_tells_it_by_itself(self) -> None:
         broker = InProcess()
 
-        async def story(_client: httpx.AsyncClient) -> None:
+        async def story(_client: httpx2.AsyncClient) -> None:
             async with broker.app.router.lifespan_context(broker.app):
                 await asyncio.sleep(0.2)
 
@@ -353,26 +353,26 @@ class TestPort:
         exposition.stop()
 
     def test_it_serves_metrics_and_nothing_else(self, url: str) -> None:
-        answer = httpx.get(f"{url}/metrics?x=y")
+        answer = httpx2.get(f"{url}/metrics?x=y")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=")
         assert "federation_exchanges_total" in answer.text
-        assert httpx.get(f"{url}/").status_code == 404
-        assert httpx.post(f"{url}/metrics").status_code == 501
+        assert httpx2.get(f"{url}/").status_code == 404
+        assert httpx2.post(f"{url}/metrics").status_code == 501
 
     def test_it_does_not_say_what_it_is_made_with(self, url: str) -> None:
         for path in ("/metrics", "/"):
-            assert "python" not in str(httpx.get(f"{url}{path}").headers).lower()
+            assert "python" not in str(httpx2.get(f"{url}{path}").headers).lower()
 
     def test_clients_that_ask_nothing_do_not_hold_it_up_for_long(self, url: str) -> None:
-        place = httpx.URL(url)
+        place = httpx2.URL(url)
         silent = [socket.create_connection((place.host, place.port or 0)) for _ in range(20)]
         try:
             for _ in range(100):
                 try:
-                    assert httpx.get(f"{url}/metrics", timeout=10).status_code == 200
+                    assert httpx2.get(f"{url}/metrics", timeout=10).status_code == 200
                     break
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     time.sleep(0.1)
             else:
                 pytest.fail("it was held up")
@@ -541,10 +541,10 @@ def test_a_gateway_request_without_a_good_token_leaves_a_line(tmp_path: Path) ->
 
 
 def test_a_gateway_request_that_fails_leaves_a_line(tmp_path: Path) -> None:
-    def fail(_request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("no")
+    def fail(_request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("no")
 
-    front = Front(tmp_path, transport=httpx.MockTransport(fail))
+    front = Front(tmp_path, transport=httpx2.MockTransport(fail))
     with logged() as log:
         answer = front.call(
             "GET", "/system/functions?namespace=dev", front.grant(("Function:List", "dev:*"))

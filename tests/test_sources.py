@@ -14,7 +14,7 @@ from federation.documents.assemble import Assembled
 from federation.errors import DocumentsRefused, Severity
 from federation.sources import Source
 from federation.sources.files import FileSource, load
-from tests.test_parse import ISSUER, POLICY, ROLE, SET
+from tests.test_documents_load import ISSUER, POLICY, ROLE, SET
 
 EDITED = SET.replace("name: deployer", "name: edited")
 BROKEN = SET.replace("Allow", "Permit")

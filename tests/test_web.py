@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
+import httpx2
 import pytest
 
 from federation.errors import Problem, Severity
@@ -30,12 +30,12 @@ def send(
     body: bytes | AsyncIterator[bytes],
     path: str = "/oauth/token",
     **headers: str,
-) -> httpx.Response:
+) -> httpx2.Response:
     given = {"content-type": FORM, **{name.replace("_", "-"): v for name, v in headers.items()}}
     return broker.ask("POST", path, content=body, headers=given)
 
 
-def refused(answer: httpx.Response, saying: str) -> None:
+def refused(answer: httpx2.Response, saying: str) -> None:
     assert refusal(answer) == (400, "invalid_request")
     assert answer.headers["cache-control"] == "no-store"
     assert saying in answer.json()["error_description"]
@@ -274,7 +274,7 @@ class TestDiscovery:
 
 class TestRevoke:
     @staticmethod
-    def revoke(broker: InProcess, **parameters: object) -> httpx.Response:
+    def revoke(broker: InProcess, **parameters: object) -> httpx2.Response:
         return broker.post("/oauth/revoke", parameters)
 
     def test_whoever_holds_a_token_may_end_it(self, broker: InProcess) -> None:
@@ -361,7 +361,7 @@ class TestHealth:
         assert broker.exchange().status_code == 200
 
 
-def texts(answers: Iterable[httpx.Response]) -> str:
+def texts(answers: Iterable[httpx2.Response]) -> str:
     return "\n".join(answer.text + str(answer.headers) for answer in answers)
 
 

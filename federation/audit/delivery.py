@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
 
-import httpx
+import httpx2
 import structlog
 
 from federation import __version__
@@ -30,7 +30,7 @@ from federation.audit.segments import Lock, cursor_of, set_cursor, stored
 
 __all__ = ["Delivery", "NotDelivered", "Webhook", "trusting"]
 
-_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+_TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
 _TOTAL_SECONDS = 15.0
 _ANSWER_BYTES = 64 * 1024
 _SECRET_BYTES = 4096
@@ -86,7 +86,7 @@ class Webhook:
         self._secret = secret
         self._ca = ca
         self._total_seconds = total_seconds
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
 
     def __repr__(self) -> str:
         return f"<Webhook at {self.host}>"
@@ -94,7 +94,7 @@ class Webhook:
     @property
     def host(self) -> str:
         """The part of the URL that may be shown."""
-        return httpx.URL(self._url).host
+        return httpx2.URL(self._url).host
 
     async def post(self, body: bytes, delivery_id: str) -> None:
         """
@@ -112,7 +112,7 @@ class Webhook:
         except TimeoutError as error:
             await self.aclose()
             raise NotDelivered(f"no whole answer within {self._total_seconds:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             await self.aclose()  # a new client reads the CA, the proxies and the name anew
             raise NotDelivered(str(error) or type(error).__name__) from error
 
@@ -122,7 +122,7 @@ class Webhook:
         if client:
             await client.aclose()
 
-    async def _send(self, client: httpx.AsyncClient, body: bytes, headers: dict[str, str]) -> None:
+    async def _send(self, client: httpx2.AsyncClient, body: bytes, headers: dict[str, str]) -> None:
         async with client.stream(
             "POST", self._url, content=body, headers=headers, follow_redirects=False
         ) as response:
@@ -324,8 +324,8 @@ class Delivery:
         return True
 
 
-def _client(trusted: ssl.SSLContext | bool) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
+def _client(trusted: ssl.SSLContext | bool) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
 
 
 def _read_secret(path: Path) -> bytes:
@@ -345,7 +345,7 @@ def _read_secret(path: Path) -> bytes:
     return secret
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: httpx2.Response) -> float:
     """How long the receiver asks us to wait (RFC 9110, section 10.2.3), within a bound."""
     given = response.headers.get("retry-after", "").strip()
     if given.isdecimal() and len(given) < 10:

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 import click
-import httpx
+import httpx2
 
 from federation.client import ClientError
 from federation.client.ambient import subject_token
@@ -102,7 +102,7 @@ def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
     _step(f"The admitted job deploys the function figlet to namespace {namespace}")
     body = {"service": "figlet", "image": "registry.example.com/figlet:1", "namespace": namespace}
     for method in ("PUT", "POST"):  # update it, or make it where there is none
-        answer = httpx.request(
+        answer = httpx2.request(
             method,
             f"{stage.broker_url}/system/functions",
             json=body,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from federation.client import ClientError
 from federation.client.http import Sender, require_secure_url
@@ -58,7 +58,7 @@ def exchange(
             raise ClientError(f"{url} answered, but not as a broker does.", "Check the URL.")
 
 
-def _refused(response: httpx.Response) -> ClientError:
+def _refused(response: httpx2.Response) -> ClientError:
     match _members(response):
         case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
             return ClientError(
@@ -73,7 +73,7 @@ def _refused(response: httpx.Response) -> ClientError:
             )
 
 
-def _members(response: httpx.Response) -> object:
+def _members(response: httpx2.Response) -> object:
     try:
         return response.json()
     except ValueError:

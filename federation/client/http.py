@@ -11,13 +11,13 @@ import random
 import time
 from collections.abc import Callable
 
-import httpx
+import httpx2
 
 from federation.client import ClientError
 
 __all__ = ["Sender", "require_secure_url"]
 
-_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
 _TRIES = 4
 _TOTAL_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -32,7 +32,7 @@ class Sender:
     Raises: ClientError where the environment's proxy or CA cannot be used.
     """
 
-    def __init__(self, client: httpx.Client | None = None, pause: Pause = time.sleep) -> None:
+    def __init__(self, client: httpx2.Client | None = None, pause: Pause = time.sleep) -> None:
         self._client = client or _open_client()
         self._pause = pause
 
@@ -43,7 +43,7 @@ class Sender:
         """Every connection is closed."""
         self._client.close()
 
-    def send(self, request: httpx.Request) -> httpx.Response:
+    def send(self, request: httpx2.Request) -> httpx2.Response:
         """
         The final answer to *request*.
 
@@ -53,9 +53,9 @@ class Sender:
         for attempt in range(_TRIES):
             try:
                 response = self._client.send(request)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 problem, wait = _transport_problem(error), None
-            except httpx.RequestError as error:
+            except httpx2.RequestError as error:
                 raise ClientError(
                     f"{request.url.host} answered what cannot be read: {type(error).__name__}."
                 ) from error
@@ -75,7 +75,7 @@ class Sender:
     def build(
         self, method: str, url: str, *, data: dict[str, str | list[str]] | None = None,
         headers: dict[str, str] | None = None,
-    ) -> httpx.Request:  # fmt: skip
+    ) -> httpx2.Request:  # fmt: skip
         """A request to be sent."""
         return self._client.build_request(method, url, data=data, headers=headers)
 
@@ -87,9 +87,9 @@ def require_secure_url(url: str, what: str) -> None:
     Raises: ClientError.
     """
     try:
-        parts = httpx.URL(url)  # read as it will be when it is asked for
-    except (httpx.InvalidURL, UnicodeError):
-        parts = httpx.URL()
+        parts = httpx2.URL(url)  # read as it will be when it is asked for
+    except (httpx2.InvalidURL, UnicodeError):
+        parts = httpx2.URL()
     local = parts.host in {"localhost", "127.0.0.1", "::1"}
     if (
         (parts.port or 0) > 65535
@@ -99,23 +99,23 @@ def require_secure_url(url: str, what: str) -> None:
         raise ClientError(f"{what} {url!r} is not an https URL.", "A token is never sent in clear.")
 
 
-def _open_client() -> httpx.Client:
+def _open_client() -> httpx2.Client:
     try:
-        return httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
-    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        return httpx2.Client(timeout=_TIMEOUT, follow_redirects=False)
+    except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
         raise ClientError(
             f"The proxy or CA that the environment names cannot be used: {error}.",
             "Check SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.",
         ) from error
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx2.Response) -> float | None:
     given = response.headers.get("retry-after", "")
     return min(float(given), _LONGEST_PAUSE_SECONDS) if given.isdecimal() else None
 
 
-def _transport_problem(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.LocalProtocolError):
+def _transport_problem(error: httpx2.TransportError) -> str:
+    if isinstance(error, httpx2.LocalProtocolError):
         return type(error).__name__  # its text quotes headers, which hold tokens
     return str(error) or type(error).__name__
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 
-import httpx
+import httpx2
 
 from federation import __version__
 from federation.claims import shown
@@ -36,7 +36,7 @@ class FetchFailed(Exception):
     """Why an issuer's keys could not be had, for the operator."""
 
 
-def open_client(ca_bundle: str | None) -> httpx.AsyncClient:
+def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
     """
     A client that trusts *ca_bundle* alone, or without one what the machine trusts.
 
@@ -44,14 +44,14 @@ def open_client(ca_bundle: str | None) -> httpx.AsyncClient:
     Raises: ssl.SSLError where *ca_bundle* holds no certificate.
     """
     trusted = ssl.create_default_context(cadata=ca_bundle) if ca_bundle else True
-    return httpx.AsyncClient(verify=trusted, follow_redirects=False)
+    return httpx2.AsyncClient(verify=trusted, follow_redirects=False)
 
 
-async def fetch_keys(client: httpx.AsyncClient, issuer: JwtIssuer) -> KeySet:
+async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
     """
     The keys that *issuer* publishes now, at least one of them usable or skipped with a reason.
 
-    Raises: FetchFailed, httpx.HTTPError, httpx.InvalidURL.
+    Raises: FetchFailed, httpx2.HTTPError, httpx2.InvalidURL.
     """
     url = issuer.jwks_uri or await _discover(client, issuer)
     try:
@@ -60,7 +60,7 @@ async def fetch_keys(client: httpx.AsyncClient, issuer: JwtIssuer) -> KeySet:
         raise FetchFailed(f"{url}: not a key set: {error}") from None
 
 
-async def _discover(client: httpx.AsyncClient, issuer: JwtIssuer) -> str:
+async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
     """Where the issuer's discovery document (OpenID Connect Discovery 1.0) says its keys are."""
     base = _base(issuer)
     url = base + _DISCOVERY
@@ -89,7 +89,7 @@ def _trusted_place(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
 
     Both origins are the operator's words, so https or loopback follows from them.
     """
-    place, inside, outside = httpx.URL(jwks_uri), httpx.URL(base), httpx.URL(issuer.iss)
+    place, inside, outside = httpx2.URL(jwks_uri), httpx2.URL(base), httpx2.URL(issuer.iss)
     if place.userinfo or place.fragment:
         raise FetchFailed(f"jwks_uri {shown(jwks_uri)} has a user or a fragment")
     if _origin(place) == _origin(inside):
@@ -105,18 +105,18 @@ def _trusted_place(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
     return str(inside.copy_with(raw_path=place.raw_path))
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _get(client: httpx.AsyncClient, url: str) -> dict[str, object]:
+async def _get(client: httpx2.AsyncClient, url: str) -> dict[str, object]:
     """
     The JSON object at *url*.
 
     Raises: ValueError where the body is none; FetchFailed for an answer that is not read.
     """
     async with client.stream("GET", url, headers=_HEADERS, follow_redirects=False) as response:
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             raise FetchFailed(f"{url}: answered {response.status_code}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise FetchFailed(f"{url}: answered compressed, though asked not to")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
-import httpx
+import httpx2
 
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
@@ -34,7 +34,7 @@ _REFRESH_SECONDS = 600.0
 _RETRY_SECONDS = 30.0
 _TICK_SECONDS = 1.0
 
-_FAILURES = (FetchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
+_FAILURES = (FetchFailed, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class KeyRing:
 
     def __init__(
         self,
-        connect: Callable[[str | None], httpx.AsyncClient] = open_client,
+        connect: Callable[[str | None], httpx2.AsyncClient] = open_client,
         clock: Callable[[], float] = time.monotonic,
         *,
         jitter: Callable[[], float] = random.random,
@@ -117,7 +117,7 @@ class KeyRing:
         self._on_fetch = on_fetch
         self._held: dict[_Identity, _Held] = {}
         self._latest: dict[str, _Held] = {}
-        self._clients: dict[str | None, httpx.AsyncClient] = {}
+        self._clients: dict[str | None, httpx2.AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def key(self, issuer: JwtIssuer, kid: str | None, alg: str) -> Key:
@@ -266,7 +266,7 @@ class KeyRing:
         if self._on_fetch is not None:
             self._on_fetch(held.issuer, fetched)
 
-    def _client(self, ca_bundle: str | None) -> httpx.AsyncClient:
+    def _client(self, ca_bundle: str | None) -> httpx2.AsyncClient:
         if ca_bundle not in self._clients:
             self._clients[ca_bundle] = self._connect(ca_bundle)
         return self._clients[ca_bundle]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from federation.app import build
@@ -101,7 +101,7 @@ def test_no_token_is_ever_written(tmp_path: Path) -> None:
         broker = OnDisk(tmp_path / "state", webhook=receiver.url)
         secrets: list[str] = []
 
-        async def story(client: httpx.AsyncClient) -> int:
+        async def story(client: httpx2.AsyncClient) -> int:
             count = 0
             async with broker.app.router.lifespan_context(broker.app):
                 for token, changes in attempts(broker):
@@ -190,7 +190,7 @@ def test_readiness_is_lost_with_the_journal_and_comes_back(tmp_path: Path) -> No
     obstacle.write_text("in the way")
     broker = OnDisk(tmp_path / "state")
 
-    async def story(client: httpx.AsyncClient) -> None:
+    async def story(client: httpx2.AsyncClient) -> None:
         async with broker.app.router.lifespan_context(broker.app):
             await _until_ready(client, 503)
             said = (await client.get("/readyz")).json()
@@ -202,7 +202,7 @@ def test_readiness_is_lost_with_the_journal_and_comes_back(tmp_path: Path) -> No
     broker.tell(story)
 
 
-async def _until_ready(client: httpx.AsyncClient, status: int) -> None:
+async def _until_ready(client: httpx2.AsyncClient, status: int) -> None:
     for _ in range(500):
         if (await client.get("/readyz")).status_code == status:
             return

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, said
@@ -34,7 +34,7 @@ async def after(turns: int) -> None:
 def test_one_token_sent_many_times_at_once_is_taken_once(broker: InProcess) -> None:
     token = broker.job()
 
-    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+    async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:
         return await asyncio.gather(
             *(client.post("/oauth/token", data=form(token)) for _ in range(20))
         )
@@ -45,7 +45,7 @@ def test_one_token_sent_many_times_at_once_is_taken_once(broker: InProcess) -> N
 
 @pytest.mark.parametrize("turns", TURNS)
 def test_documents_that_change_on_the_way_are_not_mixed(broker: InProcess, turns: int) -> None:
-    async def story(client: httpx.AsyncClient) -> httpx.Response:
+    async def story(client: httpx2.AsyncClient) -> httpx2.Response:
         asked = form(broker.job(), scope="function")
         asking = asyncio.create_task(client.post("/oauth/token", data=asked))
         await after(turns)
@@ -63,7 +63,7 @@ def test_a_caller_that_goes_away_at_any_step_loses_no_token_and_leaves_no_second
 ) -> None:
     token = broker.job()
 
-    async def story(client: httpx.AsyncClient) -> bool:
+    async def story(client: httpx2.AsyncClient) -> bool:
         asking = asyncio.create_task(client.post("/oauth/token", data=form(token)))
         await after(turns)
         gone = asking.cancel()
@@ -78,7 +78,7 @@ def test_a_caller_that_goes_away_at_any_step_loses_no_token_and_leaves_no_second
 def test_failures_that_were_at_work_together_are_all_paid_for() -> None:
     broker = InProcess(failed_exchanges=2)
 
-    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+    async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:
         return await asyncio.gather(
             *(client.post("/oauth/token", data=form(broker.job(aud="other"))) for _ in range(10))
         )

@@ -18,7 +18,7 @@ from federation.documents.assemble import assemble
 from federation.documents.model import Role
 from federation.documents.parse import Parsed, parse
 from federation.errors import Severity
-from tests.test_parse import ISSUER, POLICY, ROLE, role_text
+from tests.test_documents_load import ISSUER, POLICY, ROLE, role_text
 
 SECONDS = 5.0
 MIB = 1024 * 1024

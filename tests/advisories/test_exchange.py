@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from federation.audit.event import Trail
@@ -59,7 +59,7 @@ class TestReplay:
         )
         token = broker.job()
 
-        async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:
             try:
                 return await asyncio.gather(
                     *(client.post("/oauth/token", data=form(token)) for _ in range(50))

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -253,12 +253,12 @@ def test_a_key_published_for_something_else_vouches_for_nothing(changes: dict[st
 
 def two_issuers() -> tuple[FakeIssuer, FakeIssuer, KeyRing]:
     github, gitlab = FakeIssuer(GITHUB, FakeKey("a")), FakeIssuer(GITLAB, FakeKey("b", which=1))
-    places = {httpx.URL(fake.iss).host: fake for fake in (github, gitlab)}
+    places = {httpx2.URL(fake.iss).host: fake for fake in (github, gitlab)}
 
-    async def both(request: httpx.Request) -> httpx.Response:
+    async def both(request: httpx2.Request) -> httpx2.Response:
         return await places[request.url.host].answer(request)
 
-    ring = KeyRing(lambda _: httpx.AsyncClient(transport=httpx.MockTransport(both)), Clock())
+    ring = KeyRing(lambda _: httpx2.AsyncClient(transport=httpx2.MockTransport(both)), Clock())
     return github, gitlab, ring
 
 
@@ -376,7 +376,7 @@ def test_an_issuer_that_is_not_configured_causes_no_request(iss: str) -> None:
     assert fake.requests == []
 
 
-# S25 an issuer that answers with malice: tests/test_keys.py has each fault; here, a good token
+# S25 an issuer that answers with malice: tests/test_key_ring.py has each fault; here, a good token
 
 
 async def endless() -> AsyncIterator[bytes]:

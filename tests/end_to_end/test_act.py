@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from federation.demo.stage import Stage
@@ -98,7 +98,7 @@ def test_later_steps_have_what_was_asked_and_the_log_has_no_token(
     assert "output ***; length" in ran.log
     assert "exported=no" in ran.log
     assert re.search(r"until=20\S+Z roles=octo-repo-main policies=dev-deploy", ran.log)
-    listed = httpx.get(
+    listed = httpx2.get(
         f"{stage.broker_url}/system/functions?namespace=dev",
         headers={"Authorization": f"Bearer {token}"},
     )
@@ -126,7 +126,7 @@ def test_after_the_logout_the_token_is_dead_and_faas_cli_logged_out(
     assert "is revoked" in ran.log
     assert "config=none" in ran.log
     assert "/federation/login" not in ran.log.split("config=none")[1]
-    refused = httpx.get(
+    refused = httpx2.get(
         f"{stage.broker_url}/system/functions?namespace=dev",
         headers={"Authorization": f"Bearer {kept.read_text('ascii')}"},
     )

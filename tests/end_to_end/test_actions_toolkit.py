@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from federation.demo.stage import Stage
@@ -41,7 +41,7 @@ def test_the_toolkit_gets_a_token_that_the_broker_takes(tmp_path: Path, stage: S
     ran = ask(tmp_path, stage).assert_ok()
     token = (tmp_path / "token").read_text("ascii")
     assert f"::add-mask::{token}" in ran.log
-    answer = httpx.post(
+    answer = httpx2.post(
         f"{stage.broker_url}/oauth/token",
         data={
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.fronted import Fronted, fronted
@@ -412,5 +412,5 @@ def realm(challenge: str) -> str:
 def test_a_revoked_login_is_401_from_then_on(front: Fronted) -> None:
     token = front.token()
     assert ask(front, LIST, token)[0] == 200
-    httpx.post(f"{front.broker.url}/oauth/revoke", data={"token": token}).raise_for_status()
+    httpx2.post(f"{front.broker.url}/oauth/revoke", data={"token": token}).raise_for_status()
     assert ask(front, LIST, token)[0] == 401

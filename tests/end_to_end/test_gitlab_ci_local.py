@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from federation.demo.stage import Stage
@@ -77,7 +77,7 @@ deploy:
     assert "id=gone" in ran.log
     assert "inside=0" in ran.log
     assert "Deployed. " in ran.log
-    refused = httpx.get(
+    refused = httpx2.get(
         f"{stage.broker_url}/system/functions?namespace=dev",
         headers={"Authorization": f"Bearer {token}"},
     )

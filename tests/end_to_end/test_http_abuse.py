@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.served import Served, served
@@ -82,7 +82,7 @@ def test_ten_mebibytes_of_head_are_neither_taken_nor_kept(
     assert sent < 8 * MIB  # what fits into the buffers of two sockets may be sent in vain
     assert b" 200 " not in said
     assert broker.resident_bytes() - before < 8 * MIB
-    assert httpx.get(f"{broker.url}/livez").status_code == 200
+    assert httpx2.get(f"{broker.url}/livez").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_large_body_is_answered_before_it_ends(broker: Served) -> None:
 
 
 def test_a_patient_connection_serves_many_requests(broker: Served) -> None:
-    with httpx.Client() as client:
+    with httpx2.Client() as client:
         for _ in range(3):
             assert client.get(f"{broker.url}/livez").status_code == 200
             time.sleep(1)

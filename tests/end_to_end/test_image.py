@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -173,7 +173,7 @@ def test_the_image_serves_as_its_user_on_a_read_only_root(
         status = Path(f"/proc/{process.pid}/status").read_text("ascii")
         assert "Uid:\t65532\t65532\t65532\t65532\n" in status
         assert "Gid:\t65532\t65532\t65532\t65532\n" in status
-        granted = httpx.post(
+        granted = httpx2.post(
             f"{url}/oauth/token",
             data={
                 "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -221,9 +221,9 @@ def _await(url: str, process: subprocess.Popen[str]) -> None:
     for _ in range(300):
         assert process.poll() is None, process.stdout and process.stdout.read()
         try:
-            if httpx.get(f"{url}/livez", timeout=5).status_code == 200:
+            if httpx2.get(f"{url}/livez", timeout=5).status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             time.sleep(0.1)
     raise AssertionError("the image does not answer")
 

@@ -17,7 +17,7 @@ from queue import Empty
 from typing import NoReturn
 from urllib.parse import urlencode
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -163,8 +163,8 @@ class TestMetrics:
 class TestReadiness:
     def test_a_restarted_broker_is_ready_once_it_has_asked_for_keys(self, tmp_path: Path) -> None:
         with local_issuer() as issuer, started(tmp_path, issuer) as up:
-            until(lambda: httpx.get(f"{up.url}/readyz").status_code == 200)
-            (issuers,) = httpx.get(f"{up.url}/readyz").json()["issuers"].values()
+            until(lambda: httpx2.get(f"{up.url}/readyz").status_code == 200)
+            (issuers,) = httpx2.get(f"{up.url}/readyz").json()["issuers"].values()
             assert issuers["keys"] > 0
 
 
@@ -238,7 +238,7 @@ class TestStopping:
 
 def test_one_id_goes_from_the_ingress_to_the_journal_and_the_log(two: Served) -> None:
     token = two.access_token()
-    answer = httpx.post(
+    answer = httpx2.post(
         f"{two.url}/oauth/token",
         data={
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",

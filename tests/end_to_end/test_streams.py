@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.fronted import Fronted, fronted, sample
@@ -29,7 +29,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
     with fronted(tmp_path_factory.mktemp("broker")) as up:
         up.reset()
         # What is allocated once is allocated now.
-        httpx.get(f"{up.broker.url}/function/figlet.dev?bytes={8 * MIB}").raise_for_status()
+        httpx2.get(f"{up.broker.url}/function/figlet.dev?bytes={8 * MIB}").raise_for_status()
         yield up
 
 
@@ -88,7 +88,7 @@ async def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
 
 async def follow(front: Fronted, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A followed log, whose head is read."""
-    url = httpx.URL(front.broker.url)
+    url = httpx2.URL(front.broker.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(
         f"GET {FOLLOW} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
@@ -149,7 +149,7 @@ def test_100_mib_from_a_function_pass_in_bounded_memory(front: Fronted) -> None:
     count = 0
     with grows_at_most(front, 8, "100 MiB answered"):
         url = f"{front.broker.url}/function/figlet.dev?bytes={100 * MIB}"
-        with httpx.stream("GET", url, timeout=60) as answer:
+        with httpx2.stream("GET", url, timeout=60) as answer:
             for piece in answer.iter_raw():
                 count += len(piece)
     assert count == 100 * MIB
@@ -163,7 +163,7 @@ def test_100_mib_to_a_function_pass_in_bounded_memory(front: Fronted, *, sized: 
 
     headers = {"content-length": str(100 * MIB)} if sized else {}
     with grows_at_most(front, 8, "100 MiB sent"):
-        answer = httpx.post(
+        answer = httpx2.post(
             f"{front.broker.url}/function/figlet.dev?bytes=0",
             content=pieces(),
             headers=headers,
@@ -181,7 +181,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up_and_fills_nothing(front: F
             connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         time.sleep(2)
         began = time.monotonic()
-        httpx.get(f"{front.broker.url}/healthz", timeout=10).raise_for_status()
+        httpx2.get(f"{front.broker.url}/healthz", timeout=10).raise_for_status()
         assert time.monotonic() - began < 1
 
 
@@ -196,7 +196,7 @@ class TestSettings:
                 headers = {"authorization": f"Bearer {broker.access_token()}"}
                 for target in ("/system/functions?namespace=dev", FOLLOW, "/function/figlet.dev"):
                     began = time.monotonic()
-                    answer = httpx.get(f"{broker.url}{target}", headers=headers, timeout=20)
+                    answer = httpx2.get(f"{broker.url}{target}", headers=headers, timeout=20)
                     assert answer.status_code == 504, target
                     assert 0.9 < time.monotonic() - began < 3
 
@@ -205,7 +205,7 @@ class TestSettings:
             url = f"http://127.0.0.1:{gone.getsockname()[1]}"
             gone.close()
             with started(tmp_path, issuer, "--upstream", url) as broker:
-                answer = httpx.get(f"{broker.url}/healthz", timeout=20)
+                answer = httpx2.get(f"{broker.url}/healthz", timeout=20)
         assert answer.status_code == 502
 
     def test_connections_to_the_upstream_have_a_number(self, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ class TestSettings:
             async def story() -> None:
                 streams = [await follow(front, token) for _ in range(2)]
                 ready = f"{front.broker.url}/healthz"
-                async with httpx.AsyncClient(timeout=20) as client:
+                async with httpx2.AsyncClient(timeout=20) as client:
                     assert (await client.get(ready)).status_code == 504, "none is free"
                     streams[0][1].close()
                     assert await eventually(lambda: front.state()["following"] == 1)
@@ -234,12 +234,12 @@ class TestSettings:
             behind = stack.enter_context(ExitStack())
             url = behind.enter_context(sample())
             broker = stack.enter_context(started(tmp_path, issuer, "--upstream", url))
-            httpx.post(f"{url}/test/reset").raise_for_status()
+            httpx2.post(f"{url}/test/reset").raise_for_status()
             target = f"{broker.url}/function/figlet.dev?bytes={10_000 * MIB}"
-            with httpx.stream("GET", target, timeout=20) as answer:
+            with httpx2.stream("GET", target, timeout=20) as answer:
                 pieces = answer.iter_raw()
                 next(pieces)
                 behind.close()
-                with pytest.raises(httpx.RemoteProtocolError):
+                with pytest.raises(httpx2.RemoteProtocolError):
                     for _ in pieces:
                         pass

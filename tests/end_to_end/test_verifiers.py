@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from joserfc import jwt as jose
@@ -42,7 +42,7 @@ def own_broker(tmp_path: Path) -> Iterator[Served]:
 
 def discovered(url: str) -> dict[str, Any]:
     """What a verifier learns from the issuer's URL alone."""
-    said: dict[str, Any] = httpx.get(f"{url}/.well-known/openid-configuration").json()
+    said: dict[str, Any] = httpx2.get(f"{url}/.well-known/openid-configuration").json()
     assert said["issuer"] == url
     return said
 
@@ -85,7 +85,7 @@ class TestVerifiers:
 
     def test_joserfc_accepts_a_token_through_discovery_alone(self, broker: Served) -> None:
         token = broker.access_token()
-        keys = KeySet.import_key_set(httpx.get(discovered(broker.url)["jwks_uri"]).json())
+        keys = KeySet.import_key_set(httpx2.get(discovered(broker.url)["jwks_uri"]).json())
         decoded = jose.decode(token, keys, algorithms=["ES256"])
         assert decoded.header["typ"] == "at+jwt"
         jose.JWTClaimsRegistry(
@@ -110,7 +110,7 @@ class TestVerifiers:
             AuthorizationServerMetadata,
         )
 
-        said = httpx.get(f"{broker.url}/.well-known/oauth-authorization-server").json()
+        said = httpx2.get(f"{broker.url}/.well-known/oauth-authorization-server").json()
         metadata = AuthorizationServerMetadata(said)
         for member in (
             "token_endpoint",
@@ -158,7 +158,7 @@ class TestVerifiers:
             "subject_token_type": ID_TOKEN,
             "scope": "function",
         }
-        refused = httpx.post(f"{broker.url}/oauth/token", data=form)
+        refused = httpx2.post(f"{broker.url}/oauth/token", data=form)
         assert refused.json()["reason"] == "revoked"
 
 
@@ -246,7 +246,7 @@ class TestLiveChanges:
         (own_broker.documents / "bad.yaml").write_text("kind: [")
 
         def degraded() -> bool:
-            return bool(httpx.get(f"{own_broker.url}/readyz").json()["status"] == "degraded")
+            return bool(httpx2.get(f"{own_broker.url}/readyz").json()["status"] == "degraded")
 
         assert until(degraded, 5) < 2
         assert own_broker.exchange().status_code == 200

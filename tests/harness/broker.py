@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import httpx
+import httpx2
 import structlog
 
 from federation.app import build
@@ -260,7 +260,7 @@ class InProcess:
             return self.idp
         return self.gitlab if sample.startswith("gitlab") else self.github
 
-    def exchange(self, token: str | None = None, **changes: Any) -> httpx.Response:
+    def exchange(self, token: str | None = None, **changes: Any) -> httpx2.Response:
         """The answer to a good exchange with *changes* to its form."""
         return self.post("/oauth/token", form(token or self.job(), **changes))
 
@@ -272,36 +272,36 @@ class InProcess:
 
     def post(
         self, path: str, parameters: Mapping[str, object] | None = None, **request: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """The answer to a form."""
         return self.ask("POST", path, data=parameters, **request)
 
-    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
         """The answer to any request."""
 
-        async def story(client: httpx.AsyncClient) -> httpx.Response:
+        async def story(client: httpx2.AsyncClient) -> httpx2.Response:
             return await client.request(method, path, **request)
 
         return self.tell(story)
 
-    def tell(self, story: Callable[[httpx.AsyncClient], Awaitable[Told]]) -> Told:
+    def tell(self, story: Callable[[httpx2.AsyncClient], Awaitable[Told]]) -> Told:
         """What *story* comes to, with a client of this broker."""
 
         async def told() -> Told:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+            transport = httpx2.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
                 return await story(client)
 
         return asyncio.run(told())
 
-    def _connect(self, _ca_bundle: str | None) -> httpx.AsyncClient:
-        async def answer(request: httpx.Request) -> httpx.Response:
+    def _connect(self, _ca_bundle: str | None) -> httpx2.AsyncClient:
+        async def answer(request: httpx2.Request) -> httpx2.Response:
             for fake in (self.github, self.gitlab, self.idp):
                 if str(request.url).startswith(fake.base):
                     return await fake.answer(request)
-            raise httpx.ConnectError("nobody is there")
+            raise httpx2.ConnectError("nobody is there")
 
-        return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
 
 
 def form(token: str, **changes: object) -> dict[str, object]:
@@ -320,7 +320,7 @@ def said(token: str) -> Mapping[str, object]:
     return jws.parse(token).claims
 
 
-def refusal(answer: httpx.Response) -> tuple[int, str]:
+def refusal(answer: httpx2.Response) -> tuple[int, str]:
     """Status and reason of a refusal, which has the shape of every refusal."""
     assert set(answer.json()) == {"error", "error_description", "reason", "request_id"}, answer.text
     return answer.status_code, answer.json()["reason"]

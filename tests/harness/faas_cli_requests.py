@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
 
 
@@ -34,9 +34,9 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
             "annotations": {},
         }
         url = f"{gateway}/system/functions"
-        answer = httpx.put(url, json=body, headers=headers, timeout=60)
+        answer = httpx2.put(url, json=body, headers=headers, timeout=60)
         if answer.status_code == 404:
-            answer = httpx.post(url, json=body, headers=headers, timeout=60)
+            answer = httpx2.post(url, json=body, headers=headers, timeout=60)
         if answer.status_code not in {200, 202}:
             print(f"Unexpected status: {answer.status_code}, message: {answer.text}")  # noqa: T201
             return 1

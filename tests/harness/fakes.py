@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import httpx
+import httpx2
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
@@ -21,7 +21,7 @@ PrivateKey = (
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
 )
-Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Answer = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 
 CURVES: Mapping[str, ec.EllipticCurve] = {
     "ES256": ec.SECP256R1(),
@@ -102,7 +102,7 @@ class FakeIssuer:
         """Where it is reached."""
         self.jwks_uri = f"{iss}/.well-known/jwks"
         self.requests: list[str] = []
-        self.seen: list[httpx.Request] = []
+        self.seen: list[httpx2.Request] = []
         self.discovery: Answer = self.good_discovery
         self.key_set: Answer = self.good_key_set
 
@@ -123,22 +123,22 @@ class FakeIssuer:
     def jwks(self) -> dict[str, object]:
         return {"keys": [key.jwk() for key in self.keys]}
 
-    async def good_discovery(self, _request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"issuer": self.iss, "jwks_uri": self.jwks_uri})
+    async def good_discovery(self, _request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"issuer": self.iss, "jwks_uri": self.jwks_uri})
 
-    async def good_key_set(self, _request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=self.jwks())
+    async def good_key_set(self, _request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=self.jwks())
 
-    async def answer(self, request: httpx.Request) -> httpx.Response:
+    async def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(str(request.url))
         self.seen.append(request)
         if request.url.path.endswith("/.well-known/openid-configuration"):
             return await self.discovery(request)
         return await self.key_set(request)
 
-    def connect(self, _ca_bundle: str | None = None) -> httpx.AsyncClient:
+    def connect(self, _ca_bundle: str | None = None) -> httpx2.AsyncClient:
         """A client that reaches this issuer and nobody else."""
-        return httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer))
 
     @property
     def fetches(self) -> int:
@@ -149,8 +149,8 @@ class FakeIssuer:
 def answering(status: int = 200, **content: Any) -> Answer:
     """The answer that is always the same."""
 
-    async def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, **content)
+    async def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(status, **content)
 
     return answer
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from federation.demo.issuer import LocalIssuer
 from tests.harness.recording import ROOT
@@ -32,10 +32,10 @@ class Fronted:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 
-    def directly(self, method: str, target: str, **request: Any) -> httpx.Response:
+    def directly(self, method: str, target: str, **request: Any) -> httpx2.Response:
         """The upstream's answer to its own operator."""
         url = f"{self.upstream}{target}"
-        answer = httpx.request(method, url, auth=(USER, PASSWORD), timeout=20, **request)
+        answer = httpx2.request(method, url, auth=(USER, PASSWORD), timeout=20, **request)
         return answer.raise_for_status()
 
     def state(self) -> dict[str, Any]:

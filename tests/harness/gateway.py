@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 from starlette.types import ASGIApp
 
 from federation.claims import Claims
@@ -25,18 +25,18 @@ from tests.harness.builders import good
 USER: Final = "admin"
 PASSWORD: Final = "the-upstreams-own"
 BASIC: Final = b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode())
-UPSTREAM: Final = httpx.URL("http://upstream.test")
+UPSTREAM: Final = httpx2.URL("http://upstream.test")
 
 Statement = Mapping[str, Any]
 
 
-class Reaching(httpx.AsyncBaseTransport):
+class Reaching(httpx2.AsyncBaseTransport):
     """Reaches an application by the target on the request line, as a socket would."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._inner = httpx.ASGITransport(app)
+        self._inner = httpx2.ASGITransport(app)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         target = request.extensions.get("target")
         if target is not None:
             request.url = request.url.copy_with(raw_path=target)
@@ -45,9 +45,9 @@ class Reaching(httpx.AsyncBaseTransport):
 
 
 class ByHttpx:
-    """Carries requests through a transport of httpx, for tests that bring one."""
+    """Carries requests through a transport of httpx2, for tests that bring one."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
 
     async def send(
@@ -60,13 +60,13 @@ class ByHttpx:
         seconds: float,
         endless: bool,
     ) -> Answer:
-        request = httpx.Request(
+        request = httpx2.Request(
             method, UPSTREAM, headers=list(headers), content=body, extensions={"target": target}
         )
         try:
             async with asyncio.timeout(seconds):
                 response = await self._transport.handle_async_request(request)
-        except (httpx.TransportError, TimeoutError) as error:
+        except (httpx2.TransportError, TimeoutError) as error:
             raise self._failed(error) from error
         return Answer(
             response.status_code, response.headers.raw, self._body(response), response.aclose
@@ -75,16 +75,16 @@ class ByHttpx:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _body(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         try:
             async for piece in response.aiter_raw():
                 yield piece
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise self._failed(error) from error
 
     @staticmethod
     def _failed(error: Exception) -> UpstreamFailed:
-        late = isinstance(error, httpx.TimeoutException | TimeoutError)
+        late = isinstance(error, httpx2.TimeoutException | TimeoutError)
         return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)
 
 
@@ -99,7 +99,7 @@ class Front(InProcess):
         self,
         folder: Path,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         upstream: Upstream | None = None,
         **settings: Any,
     ) -> None:
@@ -169,7 +169,7 @@ class Front(InProcess):
 
     def call(
         self, method: str, target: str, token: str | None = None, **request: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """The answer to a request with *token*."""
         headers = {**({"authorization": f"Bearer {token}"} if token else {})}
         headers |= request.pop("headers", {})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 
-import httpx
+import httpx2
 
 from federation.demo.issuer import LocalIssuer
 from federation.demo.stage import serving
@@ -39,21 +39,21 @@ class Served:
 
     def metrics(self) -> str:
         """What Prometheus would read."""
-        answer = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20)
+        answer = httpx2.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20)
         return answer.raise_for_status().text
 
     def job(self, job: str = "main", provider: str = "github") -> str:
         """A subject token of a job."""
         return self.issuer.issue(provider, job, AUDIENCE)
 
-    def exchange(self, token: str | None = None) -> httpx.Response:
+    def exchange(self, token: str | None = None) -> httpx2.Response:
         """The answer to an exchange."""
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": token or self.job(),
             "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
         }
-        return httpx.post(f"{self.url}/oauth/token", data=form, timeout=20)
+        return httpx2.post(f"{self.url}/oauth/token", data=form, timeout=20)
 
     def access_token(self) -> str:
         """A granted token."""
@@ -63,7 +63,7 @@ class Served:
 
     def connect(self) -> socket.socket:
         """A bare connection."""
-        url = httpx.URL(self.url)
+        url = httpx2.URL(self.url)
         return socket.create_connection((url.host, url.port or 80), timeout=30)
 
     def resident_bytes(self) -> int:
@@ -193,5 +193,5 @@ def _listening(process: subprocess.Popen[str], lines: Queue[str]) -> tuple[str, 
         said = json.loads(seen[-1]) if seen[-1].startswith("{") else {}
         if said.get("event") == "listening":
             url = str(said["url"])
-            httpx.get(f"{url}/livez", timeout=20).raise_for_status()
+            httpx2.get(f"{url}/livez", timeout=20).raise_for_status()
             return url, said.get("metrics_port")

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import pytest
 
 from federation.demo.stage import serving
@@ -21,7 +21,7 @@ GATEWAY = "http://gateway.example.com"
 
 
 def with_upstream(
-    use: Callable[[httpx.AsyncClient, SampleUpstream], Awaitable[Result]],
+    use: Callable[[httpx2.AsyncClient, SampleUpstream], Awaitable[Result]],
     *,
     auth: tuple[str, str] | None = AUTH,
 ) -> Result:
@@ -29,17 +29,17 @@ def with_upstream(
 
     async def run() -> Result:
         app = upstream(user=AUTH[0], password=AUTH[1])
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url=GATEWAY, auth=auth) as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url=GATEWAY, auth=auth) as client:
             return await use(client, app.state.sample)
 
     return asyncio.run(run())
 
 
-def answers(*requests: tuple[str, str] | tuple[str, str, object]) -> list[httpx.Response]:
+def answers(*requests: tuple[str, str] | tuple[str, str, object]) -> list[httpx2.Response]:
     """The answers to *requests* (method, target, JSON body), one after the other."""
 
-    async def use(client: httpx.AsyncClient, _sample: SampleUpstream) -> list[httpx.Response]:
+    async def use(client: httpx2.AsyncClient, _sample: SampleUpstream) -> list[httpx2.Response]:
         return [
             await client.request(method, target, json=body[0] if body else None)
             for method, target, *body in requests
@@ -156,7 +156,7 @@ def test_a_namespace_goes_with_all_that_it_holds() -> None:
 def test_it_reads_loosely_as_a_go_server_does() -> None:
     """So that a request which slips past a proxy has its effect here."""
 
-    async def use(client: httpx.AsyncClient, sample: SampleUpstream) -> list[str]:
+    async def use(client: httpx2.AsyncClient, sample: SampleUpstream) -> list[str]:
         loose = b'{"service":"f","image":"i","namespace":"dev","name\xc5\xbfpace":"staging"}'
         await client.post("/system/functions", content=loose)
         await client.post("/system/functions", json={"service": "g", "image": "i"})
@@ -171,7 +171,7 @@ def test_it_reads_loosely_as_a_go_server_does() -> None:
 
 @pytest.mark.parametrize("auth", [None, ("admin", "wrong"), ("other", AUTH[1])])
 def test_the_api_asks_for_a_password_and_functions_do_not(auth: tuple[str, str] | None) -> None:
-    async def use(client: httpx.AsyncClient, _sample: SampleUpstream) -> list[httpx.Response]:
+    async def use(client: httpx2.AsyncClient, _sample: SampleUpstream) -> list[httpx2.Response]:
         paths = ["/system/info", "/system/nothing", "/healthz", "/function/x.dev"]
         return [await client.get(path) for path in paths]
 
@@ -188,7 +188,7 @@ def test_info_is_wrapped_as_the_gateway_wraps_it() -> None:
 
 
 def test_a_function_gives_back_what_it_was_sent_or_as_much_as_was_asked() -> None:
-    async def use(client: httpx.AsyncClient, sample: SampleUpstream) -> None:
+    async def use(client: httpx2.AsyncClient, sample: SampleUpstream) -> None:
         await client.post("/system/functions", json=FUNCTION)
         echoed = await client.put("/function/figlet.dev/a/b", content=b"hello")
         assert echoed.content == b"hello"
@@ -203,7 +203,7 @@ def test_a_function_gives_back_what_it_was_sent_or_as_much_as_was_asked() -> Non
 
 
 def test_what_was_received_is_remembered_within_bounds() -> None:
-    async def use(client: httpx.AsyncClient, sample: SampleUpstream) -> None:
+    async def use(client: httpx2.AsyncClient, sample: SampleUpstream) -> None:
         await client.post("/system/functions", json=FUNCTION)
         await client.post("/function/figlet.dev/a%20b?c=%20", content=b"x" * 200_000)
         last = sample.received[-1]
@@ -220,7 +220,7 @@ def test_what_was_received_is_remembered_within_bounds() -> None:
 
 
 def test_logs_are_lines_of_json_the_last_of_them_and_since_a_time() -> None:
-    async def use(client: httpx.AsyncClient, sample: SampleUpstream) -> list[list[str]]:
+    async def use(client: httpx2.AsyncClient, sample: SampleUpstream) -> list[list[str]]:
         await client.post("/system/functions", json=FUNCTION)
         for number in range(3):
             sample.functions["dev", "figlet"].log(f"line {number}")
@@ -244,7 +244,7 @@ def test_followed_logs_come_as_they_are_written_and_end_with_the_listener_or_the
         url = "http://{}:{}".format(*listener.getsockname())
         async with (
             serving(app, listener),
-            httpx.AsyncClient(base_url=url, auth=AUTH, timeout=5) as client,
+            httpx2.AsyncClient(base_url=url, auth=AUTH, timeout=5) as client,
         ):
             await client.post("/system/functions", json=FUNCTION)
             function = sample.functions["dev", "figlet"]
@@ -287,7 +287,7 @@ def test_canonical_requests_have_the_effect_that_was_decided_about() -> None:
         Wire("DELETE", "/system/functions?namespace=dev", {"functionName": "f"}),
     ]
 
-    async def use(client: httpx.AsyncClient, sample: SampleUpstream) -> None:
+    async def use(client: httpx2.AsyncClient, sample: SampleUpstream) -> None:
         for wire in steps:
             call = wire.call()
             target = call.target.decode("ascii")

@@ -16,7 +16,7 @@ from federation.documents.parse.kinds import OPERATORS
 from federation.documents.parse.nodes import Document, Fields, Items, Node
 from federation.documents.parse.values import Sort, sort
 from federation.documents.schema import schema, text
-from tests.test_parse import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
+from tests.test_documents_load import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCHEMA: dict[str, Any] = schema()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message
 
@@ -100,7 +100,7 @@ EXAMPLES = list(examples())
 every_route = pytest.mark.parametrize("example", EXAMPLES, ids=str)
 
 
-def ask(front: Front, example: Example, token: str | None = None) -> httpx.Response:
+def ask(front: Front, example: Example, token: str | None = None) -> httpx2.Response:
     body = {"json": example.body} if example.body is not None else {}
     return front.call(example.route.method, example.target, token, **body)
 
@@ -112,7 +112,7 @@ def allowed(front: Front, example: Example) -> str:
     return front.grant((action, "dev-2:*" if made else resource))
 
 
-def not_authenticated(front: Front, answer: httpx.Response, saying: str) -> None:
+def not_authenticated(front: Front, answer: httpx2.Response, saying: str) -> None:
     assert answer.status_code == 401, answer.text
     assert answer.headers["www-authenticate"].split()[0] == "Bearer"
     if answer.request.method != "HEAD":
@@ -121,7 +121,7 @@ def not_authenticated(front: Front, answer: httpx.Response, saying: str) -> None
     assert front.received == []
 
 
-def denied(front: Front, answer: httpx.Response, example: Example) -> None:
+def denied(front: Front, answer: httpx2.Response, example: Example) -> None:
     assert answer.status_code == 403, answer.text
     if answer.request.method != "HEAD":
         assert str(example.route.action) in answer.text
@@ -230,7 +230,7 @@ class TestHealth:
         assert header(received, "authorization") is None
 
     def test_it_is_not_well_where_the_upstream_is_not(self, tmp_path: Path) -> None:
-        front = Front(tmp_path, transport=failing(httpx.ConnectError("refused")))
+        front = Front(tmp_path, transport=failing(httpx2.ConnectError("refused")))
         assert front.call("GET", "/healthz").status_code == 502
 
 
@@ -264,7 +264,7 @@ class TestCredentials:
     def test_two_authorization_headers_are_401(self, front: Front) -> None:
         token = front.grant(("*", "*"))
 
-        async def story(client: httpx.AsyncClient) -> httpx.Response:
+        async def story(client: httpx2.AsyncClient) -> httpx2.Response:
             twice = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
             return await client.get(LIST, headers=twice)
 
@@ -354,18 +354,18 @@ class TestUpstreamCredentials:
 # -- what the upstream answers
 
 
-def failing(error: Exception) -> httpx.MockTransport:
+def failing(error: Exception) -> httpx2.MockTransport:
     """An upstream that cannot be asked."""
 
-    def answer(_request: httpx.Request) -> httpx.Response:
+    def answer(_request: httpx2.Request) -> httpx2.Response:
         raise error
 
-    return httpx.MockTransport(answer)
+    return httpx2.MockTransport(answer)
 
 
 def answering(
     status: int, content: bytes | AsyncIterator[bytes] = b"", headers: Mapping[str, str] = {}
-) -> httpx.MockTransport:
+) -> httpx2.MockTransport:
     """An upstream that always answers the same, as it comes."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -375,8 +375,8 @@ def answering(
             async for piece in content:
                 yield piece
 
-    return httpx.MockTransport(
-        lambda _request: httpx.Response(status, content=pieces(), headers=dict(headers))
+    return httpx2.MockTransport(
+        lambda _request: httpx2.Response(status, content=pieces(), headers=dict(headers))
     )
 
 
@@ -401,12 +401,12 @@ class TestUpstreamAnswers:
     @pytest.mark.parametrize(
         ("error", "status"),
         [
-            pytest.param(httpx.ConnectError("refused"), 502, id="refused"),
-            pytest.param(httpx.RemoteProtocolError("nonsense"), 502, id="nonsense"),
-            pytest.param(httpx.ReadError("reset"), 502, id="reset"),
-            pytest.param(httpx.ConnectTimeout("late"), 504, id="does not connect"),
-            pytest.param(httpx.ReadTimeout("late"), 504, id="does not answer"),
-            pytest.param(httpx.PoolTimeout("late"), 504, id="no connection is free"),
+            pytest.param(httpx2.ConnectError("refused"), 502, id="refused"),
+            pytest.param(httpx2.RemoteProtocolError("nonsense"), 502, id="nonsense"),
+            pytest.param(httpx2.ReadError("reset"), 502, id="reset"),
+            pytest.param(httpx2.ConnectTimeout("late"), 504, id="does not connect"),
+            pytest.param(httpx2.ReadTimeout("late"), 504, id="does not answer"),
+            pytest.param(httpx2.PoolTimeout("late"), 504, id="no connection is free"),
         ],
     )
     def test_its_failures_are_told_and_not_explained(
@@ -435,12 +435,12 @@ class TestUpstreamAnswers:
     def test_cookies_of_one_caller_are_never_sent_for_another(self, front: Front) -> None:
         seen: list[str | None] = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def answer(request: httpx2.Request) -> httpx2.Response:
             seen.append(request.headers.get("cookie"))
             cookie = {"set-cookie": "session=one; Path=/"}
-            return httpx.Response(200, headers=cookie, stream=httpx.ByteStream(b""))
+            return httpx2.Response(200, headers=cookie, stream=httpx2.ByteStream(b""))
 
-        front = Front(front.secrets, transport=httpx.MockTransport(answer))
+        front = Front(front.secrets, transport=httpx2.MockTransport(answer))
         front.call("GET", FIGLET)
         front.call("GET", FIGLET)
         assert seen == [None, None]
@@ -594,11 +594,11 @@ class TestOpen:
     def test_path_and_query_reach_it_byte_for_byte(self, tmp_path: Path, target: bytes) -> None:
         targets: list[object] = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def answer(request: httpx2.Request) -> httpx2.Response:
             targets.append(request.extensions["target"])
-            return httpx.Response(200, stream=httpx.ByteStream(b""))
+            return httpx2.Response(200, stream=httpx2.ByteStream(b""))
 
-        front = Front(tmp_path, transport=httpx.MockTransport(answer))
+        front = Front(tmp_path, transport=httpx2.MockTransport(answer))
         status, _, _ = asyncio.run(Asked(front, target=target).answer())
         assert status == 200
         assert targets == [target.removesuffix(b"?")]
@@ -800,7 +800,7 @@ class TestAudit:
 
     @pytest.mark.parametrize("failure", [502, 504])
     def test_an_upstream_that_fails_leaves_its_event(self, tmp_path: Path, failure: int) -> None:
-        error = httpx.ConnectError("no") if failure == 502 else httpx.ReadTimeout("late")
+        error = httpx2.ConnectError("no") if failure == 502 else httpx2.ReadTimeout("late")
         front = Front(tmp_path, transport=failing(error))
         token = front.grant(("*", "*"))
         front.call("PUT", "/system/functions", token, json=DEPLOYMENT)
@@ -855,14 +855,14 @@ class TestAudit:
         begun = asyncio.Event()
         ended: list[str] = []
 
-        async def never(_request: httpx.Request) -> httpx.Response:
+        async def never(_request: httpx2.Request) -> httpx2.Response:
             begun.set()
             try:
                 return await asyncio.Event().wait()  # type: ignore[return-value]  # it never does
             finally:
                 ended.append("upstream")
 
-        front = Front(tmp_path, transport=httpx.MockTransport(never))
+        front = Front(tmp_path, transport=httpx2.MockTransport(never))
         token = front.grant(("*", "*"))
         asked = Asked(front, method="PUT", target=b"/system/functions", token=token).json(
             DEPLOYMENT

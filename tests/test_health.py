@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import pytest
 
 from federation.audit.event import Trail
@@ -34,10 +34,10 @@ def ready(broker: InProcess) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-def up(broker: InProcess, story: Callable[[httpx.AsyncClient], Awaitable[Told]]) -> Told:
+def up(broker: InProcess, story: Callable[[httpx2.AsyncClient], Awaitable[Told]]) -> Told:
     """What *story* comes to while the broker runs as it does in a server."""
 
-    async def within(client: httpx.AsyncClient) -> Told:
+    async def within(client: httpx2.AsyncClient) -> Told:
         async with broker.app.router.lifespan_context(broker.app):
             return await story(client)
 
@@ -90,7 +90,7 @@ def test_issuers_without_keys_leave_it_ready_and_are_named() -> None:
     broker = InProcess()
     broker.github.discovery = answering(500)
 
-    async def story(client: httpx.AsyncClient) -> dict[str, Any]:
+    async def story(client: httpx2.AsyncClient) -> dict[str, Any]:
         for _ in range(100):
             answer = await client.get("/readyz")
             if answer.status_code == 200:
@@ -108,13 +108,13 @@ def test_it_is_not_ready_before_keys_were_asked_for_once() -> None:
     broker = InProcess()
     there = asyncio.Event()
 
-    async def slow(request: httpx.Request) -> httpx.Response:
+    async def slow(request: httpx2.Request) -> httpx2.Response:
         await there.wait()
         return await broker.github.good_discovery(request)
 
     broker.github.discovery = slow
 
-    async def story(client: httpx.AsyncClient) -> list[int]:
+    async def story(client: httpx2.AsyncClient) -> list[int]:
         await asyncio.sleep(0.1)
         before = await client.get("/readyz")
         assert before.json()["unavailable"] == ["starting: the issuers' keys are being fetched"]

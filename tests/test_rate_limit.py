@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from ipaddress import ip_network
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message, Scope
 
@@ -166,7 +166,7 @@ class TestAddress:
         assert caller_of(request("10.0.0.1", f"203.0.113.9,{endless}"), PROXIES) == "10.0.0.9"
 
 
-def fails(broker: InProcess, headers: Mapping[str, str] | None = None) -> httpx.Response:
+def fails(broker: InProcess, headers: Mapping[str, str] | None = None) -> httpx2.Response:
     return broker.post("/oauth/token", form("a.b.c"), headers=headers or {})
 
 

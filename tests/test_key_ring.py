@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import pytest
 
 from federation.documents.model import JwtIssuer
@@ -212,19 +212,19 @@ def streamed(chunk: bytes, chunks: int, **headers: str) -> tuple[Answer, list[in
             taken.append(number)
             yield chunk
 
-    async def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=headers, content=body())
+    async def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers=headers, content=body())
 
     return answer, taken
 
 
-async def slow(_request: httpx.Request) -> httpx.Response:
+async def slow(_request: httpx2.Request) -> httpx2.Response:
     await asyncio.sleep(30)
     raise AssertionError("nobody waits this long")
 
 
-async def broken(_request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("refused")
+async def broken(_request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ConnectError("refused")
 
 
 BOMB = gzip.compress(b" " * (8 * 1024 * 1024))
@@ -356,7 +356,7 @@ def test_discovery_and_key_set_share_one_time_limit() -> None:
     s = Setting()
 
     def late(answer: Answer) -> Answer:
-        async def after_a_while(request: httpx.Request) -> httpx.Response:
+        async def after_a_while(request: httpx2.Request) -> httpx2.Response:
             await asyncio.sleep(0.12)
             return await answer(request)
 
@@ -461,9 +461,9 @@ def test_with_no_keys_a_failed_fetch_is_tried_again_after_five_seconds_at_the_ea
 def test_the_pause_after_a_slow_failure_counts_from_its_end() -> None:
     s = Setting()
 
-    async def fails_late(_request: httpx.Request) -> httpx.Response:
+    async def fails_late(_request: httpx2.Request) -> httpx2.Response:
         s.clock.advance(5)
-        return httpx.Response(500)
+        return httpx2.Response(500)
 
     s.fake.discovery = fails_late
 
@@ -516,7 +516,7 @@ def test_callers_share_one_fetch() -> None:
     s = Setting()
     release = asyncio.Event()
 
-    async def when_released(request: httpx.Request) -> httpx.Response:
+    async def when_released(request: httpx2.Request) -> httpx2.Response:
         await release.wait()
         return await s.fake.good_discovery(request)
 
@@ -536,7 +536,7 @@ def test_a_caller_that_gives_up_does_not_end_the_fetch_for_others() -> None:
     s = Setting()
     release = asyncio.Event()
 
-    async def when_released(request: httpx.Request) -> httpx.Response:
+    async def when_released(request: httpx2.Request) -> httpx2.Response:
         await release.wait()
         return await s.fake.good_discovery(request)
 
@@ -559,11 +559,11 @@ def test_a_fetch_that_began_before_a_rotation_does_not_use_up_the_refetch() -> N
     s = Setting()
     release = asyncio.Event()
 
-    async def old_keys_late(_request: httpx.Request) -> httpx.Response:
+    async def old_keys_late(_request: httpx2.Request) -> httpx2.Response:
         old = s.fake.jwks()
         await release.wait()
         s.fake.key_set = s.fake.good_key_set
-        return httpx.Response(200, json=old)
+        return httpx2.Response(200, json=old)
 
     async def story() -> None:
         await s.key()
@@ -626,7 +626,7 @@ def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
     s = Setting()
     release = asyncio.Event()
 
-    async def when_released(request: httpx.Request) -> httpx.Response:
+    async def when_released(request: httpx2.Request) -> httpx2.Response:
         await release.wait()
         return await s.fake.good_discovery(request)
 
@@ -733,10 +733,10 @@ def test_the_status_tells_how_each_issuers_keys_stand() -> None:
 def test_the_kid_of_one_issuer_is_unknown_to_another() -> None:
     github, gitlab = FakeIssuer(GITHUB), FakeIssuer(GITLAB, FakeKey("other", which=1))
 
-    async def both(request: httpx.Request) -> httpx.Response:
+    async def both(request: httpx2.Request) -> httpx2.Response:
         return await (github if request.url.host.startswith("token") else gitlab).answer(request)
 
-    ring = KeyRing(lambda _: httpx.AsyncClient(transport=httpx.MockTransport(both)), Clock())
+    ring = KeyRing(lambda _: httpx2.AsyncClient(transport=httpx2.MockTransport(both)), Clock())
 
     async def story() -> None:
         assert (await ring.key(issuer(GITHUB), "k1", "RS256")).kid == "k1"
@@ -753,7 +753,7 @@ def test_the_kid_of_one_issuer_is_unknown_to_another() -> None:
 def test_each_ca_bundle_has_a_client_of_its_own() -> None:
     fake, opened = FakeIssuer(), list[str | None]()
 
-    def connect(ca_bundle: str | None) -> httpx.AsyncClient:
+    def connect(ca_bundle: str | None) -> httpx2.AsyncClient:
         opened.append(ca_bundle)
         return fake.connect()
 

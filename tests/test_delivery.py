@@ -15,7 +15,7 @@ from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -523,7 +523,7 @@ def test_a_private_ca_is_trusted_where_it_is_given(
 def test_a_proxy_of_the_environment_is_used(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", str(httpx.URL(receiver.url).copy_with(path="/")))
+    monkeypatch.setenv("HTTP_PROXY", str(httpx2.URL(receiver.url).copy_with(path="/")))
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
 
