@@ -8,7 +8,7 @@ import sys
 
 import uvicorn
 
-from federation.demo.upstream import Function, SampleUpstream
+from tests.harness.openfaas import Function, SampleUpstream
 
 USER, PASSWORD = "admin", "bench"
 FUNCTIONS = 10

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from federation.demo.stage import serving
-from federation.demo.upstream import SampleUpstream, upstream
 from tests.harness.calls import Wire
+from tests.harness.openfaas import SampleUpstream, upstream
 
 Result = TypeVar("Result")
 AUTH = ("admin", "not-a-secret")

@@ -1,32 +1,14 @@
-"""`federation demo`: jobs admitted and refused, a function deployed, on this machine alone."""
+"""`federation demo`: run a broker and a few CI jobs on this machine, and show what they may do."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from contextlib import suppress
 
 import click
-import httpx2
-
-from federation.client import ClientError
-from federation.client.ambient import subject_token
-from federation.client.exchange import AccessToken
-from federation.client.exchange import exchange as trade
-from federation.client.http import Sender
-from federation.demo.stage import Stage, set_stage
-from federation.jose import jws
-from federation.logs import configure_logs
 
 __all__ = ["demo"]
-
-
-_SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
-_MAIN = "A GitHub job on octo-org/octo-repo, branch main"
-_GITLAB = "A GitLab job on octo-group/app, branch main"
-_FEATURE = "The same GitHub repository, branch feature/login"
-_STRANGER = "A stranger's repository, same issuer"
 
 
 @click.command()
@@ -39,105 +21,13 @@ def demo(keep: bool) -> None:
     free loopback ports; runs jobs against them, deploys a function with the token one of them
     got, prints what happened and why, and stops. Needs no network.
     """
-    configure_logs("text", quiet=True)
-    with suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(_play(keep=keep)))
-
-
-async def _play(*, keep: bool) -> int:
-    _step("Starting a local CI issuer, a sample gateway, and a broker with sample documents")
-    async with set_stage() as stage:
-        click.echo(f"    issuer   {stage.issuer.base_url}")
-        click.echo(f"    gateway  {stage.upstream_url}")
-        click.echo(f"    broker   {stage.broker_url}")
-        good = await asyncio.to_thread(_run_jobs, stage)
-        if keep:
-            _tell_how_to_go_on(stage)
-            await asyncio.Event().wait()
     click.echo()
-    click.secho("All as it should be." if good else "Something went otherwise.", bold=True)
-    return 0 if good else 1
-
-
-def _run_jobs(stage: Stage) -> bool:
-    """Whether every job ended as it should."""
-    deployer = _admitted(stage, "github", "main", _MAIN)
-    return (
-        deployer is not None
-        and _admitted(stage, "gitlab", "main", _GITLAB) is not None
-        and _refused(stage, "github", "feature", _FEATURE)
-        and _refused(stage, "github", "stranger", _STRANGER)
-        and _deployed(stage, deployer, "dev")
-        and not _deployed(stage, deployer, "staging")
+    click.secho(
+        "==> Starting a local CI issuer, a sample gateway, and a broker with sample documents",
+        bold=True,
     )
+    # The servers take a second to import: import them only after the first line is printed.
+    from federation.demo.walkthrough import walk_through  # noqa: PLC0415
 
-
-def _admitted(stage: Stage, provider: str, job: str, title: str) -> AccessToken | None:
-    _step(f"{title}: asks for its ID token and trades it")
-    outcome = _run_job(stage, provider, job)
-    if isinstance(outcome, ClientError):
-        click.secho(f"    refused, which should not be: {outcome}", fg="red")
-        return None
-    click.secho("    admitted", fg="green", nl=False)
-    click.echo(f", for {outcome.expires_in_seconds} seconds. The access token says:")
-    for name, value in jws.parse(outcome.token).claims.items():
-        if name in _SHOWN:
-            click.echo(f"      {name:<12} {json.dumps(value)}")
-    return outcome
-
-
-def _refused(stage: Stage, provider: str, job: str, title: str) -> bool:
-    _step(f"{title}: asks and trades too")
-    outcome = _run_job(stage, provider, job)
-    if isinstance(outcome, AccessToken):
-        click.secho("    admitted, which should not be", fg="red")
-        return False
-    click.secho("    refused", fg="yellow", nl=False)
-    click.echo(f". {outcome.problem}")
-    return True
-
-
-def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
-    """Whether the broker let a function be deployed, asked for as `faas-cli deploy` asks."""
-    _step(f"The admitted job deploys the function figlet to namespace {namespace}")
-    body = {"service": "figlet", "image": "registry.example.com/figlet:1", "namespace": namespace}
-    for method in ("PUT", "POST"):  # update it, or make it where there is none
-        answer = httpx2.request(
-            method,
-            f"{stage.broker_url}/system/functions",
-            json=body,
-            headers={"Authorization": f"Bearer {token.token}"},
-        )
-        click.echo(f"    {method} /system/functions  {answer.status_code} {answer.text.strip()}")
-        if answer.status_code != 404:
-            break
-    if answer.is_success:
-        click.secho("    deployed", fg="green")
-    else:
-        click.secho("    refused", fg="yellow")
-    return answer.is_success
-
-
-def _run_job(stage: Stage, provider: str, job: str) -> AccessToken | ClientError:
-    """What `federation exchange` does within a job, in the environment its runner gives it."""
-    try:
-        with Sender() as sender:
-            environ = stage.issuer.environment(provider, job)
-            token = subject_token(environ, stage.broker_url, sender)
-            return trade(stage.broker_url, token, sender)
-    except ClientError as error:
-        return error
-
-
-def _step(title: str) -> None:
-    click.echo()
-    click.secho(f"==> {title}", bold=True)
-
-
-def _tell_how_to_go_on(stage: Stage) -> None:
-    _step("Staying up until you press Ctrl-C. In another shell:")
-    for name, value in stage.issuer.environment("github", "main").items():
-        click.echo(f"    export {name}='{value}'")
-    click.echo(f"    federation exchange --url {stage.broker_url}")
-    click.echo(f"    federation check {stage.documents}")
-    click.echo(f"    curl -s {stage.broker_url}/.well-known/openid-configuration")
+    with suppress(KeyboardInterrupt):
+        sys.exit(asyncio.run(walk_through(keep=keep)))

@@ -1,1 +1,1 @@
-"""Everything to try the broker with on one machine: a local CI issuer and sample documents."""
+"""The demo: a local CI issuer, a small gateway, a broker, and the jobs that it runs on them."""

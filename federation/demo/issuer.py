@@ -1,9 +1,10 @@
 """
-A local CI issuer: GitHub-shaped and GitLab-shaped tokens at the kind of URL real runners offer.
+A local CI issuer, which signs ID tokens with the claims of GitHub's and GitLab's.
 
-A job is named in its request URL, `…/github/token?job=main`; the rest is as on a real runner:
-append `&audience=`, send the request token as bearer, read `value`. GitLab has no such URL; it
-is offered here all the same, so that tests can get its tokens the same way.
+A job asks for its token as on a GitHub runner: it appends `&audience=` to the request URL, sends
+the request token as a bearer token and reads `value`. The URL names the job, as in
+`…/github/token?job=main`. GitLab has no such URL. Here it has one, so that tests get both kinds
+of token in the same way.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ __all__ = ["LocalIssuer"]
 
 
 class LocalIssuer:
-    """Issues tokens for invented jobs. *base_url* is where its `app` will be served."""
+    """Issues tokens for invented jobs. Its `app` must be served at *base_url*."""
 
     def __init__(self, base_url: str, clock: Callable[[], float] = time.time) -> None:
         self.base_url = base_url
         self.request_token = secrets.token_urlsafe(24)
         self.jobs = {provider: dict(jobs) for provider, jobs in JOBS.items()}
-        """What each provider's tokens say, by the name of the job. More may be added."""
+        """The claims of each job, by provider and name. Tests add jobs of their own."""
         self._clock = clock
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._kid = secrets.token_hex(8)
@@ -54,7 +55,7 @@ class LocalIssuer:
         return f"{self.base_url}/{provider}"
 
     def environment(self, provider: str, job: str) -> dict[str, str]:
-        """The variables that a runner sets for a job that may ask for an ID token."""
+        """The variables that a runner sets for a job with the `id-token: write` permission."""
         query = urlencode({"api-version": "2.0", "job": job})
         return {
             "GITHUB_ACTIONS": "true",
@@ -63,7 +64,7 @@ class LocalIssuer:
         }
 
     def issue(self, provider: str, job: str, audience: str | list[str]) -> str:
-        """A signed token for *job*; each is new."""
+        """A new signed token for *job*."""
         claims = claims_of(
             provider,
             job,

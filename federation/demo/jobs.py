@@ -1,7 +1,7 @@
 """
-The jobs that the local CI issuer runs: what GitHub's and GitLab's tokens say of each.
+The claims of the demo's CI jobs.
 
-The claims have the names and types of real tokens; the values are invented.
+The claims have the names and types of real GitHub and GitLab tokens. The values are invented.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ JOBS: Mapping[str, Mapping[str, Mapping[str, object]]] = MappingProxyType(
 """By provider, then by the name of the job."""
 
 _LIFETIMES_SECONDS = MappingProxyType({"github": (600, 300), "gitlab": (5, 3600)})
-"""How long before `iat` a token begins, and how long after it ends."""
+"""By provider: how long before `iat` the token becomes valid, and how long after it expires."""
 
 
 def claims_of(
@@ -126,9 +126,9 @@ def claims_of(
     jobs: Mapping[str, Mapping[str, Mapping[str, object]]] = JOBS,
 ) -> dict[str, object]:
     """
-    What *provider* says of *job* when asked for *audience* at *now*; `jti` is fresh.
+    The claims of a token for *job* that *provider* issues at *now*, with a new `jti`.
 
-    Raises: KeyError where there is no such job.
+    Raises: KeyError if there is no such job.
     """
     before, after = _LIFETIMES_SECONDS[provider]
     issued = int(now)

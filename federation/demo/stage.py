@@ -1,8 +1,7 @@
 """
-The stage that `federation demo` plays on: real servers on free loopback ports.
+Start and stop the servers of `federation demo`, on free loopback ports.
 
-Everything is started on entering and stopped on leaving, and nothing is kept but what lies in
-a temporary directory that goes too.
+All files are in a temporary directory, which is deleted when the servers stop.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from starlette.types import ASGIApp
 from federation.app import build
 from federation.config import Settings
 from federation.demo.issuer import LocalIssuer
-from federation.demo.upstream import upstream
+from federation.demo.upstream import DemoGateway
 
 __all__ = ["Stage", "serving", "set_stage"]
 
@@ -32,7 +31,7 @@ _USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What is up, and where."""
+    """The servers that are running, and their addresses."""
 
     issuer: LocalIssuer
     broker_url: str
@@ -42,7 +41,7 @@ class Stage:
 
 @asynccontextmanager
 async def set_stage() -> AsyncIterator[Stage]:
-    """A local CI issuer, a sample upstream, and a broker that trusts the one before the other."""
+    """Run a CI issuer, a gateway, and a broker that trusts the issuer and protects the gateway."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="federation-demo-")))
         issuer_socket, upstream_socket, broker_socket = (_free_port() for _ in range(3))
@@ -56,8 +55,8 @@ async def set_stage() -> AsyncIterator[Stage]:
             "utf-8",
         )
         password = secrets.token_urlsafe(16)
-        gateway = upstream(user=_USER, password=password)
-        await stack.enter_async_context(serving(gateway, upstream_socket))
+        gateway = DemoGateway(_USER, password)
+        await stack.enter_async_context(serving(gateway.app, upstream_socket))
         settings = Settings(
             documents=(documents,),
             state=folder / "state",
@@ -73,7 +72,7 @@ async def set_stage() -> AsyncIterator[Stage]:
 async def serving(
     app: ASGIApp, listener: socket.socket, config: uvicorn.Config | None = None
 ) -> AsyncIterator[None]:
-    """*app* answers on *listener* within, by a *config* of its own if there is one."""
+    """Serve *app* on *listener* inside the `with` block, with *config* if one is given."""
     server = _Server(
         config
         or uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
@@ -92,7 +91,7 @@ async def serving(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the program around it."""
+    """A server that leaves signals to the program that runs it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

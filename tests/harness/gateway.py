@@ -13,7 +13,6 @@ import httpx2
 from starlette.types import ASGIApp
 
 from federation.claims import Claims
-from federation.demo.upstream import Function, Received, SampleUpstream
 from federation.documents.model import Policy
 from federation.gateway.upstream import Answer, BasicAuth, Headers, Upstream, UpstreamFailed
 from federation.tokens import mint
@@ -21,6 +20,7 @@ from federation.tokens.mint import FUNCTION_TOKEN_TYPE
 from tests.harness import built
 from tests.harness.broker import URL, InProcess
 from tests.harness.builders import good
+from tests.harness.openfaas import Function, Received, SampleUpstream
 
 USER: Final = "admin"
 PASSWORD: Final = "the-upstreams-own"

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from federation.demo.upstream import Function, SampleUpstream
+from tests.harness.openfaas import Function, SampleUpstream
 
 USER, PASSWORD = "admin", "the-upstreams-own"
 
