@@ -1,1 +1,1 @@
-"""The exchange measured against what this machine could do at best."""
+"""The benchmark: the broker measured against what this machine could do at best."""

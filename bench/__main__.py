@@ -1,8 +1,8 @@
 """
-`make bench`: the broker against its targets, in one run.
+`make bench`: measure the broker against its targets, in one run.
 
 `python -m bench [--long] [--only PART]… [--json FILE]`. Rates differ from machine to machine, so
-what can be is told as a ratio of two figures of the same run.
+most figures are ratios of two rates from the same run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """What may be asked for."""
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measures the broker against its targets."
     )

@@ -1,9 +1,9 @@
 """
-One decision over 100 Policies of 20 statements, beside a bare look-up in a dict.
+Measure one decision over 100 Policies of 20 statements, and a bare look-up in a dict.
 
-The access is the one that the last statement of the last Policy allows. In the common case each
-Policy speaks of a namespace of its own; where statements reach into namespaces by pattern, or all
-speak of one, more of them have to be looked at.
+The decision is about an access that only the last statement of the last Policy allows. In the
+common case each Policy is about a namespace of its own. If statements name namespaces by pattern,
+or all Policies are about one namespace, the broker has to look at more of them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from federation.policy.permissions import Access, decide
 
 POLICIES, STATEMENTS = 100, 20
 EVERY = 10
-"""One statement in so many has a pattern for its namespace."""
+"""Of so many statements, one names its namespace by a pattern."""
 CLAIMS = Claims({})
 
 
 def measured(place: Place) -> Found:
-    """What deciding takes, in three sets of Policies."""
+    """Measure decisions in three sets of Policies."""
     with on_core(place.server_core):
         plain, anywhere, one = (
             _deciding(policies(name)) for name in (own_namespace, some_by_pattern, one_namespace)
@@ -51,7 +51,7 @@ def measured(place: Place) -> Found:
 
 
 def policies(resource: Callable[[int, int], str]) -> PolicySet:
-    """100 Policies whose statements reach the *resource* of their two numbers."""
+    """100 Policies whose statements have the resource that *resource* makes of their numbers."""
     return PolicySet(
         Policy(
             f"policy-{policy}",
@@ -75,18 +75,18 @@ def own_namespace(policy: int, number: int) -> str:
 
 
 def some_by_pattern(policy: int, number: int) -> str:
-    """The same, but for one in ten that is in a namespace by pattern."""
+    """The same, but one statement in ten names its namespace by a pattern."""
     return f"team-{policy}-*:fn-{number}" if number % EVERY == 0 else own_namespace(policy, number)
 
 
 def one_namespace(policy: int, number: int) -> str:
-    """A function in the namespace that all Policies speak of."""
+    """A function in the one namespace of all Policies."""
     last = policy == POLICIES - 1 and number == STATEMENTS - 1
     return own_namespace(policy, number) if last else f"team-{POLICIES - 1}:fn-{policy}-{number}"
 
 
 def _deciding(asked: PolicySet) -> float:
-    """Of an access that was not asked for lately; the statements are filed already."""
+    """Measure a decision that is not remembered, over statements that are indexed already."""
     _decide(asked)
 
     def fresh() -> None:

@@ -1,8 +1,9 @@
 """
-The exchange against the limit of one core, and what it costs with few Roles and with many.
+Measure the exchange against the limit of one core, with few Roles and with many.
 
 The limit is a do-nothing POST through the same server, one RSA-2048 verification and one P-256
-signature. All is measured in turns, round after round, so that a machine's moods reach all alike.
+signature. All are measured in turns, round after round, so that a slow moment of the machine
+affects all of them.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ import uvloop
 
 from bench import jobs
 from bench.limit import Seconds, cost, signature, verification
-from bench.load import run
 from bench.progress import say
-from bench.servers import Place, Server, broker, on_core, running
+from bench.servers import Place, broker, cpu_seconds, on_core, running
 from bench.table import Found
+from tests.harness.load import measure
+from tests.harness.process import Server
 
 SIZES, MAIN = (10, 100, 1_000, 10_000), 1_000
 NOTHING = 0
 ROUNDS, REQUESTS, WARM_UP = 3, 1500, 300
 NOTHING_TIMES = 8
-"""The do-nothing server does not look at tokens, and is too quick to be timed by few."""
+"""The do-nothing server is too fast to be timed with so few requests: it gets them 8 times."""
 
 
 class Sample(NamedTuple):
-    """How one server answered one round."""
+    """The figures of one server in one round."""
 
     rate: float
     p50_ms: float
@@ -38,11 +40,11 @@ class Sample(NamedTuple):
 
 
 def measured(place: Place) -> Found:
-    """The exchange at full load with each number of Roles, and at half of that with 1,000."""
+    """Measure exchanges at full speed with each number of Roles, and at half of it with 1,000."""
     with ExitStack() as stack:
-        servers = {
+        servers: dict[int, Server] = {
             NOTHING: stack.enter_context(
-                running(["bench.noop"], place.folder / "noop", place.server_core)
+                running(Server(["bench.noop"], place.folder / "noop"), place.server_core)
             )
         }
         for roles in SIZES:
@@ -62,7 +64,7 @@ async def _measured(
     servers: Mapping[int, Server], requests: Sequence[bytes], server_core: int | None
 ) -> Found:
     for server in servers.values():
-        await run(server.port, requests[:WARM_UP])
+        await measure(server.port, requests[:WARM_UP])
     fresh = [requests[at : at + REQUESTS] for at in range(WARM_UP, len(requests), REQUESTS)]
     crypto: list[tuple[Seconds, Seconds]] = []
     rounds: dict[int, list[Sample]] = {roles: [] for roles in servers}
@@ -85,9 +87,9 @@ async def _measured(
 
 
 async def _sample(server: Server, requests: Sequence[bytes], rate: float | None = None) -> Sample:
-    before = server.cpu_seconds()
-    measure = await run(server.port, requests, rate)
-    return Sample(*measure, 1e6 * (server.cpu_seconds() - before) / len(requests))
+    before = cpu_seconds(server)
+    measured = await measure(server.port, requests, rate)
+    return Sample(*measured, 1e6 * (cpu_seconds(server) - before) / len(requests))
 
 
 def _median(samples: Sequence[Sample]) -> Sample:

@@ -1,19 +1,17 @@
 """
-The gateway road: what a request costs through the broker, beside the same one sent straight.
+Measure a gateway request through the broker against the same request sent straight.
 
-Both are a small list of functions, as `faas-cli list` asks for it, in turns within one run. The
-figure is of a broker that has a core of its own; the client and the upstream share the other,
-also where requests go straight. Beside it stands what comes of it where the upstream shares the
-broker's core. Delays are compared at one rate that both can bear.
+Both ask for a short list of functions, as `faas-cli list` does, in turns within one run. For the
+main figure the broker has a core of its own, and the client and the gateway share the other, for
+both kinds of request. A second figure has the gateway on the broker's core. Delays are compared
+at one rate that both can serve.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -21,26 +19,28 @@ from typing import NamedTuple
 import uvloop
 
 from bench import jobs
-from bench.load import Measure, run
 from bench.progress import say
-from bench.servers import Place, Server, broker, on_core, running
+from bench.servers import Place, broker, cpu_seconds, on_core, running
 from bench.table import Found
-from bench.upstream import PASSWORD, USER
+from tests.harness.gateway import PASSWORD, USER, write_secrets
+from tests.harness.load import Measure, exchange, measure
+from tests.harness.process import Server
 
 ROUNDS, REQUESTS, WARM_UP = 7, 1500, 300
 RESTING = 0.4
-"""Of the broker's peak, the rate at which delays are compared."""
+"""The part of the broker's peak rate at which delays are compared."""
+FUNCTIONS = 10
 
 
 class Pair(NamedTuple):
-    """An upstream, and the broker before it."""
+    """A gateway, and the broker in front of it."""
 
     upstream: Server
     broker: Server
 
 
 class Rates(NamedTuple):
-    """Requests a second, and what the broker's part takes of its processor."""
+    """Requests per second, and the processor time of the broker per request."""
 
     straight: float
     through: float
@@ -48,7 +48,7 @@ class Rates(NamedTuple):
 
 
 def measured(place: Place) -> Found:
-    """Rates and delays, straight and through the broker, each the median of its rounds."""
+    """Measure rates and delays, straight and through the broker: the medians of the rounds."""
     with (
         pair(place.folder / "apart", place.server_core, place.client_core) as apart,
         pair(place.folder / "together", place.server_core, place.server_core) as together,
@@ -59,17 +59,14 @@ def measured(place: Place) -> Found:
 
 @contextmanager
 def pair(folder: Path, core: int | None, upstream_core: int | None) -> Iterator[Pair]:
-    """A broker on *core* before a sample upstream on *upstream_core*."""
-    secrets = folder / "secrets"
-    secrets.mkdir(parents=True)
-    (secrets / "basic-auth-user").write_text(USER, "ascii")
-    (secrets / "basic-auth-password").write_text(PASSWORD, "ascii")
-    with ExitStack() as stack:
-        upstream = running(["bench.upstream"], folder / "upstream.log", upstream_core)
-        behind = stack.enter_context(upstream)
-        flags = "--upstream", f"http://127.0.0.1:{behind.port}", "--upstream-secrets", str(secrets)
-        before = broker(folder / "broker", jobs.documents(10), core, *flags)
-        yield Pair(behind, stack.enter_context(before))
+    """Run a gateway on *upstream_core*, and a broker in front of it on *core*."""
+    folder.mkdir()
+    secrets = write_secrets(folder / "secrets", USER, PASSWORD)
+    gateway = Server(["tests.harness.openfaas", str(FUNCTIONS)], folder / "upstream")
+    with running(gateway, upstream_core) as behind:
+        flags = ("--upstream", behind.url, "--upstream-secrets", str(secrets))
+        with broker(folder / "broker", jobs.documents(10), core, *flags) as front:
+            yield Pair(behind, front)
 
 
 async def _measured(apart: Pair, together: Pair) -> Found:
@@ -102,20 +99,20 @@ async def _measured(apart: Pair, together: Pair) -> Found:
 
 async def _asked(servers: Pair) -> Asked:
     login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    token = await _access_token(servers.broker.port)
-    asked = _list(f"Basic {login}"), _list(f"Bearer {token}")
+    granted = await exchange(servers.broker.port, jobs.token(0))
+    asked = _list(f"Basic {login}"), _list(f"Bearer {granted.access_token}")
     for server, request in zip(servers, asked, strict=True):
-        await run(server.port, [request] * WARM_UP)
+        await measure(server.port, [request] * WARM_UP)
     return asked
 
 
 async def _rates(servers: Pair, asked: Asked) -> Rates:
     rounds = []
     for _ in range(ROUNDS):
-        straight = await run(servers.upstream.port, [asked[0]] * REQUESTS)
-        before = servers.broker.cpu_seconds()
-        through = await run(servers.broker.port, [asked[1]] * REQUESTS)
-        spent = servers.broker.cpu_seconds() - before
+        straight = await measure(servers.upstream.port, [asked[0]] * REQUESTS)
+        before = cpu_seconds(servers.broker)
+        through = await measure(servers.broker.port, [asked[1]] * REQUESTS)
+        spent = cpu_seconds(servers.broker) - before
         rounds.append(Rates(straight.rate, through.rate, 1e6 * spent / REQUESTS))
     return Rates(*map(median, zip(*rounds, strict=True)))
 
@@ -124,7 +121,7 @@ async def _rested(servers: Pair, asked: Asked, rate: float) -> tuple[Measure, Me
     rounds: tuple[list[Measure], list[Measure]] = ([], [])
     for _ in range(ROUNDS):
         for server, request, measures in zip(servers, asked, rounds, strict=True):
-            measures.append(await run(server.port, [request] * (REQUESTS // 3), rate))
+            measures.append(await measure(server.port, [request] * (REQUESTS // 3), rate))
     near, far = map(_median, rounds)
     return near, far
 
@@ -143,13 +140,3 @@ def _list(authorization: str) -> bytes:
         f"User-Agent: faas-cli/0.17.4\r\nAuthorization: {authorization}\r\n"
         "Accept-Encoding: gzip\r\n\r\n"
     ).encode("ascii")
-
-
-async def _access_token(port: int) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(next(jobs.requests(1)))
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-    granted = json.loads(await reader.readexactly(length))
-    writer.close()
-    return str(granted["access_token"])

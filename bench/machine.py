@@ -1,4 +1,4 @@
-"""What the figures were taken on, and how much of it others used when the run began."""
+"""Describe the machine of a run, and how busy it was with other work when the run began."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 LOOK_SECONDS = 1.0
 IDLE, WAITING = 3, 4
-"""Where `/proc/stat` has the time in which a core had nothing to do, or waited for a disk."""
+"""The columns of `/proc/stat` for the time that a core was idle, or waited for a disk."""
 
 
 def described() -> dict[str, object]:
-    """The machine, and how many of its cores are busy before anything is measured."""
+    """The machine, and the number of its cores that are busy before anything is measured."""
     busy = busy_cores()
     return {
         "python": platform.python_version(),
@@ -25,7 +25,7 @@ def described() -> dict[str, object]:
 
 
 def busy_cores(seconds: float = LOOK_SECONDS) -> float:
-    """How many cores are busy just now, NaN where the system does not say."""
+    """The number of cores that are busy now, NaN if the system does not say."""
     try:
         before = _free_seconds()
         began = time.perf_counter()

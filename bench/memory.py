@@ -1,27 +1,28 @@
-"""What one worker with 10,000 Roles holds in memory, and whether exchanges add to it."""
+"""Measure the memory of one worker with 10,000 Roles, before and after many exchanges."""
 
 from __future__ import annotations
 
 import uvloop
 
 from bench import jobs
-from bench.load import run
 from bench.progress import say
-from bench.servers import Place, Server, broker, on_core
+from bench.servers import Place, await_ready, broker, on_core, resident_mib
 from bench.table import Found
+from tests.harness.load import measure
+from tests.harness.process import Server
 
 ROLES = 10_000
 STEPS = 10
 EXCHANGES, MANY_EXCHANGES = 10_000, 100_000
 AT_ONCE = 1000
-"""So many tokens are signed and sent before the next: none gets old."""
+"""The tokens that are signed and sent before the next ones are signed, so that none expires."""
 
 
 def measured(place: Place) -> Found:
-    """The memory before, halfway and at the end."""
+    """Measure the memory before the exchanges, halfway and at the end."""
     count = MANY_EXCHANGES if place.long else EXCHANGES
     with broker(place.folder / "memory", jobs.documents(ROLES), place.server_core) as server:
-        server.await_ready()
+        await_ready(server)
         with on_core(place.client_core):
             held = uvloop.run(_held(server, count))
     note = "" if place.long else f"after {EXCHANGES:,}; --long for {MANY_EXCHANGES:,}"
@@ -36,10 +37,10 @@ def measured(place: Place) -> Found:
 
 
 async def _held(server: Server, count: int) -> list[float]:
-    held = [server.resident_mib()]
+    held = [resident_mib(server)]
     for step in range(STEPS):
         for _ in range(count // STEPS // AT_ONCE):
-            await run(server.port, list(jobs.requests(AT_ONCE)))
-        held.append(server.resident_mib())
+            await measure(server.port, list(jobs.requests(AT_ONCE)))
+        held.append(resident_mib(server))
         say(f"{count * (step + 1) // STEPS:,} of {count:,} exchanges: {held[-1]:,.1f} MiB")
     return held

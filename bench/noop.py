@@ -13,7 +13,7 @@ from federation.server.shutdown import DrainingServer
 
 
 async def nothing(scope: Scope, _receive: Receive, send: Send) -> None:
-    """The shortest answer, without a framework between it and the server."""
+    """Give the shortest answer, without a framework."""
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": [_EMPTY]})
         await send({"type": "http.response.body"})
@@ -23,7 +23,7 @@ _EMPTY = (b"content-length", b"0")
 
 
 def main() -> None:
-    """Serve on a free loopback port and tell which, as the broker's log does."""
+    """Serve on a free loopback port, and log which, as the broker does."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     listening = {"event": "listening", "port": listener.getsockname()[1]}
     print(json.dumps(listening), file=sys.stderr, flush=True)

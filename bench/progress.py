@@ -1,8 +1,8 @@
-"""What a run tells while it goes on."""
+"""Print the progress of a run."""
 
 from __future__ import annotations
 
 
 def say(what: str) -> None:
-    """Progress, at once."""
+    """Print *what* at once, not when a buffer is full."""
     print(f"  {what}", flush=True)

@@ -1,8 +1,8 @@
 """
-The table that a run fills: what is measured, what is to be reached, and what was found today.
+The table of results: each figure, its target, and the value that a run found.
 
-Each part of a run hands in what it found under the names of the rows. A row without a figure was
-not measured, and neither holds nor fails.
+Each part of a run returns its values under the names of the rows. A row without a value was not
+measured: it neither holds nor fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BAR = 44
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure and what it has to reach."""
+    """One figure and its target."""
 
     name: str
     title: str
@@ -26,14 +26,14 @@ class Row:
     at_least: bool = False
 
     def holds(self, value: float | None) -> bool | None:
-        """Whether *value* reaches the target; None where there is none."""
+        """True if *value* reaches the target; None if there is no value."""
         if value is None or math.isnan(value):
             return None
         return value >= self.target if self.at_least else value <= self.target
 
     @property
     def goal(self) -> str:
-        """The target as people read it."""
+        """The target in words."""
         return f"{self.target:g}{self.unit} or {'more' if self.at_least else 'less'}"
 
 
@@ -54,20 +54,20 @@ ROWS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a part of the run found."""
+    """The results of one part of a run."""
 
     figures: Mapping[str, float]
-    """By the names of rows."""
+    """The values of rows, by name."""
     details: Mapping[str, float]
-    """What the figures come from, by title and unit."""
+    """The measurements behind them, by title and unit."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """What a row's reader should know, by its name."""
+    """Notes on rows, by name."""
     costs: Mapping[int, float] = field(default_factory=dict)
-    """Microseconds an exchange, by the number of Roles."""
+    """Microseconds per exchange, by the number of Roles."""
 
 
 def document(found: Mapping[str, Found], machine: Mapping[str, object]) -> dict[str, object]:
-    """All that *found* has, by part, as JSON has it: what was not measured is null."""
+    """All results as JSON; what was not measured is null."""
     return {
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": dict(machine),
@@ -95,7 +95,7 @@ def document(found: Mapping[str, Found], machine: Mapping[str, object]) -> dict[
 
 
 def shown(found: Mapping[str, Found]) -> str:
-    """*found* for a person: the details, the plot, and last the table."""
+    """All results as text: the details, the plot, and last the table."""
     lines = []
     for part, one in found.items():
         lines += [part]
@@ -109,7 +109,7 @@ def shown(found: Mapping[str, Found]) -> str:
 
 
 def plot(costs: Mapping[int, float]) -> list[str]:
-    """What an exchange costs by the number of Roles, as bars that begin at nothing."""
+    """The cost of an exchange by the number of Roles, as bars that begin at zero."""
     longest = max(costs.values())
     return [
         "what an exchange costs, by the number of Roles",
@@ -139,5 +139,5 @@ def _costs(found: Mapping[str, Found]) -> dict[int, float]:
 
 
 def _plain(value: float | None) -> float | None:
-    """*value*, or None where JSON has no word for it."""
+    """*value*, or None if it is not a number: JSON has no NaN."""
     return None if value is None or math.isnan(value) else value

@@ -1,10 +1,11 @@
 """
-Two workers beside one, on two cores that they share with the client.
+Measure two workers against one, on two cores that they share with the client.
 
-Nothing is kept to a core here: the client takes its part of the two, as any caller on the machine
-would, and is one that takes little. There are 32 connections in both cases, so that each of two
-workers has the sixteen that one has elsewhere. How they fall to the two is the system's choice,
-and is told too: where one of them has all, two are no faster than one.
+No process is kept to a core here: the client takes its share of both, as any caller on the
+machine would, and uses little. There are 32 connections in both cases, so that each of two
+workers has 16, like the one worker of the other parts. The system chooses which worker gets which
+connection. The share of the busier worker is printed too: if one worker has all connections, two
+are no faster than one.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from statistics import median
 from typing import NamedTuple
 
 from bench import jobs
-from bench.load import CONNECTIONS, push
 from bench.progress import say
-from bench.servers import Place, Server, broker
+from bench.servers import Place, await_idle, broker, cpu_seconds_each
 from bench.table import Found
+from tests.harness.load import CONNECTIONS, measure_rate
+from tests.harness.process import Server
 
 ROUNDS, REQUESTS, WARM_UP = 5, 2000, 300
 
 
 def measured(place: Place) -> Found:
-    """The rate of two workers in rates of one, each the median of its rounds."""
+    """Measure the rate of two workers against the rate of one: the medians of the rounds."""
     with ExitStack() as stack:
         servers = {}
         for workers in (1, 2):
@@ -37,7 +39,7 @@ def measured(place: Place) -> Found:
             )
             servers[workers] = stack.enter_context(started)
         for server in servers.values():
-            server.await_idle()
+            await_idle(server)
         rounds = _rounds(servers[1], servers[2])
     one, two, share, busy = map(median, zip(*rounds, strict=True))
     return Found(
@@ -52,27 +54,27 @@ def measured(place: Place) -> Found:
 
 
 class Round(NamedTuple):
-    """Rates of one worker and of two, and what of the work and of the cores the two had."""
+    """The rates of one worker and of two in one round, and how the two shared the work."""
 
     one: float
     two: float
     share: float
-    """How much of the work the busier of the two did."""
+    """The part of the work that the busier of the two did."""
     busy: float
-    """How many cores the two kept busy."""
+    """The number of cores that the two kept busy."""
 
 
 def _rounds(one: Server, two: Server) -> list[Round]:
     warm_up = list(jobs.requests(WARM_UP))
     for server in (one, two):
-        push(server.port, warm_up)
+        measure_rate(server.port, warm_up)
     rounds = []
     for number in range(ROUNDS):
         fresh = list(jobs.requests(REQUESTS))
-        alone = push(one.port, fresh, 2 * CONNECTIONS)
-        before = two.cpu_seconds_each()
-        both = push(two.port, fresh, 2 * CONNECTIONS)
-        took = [end - start for start, end in zip(before, two.cpu_seconds_each(), strict=True)]
+        alone = measure_rate(one.port, fresh, 2 * CONNECTIONS)
+        before = cpu_seconds_each(two)
+        both = measure_rate(two.port, fresh, 2 * CONNECTIONS)
+        took = [end - start for start, end in zip(before, cpu_seconds_each(two), strict=True)]
         share = max(took) / sum(took) if took else math.nan
         busy = sum(took) * both / REQUESTS if took else math.nan
         rounds.append(Round(alone, both, share, busy))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faults.ci import CiIssuer, documents
-from faults.load import Load, Sent, exchange, granted, told
 from faults.outcome import NotTried, Outcome, Run
-from faults.processes import Broker
+from faults.processes import Broker, running
 from faults.trail import broken_laws
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, Sent, exchange, granted, summary
 
 __all__ = ["clock_stepped"]
 
@@ -31,9 +31,9 @@ async def clock_stepped(run: Run) -> Outcome:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder / "broker", documents(issuer), environ=environ)
+        broker = Broker(run.folder / "broker", issuer.documents(), environ=environ)
         load = Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             pid = broker.pid
             await load.for_seconds(0.5)
             for number, seconds in enumerate(_STEPS_SECONDS * run.of(1, 5)):
@@ -52,8 +52,8 @@ async def clock_stepped(run: Run) -> Outcome:
                 outcome.tried(_wrong(seconds, strange, right, replayed)[:1])
             if (broker.pid, broker.exit_code) != (pid, None):
                 outcome.judge(["the broker ended"])
-            outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
-    outcome.saw(told(load.sent))
+            outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+    outcome.saw(summary(load.sent))
     return outcome
 
 

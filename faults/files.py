@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from faults.ci import CiIssuer, documents
-from faults.load import Load, exchange
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker
+from faults.processes import Broker, running
 from faults.trail import broken_laws
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, exchange
 
 __all__ = ["documents_bad", "documents_half_written", "documents_swapped"]
 
@@ -26,10 +27,10 @@ async def documents_bad(run: Run) -> Outcome:
     """
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer))
+        broker = Broker(run.folder, issuer.documents())
         place = broker.documents / "all.yaml"
         good, load = place.read_text(), Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             for name, bad in _bad(good).items():
                 async with load.running():
                     before = len(load.sent)
@@ -41,14 +42,14 @@ async def documents_bad(run: Run) -> Outcome:
                 seconds = await _live(
                     broker,
                     issuer,
-                    lambda: place.write_text(documents(issuer, branches=("main", "feature/login"))),
+                    lambda: place.write_text(issuer.documents(branches=("main", "feature/login"))),
                 )
                 slowest = max(slowest, seconds or 99.0)
                 wrong += _too_late(seconds)
                 place.write_text(good)
                 wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
                 outcome.tried(f"{name}: {why}" for why in wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(f"good ones live within {slowest:.1f} s")
     return outcome
 
@@ -62,11 +63,11 @@ async def documents_half_written(run: Run) -> Outcome:
     """
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer))
+        broker = Broker(run.folder, issuer.documents())
         place = broker.documents / "all.yaml"
-        old, new = place.read_text(), documents(issuer, branches=("main", "feature/login"))
+        old, new = place.read_text(), issuer.documents(branches=("main", "feature/login"))
         load = Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             for number in range(run.of(3, 15)):
                 before = len(load.sent)
                 async with load.running():
@@ -79,7 +80,7 @@ async def documents_half_written(run: Run) -> Outcome:
                 place.write_text(old)
                 wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
                 outcome.tried(wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(f"the whole live within {slowest:.1f} s")
     return outcome
 
@@ -93,11 +94,11 @@ async def documents_swapped(run: Run) -> Outcome:
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
         mount = _ConfigMap(run.folder / "mounted")
-        old, new = documents(issuer), documents(issuer, branches=("main", "feature/login"))
+        old, new = issuer.documents(), issuer.documents(branches=("main", "feature/login"))
         mount.swap(old)
         broker = Broker(run.folder / "broker", mount.place)
         load = Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             for _ in range(run.of(4, 20)):
                 before = len(load.sent)
                 async with load.running():
@@ -107,7 +108,7 @@ async def documents_swapped(run: Run) -> Outcome:
                 slowest = max(slowest, seconds or 99.0)
                 wrong = _not_granted(load, before) + _too_late(seconds) + _too_late(closed)
                 outcome.tried(wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(f"live within {slowest:.1f} s")
     return outcome
 
@@ -162,7 +163,8 @@ async def _closed(broker: Broker, issuer: CiIssuer) -> bool:
 
 
 async def _not_adopted(broker: Broker) -> bool:
-    said = (await broker.get("/readyz")).json()
+    _, body = await asyncio.to_thread(broker.get, "/readyz")
+    said = json.loads(body)
     return said["status"] == "degraded" and bool(said["documents"]["not_adopted"])
 
 

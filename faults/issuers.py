@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from faults.ci import Answer, CiIssuer, documents, http_answer
-from faults.load import Load, Sent, exchange, granted, quantiles_ms
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker
+from faults.processes import Broker, running
 from faults.trail import broken_laws
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms
+from tests.harness.raw_server import http_answer
+
+Answer = Callable[[str], bytes]
+"""The answer to a request for a path."""
 
 __all__ = ["issuer_down", "issuer_garbage", "issuer_rotating", "issuer_slow"]
 
@@ -27,13 +31,13 @@ async def issuer_down(run: Run) -> Outcome:
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
-        early = Broker(run.folder / "early", documents(issuer, fetched=True))
-        late = Broker(run.folder / "late", documents(issuer, fetched=True))
+        early = Broker(run.folder / "early", issuer.documents(fetched=True))
+        late = Broker(run.folder / "late", issuer.documents(fetched=True))
         load = Load([early.port], issuer.old_token)
-        async with early.running():
+        async with running(early):
             await load.for_seconds(0.5)
             await issuer.down()
-            async with late.running():
+            async with running(late):
                 issuer.rotate()
                 token, first = issuer.token(), issuer.old_token()
                 known = await load.for_seconds(run.of(2, 20))
@@ -47,7 +51,7 @@ async def issuer_down(run: Run) -> Outcome:
         load.sent += sent
         outcome.tried(wrong[:3], times=2)
         outcome.judge(broken_laws(load.sent, early.state, late.state))
-        outcome.judge(early.complaints() + late.complaints())
+        outcome.judge(early.unexpected_errors() + late.unexpected_errors())
     return outcome
 
 
@@ -60,9 +64,9 @@ async def issuer_slow(run: Run) -> Outcome:
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer, fetched=True))
+        broker = Broker(run.folder, issuer.documents(fetched=True))
         load = Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             await load.for_seconds(0.5)
             issuer.delay_seconds["ci"] = 30.0
             async with load.running():
@@ -76,7 +80,7 @@ async def issuer_slow(run: Run) -> Outcome:
             issuer.delay_seconds.clear()
             outcome.tried(wrong[:3])
         load.sent += unknown
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(f"known keys meanwhile: {quantiles_ms(meanwhile)}; unknown after {longest:.1f} s")
     return outcome
 
@@ -89,9 +93,9 @@ async def issuer_rotating(run: Run) -> Outcome:
     """
     outcome, times = Outcome(), run.of(1, 3)
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer, fetched=True))
+        broker = Broker(run.folder, issuer.documents(fetched=True))
         load = Load([broker.port], issuer.token)
-        async with broker.running():
+        async with running(broker):
             await load.for_seconds(0.5)
             for number in range(times):
                 issuer.rotate()
@@ -100,7 +104,7 @@ async def issuer_rotating(run: Run) -> Outcome:
                 load.sent += old
                 outcome.tried((_not_granted(sent) + _not_granted(old))[:1])
                 await asyncio.sleep(61 if number < times - 1 else 0)
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(f"{len(granted(load.sent))} granted; {quantiles_ms(load.sent)}")
     return outcome
 
@@ -114,9 +118,9 @@ async def issuer_garbage(run: Run) -> Outcome:
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
         kinds = _garbage(issuer)
-        broker = Broker(run.folder, documents(issuer, kinds, fetched=True))
+        broker = Broker(run.folder, issuer.documents(kinds, fetched=True))
         sent: list[Sent] = []
-        async with broker.running():
+        async with running(broker):
             sent += [await exchange(broker.port, issuer.token(name)) for name in kinds]
             issuer.garbage.update(kinds)
             for name in kinds:
@@ -126,14 +130,14 @@ async def issuer_garbage(run: Run) -> Outcome:
                 wrong = _not_unavailable([unknown]) + _not_granted(known)
                 outcome.tried(f"{name}: {why}" for why in wrong[:1])
         outcome.judge(_not_granted(sent[: len(kinds)]))
-        outcome.judge(broken_laws(sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(sent, broker.state) + broker.unexpected_errors())
     outcome.saw(", ".join(kinds))
     return outcome
 
 
 def _garbage(issuer: CiIssuer) -> Mapping[str, Answer]:
     """What is answered, by the name of the issuer that does."""
-    good = json.dumps(issuer.jwks())
+    good = json.dumps(issuer.issuer().jwks())
     discovery = '{"issuer": "%s", "jwks_uri": "%s"}'
 
     def keys(body: str | bytes) -> Answer:
@@ -148,7 +152,7 @@ def _garbage(issuer: CiIssuer) -> Mapping[str, Answer]:
     def always(answer: bytes) -> Answer:
         return lambda _path: answer
 
-    elsewhere = f"Location: {issuer.iss('ci')}/jwks\r\n"
+    elsewhere = f"Location: {issuer.iss('ci')}/jwks"
     impostor = discovery % (issuer.iss("ci"), f"{issuer.iss('ci')}/jwks")
     return {
         "nothing": always(b""),

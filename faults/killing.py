@@ -10,11 +10,11 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 
-from faults.ci import CiIssuer, documents
-from faults.load import Load, Sent, exchange, granted
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker
+from faults.processes import Broker, running, start
 from faults.trail import broken_laws, digest, recorded
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, Sent, exchange, granted
 
 __all__ = ["broker_killed", "sigterm", "worker_killed"]
 
@@ -30,13 +30,13 @@ async def worker_killed(run: Run) -> Outcome:
     """
     outcome, times = Outcome(), run.of(8, 50)
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer), "--workers", str(_WORKERS))
+        broker = Broker(run.folder, issuer.documents(), "--workers", str(_WORKERS))
         load = Load([broker.port], issuer.token, twice=True)
 
         async def all_are_there() -> bool:
             return len(broker.workers()) == _WORKERS
 
-        async with broker.running(), load.running():
+        async with running(broker), load.running():
             for _ in range(times):
                 wrong = [] if await until(all_are_there, 20) else ["a worker was not replaced"]
                 await asyncio.sleep(random.uniform(0.0, 1.5))  # noqa: S311  a moment
@@ -56,16 +56,16 @@ async def broker_killed(run: Run) -> Outcome:
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
-        broker = Broker(run.folder, documents(issuer))
+        broker = Broker(run.folder, issuer.documents())
         load = Load([broker.port], issuer.token, twice=True)
         try:
             for _ in range(run.of(3, 10)):
-                await broker.start()
+                await start(broker)
                 async with load.running():
                     await asyncio.sleep(random.uniform(0.3, 1.5))  # noqa: S311  a moment
-                    await broker.kill()
+                    await asyncio.to_thread(broker.kill)
                 outcome.tried()
-            await broker.start()
+            await start(broker)
             again = [await exchange(broker.port, each.token) for each in granted(load.sent)[-50:]]
             load.sent += again
             outcome.judge(
@@ -74,7 +74,7 @@ async def broker_killed(run: Run) -> Outcome:
                 if each.reason != "already_used"
             )
         finally:
-            await broker.stop()
+            await asyncio.to_thread(broker.stop)
     _judge(outcome, load.sent, broker)
     return outcome
 
@@ -82,7 +82,7 @@ async def broker_killed(run: Run) -> Outcome:
 def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
     """The laws held for all that was sent; which of several kills broke one cannot be told."""
     outcome.judge(broken_laws(sent, broker.state))
-    outcome.judge(broker.complaints())
+    outcome.judge(broker.unexpected_errors())
     cut = sum(1 for each in sent if each.broken)
     answered = {each.token for each in granted(sent)}
     silent = {
@@ -106,22 +106,22 @@ async def sigterm(run: Run) -> Outcome:
     async with CiIssuer().serving() as issuer:
         for number in range(run.of(4, 20)):
             flags = ("--workers", "2") if number % 2 else ()
-            broker = Broker(run.folder / str(number), documents(issuer), *flags)
+            broker = Broker(run.folder / str(number), issuer.documents(), *flags)
             load = Load([broker.port], issuer.token, clients=8, pause_seconds=0.0)
             try:
-                await broker.start()
+                await start(broker)
                 async with load.running():
                     await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311  a moment
                     slow = [asyncio.create_task(each) for each in _in_the_middle(broker, issuer)]
                     await asyncio.sleep(0.05)
                     began = time.monotonic()
                     broker.send(signal.SIGTERM)
-                    code = await broker.ended()
+                    code = await asyncio.to_thread(broker.ended)
                     slowest = max(slowest, time.monotonic() - began)
                 accepted = await asyncio.gather(*slow)
                 sent = [*load.sent, *accepted]
             finally:
-                await broker.stop()
+                await asyncio.to_thread(broker.stop)
             never += sum(1 for each in sent if each.broken == "reset")
             wrong = [f"an accepted one was {each.broken}" for each in accepted if each.broken]
             outcome.tried((wrong + _dropped(sent, broker, code))[:3])
@@ -130,7 +130,7 @@ async def sigterm(run: Run) -> Outcome:
 
 
 def _dropped(sent: list[Sent], broker: Broker, code: int | None) -> list[str]:
-    wrong = broken_laws(sent, broker.state) + broker.complaints()
+    wrong = broken_laws(sent, broker.state) + broker.unexpected_errors()
     if code != 0:
         wrong.append(f"the broker ended with {code}")
     known = {str(event["token_sha256"]) for event in recorded(broker.state)}

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from faults.ci import CiIssuer, documents
-from faults.load import Load, Sent, exchange, granted, quantiles_ms, told
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker, Redis, signing_key
+from faults.processes import Broker, Redis, running, signing_key, start
 from faults.trail import broken_laws
 from faults.wire import Wire
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms, summary
 
 __all__ = [
     "redis_cut_off",
@@ -71,7 +71,7 @@ class _Replicas:
             return len(granted(sent)) == 2
 
         recovered = await until(granting, seconds) is not None
-        return [] if recovered else [f"it does not recover: {told(self.sent[-6:])}"]
+        return [] if recovered else [f"it does not recover: {summary(self.sent[-6:])}"]
 
     async def taken_once(self, refused: Sequence[Sent]) -> list[str]:
         """Whatever got a 503 is granted when it is tried again as late as it was told, once."""
@@ -85,7 +85,7 @@ class _Replicas:
 
     def laws(self) -> list[str]:
         """What no fault may break, broken."""
-        complaints = [told for broker in self.brokers for told in broker.complaints()]
+        complaints = [told for broker in self.brokers for told in broker.unexpected_errors()]
         return broken_laws(self.sent, *(b.state for b in self.brokers)) + complaints
 
 
@@ -95,18 +95,18 @@ async def _replicas(run: Run, *, lasting: bool) -> AsyncIterator[_Replicas]:
     redis = Redis(run.folder / "redis", lasting=lasting)
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(CiIssuer().serving())
-        await stack.enter_async_context(redis.running())
+        await stack.enter_async_context(running(redis))
         wires = [await stack.enter_async_context(Wire(redis.port).up()) for _ in range(2)]
         flags = [
             ("--signing-key", str(key), "--shared-state", f"redis://127.0.0.1:{wire.port}/0")
             for wire in wires
         ]
         brokers = [
-            Broker(run.folder / f"replica-{number}", documents(issuer), *flags[number])
+            Broker(run.folder / f"replica-{number}", issuer.documents(), *flags[number])
             for number in range(2)
         ]
         for broker in brokers:
-            await stack.enter_async_context(broker.running())
+            await stack.enter_async_context(running(broker))
         yield _Replicas(issuer, redis, brokers, wires)
 
 
@@ -123,16 +123,16 @@ async def redis_stopped(run: Run) -> Outcome:
         for _ in range(run.of(2, 6)):
             await load.for_seconds(0.5)
             known = granted(two.sent)[-5:]
-            await two.redis.stop()
+            await asyncio.to_thread(two.redis.stop)
             down = await load.for_seconds(1.0)
             wrong = _all_unavailable(down)
-            await two.redis.start()
+            await start(two.redis)
             wrong += await two.grants_again()
             wrong += _all_used(await two.in_turn(s.token for s in known))
             wrong += await two.taken_once(down[-20:])
             outcome.tried(wrong[:3])
         outcome.judge(two.laws())
-        outcome.saw(told(two.sent))
+        outcome.saw(summary(two.sent))
     return outcome
 
 
@@ -160,7 +160,7 @@ async def redis_frozen(run: Run) -> Outcome:
             wrong += await two.taken_once(late[-20:])
             outcome.tried(wrong[:3])
         outcome.judge(two.laws())
-        outcome.saw(f"{told(two.sent)}; {quantiles_ms(two.sent)}")
+        outcome.saw(f"{summary(two.sent)}; {quantiles_ms(two.sent)}")
     return outcome
 
 
@@ -179,8 +179,8 @@ async def redis_restarted_empty(run: Run) -> Outcome:
             known = granted(two.sent)[-20:]
             two.issuer.ahead_seconds = 0.0
             unsent = [two.issuer.token() for _ in range(3)]
-            await two.redis.kill()
-            await two.redis.start()
+            await asyncio.to_thread(two.redis.kill)
+            await start(two.redis)
             again = [sent for each in known for sent in await two.everywhere(each.token)]
             wrong = [] if known else ["nothing had been granted"]
             wrong += [f"a token was taken twice: {s.request_id}" for s in granted(again)]
@@ -191,7 +191,7 @@ async def redis_restarted_empty(run: Run) -> Outcome:
             wrong += await two.grants_again()
             outcome.tried(wrong[:3])
         outcome.judge(two.laws())
-        outcome.saw(told(two.sent))
+        outcome.saw(summary(two.sent))
     return outcome
 
 
@@ -217,7 +217,7 @@ async def redis_slow(run: Run) -> Outcome:
             outcome.tried(wrong[:3])
             outcome.saw(f"300 ms: {quantiles_ms(slow)}")
         outcome.judge(two.laws())
-        outcome.saw(told(two.sent))
+        outcome.saw(summary(two.sent))
     return outcome
 
 
@@ -240,10 +240,10 @@ async def redis_cut_off(run: Run) -> Outcome:
             wrong = [] if first.status == 503 else [f"it got {first.status} {first.reason}"]
             await asyncio.sleep(0.6)  # a claim that was cut off is given back by its replica
             again = await two.everywhere(token)
-            wrong += [] if len(granted(again)) == 1 else [f"then it got {told(again)}"]
+            wrong += [] if len(granted(again)) == 1 else [f"then it got {summary(again)}"]
             outcome.tried(wrong[:1])
         outcome.judge(two.laws())
-        outcome.saw(told(two.sent))
+        outcome.saw(summary(two.sent))
     return outcome
 
 

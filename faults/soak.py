@@ -1,8 +1,8 @@
 """
-A soak: half of peak for minutes on end, with memory and descriptors looked at all the while.
+Soak: half of the peak rate for minutes, while the broker's memory and descriptors are watched.
 
-The load comes in stretches of some seconds; while one runs, the tokens of the next are signed:
-in a process of its own and with ES256, so that neither broker nor client wait for it.
+The load comes in stretches of a few seconds. During each, another process signs the tokens of
+the next one with ES256, so that neither broker nor client waits for signatures.
 """
 
 from __future__ import annotations
@@ -17,19 +17,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench.load import Measure, run
-from faults.ci import CiIssuer, Key, documents
-from faults.load import request_for
 from faults.outcome import Outcome
-from faults.processes import Broker, memory_and_files
+from faults.processes import Broker, running
+from federation.demo.jobs import claims_of
+from tests.harness.broker import AUDIENCE
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Measure, exchange_request, measure
 
 __all__ = ["soak"]
 
@@ -42,41 +38,41 @@ _GROWTH_FILES = 8
 
 
 async def soak(minutes: float) -> bool:
-    """Whether memory and descriptors stayed flat; tells what was measured."""
+    """Soak a broker and print the figures. True if its memory and descriptors stayed flat."""
     outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         async with CiIssuer("ES256").serving() as issuer:
-            broker = Broker(Path(folder), documents(issuer))
-            async with broker.running():
+            broker = Broker(Path(folder), issuer.documents())
+            async with running(broker):
                 await _soaked(broker, issuer, minutes, outcome)
-            outcome.judge(broker.complaints())
+            outcome.judge(broker.unexpected_errors())
     for line in (*outcome.measured, *(f"BROKEN: {why}" for why in outcome.wrong)):
         print(line, flush=True)
     return not outcome.wrong
 
 
 async def _soaked(broker: Broker, issuer: CiIssuer, minutes: float, outcome: Outcome) -> None:
-    key = issuer.keys("ci")[0]
+    key = issuer.issuer().keys[0]
     pem = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with ProcessPoolExecutor(1, get_context("spawn"), os.nice, (10,)) as signer:
 
         async def requests(number: int) -> list[bytes]:
-            work = partial(_requests, issuer.iss(), key.kid, pem, number)
+            work = partial(_requests, issuer.iss(), str(key.kid), pem, number)
             return await asyncio.get_running_loop().run_in_executor(signer, work)
 
-        await run(broker.port, await requests(300))
-        peak = await run(broker.port, await requests(_PEAK_REQUESTS))
+        await measure(broker.port, await requests(300))
+        peak = await measure(broker.port, await requests(_PEAK_REQUESTS))
         rate = peak.rate / 2
         outcome.saw(f"peak {peak.rate:.0f}/s, soaking at {rate:.0f}/s for {minutes:g} minutes")
-        count, looks = int(rate * _STRETCH_SECONDS), [memory_and_files(broker.pid)]
+        count, looks = int(rate * _STRETCH_SECONDS), [_memory_and_files(broker)]
         measures: list[Measure] = []
         stretch = await requests(count)
         deadline = time.monotonic() + minutes * 60
         while time.monotonic() < deadline:
             signing = asyncio.create_task(requests(count))
-            measures.append(await run(broker.port, stretch, rate))
+            measures.append(await measure(broker.port, stretch, rate))
             stretch = await signing
-            looks.append(memory_and_files(broker.pid))
+            looks.append(_memory_and_files(broker))
     warm = looks[min(_WARM_STRETCHES, len(looks) - 1)]
     grown = [end - start for start, end in zip(warm, looks[-1], strict=True)]
     outcome.tried([f"memory grew by {grown[0] / _MIB:.1f} MiB"] if grown[0] > _GROWTH_BYTES else [])
@@ -94,11 +90,15 @@ async def _soaked(broker: Broker, issuer: CiIssuer, minutes: float, outcome: Out
     )
 
 
+def _memory_and_files(broker: Broker) -> tuple[int, int]:
+    return broker.resident_bytes(), broker.open_files()
+
+
 def _requests(iss: str, kid: str, pem: bytes, count: int) -> list[bytes]:
-    """Exchanges of tokens that were never used, for connections that stay open."""
-    private = load_pem_private_key(pem, None)
-    if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise TypeError("an EC key is needed")
-    key = Key(kid, private)
-    tokens = (key.token(iss, "main", time.time()) for _ in range(count))
-    return [request_for(token).replace(b"Connection: close\r\n", b"", 1) for token in tokens]
+    """So many exchange requests of fresh tokens, for keep-alive connections."""
+    return [exchange_request(_token(iss, kid, pem)) for _ in range(count)]
+
+
+def _token(iss: str, kid: str, pem: bytes) -> str:
+    claims = claims_of("github", "main", iss=iss, audience=AUDIENCE, now=time.time())
+    return jwt.encode(claims, pem, "ES256", {"kid": kid})

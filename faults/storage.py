@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from faults.ci import CiIssuer, documents
 from faults.disk import Disk, Limit, small_disk, tmpfs
-from faults.load import Load, exchange, told
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker
+from faults.processes import Broker, running
 from faults.trail import broken_laws
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load, exchange, summary
 
 __all__ = ["disk_full", "read_only"]
 
@@ -28,11 +28,11 @@ async def disk_full(run: Run) -> Outcome:
     outcome = Outcome()
     state = run.folder / "broker" / "state"
     async with CiIssuer().serving() as issuer, small_disk(state, _MIB) as small:
-        broker = Broker(run.folder / "broker", documents(issuer))
+        broker = Broker(run.folder / "broker", issuer.documents())
         load = Load([broker.port], issuer.token)
         back: list[float] = []
         kinds: list[Disk] = [small, Limit()]
-        async with broker.running():
+        async with running(broker):
             for number in range(run.of(2, 8)):
                 disk = kinds[number % 2]
                 async with load.running():
@@ -44,9 +44,9 @@ async def disk_full(run: Run) -> Outcome:
                     wrong += await _taken_again(broker, load)
                     back.append(time.monotonic() - freed)
                 outcome.tried(wrong)
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(
-        f"{kinds[0].kind}, {kinds[1].kind}; {told(load.sent)}; back within {max(back):.1f} s"
+        f"{kinds[0].kind}, {kinds[1].kind}; {summary(load.sent)}; back within {max(back):.1f} s"
     )
     return outcome
 
@@ -60,22 +60,22 @@ async def read_only(run: Run) -> Outcome:
     outcome = Outcome()
     state = run.folder / "broker" / "state"
     async with CiIssuer().serving() as issuer, tmpfs(state, _MIB) as disk:
-        broker = Broker(run.folder / "broker", documents(issuer))
+        broker = Broker(run.folder / "broker", issuer.documents())
         load = Load([broker.port], issuer.token)
-        async with broker.running():  # the key that signs is made
+        async with running(broker):  # the key that signs is made
             await load.for_seconds(0.5)
         for _ in range(run.of(1, 3)):
             await disk.read_only(yes=True)
-            async with broker.running(), load.running():
+            async with running(broker), load.running():
                 wrong = await _unavailable(broker, load)
                 await disk.read_only(yes=False)
                 outcome.tried(wrong + await _taken_again(broker, load))
-            async with broker.running(), load.running():
+            async with running(broker), load.running():
                 async with tmpfs(state, _MIB, read_only=True):
                     wrong = await _unavailable(broker, load)
                 outcome.tried(wrong + await _taken_again(broker, load))
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.complaints())
-    outcome.saw(told(load.sent))
+        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+    outcome.saw(summary(load.sent))
     return outcome
 
 
@@ -86,7 +86,7 @@ async def _unavailable(broker: Broker, load: Load) -> list[str]:
         return any(sent.status == 503 for sent in load.sent[-4:])
 
     if await until(says_so, 5) is None:
-        return [f"no 503 came: {told(load.sent[-20:])}"]
+        return [f"no 503 came: {summary(load.sent[-20:])}"]
     await asyncio.sleep(0.5)
     before = len(load.sent)
     await asyncio.sleep(1.5)
@@ -107,7 +107,7 @@ async def _taken_again(broker: Broker, load: Load) -> list[str]:
         return load.sent[-1].status == 200
 
     if await until(grants, 10) is None:
-        return [f"nothing is granted any more: {told(load.sent[-20:])}"]
+        return [f"nothing is granted any more: {summary(load.sent[-20:])}"]
     settled = {sent.token for sent in load.sent if sent.status != 503}
     waiting = list(dict.fromkeys(sent.token for sent in load.sent if sent.status == 503))
     wrong = []

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from faults.load import Sent
 from federation.audit.read import Event, ends, events, examine
 from federation.audit.segments import by_process, stored
+from tests.harness.load import Sent
 
 __all__ = ["broken_laws", "digest", "recorded", "recorded_by_process"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 
 import httpx2
 
-from faults.ci import CiIssuer, documents
-from faults.load import Load
 from faults.outcome import Outcome, Run
-from faults.processes import Broker
+from faults.processes import Broker, running
 from faults.trail import broken_laws
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load
+from tests.harness.raw_server import http_answer, raw_server
 
 __all__ = ["upstream_dying"]
 
@@ -36,10 +36,10 @@ async def upstream_dying(run: Run) -> Outcome:
     The caller sees a broken answer or a 502, never one that looks complete; the broker serves on.
     """
     outcome, seen = Outcome(), dict.fromkeys(_HEADS, "")
-    async with CiIssuer().serving() as issuer, _dying_upstream() as port:
-        broker = Broker(run.folder, documents(issuer), "--upstream", f"http://127.0.0.1:{port}")
+    async with CiIssuer().serving() as issuer, raw_server(_answer) as (upstream, _):
+        broker = Broker(run.folder, issuer.documents(), "--upstream", upstream)
         load = Load([broker.port], issuer.token)
-        async with broker.running(), load.running(), httpx2.AsyncClient(timeout=20) as client:
+        async with running(broker), load.running(), httpx2.AsyncClient(timeout=20) as client:
             for _ in range(run.of(5, 50)):
                 for name in _HEADS:
                     url = f"http://127.0.0.1:{broker.port}/function/{name}"
@@ -66,27 +66,14 @@ async def _judged(client: httpx2.AsyncClient, url: str) -> str:
     return "502" if answer.status_code == 502 else f"complete, {answer.status_code}"
 
 
-@asynccontextmanager
-async def _dying_upstream() -> AsyncIterator[int]:
-    """The port of an upstream that closes after what its path says, or resets."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode("ascii")
-            name = path.rsplit("/", 1)[1].partition(".")[0]
-            whole = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n" + _PIECE
-            writer.write(_HEADS.get(name, whole))
-            await writer.drain()
-            await asyncio.sleep(0.02)
-            if name == "reset":
-                connection = writer.get_extra_info("socket")
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                writer.transport.abort()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await server.wait_closed()
+async def _answer(path: str, writer: asyncio.StreamWriter) -> None:
+    """Die at the point that the path names; answer any other path with a whole answer."""
+    name = path.rsplit("/", 1)[1].partition(".")[0]
+    writer.write(_HEADS.get(name, http_answer(_PIECE)))
+    await writer.drain()
+    await asyncio.sleep(0.02)
+    if name == "reset":
+        # With a linger time of 0, the system resets the connection instead of closing it.
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

@@ -11,13 +11,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 
-from faults.certificates import Authority
-from faults.ci import CiIssuer, documents
-from faults.load import Load
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker, free_port
+from faults.processes import Broker, running
 from faults.trail import broken_laws, recorded_by_process
-from tests.harness.receiver import Behaviour, Receiver, answer, cut, hang_up, receiving, slow
+from tests.harness.certificates import Authority
+from tests.harness.issuer import CiIssuer
+from tests.harness.load import Load
+from tests.harness.process import free_port
+from tests.harness.webhook_receiver import (
+    Behaviour,
+    Receiver,
+    answer,
+    cut,
+    hang_up,
+    receiving,
+    slow,
+)
 
 __all__ = ["webhook_certificate", "webhook_down", "webhook_failing"]
 
@@ -31,9 +40,9 @@ async def webhook_down(run: Run) -> Outcome:
     outcome, port, taken = Outcome(), free_port(), list[str]()
     async with CiIssuer().serving() as issuer:
         url = f"http://127.0.0.1:{port}/events"
-        broker = Broker(run.folder, documents(issuer), "--workers", "2", "--audit-webhook", url)
+        broker = Broker(run.folder, issuer.documents(), "--workers", "2", "--audit-webhook", url)
         load = Load([broker.port], issuer.token, pause_seconds=0.05)
-        async with broker.running():
+        async with running(broker):
             with receiving(port) as receiver:
                 await load.for_seconds(1.0)
             taken += receiver.event_ids
@@ -45,7 +54,7 @@ async def webhook_down(run: Run) -> Outcome:
             with receiving(port) as receiver:
                 seconds = await _delivered(broker, taken, receiver, 90)
                 wrong = _judged(broker, [*taken, *receiver.event_ids], seconds)
-        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(_told(broker, [*taken, *receiver.event_ids], seconds))
     return outcome
 
@@ -62,14 +71,14 @@ async def webhook_failing(run: Run) -> Outcome:
             with receiving() as receiver:
                 receiver.next = behaviours(receiver)
                 place = run.folder / name.replace(" ", "-")
-                broker = Broker(place, documents(issuer), "--audit-webhook", receiver.url)
+                broker = Broker(place, issuer.documents(), "--audit-webhook", receiver.url)
                 load = Load([broker.port], issuer.token, pause_seconds=0.05)
-                async with broker.running():
+                async with running(broker):
                     await load.for_seconds(1.0)
                     seconds = await _delivered(broker, [], receiver, 60)
                     wrong = _judged(broker, receiver.event_ids, seconds)
                 wrong += ["it was never so"] if receiver.next else []
-                laws = broken_laws(load.sent, broker.state) + broker.complaints()
+                laws = broken_laws(load.sent, broker.state) + broker.unexpected_errors()
                 outcome.tried(f"{name}: {why}" for why in (wrong + laws)[:1])
                 outcome.saw(f"{name}: {_told(broker, receiver.event_ids, seconds)}")
     return outcome
@@ -110,16 +119,16 @@ async def webhook_certificate(run: Run) -> Outcome:
     async with CiIssuer().serving() as issuer:
         url = f"https://127.0.0.1:{port}/events"
         flags = ("--audit-webhook", url, "--audit-webhook-ca", str(right.certificate))
-        broker = Broker(run.folder / "broker", documents(issuer), *flags)
+        broker = Broker(run.folder / "broker", issuer.documents(), *flags)
         load = Load([broker.port], issuer.token, pause_seconds=0.05)
-        async with broker.running():
+        async with running(broker):
             with receiving(port, other.server()) as false:
                 await load.for_seconds(run.of(2, 20))
             with receiving(port, right.server()) as true:
                 seconds = await _delivered(broker, [], true, 60)
                 wrong = _judged(broker, true.event_ids, seconds)
         wrong += [f"{len(false.seen)} deliveries to the wrong one"] if false.seen else []
-        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.complaints())
+        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.unexpected_errors())
     outcome.saw(_told(broker, true.event_ids, seconds))
     return outcome
 

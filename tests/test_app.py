@@ -17,7 +17,7 @@ from federation.errors import DocumentsRefused, SettingsRefused
 from federation.state.memory import MemoryStore
 from federation.tokens.signing_keys import KeyFolder
 from tests.harness.broker import DOCUMENTS, URL, logged
-from tests.harness.built import GITHUB
+from tests.harness.builders import GITHUB
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from federation.audit.event import Actor
 from federation.audit.journal import FileJournal
 from federation.audit.segments import stored
 from federation.cli import main
-from tests.harness.receiver import Receiver, answer, receiving
-from tests.harness.recording import SIZE, event
+from tests.harness.journal_writer import SIZE, event
+from tests.harness.webhook_receiver import Receiver, answer, receiving
 
 SMALL = 32 * 1024
 

@@ -16,8 +16,8 @@ from federation.documents.model import Role
 from federation.errors import Refusal
 from federation.policy.conditions import holds
 from federation.policy.roles import admit
-from tests.harness import generated
-from tests.harness.built import (
+from tests.harness import generators as generated
+from tests.harness.builders import (
     ABSENT,
     GENERIC,
     GITHUB,

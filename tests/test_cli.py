@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from federation.cli import main
 from tests.harness.broker import DOCUMENTS, HIDDEN, URL, InProcess
-from tests.harness.built import GITHUB, sample
+from tests.harness.builders import GITHUB, sample
 
 COMMANDS = ("serve", "demo", "check", "explain", "exchange", "keys")
 

@@ -21,8 +21,8 @@ from federation.policy.conditions import (
     findings,
     holds,
 )
-from tests.harness import naive
-from tests.harness.built import conditions
+from tests.harness import second_evaluator as naive
+from tests.harness.builders import conditions
 
 OF_LIST = (Operator.ANY_STRING_EQUAL, Operator.ANY_STRING_LIKE)
 NEGATIVE = (Operator.STRING_NOT_EQUAL, Operator.STRING_NOT_LIKE)

@@ -27,7 +27,8 @@ from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
 from tests.harness.broker import logged
-from tests.harness.receiver import (
+from tests.harness.journal_writer import SIZE, event, recorded, recorder
+from tests.harness.webhook_receiver import (
     Behaviour,
     Receiver,
     answer,
@@ -37,7 +38,6 @@ from tests.harness.receiver import (
     receiving,
     slow,
 )
-from tests.harness.recording import SIZE, event, recorded, recorder
 
 
 @pytest.fixture

@@ -28,9 +28,8 @@ from tests.harness.broker import (
     refusal,
     said,
 )
-from tests.harness.builders import NOW
-from tests.harness.built import ABSENT, GENERIC, GITHUB, GITLAB
-from tests.harness.fakes import FakeKey, answering
+from tests.harness.builders import ABSENT, GENERIC, GITHUB, GITLAB, NOW
+from tests.harness.issuer import FakeKey, answering
 
 IDP = "keycloak-user"
 PERSON = {"sub": "someone"}

@@ -19,7 +19,7 @@ from federation.errors import Reason, Refusal
 from federation.gateway.credentials import access_token
 from federation.gateway.routes import TABLE, Kind, Route
 from federation.tokens.signing_keys import SigningKey
-from tests.harness import built
+from tests.harness import builders as built
 from tests.harness.broker import URL, BrokenStore, logged
 from tests.harness.gateway import BASIC, Front, header
 

@@ -8,7 +8,7 @@ import pytest
 
 from federation.claims import Claims
 from federation.gateway.narrow import UnreadableAnswer, may_list, narrow, visible
-from tests.harness.built import Document, policy
+from tests.harness.builders import Document, policy
 
 CLAIMS = Claims({"sub": "fed:someone", "environment": "production"})
 ALL = ["openfaas-fn", "dev", "prod", "team-a", "team-b"]

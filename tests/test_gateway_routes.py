@@ -17,7 +17,7 @@ from federation.gateway.refusals import (
     TooLarge,
 )
 from federation.gateway.routes import TABLE, Kind, On, match
-from tests.harness.calls import Wire
+from tests.harness.gateway_request import Wire
 
 # What the real faas-cli and its SDK were seen to send, and what the upstream must receive.
 FIGLET = (

@@ -12,11 +12,11 @@ import httpx2
 import pytest
 
 from federation.demo.stage import serving
-from tests.harness.calls import Wire
-from tests.harness.openfaas import SampleUpstream, upstream
+from tests.harness.gateway_request import Wire
+from tests.harness.openfaas import PASSWORD, USER, SampleUpstream
 
 Result = TypeVar("Result")
-AUTH = ("admin", "not-a-secret")
+AUTH = (USER, PASSWORD)
 GATEWAY = "http://gateway.example.com"
 
 
@@ -28,10 +28,10 @@ def with_upstream(
     """What *use* returns, given a client of a fresh upstream."""
 
     async def run() -> Result:
-        app = upstream(user=AUTH[0], password=AUTH[1])
-        transport = httpx2.ASGITransport(app)
+        sample = SampleUpstream()
+        transport = httpx2.ASGITransport(sample.app)
         async with httpx2.AsyncClient(transport=transport, base_url=GATEWAY, auth=auth) as client:
-            return await use(client, app.state.sample)
+            return await use(client, sample)
 
     return asyncio.run(run())
 
@@ -238,8 +238,8 @@ def test_logs_are_lines_of_json_the_last_of_them_and_since_a_time() -> None:
 
 def test_followed_logs_come_as_they_are_written_and_end_with_the_listener_or_the_function() -> None:
     async def run() -> None:
-        app = upstream(user=AUTH[0], password=AUTH[1])
-        sample: SampleUpstream = app.state.sample
+        sample = SampleUpstream()
+        app = sample.app
         listener = socket.create_server(("127.0.0.1", 0))
         url = "http://{}:{}".format(*listener.getsockname())
         async with (

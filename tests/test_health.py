@@ -16,7 +16,7 @@ from federation.errors import Problem, Reason, Refusal, Severity
 from federation.state.memory import MemoryStore
 from tests.harness.broker import BrokenStore, InProcess
 from tests.harness.builders import NOW
-from tests.harness.fakes import answering
+from tests.harness.issuer import answering
 
 Told = TypeVar("Told")
 

@@ -19,7 +19,7 @@ from federation.audit.journal import FileJournal, fdatasync
 from federation.audit.read import examine
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
 from federation.errors import Reason, Refusal
-from tests.harness.recording import CALLERS, SIZE, event, recorded, recorder
+from tests.harness.journal_writer import CALLERS, SIZE, event, recorded, recorder
 
 SMALL = 64 * 1024
 

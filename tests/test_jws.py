@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from federation.errors import Reason, Refusal
 from federation.jose.jws import MAX_TOKEN_BYTES, decode_base64url, parse
 from federation.jose.strict_json import MAX_DEPTH, loads, loads_object
-from tests.harness.fakes import base64url, compact
+from tests.harness.issuer import base64url, compact
 
 HEADER = {"alg": "RS256", "kid": "k1"}
 CLAIMS = {"iss": "https://issuer.example", "sub": "someone", "groups": ["a", {"b": 1}]}

@@ -17,11 +17,10 @@ from federation.issuers.fetch import MAX_RESPONSE_BYTES
 from federation.issuers.key_ring import KeyRing
 from federation.jose.jwk import MAX_KEYS, Key, parse_key_set
 from federation.providers.table import Provider
-from tests.harness.builders import issuer
-from tests.harness.built import GENERIC, GITHUB, GITLAB
-from tests.harness.fakes import (
+from tests.harness.builders import GENERIC, GITHUB, GITLAB, issuer
+from tests.harness.clock import Clock
+from tests.harness.issuer import (
     Answer,
-    Clock,
     FakeIssuer,
     FakeKey,
     answering,

@@ -27,11 +27,12 @@ from federation.issuers.key_ring import KeyRing, KeyStatus
 from federation.server.gauges import Standing
 from federation.server.metrics import Metrics
 from federation.server.metrics_endpoint import Exposition, SharedCounts
-from tests.harness import built
+from tests.harness import builders as built
 from tests.harness.broker import DOCUMENTS, BrokenStore, InProcess, catalog_of, form, logged
 from tests.harness.builders import NOW, issuer
-from tests.harness.fakes import Clock, FakeIssuer, answering
+from tests.harness.clock import Clock
 from tests.harness.gateway import Front, header
+from tests.harness.issuer import FakeIssuer, answering
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "deploy" / "monitoring"

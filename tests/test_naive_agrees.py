@@ -16,8 +16,8 @@ from federation.documents.model import Resource
 from federation.policy.conditions import compile_pattern, holds
 from federation.policy.permissions import Access, Decision, decide, granted_resources
 from federation.policy.roles import evaluate
-from tests.harness import built, generated, naive
-from tests.harness.generated import PROVIDERS, Plain
+from tests.harness import builders, generators, second_evaluator
+from tests.harness.generators import PROVIDERS, Plain
 
 randoms = st.randoms(use_true_random=False)
 SEEDS = 8
@@ -29,7 +29,10 @@ examples = settings(max_examples=200, deadline=None, derandomize=True, database=
 @examples
 def test_a_pattern_matches_the_same_values(rng: Random) -> None:
     for value, pattern in _patterns(rng):
-        assert compile_pattern(pattern)(value) == naive.like(pattern, value), (pattern, value)
+        assert compile_pattern(pattern)(value) == second_evaluator.like(pattern, value), (
+            pattern,
+            value,
+        )
 
 
 @given(randoms)
@@ -91,10 +94,10 @@ def _repeated(cases: Callable[[Random], Iterator[bool]], rng: Random) -> Iterato
 
 
 def _patterns(rng: Random) -> Iterator[tuple[str, str]]:
-    value = generated.word(rng)
-    yield value, generated.globbed(rng, value)
-    yield value, generated.globbed(rng, generated.word(rng))
-    yield generated.word(rng, 4), "".join(rng.choices("ab*?", k=rng.randint(0, 6)))
+    value = generators.word(rng)
+    yield value, generators.globbed(rng, value)
+    yield value, generators.globbed(rng, generators.word(rng))
+    yield generators.word(rng, 4), "".join(rng.choices("ab*?", k=rng.randint(0, 6)))
     yield "".join(rng.choices("ab", k=rng.randint(0, 12))), "".join(rng.choices("ab**?", k=6))
 
 
@@ -102,25 +105,25 @@ def _pattern_answers(rng: Random) -> Iterator[bool]:
     while True:
         for value, pattern in _patterns(rng):
             matches = compile_pattern(pattern)(value)
-            assert matches == naive.like(pattern, value), (pattern, value)
+            assert matches == second_evaluator.like(pattern, value), (pattern, value)
             yield matches
 
 
 def _compared_blocks(rng: Random) -> Iterator[bool]:
-    claims = generated.claims(rng)
-    block = generated.block(rng, claims, most=2)
-    held = holds(built.conditions(block), Claims(claims))
-    assert held == naive.block_holds(block, claims), (block, claims)
+    claims = generators.claims(rng)
+    block = generators.block(rng, claims, most=2)
+    held = holds(builders.conditions(block), Claims(claims))
+    assert held == second_evaluator.block_holds(block, claims), (block, claims)
     yield held
 
 
 def _compared_admissions(rng: Random, roles: int = 10, tokens: int = 4) -> Iterator[bool]:
-    tokens_claims = [generated.claims(rng) for _ in range(tokens)]
-    specs = {f"r{n}": generated.role(rng, rng.choice(tokens_claims)) for n in range(roles)}
-    catalog = built.catalog(*(built.role(name, **spec) for name, spec in specs.items()))
+    tokens_claims = [generators.claims(rng) for _ in range(tokens)]
+    specs = {f"r{n}": generators.role(rng, rng.choice(tokens_claims)) for n in range(roles)}
+    catalog = builders.catalog(*(builders.role(name, **spec) for name, spec in specs.items()))
     for claims in tokens_claims:
         admitted = _admitted(catalog, claims)
-        assert admitted == naive.admitting(specs, PROVIDERS, claims), (specs, claims)
+        assert admitted == second_evaluator.admitting(specs, PROVIDERS, claims), (specs, claims)
         yield from (name in admitted for name in specs)
 
 
@@ -132,49 +135,49 @@ def _admitted(catalog: Catalog, claims: Plain) -> list[str]:
 
 
 def _compared_decisions(rng: Random) -> Iterator[bool]:
-    claims = generated.claims(rng)
+    claims = generators.claims(rng)
     documents = _documents(rng, claims)
-    policies = [built.policy(name, *written) for name, written in documents.items()]
+    policies = [builders.policy(name, *written) for name, written in documents.items()]
     for _ in range(3):
-        action, asked = rng.choice(naive.ACTIONS), generated.asked(rng)
+        action, asked = rng.choice(second_evaluator.ACTIONS), generators.asked(rng)
         decision = decide(policies, Access.parse(action, asked), Claims(claims))
-        expected = naive.decide(documents, action, asked, claims)
+        expected = second_evaluator.decide(documents, action, asked, claims)
         assert _plainly(decision) == expected, (documents, action, asked, claims)
         yield decision.allowed
 
 
 def _documents(rng: Random, claims: Plain) -> dict[str, list[Plain]]:
-    return {f"p{n}": generated.statements(rng, claims) for n in range(rng.randint(1, 3))}
+    return {f"p{n}": generators.statements(rng, claims) for n in range(rng.randint(1, 3))}
 
 
-def _plainly(decision: Decision) -> naive.Decided:
+def _plainly(decision: Decision) -> second_evaluator.Decided:
     effect = str(decision.effect) if decision.effect else None
     return decision.allowed, decision.policy, decision.sid, effect
 
 
-_UNIVERSE = ["*"] + [f"{ns}:{name}" for ns in generated.NAMES for name in [*generated.NAMES, "*"]]
+_UNIVERSE = ["*"] + [f"{ns}:{name}" for ns in generators.NAMES for name in [*generators.NAMES, "*"]]
 
 
 def _checked_grants(rng: Random) -> Iterator[bool]:
     """Each grant, against everything that it reaches; whether there was any is yielded."""
-    claims = generated.claims(rng)
+    claims = generators.claims(rng)
     documents = _documents(rng, claims)
-    policies = [built.policy(name, *written) for name, written in documents.items()]
+    policies = [builders.policy(name, *written) for name, written in documents.items()]
     granted = granted_resources(policies, "Function:Invoke", Claims(claims))
     reached = [asked for asked in _UNIVERSE if _reached(granted, asked)]
     for asked in reached:
-        allowed, *settled = naive.decide(documents, "Function:Invoke", asked, claims)
+        allowed, *settled = second_evaluator.decide(documents, "Function:Invoke", asked, claims)
         assert allowed, (documents, granted, asked, settled)
     if not _denies(documents):
         # With no Deny about, the list leaves nothing out.
         for asked in _UNIVERSE:
-            allowed, *_ = naive.decide(documents, "Function:Invoke", asked, claims)
+            allowed, *_ = second_evaluator.decide(documents, "Function:Invoke", asked, claims)
             assert allowed == (asked in reached), (documents, granted, asked)
     yield bool(granted)
 
 
 def _reached(granted: Iterable[Resource], asked: str) -> bool:
-    return any(naive.reaches(resource.text, asked) for resource in granted)
+    return any(second_evaluator.reaches(resource.text, asked) for resource in granted)
 
 
 def _denies(documents: Mapping[str, list[Plain]]) -> bool:

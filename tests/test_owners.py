@@ -16,7 +16,7 @@ from federation.documents.rules.owners import (
     same_owner,
 )
 from federation.policy.conditions import Condition, Operator
-from tests.harness.built import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
+from tests.harness.builders import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
 
 EQUAL, LIKE = "StringEqual", "StringLike"
 

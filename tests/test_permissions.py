@@ -10,8 +10,8 @@ import pytest
 from federation.claims import Claims
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, Policy, Resource
 from federation.policy.permissions import Access, Decision, decide, granted_resources
-from tests.harness import naive
-from tests.harness.built import policy
+from tests.harness import second_evaluator as naive
+from tests.harness.builders import policy
 
 NOBODY = Claims({})
 

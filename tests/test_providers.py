@@ -9,8 +9,8 @@ import pytest
 from federation.claims import Claims
 from federation.errors import Reason
 from federation.providers.table import LEEWAY, PROFILES, Provider, demands, known_provider, shared
-from tests.harness.built import ABSENT, sample
-from tests.harness.naive import OUTSIDERS
+from tests.harness.builders import ABSENT, sample
+from tests.harness.second_evaluator import OUTSIDERS
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from federation.gateway.incoming import Incoming
 from federation.gateway.refusals import TooSlow
 from federation.web.rate_limit import FailedExchanges, caller_of
 from tests.harness.broker import BrokenStore, InProcess, form, refusal
-from tests.harness.fakes import Clock
+from tests.harness.clock import Clock
 
 A, B = "192.0.2.1", "192.0.2.2"
 FAULTS_OF_THE_CALLER = set(Reason) - {

@@ -15,7 +15,7 @@ from federation.errors import Reason, Refusal
 from federation.policy.conditions import Operator
 from federation.policy.roles import Admission, admit, evaluate
 from federation.providers.table import Provider
-from tests.harness.built import (
+from tests.harness.builders import (
     ABSENT,
     GENERIC,
     GITHUB,
@@ -26,7 +26,7 @@ from tests.harness.built import (
     role,
     sample,
 )
-from tests.harness.naive import OUTSIDERS
+from tests.harness.second_evaluator import OUTSIDERS
 
 MAIN = "refs/heads/main"
 PUSH = sample("github-push-main")

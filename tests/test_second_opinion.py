@@ -26,9 +26,8 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import verify
 from federation.jose import jws
 from federation.providers.table import LEEWAY
-from tests.harness.builders import ABSENT, AUDIENCE, good, issuer
-from tests.harness.built import GENERIC, GITHUB
-from tests.harness.fakes import FakeIssuer, FakeKey, compact
+from tests.harness.builders import ABSENT, AUDIENCE, GENERIC, GITHUB, good, issuer
+from tests.harness.issuer import FakeIssuer, FakeKey, compact
 
 KEYS = (
     FakeKey("rsa", "RS256"),

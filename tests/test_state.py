@@ -21,7 +21,7 @@ from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
-from tests.harness.fakes import Clock
+from tests.harness.clock import Clock
 
 NOW = 1_800_000_000.0
 UNTIL = NOW + 335

@@ -26,10 +26,11 @@ from federation.state.memory import MemoryStore
 from federation.tokens import mint
 from federation.tokens.signing_keys import SigningKey, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens, Bearer, is_own, verify, verify_signed
-from tests.harness import built
+from tests.harness import builders as built
 from tests.harness.broker import BrokenStore
 from tests.harness.builders import NOW, good, issuer
-from tests.harness.fakes import Clock, base64url, compact
+from tests.harness.clock import Clock
+from tests.harness.issuer import base64url, compact
 
 URL = "https://gateway.example.com"
 KEY = SigningKey.generate()

@@ -16,10 +16,9 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_claims, trusted_issuer, verify
 from federation.jose import jws
 from federation.providers.table import Provider
-from tests.harness.builders import ABSENT, AUDIENCE, NOW, good, issuer
-from tests.harness.built import GENERIC, GITHUB, GITLAB
-from tests.harness.fakes import FakeIssuer, FakeKey, answering, compact
-from tests.harness.proving import proven, refused
+from tests.harness.builders import ABSENT, AUDIENCE, GENERIC, GITHUB, GITLAB, NOW, good, issuer
+from tests.harness.issuer import FakeIssuer, FakeKey, answering, compact
+from tests.harness.verification import proven, refused
 
 VECTORS = Path(__file__).parent / "vectors" / "claims"
 SAMPLE = {"github": "github-push-main", "gitlab": "gitlab-branch-main", "generic": "keycloak-user"}

@@ -25,8 +25,9 @@ from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
 from federation.state.sqlite import SqliteStore
 from tests.harness.broker import URL, InProcess, form, logged, refusal
-from tests.harness.fakes import Clock, base64url
-from tests.harness.receiver import receiving
+from tests.harness.clock import Clock
+from tests.harness.issuer import base64url
+from tests.harness.webhook_receiver import receiving
 
 
 class OnDisk(InProcess):

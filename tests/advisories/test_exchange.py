@@ -30,9 +30,8 @@ from tests.harness.broker import (
     refusal,
     said,
 )
-from tests.harness.builders import NOW
-from tests.harness.built import GITHUB
-from tests.harness.fakes import FakeKey, base64url
+from tests.harness.builders import GITHUB, NOW
+from tests.harness.issuer import FakeKey, base64url
 
 CRLF = 'x\r\n{"event": "granted"}\n\x1b[2J\u2028\u202e\x00'
 STRANGER = {

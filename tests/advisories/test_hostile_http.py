@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.gateway import header
-from tests.harness.listening import Listening, listening
+from tests.harness.gateway import Listening, header, listening
 
 FUNCTION = b"POST /function/figlet.dev HTTP/1.1\r\n"
 LIST = b"GET /system/functions?namespace=dev HTTP/1.1\r\n"

@@ -16,7 +16,7 @@ import tracemalloc
 import pytest
 
 from federation.gateway.refusals import RequestRefused
-from tests.harness.calls import Wire
+from tests.harness.gateway_request import Wire
 
 JSON = (b"content-type", b"application/json")
 

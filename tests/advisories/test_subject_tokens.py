@@ -30,10 +30,22 @@ from federation.issuers.verify import verify
 from federation.jose import jws
 from federation.policy.roles import admit
 from federation.providers.table import Provider
-from tests.harness.builders import ABSENT, AUDIENCE, NOW, good, issuer
-from tests.harness.built import GENERIC, GITHUB, GITLAB, catalog, pinned, role
-from tests.harness.fakes import Clock, FakeIssuer, FakeKey, answering, compact
-from tests.harness.proving import proven, refused
+from tests.harness.builders import (
+    ABSENT,
+    AUDIENCE,
+    GENERIC,
+    GITHUB,
+    GITLAB,
+    NOW,
+    catalog,
+    good,
+    issuer,
+    pinned,
+    role,
+)
+from tests.harness.clock import Clock
+from tests.harness.issuer import FakeIssuer, FakeKey, answering, compact
+from tests.harness.verification import proven, refused
 
 OCTO = pinned(repository_id="412890077", repository_owner_id="13420041")
 

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from tests.harness.fronted import Fronted, fronted
+from tests.harness.gateway import Fronted, fronted
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from tests.harness.served import Served, served
+from tests.harness.broker import Served, served
 
 pytestmark = pytest.mark.e2e
 

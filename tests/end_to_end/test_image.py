@@ -28,8 +28,8 @@ import pytest
 import yaml
 
 from federation.demo.issuer import LocalIssuer
+from tests.harness.broker import AUDIENCE, documents_for, local_issuer
 from tests.harness.ci_runner import ROOT
-from tests.harness.served import AUDIENCE, documents, local_issuer
 
 pytestmark = [
     pytest.mark.e2e,
@@ -148,7 +148,7 @@ def _issuer() -> Iterator[LocalIssuer]:
 def broker(image: Image, place: Path, issuer: LocalIssuer) -> Iterator[tuple[str, Any]]:
     """The image as it starts by itself, and its process."""
     (place / "documents").mkdir()
-    (place / "documents" / "all.yaml").write_text(documents(issuer), "utf-8")
+    (place / "documents" / "all.yaml").write_text(documents_for(issuer), "utf-8")
     port = _free_port()
     process = image.start(
         place,

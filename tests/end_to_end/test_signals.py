@@ -21,8 +21,8 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness.paced_load import under_load
-from tests.harness.served import Served, local_issuer, served, started
+from tests.harness.broker import Served, local_issuer, served, started
+from tests.harness.load import under_load
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 import httpx2
 import pytest
 
-from tests.harness.fronted import Fronted, fronted, sample
-from tests.harness.served import local_issuer, started
+from tests.harness.broker import local_issuer, started
+from tests.harness.gateway import Fronted, fronted, sample
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ import pytest
 from joserfc import jwt as jose
 from joserfc.jwk import KeySet
 
-from tests.harness.served import AUDIENCE, Served, local_issuer, served, started
+from tests.harness.broker import AUDIENCE, Served, local_issuer, served, started
 
 pytestmark = pytest.mark.e2e
 

@@ -1,4 +1,9 @@
-"""A whole broker within the test: real rooms, a fake world, a clock that can be set."""
+"""
+Brokers for tests, in two forms.
+
+`InProcess` is the whole application within the test, with fake issuers, a fake journal and a
+clock that the test moves. `Served` is `federation serve` in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,10 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
+from queue import Queue
 from typing import Any, Final, TypeVar
 
 import httpx2
@@ -18,9 +24,8 @@ from federation.app import build
 from federation.audit.event import Event
 from federation.audit.log import LoggedJournal
 from federation.config import Settings
-from federation.documents.assemble import assemble
+from federation.demo.issuer import LocalIssuer
 from federation.documents.catalog import Catalog
-from federation.documents.parse import parse
 from federation.errors import Problem, Reason, Refusal
 from federation.gateway.upstream import Upstream
 from federation.issuers.key_ring import KeyRing
@@ -29,137 +34,46 @@ from federation.logs import configure_logs
 from federation.state import Store
 from federation.state.memory import MemoryStore
 from federation.tokens.signing_keys import SigningKey, SigningKeys
-from tests.harness.builders import AUDIENCE, NOW, good
-from tests.harness.built import GENERIC, GITHUB, GITLAB
-from tests.harness.fakes import Clock, FakeIssuer, FakeKey
+from tests.harness import documents
+from tests.harness.builders import AUDIENCE, GENERIC, GITHUB, GITLAB, NOW, good
+from tests.harness.clock import Clock
+from tests.harness.documents import DOCUMENTS, HIDDEN, URL, catalog_of
+from tests.harness.issuer import FakeIssuer, FakeKey, local_issuer
+from tests.harness.process import Server
 
-URL: Final = AUDIENCE
+__all__ = [
+    "ACCESS_TOKEN",
+    "AUDIENCE",
+    "DOCUMENTS",
+    "GRANT",
+    "HIDDEN",
+    "ID_TOKEN",
+    "JWT",
+    "URL",
+    "BrokenStore",
+    "FakeJournal",
+    "FakeSource",
+    "InProcess",
+    "Served",
+    "catalog_of",
+    "documents_for",
+    "form",
+    "local_issuer",
+    "logged",
+    "refusal",
+    "said",
+    "served",
+    "started",
+]
+
 GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 
-HIDDEN: Final = "refs/heads/only-the-operator-knows"
-"""A value that Roles expect and that no caller may ever read."""
-
-DOCUMENTS: Final = f"""
-apiVersion: iam.openfaas.com/v1
-kind: JwtIssuer
-metadata: {{name: github}}
-spec: {{iss: "{GITHUB}", aud: ["{URL}"], tokenExpiry: 30m}}
----
-apiVersion: iam.openfaas.com/v1
-kind: JwtIssuer
-metadata: {{name: gitlab}}
-spec: {{iss: "{GITLAB}", aud: ["{URL}"]}}
----
-apiVersion: iam.openfaas.com/v1
-kind: JwtIssuer
-metadata: {{name: idp}}
-spec: {{iss: "{GENERIC}", aud: ["{URL}"], tokenExpiry: 1h}}
----
-apiVersion: iam.openfaas.com/v1
-kind: Policy
-metadata: {{name: deploy}}
-spec:
-  statement:
-    - {{sid: deploy, effect: Allow, action: ["Function:*"], resource: ["dev:*"]}}
-    - {{sid: never, effect: Deny, action: ["Function:Invoke"], resource: ["dev:vault"]}}
----
-apiVersion: iam.openfaas.com/v1
-kind: Policy
-metadata: {{name: invoke}}
-spec:
-  statement:
-    - {{sid: call, effect: Allow, action: ["Function:Invoke"], resource: ["prod:env", "prod:cows"]}}
----
-apiVersion: iam.openfaas.com/v1
-kind: Policy
-metadata: {{name: look}}
-spec:
-  statement:
-    - {{sid: look, effect: Allow, action: ["Function:List"], resource: ["*"]}}
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: octo-deployer}}
-spec:
-  policy: [deploy]
-  condition:
-    StringEqual:
-      jwt:iss: ["{GITHUB}"]
-      jwt:repository_owner_id: ["13420041"]
-      jwt:repository: [octo-org/octo-repo]
-      jwt:ref: [refs/heads/main]
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: octo-invoker}}
-spec:
-  policy: [invoke, look]
-  tokenExpiry: 10m
-  condition:
-    StringEqual:
-      jwt:iss: ["{GITHUB}"]
-      jwt:repository_owner_id: ["13420041"]
-      jwt:repository: [octo-org/octo-repo]
-      jwt:ref: [refs/heads/main]
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: octo-releaser}}
-spec:
-  policy: [deploy]
-  condition:
-    StringEqual:
-      jwt:iss: ["{GITHUB}"]
-      jwt:repository_owner_id: ["13420041"]
-      jwt:ref: [{HIDDEN}]
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: acme-deployer}}
-spec:
-  policy: [deploy]
-  condition:
-    StringEqual:
-      jwt:iss: ["{GITHUB}"]
-      jwt:repository_owner_id: ["777"]
-      jwt:ref: [{HIDDEN}]
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: group-deployer}}
-spec:
-  policy: [look]
-  condition:
-    StringEqual:
-      jwt:iss: ["{GITLAB}"]
-      jwt:namespace_path: [octo-group]
-      jwt:ref_path: [refs/heads/main]
----
-apiVersion: iam.openfaas.com/v1
-kind: Role
-metadata: {{name: people}}
-spec:
-  policy: [look]
-  principal:
-    jwt:sub: [someone]
-  condition:
-    StringEqual:
-      jwt:iss: ["{GENERIC}"]
-"""
-
 Told = TypeVar("Told")
 
-_ANYTHING = Path(__file__).parents[1] / "vectors"
-
-
-def catalog_of(text: str) -> Catalog:
-    """The catalog of the documents in *text*."""
-    assembled = assemble([parse("documents.yaml", text.encode())])
-    assert assembled.catalog is not None, assembled.problems
-    return assembled.catalog
+_UNUSED = Path(__file__).parents[1] / "vectors"
 
 
 class FakeSource:
@@ -177,15 +91,15 @@ class FakeSource:
 
 
 class FakeJournal:
-    """Keeps every event, or fails when it is told to."""
+    """Keeps every event in memory. It can be made to fail, or to hang."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.failure: Exception | None = None
         self.failed: Exception | None = None
-        """What the last record came to, as it is known from then on."""
+        """The failure of the last record, which `check` raises until one succeeds."""
         self.hanging: asyncio.Event | None = None
-        """While it is there, a record never ends; it is set once one has begun."""
+        """If set by the test, a record never ends. The event is set when one begins."""
 
     def check(self) -> None:
         if self.failed is not None:
@@ -202,7 +116,7 @@ class FakeJournal:
 
 
 class BrokenStore(MemoryStore):
-    """A store that cannot answer."""
+    """A store that is unavailable."""
 
     async def spend(self, *_args: Any) -> bool:
         raise Refusal(Reason.STATE_UNAVAILABLE)
@@ -215,7 +129,7 @@ class BrokenStore(MemoryStore):
 
 
 class InProcess:
-    """A broker at `URL`, three issuers that it trusts, and what it recorded."""
+    """A broker at `URL`, the three issuers that it trusts, and the events that it recorded."""
 
     def __init__(
         self,
@@ -235,7 +149,7 @@ class InProcess:
         self.signing = SigningKeys(tuple(signing) or (SigningKey.generate(),))
         self.state = state(self.clock)
         self.app = build(
-            Settings(issuer_url=URL, documents=(_ANYTHING,), state=_ANYTHING / "none", **settings),
+            Settings(issuer_url=URL, documents=(_UNUSED,), state=_UNUSED / "none", **settings),
             source=self.source,
             keys=KeyRing(self._connect, Clock()),
             signing=self.signing,
@@ -246,7 +160,7 @@ class InProcess:
         )
 
     def job(self, sample: str = "github-push-main", **changes: object) -> str:
-        """A fresh subject token of a CI job, or of a person, with *changes* to its claims."""
+        """A fresh subject token with the claims of *sample* and *changes* to them."""
         return self.issuer(sample).token(self.claims(sample, **changes))
 
     def claims(self, sample: str = "github-push-main", **changes: object) -> Mapping[str, object]:
@@ -255,7 +169,7 @@ class InProcess:
         return good(sample, self.clock(), **(fresh | changes))
 
     def issuer(self, sample: str) -> FakeIssuer:
-        """Who signs *sample*."""
+        """The issuer of *sample*."""
         if sample.startswith("keycloak"):
             return self.idp
         return self.gitlab if sample.startswith("gitlab") else self.github
@@ -265,7 +179,7 @@ class InProcess:
         return self.post("/oauth/token", form(token or self.job(), **changes))
 
     def access_token(self, token: str | None = None, **changes: Any) -> str:
-        """A token that the broker gave."""
+        """An access token."""
         answer = self.exchange(token, **changes)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
@@ -273,7 +187,7 @@ class InProcess:
     def post(
         self, path: str, parameters: Mapping[str, object] | None = None, **request: Any
     ) -> httpx2.Response:
-        """The answer to a form."""
+        """The answer to a POST of a form."""
         return self.ask("POST", path, data=parameters, **request)
 
     def ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
@@ -285,7 +199,7 @@ class InProcess:
         return self.tell(story)
 
     def tell(self, story: Callable[[httpx2.AsyncClient], Awaitable[Told]]) -> Told:
-        """What *story* comes to, with a client of this broker."""
+        """Run *story* with a client of this broker, and return its result."""
 
         async def told() -> Told:
             transport = httpx2.ASGITransport(self.app, raise_app_exceptions=False)
@@ -299,13 +213,13 @@ class InProcess:
             for fake in (self.github, self.gitlab, self.idp):
                 if str(request.url).startswith(fake.base):
                     return await fake.answer(request)
-            raise httpx2.ConnectError("nobody is there")
+            raise httpx2.ConnectError("no such host")
 
         return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
 
 
 def form(token: str, **changes: object) -> dict[str, object]:
-    """The parameters of a good exchange with *changes*; None takes one away."""
+    """The parameters of a good exchange with *changes*. None removes one."""
     good_one = {
         "grant_type": GRANT,
         "subject_token": token,
@@ -321,14 +235,14 @@ def said(token: str) -> Mapping[str, object]:
 
 
 def refusal(answer: httpx2.Response) -> tuple[int, str]:
-    """Status and reason of a refusal, which has the shape of every refusal."""
+    """Status and reason of a refusal, after a check that it has all members and no others."""
     assert set(answer.json()) == {"error", "error_description", "reason", "request_id"}, answer.text
     return answer.status_code, answer.json()["reason"]
 
 
 @contextmanager
 def logged(log_format: str = "json") -> Iterator[StringIO]:
-    """What is logged within, as the server would write it."""
+    """The log lines written inside the `with` block, in the format of the server."""
     stream, root = StringIO(), logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -339,3 +253,122 @@ def logged(log_format: str = "json") -> Iterator[StringIO]:
         structlog.reset_defaults()
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+class Served(Server):
+    """
+    `federation serve` with *documents*: a file's text, or a folder of files.
+
+    Its state is in *folder*, so that another one started there goes on with it. Without a
+    *port* it takes a free one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        documents: str | Path,
+        *flags: str,
+        port: int = 0,
+        issuer: LocalIssuer | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.state = folder / "state"
+        self.documents = documents if isinstance(documents, Path) else folder / "documents"
+        options = {"documents": self.documents, "state": self.state, "port": port}
+        words = [f"--{name}={value}" for name, value in options.items()]
+        module = ["federation", "serve", *words, "--log-format=json", *flags]
+        super().__init__(module, folder, environ)
+        if isinstance(documents, str):
+            self.documents.mkdir(exist_ok=True)
+            (self.documents / "all.yaml").write_text(documents, "utf-8")
+        self.listening = {"port": port}
+        self._issuer = issuer
+        self._lines: Queue[str] = Queue()
+        self._lines_read = 0
+
+    @property
+    def issuer(self) -> LocalIssuer:
+        """The CI issuer that it trusts."""
+        assert self._issuer is not None
+        return self._issuer
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of its metrics."""
+        port: int | None = self.listening.get("metrics_port")
+        return port
+
+    @property
+    def lines(self) -> Queue[str]:
+        """The lines that it logged, in a queue: a test takes each once."""
+        whole = self.log.read_text("utf-8").rpartition("\n")[0]
+        for line in whole.splitlines()[self._lines_read :]:
+            self._lines.put(line)
+            self._lines_read += 1
+        return self._lines
+
+    def is_up(self) -> bool:
+        """True once it answers."""
+        return super().is_up() and self.status("/livez") == 200
+
+    def metrics(self) -> str:
+        """Its metrics, as Prometheus reads them."""
+        answer = httpx2.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20)
+        return answer.raise_for_status().text
+
+    def job(self, job: str = "main", provider: str = "github") -> str:
+        """A fresh subject token of a job."""
+        return self.issuer.issue(provider, job, AUDIENCE)
+
+    def exchange(self, token: str | None = None) -> httpx2.Response:
+        """The answer to an exchange."""
+        return httpx2.post(f"{self.url}/oauth/token", data=form(token or self.job()), timeout=20)
+
+    def access_token(self, job: str = "main") -> str:
+        """An access token for a job."""
+        answer = self.exchange(self.job(job))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def workers(self) -> list[int]:
+        """The ids of its worker processes, if it has several."""
+        found = []
+        with suppress(OSError):
+            for pid in self.children():
+                with suppress(OSError):
+                    if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found.append(pid)
+        return found
+
+    def unexpected_errors(self) -> list[str]:
+        """The lines of its log that tell of errors that the code does not expect."""
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()
+        return [line[:300] for line in lines if "unexpected error" in line or "Traceback" in line]
+
+
+def documents_for(issuer: LocalIssuer) -> str:
+    """Documents by which jobs on main, from *issuer*, may do everything in `dev`."""
+    iss = issuer.iss("github")
+    return documents.as_text(
+        documents.issuer("local", iss), documents.DEPLOY, documents.role("deployer", iss)
+    )
+
+
+@contextmanager
+def served(folder: Path, *flags: str) -> Iterator[Served]:
+    """Run a broker, and the local CI issuer that it trusts, inside the `with` block."""
+    with local_issuer() as issuer, started(folder, issuer, *flags) as broker:
+        yield broker
+
+
+@contextmanager
+def started(
+    folder: Path,
+    issuer: LocalIssuer,
+    *flags: str,
+    written: Callable[[LocalIssuer], str] = documents_for,
+) -> Iterator[Served]:
+    """Run a broker that trusts *issuer*, with the state that an earlier one left in *folder*."""
+    broker = Served(folder, written(issuer), *flags, issuer=issuer)
+    with broker.running():
+        yield broker

@@ -1,29 +1,57 @@
-"""A broker before a sample upstream, all within the test."""
+"""
+Brokers in front of an OpenFaaS gateway, in three forms.
+
+`Front` is all within the test, without sockets. `Listening` is the same on loopback sockets,
+served as `serve` does. `Fronted` is two processes: `federation serve`, and the gateway of
+`tests.harness.openfaas`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
+import uvloop
 from starlette.types import ASGIApp
 
 from federation.claims import Claims
+from federation.cli.serve import configured
+from federation.demo.issuer import LocalIssuer
+from federation.demo.stage import serving
 from federation.documents.model import Policy
 from federation.gateway.upstream import Answer, BasicAuth, Headers, Upstream, UpstreamFailed
+from federation.gateway.wire import Wire
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
-from tests.harness import built
-from tests.harness.broker import URL, InProcess
+from tests.harness import builders, documents
+from tests.harness.broker import URL, InProcess, Served, local_issuer, started
 from tests.harness.builders import good
-from tests.harness.openfaas import Function, Received, SampleUpstream
+from tests.harness.openfaas import PASSWORD, USER, Function, Received, SampleUpstream
+from tests.harness.process import Server, in_thread
 
-USER: Final = "admin"
-PASSWORD: Final = "the-upstreams-own"
+__all__ = [
+    "BASIC",
+    "PASSWORD",
+    "USER",
+    "Front",
+    "Fronted",
+    "Listening",
+    "fronted",
+    "header",
+    "listening",
+    "sample",
+    "write_secrets",
+]
+
 BASIC: Final = b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode())
 UPSTREAM: Final = httpx2.URL("http://upstream.test")
 
@@ -31,7 +59,7 @@ Statement = Mapping[str, Any]
 
 
 class Reaching(httpx2.AsyncBaseTransport):
-    """Reaches an application by the target on the request line, as a socket would."""
+    """Sends a request to an application with its exact target, as a socket would."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._inner = httpx2.ASGITransport(app)
@@ -45,7 +73,7 @@ class Reaching(httpx2.AsyncBaseTransport):
 
 
 class ByHttpx:
-    """Carries requests through a transport of httpx2, for tests that bring one."""
+    """The broker's way to the upstream, through any transport of the HTTP client."""
 
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -90,9 +118,9 @@ class ByHttpx:
 
 class Front(InProcess):
     """
-    A broker before `sample`, whose tokens have the policy `p`.
+    A broker in front of the gateway `sample`.
 
-    *transport* is another way to another upstream.
+    A test may bring a *transport* to another upstream.
     """
 
     def __init__(
@@ -105,44 +133,43 @@ class Front(InProcess):
     ) -> None:
         self.secrets = folder
         self.write_secrets(USER, PASSWORD)
-        self.sample = SampleUpstream(USER, PASSWORD, ("openfaas-fn", "dev", "staging"))
+        self.sample = SampleUpstream()
         self.sample.functions["dev", "figlet"] = Function({"image": "figlet:1"})
         self.sample.secrets["dev", "s1"] = "v1"
         reached = transport or Reaching(self.sample.app)
         super().__init__(
             upstream=upstream
             or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0), timedelta(seconds=5)),
-            signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
+            signing_key=(folder / "basic-auth-user",),  # a file: no folder of keys is watched
             **settings,
         )
 
     def write_secrets(self, user: str, password: str) -> None:
-        """The files that the broker reads the upstream's password from."""
-        (self.secrets / "basic-auth-user").write_text(f"{user}\n", "ascii")
-        (self.secrets / "basic-auth-password").write_text(f"{password}\n", "ascii")
+        """Replace the files from which the broker reads the gateway's password."""
+        write_secrets(self.secrets, user, password)
 
     def grant(self, *statements: Statement | tuple[str, str]) -> str:
-        """A token whose policy has *statements*; an action and a resource is one that allows."""
+        """A token whose only policy has *statements*; an (action, resource) pair allows."""
         written = [
             {"action": [s[0]], "resource": [s[1]]} if isinstance(s, tuple) else s
             for s in statements
         ]
-        return self.bearing(built.policy("p", *written))
+        return self.bearing(builders.policy("p", *written))
 
     def bearing(self, *policies: Policy, **claims: object) -> str:
-        """A token with *policies*, which are all that there are."""
-        self.source.catalog = built.catalog(policies=policies)
+        """A token with *policies*, which become all policies of the catalog."""
+        self.source.catalog = builders.catalog(policies=policies)
         return self.signed({**self.said(), "policy": [p.name for p in policies], **claims})
 
     def said(self) -> dict[str, object]:
-        """What a good access token says."""
+        """The claims of a good access token."""
         now = int(self.clock())
         return {
             **good("github-push-main", self.clock()),
             "iss": URL,
             "aud": URL,
             "sub": "fed:repo:octo-org/octo-repo:ref:refs/heads/main",
-            "fed:iss": built.GITHUB,
+            "fed:iss": builders.GITHUB,
             "role": ["deployer"],
             "iat": now,
             "nbf": now,
@@ -151,13 +178,13 @@ class Front(InProcess):
         }
 
     def signed(self, claims: Mapping[str, object], typ: str = "at+jwt") -> str:
-        """*claims* with the broker's own signature."""
+        """A token of *claims*, signed by the broker's key."""
         return mint.sign(Claims(claims), self.signing.signs, typ).token
 
     def function_token(
         self, permissions: Sequence[str], audience: Sequence[str] = (), **claims: object
     ) -> str:
-        """A function token as the broker mints it, with *claims* changed."""
+        """A function token as the broker mints it, with changes to its *claims*."""
         said = mint.function_claims(
             Claims(self.said()),
             permissions=permissions,
@@ -177,12 +204,132 @@ class Front(InProcess):
 
     @property
     def received(self) -> list[Received]:
-        """What reached the upstream."""
+        """The requests that reached the gateway."""
         return list(self.sample.received)
 
 
+class Listening(Front):
+    """A broker at `port` in front of `sample`, both on loopback sockets."""
+
+    def __init__(self, folder: Path, *, timeout: float = 5, **settings: Any) -> None:
+        self.listener, self.behind = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        self.port: int = self.listener.getsockname()[1]
+        self.upstream_port: int = self.behind.getsockname()[1]
+        upstream = Upstream(
+            Wire(f"http://127.0.0.1:{self.upstream_port}", connections=100),
+            BasicAuth(folder),
+            timedelta(seconds=timeout),
+        )
+        super().__init__(folder, upstream=upstream, **settings)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve the broker and the gateway inside the `with` block."""
+        async with (
+            serving(self.sample.app, self.behind),
+            serving(self.app, self.listener, configured(self.app)),
+        ):
+            yield
+
+    def say(self, *pieces: bytes, seconds: float = 5) -> bytes:
+        """The answer to *pieces*, until the broker hangs up or is silent for *seconds*."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
+            heard = bytearray()
+            try:
+                for piece in pieces:
+                    connection.sendall(piece)
+                while chunk := connection.recv(65536):
+                    heard += chunk
+            except OSError:  # it hung up, or is silent
+                pass
+            return bytes(heard)
+
+
+@contextmanager
+def listening(folder: Path, **settings: Any) -> Iterator[Listening]:
+    """Serve a broker and a gateway inside the `with` block."""
+    front = Listening(folder, **settings)
+    with in_thread(front.serving, uvloop.new_event_loop):
+        yield front
+
+
+@dataclass(frozen=True)
+class Fronted:
+    """A broker process in front of a gateway process at the URL *upstream*."""
+
+    broker: Served
+    upstream: str
+
+    def token(self, job: str = "main") -> str:
+        """An access token. `main` may do everything in `dev`; `feature` may call one function."""
+        return self.broker.access_token(job)
+
+    def directly(self, method: str, target: str, **request: Any) -> httpx2.Response:
+        """The gateway's answer to a request that does not go through the broker."""
+        url = f"{self.upstream}{target}"
+        answer = httpx2.request(method, url, auth=(USER, PASSWORD), timeout=20, **request)
+        return answer.raise_for_status()
+
+    def state(self) -> dict[str, Any]:
+        """The requests that the gateway received, and the number of logs followed there."""
+        told: dict[str, Any] = self.directly("GET", "/test/state").json()
+        return told
+
+    def reset(self) -> None:
+        """Forget all requests, and have one function and one secret: `figlet` and `s1` in `dev`."""
+        self.directly("POST", "/test/reset")
+
+
+@contextmanager
+def fronted(folder: Path, *flags: str) -> Iterator[Fronted]:
+    """Run a gateway, and a broker in front of it with *flags*, inside the `with` block."""
+    secrets = write_secrets(folder / "secrets", USER, PASSWORD)
+    with sample() as url, local_issuer() as issuer:
+        own = ("--upstream", url, "--upstream-secrets", str(secrets))
+        with started(folder, issuer, *own, *flags, written=_documents) as broker:
+            yield Fronted(broker, url)
+
+
+def _documents(issuer: LocalIssuer) -> str:
+    """Documents by which jobs on main may do everything in `dev` and `dev2`."""
+    iss = issuer.iss("github")
+    everything = {
+        "action": ["Function:*", "Secret:*", "Namespace:*"],
+        "resource": ["dev:*", "dev2:*"],
+    }
+    return documents.as_text(
+        documents.issuer("local", iss, tokenExpiry="1h"),
+        documents.policy("dev-rw", everything, {"action": ["System:Info"], "resource": ["*"]}),
+        documents.policy(
+            "elsewhere", {"action": ["Function:Invoke"], "resource": ["staging:cows"]}
+        ),
+        documents.role("deployer", iss, "main", policy="dev-rw"),
+        documents.role("feature", iss, "feature/login", policy="elsewhere"),
+    )
+
+
+@contextmanager
+def sample() -> Iterator[str]:
+    """Run a gateway, and yield its URL; kill it at the end, whatever it is doing."""
+    with tempfile.TemporaryDirectory() as temporary:
+        gateway = Server(["tests.harness.openfaas"], Path(temporary))
+        try:
+            gateway.start()
+            yield gateway.url
+        finally:
+            gateway.kill()
+
+
+def write_secrets(folder: Path, user: str, password: str) -> Path:
+    """Write the files of a gateway's password, as they are mounted for the broker."""
+    folder.mkdir(exist_ok=True)
+    (folder / "basic-auth-user").write_text(f"{user}\n", "ascii")
+    (folder / "basic-auth-password").write_text(f"{password}\n", "ascii")
+    return folder
+
+
 def header(received: Received, name: str) -> bytes | None:
-    """The only header of that name, None without one."""
+    """The value of a header, None without one. There must not be two."""
     values = [value for given, value in received.headers if given.lower() == name.encode()]
     assert len(values) < 2, values
     return values[0] if values else None

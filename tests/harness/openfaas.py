@@ -1,10 +1,12 @@
 """
 A sample upstream: the API of an OpenFaaS gateway, in memory, with several namespaces.
 
-It answers as the real one does, also where that is odd, and it reads requests as a Go server
-does: members of a body without regard to case, the last of two wins; the first of two equal
-query parameters, for logs the last. So whatever a proxy before it lets through by mistake has
-its effect here.
+It gives the answers of the real gateway, odd ones included. It also reads requests as a Go server
+does, so that a request that slips past the broker has its effect here: names in a JSON body match
+in any case, and the last of two equal ones counts; of two equal query parameters the first counts,
+and for logs the last.
+
+`python -m tests.harness.openfaas [NUMBER]` serves it on a free port, with so many functions.
 """
 
 from __future__ import annotations
@@ -14,21 +16,25 @@ import base64
 import hmac
 import json
 import re
+import socket
+import sys
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Function", "Received", "SampleUpstream", "upstream"]
+__all__ = ["PASSWORD", "USER", "Function", "Received", "SampleUpstream"]
 
+USER, PASSWORD = "admin", "the-upstreams-own"
 DEFAULT_NAMESPACE = "openfaas-fn"
 _KEPT_REQUESTS = 1000
 _KEPT_BODY_BYTES = 64 * 1024
@@ -43,19 +49,9 @@ Place = tuple[str, str]
 """Namespace and name."""
 
 
-def upstream(
-    *,
-    user: str,
-    password: str,
-    namespaces: Collection[str] = (DEFAULT_NAMESPACE, "dev", "staging"),
-) -> Starlette:
-    """The sample upstream as an ASGI application; `app.state.sample` is what it holds."""
-    return SampleUpstream(user, password, namespaces).app
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came. Of the body the first 64 KiB are kept."""
+    """A request as it arrived, with the first 64 KiB of its body."""
 
     method: str
     target: bytes
@@ -66,7 +62,7 @@ class Received:
 
 @dataclass(slots=True)
 class Function:
-    """A deployed function: what was asked for, and what has happened to it since."""
+    """A deployed function: its deployment, its counters and its log."""
 
     deployment: Members
     replicas: int = 1
@@ -76,7 +72,7 @@ class Function:
     listeners: set[asyncio.Queue[tuple[datetime, str]]] = field(default_factory=set)
 
     def log(self, text: str) -> None:
-        """A line is in the log, and whoever follows it hears of it."""
+        """Add a line to the log, and send it to all who follow the log."""
         line = datetime.now(UTC), text
         self.lines.append(line)
         for listener in self.listeners:
@@ -84,7 +80,7 @@ class Function:
                 listener.put_nowait(line)
 
     def status(self, place: Place, *, usage: bool = False) -> Members:
-        """The function as the API describes it."""
+        """The function as the API shows it."""
         namespace, name = place
         described = {k: v for k, v in self.deployment.items() if k not in {"service", "namespace"}}
         return {
@@ -100,19 +96,18 @@ class Function:
 
 
 class SampleUpstream:
-    """An in-memory gateway. *namespaces* exist from the start."""
+    """An OpenFaaS gateway in memory, for the holder of `USER` and `PASSWORD`."""
 
-    def __init__(self, user: str, password: str, namespaces: Collection[str]) -> None:
-        self._credentials = base64.b64encode(f"{user}:{password}".encode())
+    def __init__(self) -> None:
         self.namespaces: dict[str, Members] = {
             name: {"name": name, "annotations": {}, "labels": {"openfaas": "1"}}
-            for name in namespaces
+            for name in (DEFAULT_NAMESPACE, "dev", "staging")
         }
         self.functions: dict[Place, Function] = {}
         self.secrets: dict[Place, str] = {}
         self.received: deque[Received] = deque(maxlen=_KEPT_REQUESTS)
         self.following = 0
-        """How many log streams are open."""
+        """The number of open log streams."""
 
     @property
     def app(self) -> Starlette:
@@ -142,11 +137,10 @@ class SampleUpstream:
                 Route("/async-function/{function}", self._queue, methods=["POST"]),
                 Route("/async-function/{function}/{rest:path}", self._queue, methods=["POST"]),
             ],
-            middleware=[Middleware(_Door, self._credentials, self.received.append)],
+            middleware=[Middleware(_BasicAuth, self.received.append)],
             exception_handlers={_Answered: _answer},
         )
         app.router.redirect_slashes = False
-        app.state.sample = self
         return app
 
     # -- functions
@@ -198,7 +192,7 @@ class SampleUpstream:
         place = self._known(_last(request, "namespace")), _last(request, "name")
         function = self.functions.get(place)
         if function is None:
-            raise _Answered(501, f"no logs for {place[1]}")  # the gateway's word for 404 here
+            raise _Answered(501, f"no logs for {place[1]}")  # the real gateway says 501, not 404
         try:
             tail = int(_last(request, "tail") or -1)
             since = datetime.fromisoformat(_last(request, "since") or "0001-01-01T00:00:00+00:00")
@@ -239,7 +233,7 @@ class SampleUpstream:
             self.following -= 1
             function.listeners.discard(news)
 
-    # -- secrets: one upstream reads the namespace in the body, for DELETE in the query
+    # -- secrets: the namespace is in the body, but for DELETE it is in the query
 
     async def _list_secrets(self, request: Request) -> Response:
         namespace = self._known(_first(request, "namespace"))
@@ -324,9 +318,9 @@ class SampleUpstream:
 
     async def _invoke(self, request: Request) -> Response:
         """
-        The request's body back again, its first MiB, or as many bytes as `?bytes=` asks for.
+        Answer with the first MiB of the request's body, or with `?bytes=` zero bytes.
 
-        It is read to its end first: a client that sends does not yet listen.
+        The body is read to its end first: most clients read no answer before they have sent it.
         """
         function = self._invoked(request)
         function.invocations += 1
@@ -383,7 +377,7 @@ class SampleUpstream:
 
 
 class _Answered(Exception):
-    """The answer to a request that cannot be served."""
+    """A request that is answered with an error status and a text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -396,24 +390,22 @@ async def _answer(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(error.text, error.status)
 
 
-class _Door:
-    """Writes down every request, and asks for basic auth where the gateway does."""
+class _BasicAuth:
+    """Middleware that records every request, and asks for basic auth under `/system`."""
 
-    def __init__(
-        self, app: ASGIApp, credentials: bytes, write_down: Callable[[Received], None]
-    ) -> None:
+    def __init__(self, app: ASGIApp, record: Callable[[Received], None]) -> None:
         self._app = app
-        self._expected = b"Basic " + credentials
-        self._write_down = write_down
+        self._expected = b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode())
+        self._record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         received = _received(scope)
-        self._write_down(received)
+        self._record(received)
 
-        async def receive_noting() -> Message:
+        async def receive_recorded() -> Message:
             message = await receive()
             room = _KEPT_BODY_BYTES - len(received.body)
             received.body.extend(message.get("body", b"")[:room])
@@ -424,9 +416,9 @@ class _Door:
             refusal = PlainTextResponse(
                 "invalid credentials", 401, {"WWW-Authenticate": 'Basic realm="Restricted"'}
             )
-            await refusal(scope, receive_noting, send)
+            await refusal(scope, receive_recorded, send)
             return
-        await self._app(scope, receive_noting, send)
+        await self._app(scope, receive_recorded, send)
 
 
 def _received(scope: Scope) -> Received:
@@ -445,7 +437,7 @@ def _last(request: Request, parameter: str) -> str:
 
 
 async def _members(request: Request) -> Members:
-    """The body's members as Go finds them: by their names in any case, the last of two."""
+    """The body's members as Go finds them: in any case, and the last of two equal names."""
     try:
         body = json.loads(await request.body())
     except ValueError:
@@ -504,3 +496,38 @@ def _rfc3339(when: datetime) -> str:
 async def _zeros(size: int) -> AsyncIterator[bytes]:
     for start in range(0, size, _PIECE_BYTES):
         yield bytes(min(_PIECE_BYTES, size - start))
+
+
+def main(functions: int) -> None:
+    """Serve a gateway with so many functions in `dev`. `/test/…` is for the tests alone."""
+    sample = SampleUpstream()
+    for number in range(functions):
+        image = f"registry.example.com/function-{number}:1"
+        sample.functions["dev", f"function-{number}"] = Function({"image": image})
+
+    async def state(_request: Request) -> Response:
+        received = [f"{r.method} {r.target.decode('latin-1')}" for r in sample.received]
+        return JSONResponse({"following": sample.following, "received": received})
+
+    async def reset(_request: Request) -> Response:
+        sample.received.clear()
+        sample.functions = {("dev", "figlet"): Function({"image": "registry.example.com/figlet:0"})}
+        sample.functions["dev", "figlet"].log("deployed figlet")
+        sample.secrets = {("dev", "s1"): "v0"}
+        sample.namespaces.pop("dev2", None)
+        return Response()
+
+    app = Starlette(
+        routes=[
+            Route("/test/state", state),
+            Route("/test/reset", reset, methods=["POST"]),
+            Mount("/", sample.app),
+        ]
+    )
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(json.dumps({"event": "listening", "port": listener.getsockname()[1]}), flush=True)  # noqa: T201
+    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)

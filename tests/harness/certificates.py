@@ -1,4 +1,4 @@
-"""Certificate authorities of our own, and servers on loopback that they vouch for."""
+"""Certificate authorities for tests, each with a certificate for a server on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Authority"]
 
 
 class Authority:
-    """A certificate authority with its files in *folder*."""
+    """A certificate authority. Its certificate is the file `certificate`, in *folder*."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -34,7 +34,7 @@ class Authority:
         self._served.write_bytes(private + server.public_bytes(pem))
 
     def server(self) -> ssl.SSLContext:
-        """What a server on 127.0.0.1 shows."""
+        """The TLS context of a server on 127.0.0.1, with a certificate of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._served)
         return context

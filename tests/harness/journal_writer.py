@@ -1,7 +1,7 @@
 """
 Events to record, and a process of its own that records them until it is killed.
 
-`python -m tests.harness.recording FOLDER [--webhook URL] [--file-bytes N]` prints the id of each event
+`python -m tests.harness.journal_writer FOLDER [--webhook URL] [--file-bytes N]` prints the id of each event
 as soon as it was acknowledged.
 """
 
@@ -60,7 +60,7 @@ def recorded(folder: Path) -> list[str]:
 def recorder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The process, within; then it is killed."""
     process = subprocess.Popen(  # noqa: S603  our own program
-        [sys.executable, "-m", "tests.harness.recording", str(folder), *arguments],
+        [sys.executable, "-m", "tests.harness.journal_writer", str(folder), *arguments],
         stdout=subprocess.PIPE,
         cwd=ROOT,
         text=True,

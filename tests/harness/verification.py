@@ -13,7 +13,8 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import Verified, verify
 from federation.jose import jws
 from tests.harness.builders import NOW, issuer
-from tests.harness.fakes import Clock, FakeIssuer
+from tests.harness.clock import Clock
+from tests.harness.issuer import FakeIssuer
 
 __all__ = ["proven", "refused"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from tests.harness.built import GENERIC, GITHUB, GITLAB
+from tests.harness.builders import GENERIC, GITHUB, GITLAB
 
 Json = Any
 Plain = dict[str, Any]
