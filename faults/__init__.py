@@ -1,5 +1,5 @@
 """
-Faults injected into real brokers under load, and whether what is promised held.
+Fault injection: break real brokers, their issuers and their stores under load.
 
-One function a fault; its docstring is the promise.
+Each fault is one function. Its docstring says what breaks, and then what the broker promises.
 """

@@ -1,5 +1,5 @@
 """
-`make faults`: each fault is injected against real processes under load, and a table says what held.
+`make faults`: inject each fault into real processes under load, and print which promises held.
 
 `python -m faults [--short] [--at-once N] [NAME…]`, or `python -m faults soak --minutes N`.
 """
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def held(self) -> bool:
-        """Whether it was tried and everything held."""
+        """True if it was tried, and every promise held each time."""
         return bool(self.outcome.tries) and not self.outcome.wrong
 
 
 async def run_all(names: Sequence[str], *, short: bool, at_once: int) -> list[Row]:
-    """The rows of the faults *names*, in that order."""
+    """Inject the faults *names*, *at_once* at a time, and return their rows in that order."""
     free = asyncio.Semaphore(at_once)
 
     async def one(name: str) -> Row:
@@ -89,20 +89,13 @@ async def _tried(name: str, *, short: bool) -> Row:
                 outcome = await FAULTS[name](Run(Path(folder), short=short))
         except NotTried as why:
             not_tried = str(why)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other faults are still tried
             outcome.tried([f"{type(error).__name__}: {error}"])
     return Row(name, outcome, not_tried, time.monotonic() - began)
 
 
-def _first(error: Exception) -> Exception:
-    """What went wrong first, out of the groups that tasks put it in."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people."""
+    """The rows as text."""
     lines = [_line(row) for row in rows]
     tried = [row for row in rows if not row.not_tried]
     good = sum(row.held for row in tried)
@@ -125,7 +118,7 @@ def _line(row: Row) -> str:
 
 
 def main() -> None:
-    """Run what was asked for; exit with 1 where something did not hold."""
+    """Run the faults that the command line names. Exit with 1 if a promise did not hold."""
     asked = _arguments()
     if asked.names == ["soak"]:
         sys.exit(0 if asyncio.run(soak.soak(asked.minutes)) else 1)

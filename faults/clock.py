@@ -1,4 +1,4 @@
-"""A clock that is stepped under a running broker."""
+"""Step the clock of a running broker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STEPS_SECONDS = (600, 0, -600, 0, 600, -600, 0)
 
 async def clock_stepped(run: Run) -> Outcome:
     """
-    The broker's clock is stepped ten minutes ahead and back, and so is its issuer's.
+    The clock of the broker steps ten minutes ahead and back, and so does that of its issuer.
 
-    Nothing is granted twice however the clock goes, no process ends, and tokens that are
-    neither expired nor of the future are granted.
+    No token is granted twice, no process ends, and tokens that are valid by the broker's clock
+    are granted.
     """
     outcome, step = Outcome(), run.folder / "clock"
     step.write_text("+0\n")
@@ -38,10 +38,11 @@ async def clock_stepped(run: Run) -> Outcome:
             await load.for_seconds(0.5)
             for number, seconds in enumerate(_STEPS_SECONDS * run.of(1, 5)):
                 step.write_text(f"{seconds:+d}\n")
-                # Tokens by our clock are from another time now; tokens by its own clock are not.
+                # Tokens dated by our clock are now wrong by ten minutes for the broker; tokens
+                # dated by its own clock are right.
                 strange = await load.for_seconds(0.5)
                 issuer.ahead_seconds = seconds
-                # The first time long enough for what looks expired to be swept.
+                # The first time, wait until the broker has deleted what looks expired to it.
                 right = await load.for_seconds(0.5 if run.short or number else 33.0)
                 issuer.ahead_seconds = 0
                 old = granted(load.sent)
@@ -65,7 +66,9 @@ def _wrong(seconds: int, strange: list[Sent], right: list[Sent], replayed: list[
         if s.reason != expected
     ]
     wrong += [
-        f"{seconds:+d} s: in step, got {s.status} {s.reason}" for s in right if s.status != 200
+        f"{seconds:+d} s: with the same clock, got {s.status} {s.reason}"
+        for s in right
+        if s.status != 200
     ]
     wrong += [f"{seconds:+d} s: a replay was granted" for s in granted(replayed)]
     return wrong

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: a small tmpfs where we may mount one."""
+"""Disks that are full or read-only: a small tmpfs if this process may mount one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Disk(Protocol):
     kind: str
 
     def fill(self, pid: int) -> None:
-        """Not a byte is left to the process *pid*."""
+        """Leave no free byte to the process *pid*."""
 
     def free(self, pid: int) -> None:
-        """There is room again."""
+        """Make room again."""
 
 
 class Tmpfs:
-    """A few MiB of memory, mounted at *place*."""
+    """A disk of a few MiB in memory, mounted at *place*."""
 
     kind = "tmpfs"
 
@@ -41,7 +41,7 @@ class Tmpfs:
         self._ballast = place / "ballast"
 
     def fill(self, _pid: int) -> None:
-        """Not a byte is left."""
+        """Leave no free byte."""
         with self._ballast.open("ab", buffering=0) as file:
             for step in (_STEP_BYTES, 1):
                 try:
@@ -51,29 +51,29 @@ class Tmpfs:
                     continue
 
     def free(self, _pid: int) -> None:
-        """There is room again."""
+        """Make room again."""
         self._ballast.unlink()
 
     async def read_only(self, *, yes: bool) -> None:
         """
-        Whether anything can be written.
+        Make the disk read-only, or writable again.
 
-        Raises: NotTried where it is refused.
+        Raises: NotTried if this process may not.
         """
         await _run("mount", "-o", "remount," + ("ro" if yes else "rw"), str(self.place))
 
 
 class Limit:
-    """For those who may not mount: the system lets the process write no more."""
+    """A limit on the size of files, which needs no root: no write of the process succeeds."""
 
     kind = "RLIMIT_FSIZE"
 
     def fill(self, pid: int) -> None:
-        """No file of *pid* can grow."""
+        """Let no file of *pid* grow."""
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
     def free(self, pid: int) -> None:
-        """Files can grow again."""
+        """Let files grow again."""
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
@@ -81,9 +81,9 @@ class Limit:
 @asynccontextmanager
 async def tmpfs(place: Path, mib: int, *, read_only: bool = False) -> AsyncIterator[Tmpfs]:
     """
-    A small disk at *place*, over whatever is there.
+    Mount a small disk at *place* inside the `with` block. It hides what is there.
 
-    Raises: NotTried where we may not mount.
+    Raises: NotTried if this process may not mount.
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
         raise NotTried("needs root, to mount a tmpfs")
@@ -98,7 +98,7 @@ async def tmpfs(place: Path, mib: int, *, read_only: bool = False) -> AsyncItera
 
 @asynccontextmanager
 async def small_disk(place: Path, mib: int) -> AsyncIterator[Disk]:
-    """A disk at *place* that can be full."""
+    """A disk at *place* that can be filled, inside the `with` block."""
     async with AsyncExitStack() as stack:
         disk: Disk = Limit()
         with suppress(NotTried):

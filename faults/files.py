@@ -1,4 +1,4 @@
-"""Documents that are replaced by bad ones, by halves, or all at once."""
+"""Replace the documents of a running broker: by bad ones, slowly, or atomically."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ async def documents_bad(run: Run) -> Outcome:
     """
     The documents are replaced by sets with errors.
 
-    The last good set serves every exchange, `/readyz` names the problem, and good documents
-    that follow are live within two seconds.
+    The last good set serves every exchange, `/readyz` shows the problem, and the next good
+    documents are live within two seconds.
     """
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
@@ -58,8 +58,8 @@ async def documents_half_written(run: Run) -> Outcome:
     """
     A file of documents is written slowly, in place.
 
-    What stands there in between never refuses anybody, and never admits whom neither the old
-    set nor the new one admits; the whole is live within two seconds.
+    While it is half written, every job is still admitted by the old set, and no job is admitted
+    that neither set admits. The whole file is live within two seconds.
     """
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
@@ -89,7 +89,7 @@ async def documents_swapped(run: Run) -> Outcome:
     """
     A mounted ConfigMap changes: one symlink is swapped for another, atomically.
 
-    No exchange is refused for it, and the new set is live within two seconds.
+    No exchange is refused meanwhile, and the new set is live within two seconds.
     """
     outcome, slowest = Outcome(), 0.0
     async with CiIssuer().serving() as issuer:
@@ -114,7 +114,7 @@ async def documents_swapped(run: Run) -> Outcome:
 
 
 class _ConfigMap:
-    """A directory as the kubelet mounts one: `all.yaml` → `..data/all.yaml` → a dated directory."""
+    """A directory as the kubelet mounts it: `all.yaml` → `..data/all.yaml` → a dated directory."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -123,7 +123,7 @@ class _ConfigMap:
         (place / "all.yaml").symlink_to("..data/all.yaml")
 
     def swap(self, text: str) -> None:
-        """It holds *text*, from one moment to the next."""
+        """Replace its content by *text*, atomically."""
         self._number += 1
         dated = self.place / f"..2030_{self._number}"
         dated.mkdir()
@@ -147,7 +147,7 @@ def _bad(good: str) -> Mapping[str, str]:
 
 
 async def _live(broker: Broker, issuer: CiIssuer, change: Callable[[], object]) -> float | None:
-    """After how many seconds the *change* admits the other branch."""
+    """Make the *change*, and return after how many seconds the other branch is admitted."""
     change()
 
     async def admitted() -> bool:
@@ -157,7 +157,7 @@ async def _live(broker: Broker, issuer: CiIssuer, change: Callable[[], object]) 
 
 
 async def _closed(broker: Broker, issuer: CiIssuer) -> bool:
-    """Whether the other branch is not admitted."""
+    """True if the other branch is not admitted."""
     sent = await exchange(broker.port, issuer.token(job="feature"))
     return sent.reason == "no_role_admits"
 

@@ -1,4 +1,4 @@
-"""An issuer that is down, slow, changes its keys, or answers garbage."""
+"""Break the issuer: it is down, slow, rotates its keys, or answers garbage."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Answer = Callable[[str], bytes]
 __all__ = ["issuer_down", "issuer_garbage", "issuer_rotating", "issuer_slow"]
 
 _BACK_SECONDS = 45.0
-"""Keys that could not be fetched are asked for again after 30 s."""
+"""The broker waits 30 s before it fetches keys again after a failure."""
 
 
 async def issuer_down(run: Run) -> Outcome:
     """
-    The issuer refuses connections, after its keys were fetched and before they ever were.
+    The issuer refuses connections, for one broker that has its keys and for one that has none.
 
-    Known keys serve on; a token by an unknown key is `keys_unavailable`, and granted, the very
-    same one, once the issuer is back.
+    Tokens signed with a known key are granted. A token signed with an unknown key is
+    `keys_unavailable`, and the same token is granted once the issuer is back.
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
@@ -57,10 +57,10 @@ async def issuer_down(run: Run) -> Outcome:
 
 async def issuer_slow(run: Run) -> Outcome:
     """
-    The issuer takes longer than it may.
+    The issuer answers later than the broker waits.
 
-    Known keys serve on without delay; a token by an unknown key is `keys_unavailable` within
-    the time that a fetch may take, however many ask at once.
+    Tokens signed with a known key are granted without delay. A token signed with an unknown key
+    is `keys_unavailable` within the time limit of a fetch, also if many arrive at once.
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
@@ -87,9 +87,9 @@ async def issuer_slow(run: Run) -> Outcome:
 
 async def issuer_rotating(run: Run) -> Outcome:
     """
-    The issuer begins to sign with another key under load, as often as once a minute.
+    The issuer begins to sign with another key under load, up to once a minute.
 
-    No exchange fails for it, by the new key or by the old one.
+    No exchange fails because of it, with the new key or with the old one.
     """
     outcome, times = Outcome(), run.of(1, 3)
     async with CiIssuer().serving() as issuer:
@@ -111,9 +111,10 @@ async def issuer_rotating(run: Run) -> Outcome:
 
 async def issuer_garbage(run: Run) -> Outcome:
     """
-    The issuer answers all kinds of nonsense in place of its keys.
+    The issuer answers many kinds of garbage instead of its keys.
 
-    It replaces nothing: known keys serve on, an unknown one is `keys_unavailable`.
+    The known keys stay: tokens signed with them are granted, and one signed with an unknown key
+    is `keys_unavailable`.
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
@@ -136,12 +137,12 @@ async def issuer_garbage(run: Run) -> Outcome:
 
 
 def _garbage(issuer: CiIssuer) -> Mapping[str, Answer]:
-    """What is answered, by the name of the issuer that does."""
+    """The answers, by the name of the issuer that gives them."""
     good = json.dumps(issuer.issuer().jwks())
     discovery = '{"issuer": "%s", "jwks_uri": "%s"}'
 
     def keys(body: str | bytes) -> Answer:
-        """Discovery is well, the keys are *body*."""
+        """Give a right discovery document, and *body* as the keys."""
 
         def say(path: str) -> bytes:
             iss = issuer.iss(path.split("/")[1])

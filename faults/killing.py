@@ -1,4 +1,4 @@
-"""Processes that are killed, and one that is asked to stop."""
+"""Kill workers and brokers, and stop one with SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WORKERS = 2
 
 async def worker_killed(run: Run) -> Outcome:
     """
-    Workers are killed at random points while each token is sent by two callers at once.
+    Workers are killed at random moments, while two clients send each token at once.
 
-    No acknowledged exchange is missing from the trail, no token is granted twice, and the
-    killed worker is replaced.
+    Every answered exchange is in the audit trail, no token is granted twice, and the killed
+    worker is replaced.
     """
     outcome, times = Outcome(), run.of(8, 50)
     async with CiIssuer().serving() as issuer:
@@ -50,9 +50,10 @@ async def worker_killed(run: Run) -> Outcome:
 
 async def broker_killed(run: Run) -> Outcome:
     """
-    The whole broker is killed at a random point, and started again on what it left.
+    The whole broker is killed at a random moment, and started again on the same state.
 
-    Nothing acknowledged is missing, nothing is granted twice, also not across the restart.
+    Every answered exchange is in the audit trail, and no token is granted twice, not even after
+    the restart.
     """
     outcome = Outcome()
     async with CiIssuer().serving() as issuer:
@@ -80,7 +81,7 @@ async def broker_killed(run: Run) -> Outcome:
 
 
 def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
-    """The laws held for all that was sent; which of several kills broke one cannot be told."""
+    """Judge all that was sent together: nothing shows which of several kills broke a promise."""
     outcome.judge(broken_laws(sent, broker.state))
     outcome.judge(broker.unexpected_errors())
     cut = sum(1 for each in sent if each.broken)
@@ -97,10 +98,10 @@ def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
 
 async def sigterm(run: Run) -> Outcome:
     """
-    SIGTERM under load, one worker or two, drops nothing.
+    The broker gets SIGTERM under load, with one worker or two.
 
-    Every request gets a whole answer, also those that are still being sent; or its connection
-    was never accepted, and then nothing is spent. The broker ends well within its grace.
+    Every request gets a whole answer, also one that is still being sent. If its connection was
+    never accepted, its token is not spent. The broker ends well within its grace period.
     """
     outcome, slowest, never = Outcome(), 0.0, 0
     async with CiIssuer().serving() as issuer:
@@ -145,7 +146,7 @@ def _dropped(sent: list[Sent], broker: Broker, code: int | None) -> list[str]:
 
 
 def _in_the_middle(broker: Broker, issuer: CiIssuer) -> Iterator[Coroutine[None, None, Sent]]:
-    """Callers that are connected and have sent nothing, half a head or half a body."""
+    """Requests of clients that have sent nothing, half a head or half a body, and pause."""
     for byte in (0, 40, 300):
         for seconds in (0.1, 0.2, 0.4):
             yield exchange(broker.port, issuer.token(), pause_at=byte, pause_seconds=seconds)

@@ -1,4 +1,4 @@
-"""What came of a fault: how often it was tried, how often the promise held, what was seen."""
+"""The result of a fault: how often it was tried, how often its promise held, and figures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Fault", "NotTried", "Outcome", "Run", "until"]
 
 
 class NotTried(Exception):
-    """Why a fault cannot be tried here."""
+    """A fault cannot be injected on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a fault is given: a folder of its own, and how much to do."""
+    """The arguments of a fault: a folder of its own, and whether to be short."""
 
     folder: Path
     short: bool
 
     def of(self, short: int, full: int) -> int:
-        """How many."""
+        """*short* in a short run, *full* in a full one."""
         return short if self.short else full
 
 
@@ -33,30 +33,30 @@ class Outcome:
 
     tries: int = 0
     wrong: list[str] = field(default_factory=list)
-    """What did not hold, one sentence each."""
+    """Promises that did not hold, one sentence each."""
     measured: list[str] = field(default_factory=list)
     broken_tries: int = 0
 
     @property
     def held(self) -> int:
-        """In how many tries everything held."""
+        """The number of tries in which everything held."""
         return self.tries - self.broken_tries
 
     def tried(self, wrong: Iterable[str] = (), times: int = 1) -> None:
-        """The fault was tried *times*; *wrong* is what did not hold."""
+        """Count *times* tries. *wrong* says what did not hold in them."""
         found = list(wrong)
         self.tries += times
         self.broken_tries += min(times, len(found))
         self.wrong += found
 
     def judge(self, wrong: Iterable[str]) -> None:
-        """*wrong* did not hold in one try of those that were told."""
+        """Add what did not hold in one of the tries counted so far."""
         found = list(wrong)
         self.broken_tries = min(self.tries, self.broken_tries + bool(found))
         self.wrong += found
 
     def saw(self, what: str) -> None:
-        """*what* is worth telling."""
+        """Add a figure to the table."""
         self.measured.append(what)
 
 
@@ -64,7 +64,7 @@ Fault = Callable[[Run], Awaitable[Outcome]]
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float) -> float | None:
-    """After how many seconds *holds* was true; None where it never was."""
+    """Wait until *holds*, and return after how many seconds; None if it never does."""
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         if await holds():

@@ -1,4 +1,4 @@
-"""Redis in trouble behind two replicas, and two replicas that race."""
+"""Break Redis behind two replicas, and let two replicas race for a token."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _AHEAD_SECONDS = 29.0
-"""Tokens may be dated so far ahead (the leeway is 30 s), which spares the suite the wait for it."""
+"""Tokens are dated ahead within the leeway of 30 s, so that no test has to wait for it."""
 _BEYOND_SECONDS = 2.5
-"""When a token that is dated so is younger than a loss, by the leeway and the rounding of `iat`."""
+"""After so long, a token dated so is newer than the loss of data, whatever `iat` rounds to."""
 
 
 @dataclass(slots=True)
 class _Replicas:
-    """Two brokers that share a Redis, and a wire of its own from each to it."""
+    """Two brokers that share a Redis, each through a TCP proxy of its own."""
 
     issuer: CiIssuer
     redis: Redis
@@ -46,25 +46,25 @@ class _Replicas:
         return [broker.port for broker in self.brokers]
 
     def load(self, clients: int = 4) -> Load:
-        """Load on both, a token at one of them."""
+        """Load on both; each token goes to one of them."""
         load = Load(self.ports, self.issuer.token, clients=clients)
         load.sent = self.sent
         return load
 
     async def everywhere(self, token: str) -> list[Sent]:
-        """What becomes of *token* at every replica at once."""
+        """Send *token* to every replica at once."""
         sent = await asyncio.gather(*(exchange(port, token) for port in self.ports))
         self.sent += sent
         return list(sent)
 
     async def in_turn(self, tokens: Iterable[str]) -> list[Sent]:
-        """What becomes of *tokens*, at one replica and at the other in turn."""
+        """Send *tokens* to one replica and the other in turn."""
         sent = [await exchange(self.ports[n % 2], token) for n, token in enumerate(tokens)]
         self.sent += sent
         return sent
 
     async def grants_again(self, seconds: float = 15.0) -> list[str]:
-        """Every replica grants fresh tokens."""
+        """Wait until every replica grants fresh tokens."""
 
         async def granting() -> bool:
             sent = await self.in_turn(self.issuer.token() for _ in range(2))
@@ -74,7 +74,7 @@ class _Replicas:
         return [] if recovered else [f"it does not recover: {summary(self.sent[-6:])}"]
 
     async def taken_once(self, refused: Sequence[Sent]) -> list[str]:
-        """Whatever got a 503 is granted when it is tried again as late as it was told, once."""
+        """Send tokens that got a 503 again, after their `Retry-After`: each is granted once."""
         await asyncio.sleep(max((each.retry_after_seconds for each in refused), default=0))
         wrong = [
             f"after a 503 the same token got {again.status} {again.reason}"
@@ -84,9 +84,9 @@ class _Replicas:
         return wrong + _all_used(await self.in_turn(each.token for each in refused))
 
     def laws(self) -> list[str]:
-        """What no fault may break, broken."""
-        complaints = [told for broker in self.brokers for told in broker.unexpected_errors()]
-        return broken_laws(self.sent, *(b.state for b in self.brokers)) + complaints
+        """The promises of every fault that did not hold."""
+        errors = [line for broker in self.brokers for line in broker.unexpected_errors()]
+        return broken_laws(self.sent, *(b.state for b in self.brokers)) + errors
 
 
 @asynccontextmanager
@@ -112,10 +112,10 @@ async def _replicas(run: Run, *, lasting: bool) -> AsyncIterator[_Replicas]:
 
 async def redis_stopped(run: Run) -> Outcome:
     """
-    Redis is stopped, and started again with what it knew.
+    Redis is stopped, and started again with its data.
 
-    While it is down exchanges are 503 and nothing is granted; afterwards what was granted
-    before is not granted again, and what got a 503 is granted once.
+    While it is down, every exchange is a 503. Afterwards a token that was granted before is not
+    granted again, and a token that got a 503 is granted once.
     """
     outcome = Outcome()
     async with _replicas(run, lasting=True) as two:
@@ -138,9 +138,9 @@ async def redis_stopped(run: Run) -> Outcome:
 
 async def redis_frozen(run: Run) -> Outcome:
     """
-    Redis does not answer (SIGSTOP), and then works off what had arrived meanwhile.
+    Redis is stopped with SIGSTOP, and then processes the commands that arrived meanwhile.
 
-    Exchanges are 503 within their time, and the claims that are made late are taken back: what
+    Exchanges are a 503 within their time limit, and the late claims are given back: a token that
     got a 503 is granted once.
     """
     outcome = Outcome()
@@ -166,9 +166,9 @@ async def redis_frozen(run: Run) -> Outcome:
 
 async def redis_restarted_empty(run: Run) -> Outcome:
     """
-    Redis is killed and starts again with no memory.
+    Redis is killed and starts again without its data.
 
-    No token is taken twice, at either replica. Tokens issued before are refused, and tokens
+    No token is granted twice, at either replica. Tokens issued before are refused, and tokens
     issued after the leeway are granted.
     """
     outcome = Outcome()
@@ -197,7 +197,9 @@ async def redis_restarted_empty(run: Run) -> Outcome:
 
 async def redis_slow(run: Run) -> Outcome:
     """
-    Redis answers slowly: within its time everything is granted, beyond it everything is 503.
+    Redis answers slowly.
+
+    Within the time limit every exchange is granted; beyond it every one is a 503.
 
     What was too slow for its caller is not lost: the same token is granted once afterwards.
     """
@@ -223,9 +225,9 @@ async def redis_slow(run: Run) -> Outcome:
 
 async def redis_cut_off(run: Run) -> Outcome:
     """
-    The connection to Redis is cut after a claim arrived there and before its answer came.
+    The connection to Redis is cut after a claim has arrived there, and before its answer.
 
-    Whoever got a 503 for it is granted when it tries again, once.
+    The exchange is a 503, and the same token is granted when it is sent again, once.
     """
     outcome, times = Outcome(), run.of(10, 50)
     async with _replicas(run, lasting=False) as two:
@@ -248,7 +250,7 @@ async def redis_cut_off(run: Run) -> Outcome:
 
 
 async def replicas_racing(run: Run) -> Outcome:
-    """Two replicas are sent one token at the same moment: exactly one of them grants it."""
+    """Two replicas get one token at the same moment. Exactly one of them grants it."""
     outcome, first = Outcome(), Counter[int]()
     async with _replicas(run, lasting=False) as two:
         for _ in range(200):

@@ -1,4 +1,4 @@
-"""A disk that is full, and one that cannot be written."""
+"""Fill the disk of the state, and make it read-only."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MIB = 8
 
 async def disk_full(run: Run) -> Outcome:
     """
-    The disk is full, again and again: that of the state, or the log's as well.
+    The disk is full, again and again: that of the state alone, or that of the log too.
 
-    Exchanges are 503, none is granted without its event, `/readyz` says so; when there is room
-    everything goes on, and what got a 503 can be tried again with the same token.
+    Exchanges are a 503, none is granted without its event, and `/readyz` is a 503. Once there is
+    room, exchanges are granted again, also with tokens that got a 503.
     """
     outcome = Outcome()
     state = run.folder / "broker" / "state"
@@ -53,16 +53,17 @@ async def disk_full(run: Run) -> Outcome:
 
 async def read_only(run: Run) -> Outcome:
     """
-    The state directory can only be read, from the start, and then again while the broker runs.
+    The state directory is read-only when the broker starts, and later while it runs.
 
-    It starts all the same, answers 503, grants nothing, and goes on once it may write.
+    The broker starts all the same, answers 503, grants nothing, and grants again once it can
+    write.
     """
     outcome = Outcome()
     state = run.folder / "broker" / "state"
     async with CiIssuer().serving() as issuer, tmpfs(state, _MIB) as disk:
         broker = Broker(run.folder / "broker", issuer.documents())
         load = Load([broker.port], issuer.token)
-        async with running(broker):  # the key that signs is made
+        async with running(broker):  # to create the signing key
             await load.for_seconds(0.5)
         for _ in range(run.of(1, 3)):
             await disk.read_only(yes=True)
@@ -80,7 +81,7 @@ async def read_only(run: Run) -> Outcome:
 
 
 async def _unavailable(broker: Broker, load: Load) -> list[str]:
-    """The broker comes to say 503 to everything, and stays so."""
+    """Wait until every exchange is a 503, and see that it stays so."""
 
     async def says_so() -> bool:
         return any(sent.status == 503 for sent in load.sent[-4:])
@@ -101,7 +102,7 @@ async def _unavailable(broker: Broker, load: Load) -> list[str]:
 
 
 async def _taken_again(broker: Broker, load: Load) -> list[str]:
-    """Exchanges are granted again, also with the tokens that got a 503."""
+    """Wait until exchanges are granted again, also with the tokens that got a 503."""
 
     async def grants() -> bool:
         return load.sent[-1].status == 200

@@ -1,4 +1,4 @@
-"""What the audit trail says of what was sent, read as an operator reads it."""
+"""Compare the audit trail with what was sent, and find broken promises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_TOLD = 5
 
 
 def recorded(*states: Path) -> list[Event]:
-    """Every event in the trails of *states*."""
+    """Every event in the audit trails of *states*."""
     return [event for state in states for own in recorded_by_process(state) for event in own]
 
 
@@ -32,15 +32,16 @@ def recorded_by_process(state: Path) -> list[list[Event]]:
 
 
 def digest(token: str) -> str:
-    """How an event names *token*."""
+    """The digest by which an event names *token*."""
     return hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
 def broken_laws(sent: Iterable[Sent], *states: Path) -> list[str]:
     """
-    What no fault may break, broken: every answer is in the trail, and no token was taken twice.
+    The promises that no fault may break and that did not hold.
 
-    An answer that says that the trail is unavailable is the one that need not be in it.
+    Every answer has its event, except one that says that the trail is unavailable. No token is
+    granted twice. The trail is whole.
     """
     sent, trail = list(sent), recorded(*states)
     by_request = {str(event["request_id"]): event for event in trail}

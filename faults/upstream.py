@@ -1,4 +1,4 @@
-"""An upstream that dies in the middle of its answer."""
+"""Let the upstream die in the middle of its answer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _HEADS: Mapping[str, bytes] = {
 
 async def upstream_dying(run: Run) -> Outcome:
     """
-    The upstream dies at all points of its answer, while others go on.
+    The upstream dies at each point of its answer, while exchanges go on.
 
-    The caller sees a broken answer or a 502, never one that looks complete; the broker serves on.
+    The caller sees a broken answer or a 502, never one that looks complete. The broker serves
+    other requests.
     """
     outcome, seen = Outcome(), dict.fromkeys(_HEADS, "")
     async with CiIssuer().serving() as issuer, raw_server(_answer) as (upstream, _):
@@ -58,7 +59,7 @@ async def upstream_dying(run: Run) -> Outcome:
 
 
 async def _judged(client: httpx2.AsyncClient, url: str) -> str:
-    """What an ordinary client makes of the answer."""
+    """The answer as an ordinary client sees it."""
     try:
         answer = await client.get(url)
     except httpx2.HTTPError:

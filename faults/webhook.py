@@ -1,4 +1,4 @@
-"""A webhook that is down, slow, refuses, hangs up, or is not who it says."""
+"""Break the audit webhook: it is down, slow, refuses, hangs up, or has a wrong certificate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def webhook_down(run: Run) -> Outcome:
     """
     The webhook refuses connections for a while, and a worker is killed meanwhile.
 
-    Everything recorded is delivered afterwards, at least once, in the order of each process.
+    Every recorded event is delivered afterwards, at least once, in the order of its process.
     """
     outcome, port, taken = Outcome(), free_port(), list[str]()
     async with CiIssuer().serving() as issuer:
@@ -61,9 +61,9 @@ async def webhook_down(run: Run) -> Outcome:
 
 async def webhook_failing(run: Run) -> Outcome:
     """
-    The webhook is slow, says 500 or 429, hangs up, or closes in the middle of its answer.
+    The webhook is slow, answers 500 or 429, hangs up, or closes in the middle of its answer.
 
-    Whatever it does, each event is taken in the end, in the order of its process.
+    Every event is delivered in the end, in the order of its process.
     """
     outcome, faults = Outcome(), _failures(run)
     async with CiIssuer().serving() as issuer:
@@ -85,7 +85,7 @@ async def webhook_failing(run: Run) -> Outcome:
 
 
 def _failures(run: Run) -> dict[str, Callable[[Receiver], list[Behaviour]]]:
-    """How the next deliveries are answered."""
+    """The answers to the next deliveries."""
     times = run.of(2, 4)
     return {
         "500": lambda _: [answer(500)] * times,
@@ -98,7 +98,7 @@ def _failures(run: Run) -> dict[str, Callable[[Receiver], list[Behaviour]]]:
 
 
 def _late(receiver: Receiver) -> Behaviour:
-    """What arrives is taken, after a while."""
+    """Take a delivery, but answer it late."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(2.0)
@@ -110,9 +110,10 @@ def _late(receiver: Receiver) -> Behaviour:
 
 async def webhook_certificate(run: Run) -> Outcome:
     """
-    The webhook shows a certificate of an authority that is not the one it should have.
+    The webhook's certificate is from an authority that the broker does not trust for it.
 
-    Nothing is delivered to it, and everything once it shows the right one.
+    Nothing is delivered to it. Every event is delivered once it has a certificate from the right
+    authority.
     """
     outcome, port = Outcome(), free_port()
     right, other = Authority(run.folder / "right"), Authority(run.folder / "other")
@@ -136,7 +137,7 @@ async def webhook_certificate(run: Run) -> Outcome:
 async def _delivered(
     broker: Broker, before: Sequence[str], receiver: Receiver, seconds: float
 ) -> float | None:
-    """After how many seconds everything recorded was taken."""
+    """Wait until every recorded event was delivered, and return after how many seconds."""
 
     async def all_of_it() -> bool:
         owed = {str(e["event_id"]) for own in recorded_by_process(broker.state) for e in own}
@@ -146,7 +147,7 @@ async def _delivered(
 
 
 def _judged(broker: Broker, taken: Sequence[str], seconds: float | None) -> list[str]:
-    """What was taken is everything, in order."""
+    """What is wrong with the deliveries: events missing, or out of order."""
     wrong = []
     if seconds is None:
         owed = {str(e["event_id"]) for own in recorded_by_process(broker.state) for e in own}

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be slow, or cut a connection off in the middle of a command."""
+"""A TCP proxy that can be slow, or cut a connection in the middle of a command."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _CARRIED_OUT_SECONDS = 0.05
 
 
 class Wire:
-    """A wire to *port*, at a port of its own."""
+    """A TCP proxy to *port*, at a port of its own."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.delay_seconds = 0.0
-        """How long each answer is held back."""
+        """The delay of each answer."""
         self.cut_after_requests = 0
-        """So many of the next requests arrive there, and their answers do not come back."""
+        """The number of next requests that are passed on, and whose answers are not."""
         self._to = port
         self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[Wire]:
-        """It carries within."""
+        """Run the proxy inside the `with` block."""
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -61,7 +61,7 @@ class Wire:
     ) -> None:
         with suppress(OSError):
             while data := await near.read(65536):
-                # Only claims are worth cutting; EVAL is how they are made.
+                # Cut claims only, which are made with EVAL.
                 cut = self.cut_after_requests > 0 and b"EVAL" in data
                 if cut:
                     self.cut_after_requests -= 1

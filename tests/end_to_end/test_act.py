@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import httpx2
 import pytest
 
 from federation.demo.stage import Stage
 from tests.harness.ci_runner import ROOT
-from tests.harness.ci_stage import Repository, Run, stage_set
+from tests.harness.real_runners import Repository, Run
 
 pytestmark = pytest.mark.e2e
 
 _ACTION = "your-org/federation/action@0123456789abcdef0123456789abcdef01234567"
 _LOGOUT = _ACTION.replace("/action@", "/action/logout@")
-
-
-@pytest.fixture(name="stage", scope="module")
-def _stage() -> Iterator[Stage]:
-    with stage_set() as stage:
-        yield stage
-
-
-@pytest.fixture(name="repository")
-def _repository(tmp_path: Path, stage: Stage) -> Repository:
-    return Repository(tmp_path, stage)
 
 
 def workflow(steps: str, *, event: str = "push", **inputs: str) -> str:

@@ -1,8 +1,7 @@
-"""GitHub's own toolkit against the local CI issuer, which thereby shows that it is GitHub-like."""
+"""GitHub's own toolkit asks the local CI issuer for tokens, as it would ask GitHub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -10,7 +9,7 @@ import pytest
 
 from federation.demo.stage import Stage
 from federation.jose import jws
-from tests.harness.ci_stage import Run, node, stage_set
+from tests.harness.real_runners import Run, node
 
 pytestmark = pytest.mark.e2e
 
@@ -25,14 +24,8 @@ try {
 """
 
 
-@pytest.fixture(name="stage", scope="module")
-def _stage() -> Iterator[Stage]:
-    with stage_set() as stage:
-        yield stage
-
-
 def ask(folder: Path, stage: Stage, **changes: str) -> Run:
-    """The toolkit asks for an ID token, as an action would."""
+    """Ask for an ID token with the toolkit, as an action would."""
     offered = stage.issuer.environment("github", "main")
     return node(_ASK, cwd=folder, **{**offered, "AUDIENCE": stage.broker_url, **changes})
 

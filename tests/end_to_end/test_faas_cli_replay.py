@@ -1,9 +1,9 @@
 """
-What faas-cli sends, as it was recorded, byte for byte through a real broker.
+Recorded requests of faas-cli, sent byte for byte through a real broker.
 
-The real client is a Go program that not every machine can have. These are its requests, with
-other hosts and tokens, and what it makes of the answers: which statuses it takes for success,
-and what it shows of the others.
+The real client is a Go program that some machines lack. These are its requests, with other hosts
+and tokens, and how it reads the answers: which statuses are a success for it, and what it shows
+of the others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOGS = "/system/logs?follow={follow}&name=figlet&namespace=dev"
 
 @dataclass(frozen=True)
 class Recorded:
-    """One request as faas-cli sends it, what the answer is, and what stands in it."""
+    """A request of faas-cli, with the status of the answer and a text in it."""
 
     method: str
     target: str
@@ -61,10 +61,10 @@ class Recorded:
     says: str = ""
     agent: str = CLI
     action: str = ""
-    """What the broker names where it refuses."""
+    """The action that the broker names when it refuses."""
 
     def written(self, host: str, authorization: str | None) -> bytes:
-        """As Go's HTTP client writes it."""
+        """The request as Go's HTTP client writes it."""
         body = (self.body or "").encode()
         lines = [
             f"{self.method} {self.target} HTTP/1.1",
@@ -191,7 +191,7 @@ def front(both: Fronted) -> Fronted:
 
 
 def send(front: Fronted, written: bytes) -> tuple[int, dict[str, str], str]:
-    """Status, headers and body of the answer, read as HTTP says and no further."""
+    """Status, headers and body of the answer."""
     with front.broker.connect() as connection:
         connection.sendall(written)
         return answer(connection)
@@ -224,7 +224,7 @@ def ask(front: Fronted, recorded: Recorded, token: str | None) -> tuple[int, dic
 
 
 def shown(recorded: Recorded, status: int, body: str) -> str:
-    """What faas-cli shows of an answer that is no success."""
+    """The text that faas-cli shows for an answer that is no success."""
     if status == 401:
         return 'unauthorized access, run "faas-cli login" to setup authentication for this server'
     if recorded.body and "service" in recorded.body:
@@ -276,7 +276,7 @@ def test_each_of_its_requests_is_refused_without_a_login(
 
 
 class TestLogin:
-    """`faas-cli login -u token --password-stdin` asks with Basic, and saves what was taken."""
+    """`faas-cli login -u token --password-stdin` tries the token with basic auth, and saves it."""
 
     ASKED = Recorded("GET", "/system/functions?namespace=dev", agent="Go-http-client/1.1")
 
@@ -348,7 +348,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
 
 
 class TestInvoke:
-    """`faas-cli invoke` calls without a login; told to, it trades its token and calls again."""
+    """`faas-cli invoke` calls without a login. After a 401 it exchanges its token and calls again."""
 
     def call(self, front: Fronted, token: str | None) -> tuple[int, dict[str, str], str]:
         lines = [
@@ -403,7 +403,7 @@ class TestInvoke:
 
 
 def realm(challenge: str) -> str:
-    """The realm as faas-cli finds it."""
+    """The realm as faas-cli reads it."""
     _, _, directives = challenge.partition(" ")
     named = (d for d in directives.split(", ") if d.startswith("realm="))
     return next(named, "realm=").removeprefix("realm=").strip('"')

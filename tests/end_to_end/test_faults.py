@@ -1,7 +1,7 @@
 """
-The faults of `make faults`, each in its short form, several at a time.
+Inject the faults of `make faults`, each in its short form, several at a time.
 
-What cannot be tried here is skipped with the reason, unless FAULTS_ALL says that nothing may be.
+A fault that cannot be tried on this machine is skipped with the reason, unless FAULTS_ALL is set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def rows() -> Mapping[str, Row]:
-    """What came of each fault."""
+    """The row of each fault."""
     found = asyncio.run(run_all(list(FAULTS), short=True, at_once=AT_ONCE))
     sys.stdout.write("\n" + table(found) + "\n")
     return {row.name: row for row in found}

@@ -1,17 +1,15 @@
-"""The GitLab template under gitlab-ci-local, which merges includes and runs jobs on this machine."""
+"""The GitLab template under gitlab-ci-local, which merges includes and runs jobs here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 
 from federation.demo.stage import Stage
 from tests.harness.ci_runner import ROOT
-from tests.harness.ci_stage import Repository, stage_set
+from tests.harness.real_runners import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -23,19 +21,8 @@ include:
 """
 
 
-@pytest.fixture(name="stage", scope="module")
-def _stage() -> Iterator[Stage]:
-    with stage_set() as stage:
-        yield stage
-
-
-@pytest.fixture(name="repository")
-def _repository(tmp_path: Path, stage: Stage) -> Repository:
-    return Repository(tmp_path, stage)
-
-
 def jobs_in(page: str) -> list[str]:
-    """The whole pipelines that *page* shows."""
+    """The complete pipelines on a page of the docs."""
     found = re.findall(
         r"^```ya?ml\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
@@ -45,7 +32,7 @@ def jobs_in(page: str) -> list[str]:
 @pytest.mark.parametrize("page", ["README.md", "docs/gitlab.md"])
 def test_the_job_that_the_docs_show_deploys(repository: Repository, page: str) -> None:
     for shown in jobs_in(page):
-        # gitlab-ci-local has no GitLab to ask for other projects, so the file is a local one.
+        # There is no GitLab that holds another project, so the file is included from this one.
         local = re.sub(r"project: \S+\n +ref: \S+\n +file: ", "local: ", shown)
         assert local != shown
         ran = repository.gitlab(local, "deploy").assert_ok()

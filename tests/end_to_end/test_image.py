@@ -1,8 +1,8 @@
 """
-The image, built from the Dockerfile and run: by buildah without a daemon, on a base made here.
+Build the image from the Dockerfile with buildah, without a daemon, and run it.
 
-The base has the name of the real one and comes from Debian's packages. The image runs as its own
-configuration says, with its root mounted read-only and only its volume to write to.
+The base image is made here from Debian's packages, under the name of the real one. The image runs
+with its own configuration, with a read-only root, and can write to its volume only.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import platform
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,9 @@ import pytest
 import yaml
 
 from federation.demo.issuer import LocalIssuer
-from tests.harness.broker import AUDIENCE, documents_for, local_issuer
+from tests.harness.broker import AUDIENCE, documents_for, form, local_issuer
 from tests.harness.ci_runner import ROOT
+from tests.harness.process import free_port, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -59,14 +58,14 @@ exec chroot --userspec="$RUN_AS" "$ROOT" env -i "$@"
 
 @dataclass(frozen=True)
 class Image:
-    """A built image, its root mounted."""
+    """A built image with its root mounted."""
 
     root: Path
     config: Mapping[str, Any]
     health: Sequence[str]
 
     def start(self, place: Path, command: Sequence[str], **variables: str) -> subprocess.Popen[str]:
-        """*command* runs as the image's user, its root read-only, *place* as its volume."""
+        """Start *command* as the image's user, on a read-only root, with *place* as its volume."""
         for name in ("documents", "state"):
             (place / name).mkdir(exist_ok=True)
         user, group = (int(number) for number in self.config["User"].split(":"))
@@ -87,7 +86,7 @@ class Image:
         )
 
     def run(self, place: Path, command: Sequence[str], **variables: str) -> tuple[int, str]:
-        """The exit code and the output of *command*."""
+        """Run *command*, and return its exit code and output."""
         process = self.start(place, command, **variables)
         output, _ = process.communicate(timeout=60)
         return process.returncode, output
@@ -109,7 +108,7 @@ def _image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     container = buildah("from", "--pull-never", "federation:test")
     try:
         root = Path(buildah("mount", container))
-        (root / "etc" / "federation").mkdir()  # a runtime makes the places that it mounts
+        (root / "etc" / "federation").mkdir()  # a container runtime makes its mount points
         said = json.loads(buildah("inspect", "--type", "image", "federation:test"))
         yield Image(
             root, said["OCIv1"]["config"], said["Docker"]["config"]["Healthcheck"]["Test"][1:]
@@ -120,7 +119,7 @@ def _image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 def _make_base(folder: Path, buildah: Any) -> None:
-    """An image of the name that the Dockerfile begins with, with Python from Debian."""
+    """Make an image with the name of the Dockerfile's base, and with Debian's Python."""
     _run(
         [_tool("mmdebstrap"), "--quiet", "--variant=apt",
          "--include=python3,python3-pip,python3-venv,ca-certificates",
@@ -130,7 +129,7 @@ def _make_base(folder: Path, buildah: Any) -> None:
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(folder / "base.tar"), "/")
     buildah("run", "--isolation", "chroot", container, "--", "sh", "-c", _MAKE_BASE)
-    for file in (_CERTIFICATES, "/etc/pip.conf"):  # how this machine reaches the package index
+    for file in (_CERTIFICATES, "/etc/pip.conf"):  # the way of this machine to the package index
         if Path(file).exists():
             buildah("copy", "--quiet", container, file, file)
     buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
@@ -146,10 +145,10 @@ def _issuer() -> Iterator[LocalIssuer]:
 
 @contextmanager
 def broker(image: Image, place: Path, issuer: LocalIssuer) -> Iterator[tuple[str, Any]]:
-    """The image as it starts by itself, and its process."""
+    """Run the image with its own command; yield its URL and its process."""
     (place / "documents").mkdir()
     (place / "documents" / "all.yaml").write_text(documents_for(issuer), "utf-8")
-    port = _free_port()
+    port = free_port()
     process = image.start(
         place,
         [*image.config["Entrypoint"], *image.config["Cmd"]],
@@ -175,11 +174,7 @@ def test_the_image_serves_as_its_user_on_a_read_only_root(
         assert "Gid:\t65532\t65532\t65532\t65532\n" in status
         granted = httpx2.post(
             f"{url}/oauth/token",
-            data={
-                "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-                "subject_token": issuer.issue("github", "main", AUDIENCE),
-                "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
-            },
+            data=form(issuer.issue("github", "main", AUDIENCE)),
         )
         assert granted.status_code == 200, granted.text
         code, output = image.run(tmp_path, image.health, FEDERATION_PORT=url.rpartition(":")[2])
@@ -218,14 +213,13 @@ def test_the_image_is_a_gitlab_job_image(image: Image, issuer: LocalIssuer, tmp_
 
 
 def _await(url: str, process: subprocess.Popen[str]) -> None:
-    for _ in range(300):
+    def answers() -> bool:
         assert process.poll() is None, process.stdout and process.stdout.read()
-        try:
-            if httpx2.get(f"{url}/livez", timeout=5).status_code == 200:
-                return
-        except httpx2.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("the image does not answer")
+        with suppress(httpx2.TransportError):
+            return httpx2.get(f"{url}/livez", timeout=5).status_code == 200
+        return False
+
+    assert until(answers, 30), "the image does not answer"
 
 
 def _run(command: Sequence[str]) -> str:
@@ -240,8 +234,3 @@ def _tool(name: str) -> str:
     found = shutil.which(name)
     assert found, f"{name} is needed: .ci/install installs it ({sys.platform})"
     return found
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Streams through a real broker: bounded memory, no delay, and an end when the caller leaves."""
+"""Streams through a real broker: bounded memory, no delay, and a clean end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Told = TypeVar("Told")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
     with fronted(tmp_path_factory.mktemp("broker")) as up:
         up.reset()
-        # What is allocated once is allocated now.
+        # Let the broker allocate now what it allocates once.
         httpx2.get(f"{up.broker.url}/function/figlet.dev?bytes={8 * MIB}").raise_for_status()
         yield up
 
@@ -40,12 +40,12 @@ def token(front: Fronted) -> str:
 
 @dataclass
 class Memory:
-    """How much the broker's process holds, from when this was made."""
+    """The memory of the broker's process, and its growth since this object was made."""
 
     pid: int
 
     def __post_init__(self) -> None:
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the peak is counted from here
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # reset the peak
         self.before = self.held("VmRSS")
 
     def held(self, what: str) -> int:
@@ -56,13 +56,13 @@ class Memory:
 
     @property
     def growth(self) -> int:
-        """How much more than at first it held at its most."""
+        """The peak since then, less the memory at the beginning."""
         return self.held("VmHWM") - self.before
 
 
 @contextmanager
 def grows_at_most(front: Fronted, mebibytes: int, doing: str) -> Iterator[None]:
-    """The broker's memory grows no more than that within; the figure is printed."""
+    """Assert that the broker's memory grows no more inside the `with` block; print the figure."""
     memory = Memory(front.broker.process.pid)
     yield
     print(f"{doing}: {memory.growth / MIB:.1f} MiB more than {memory.before / MIB:.0f} MiB")  # noqa: T201  with -s
@@ -78,7 +78,7 @@ def run(story: Callable[[], Awaitable[Told]]) -> Told:
 
 
 async def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether it becomes true in time."""
+    """Wait until it becomes true. False if it does not in time."""
     for _ in range(int(10 * seconds)):
         if await asyncio.to_thread(true):
             return True
@@ -87,7 +87,7 @@ async def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 async def follow(front: Fronted, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A followed log, whose head is read."""
+    """Follow a log, and read the head of the answer."""
     url = httpx2.URL(front.broker.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(

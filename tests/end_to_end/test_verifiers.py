@@ -1,4 +1,4 @@
-"""A real broker, and verifiers and clients that know nothing of it but its URL."""
+"""A real broker, used by verifiers and clients that know only its URL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One broker for the tests that only ask."""
+    """One broker for the tests that change nothing."""
     with served(tmp_path_factory.mktemp("broker")) as up:
         yield up
 
@@ -41,16 +41,16 @@ def own_broker(tmp_path: Path) -> Iterator[Served]:
 
 
 def discovered(url: str) -> dict[str, Any]:
-    """What a verifier learns from the issuer's URL alone."""
+    """The metadata that a verifier finds with the issuer's URL alone."""
     said: dict[str, Any] = httpx2.get(f"{url}/.well-known/openid-configuration").json()
     assert said["issuer"] == url
     return said
 
 
 def oauth_client() -> Any:
-    """An independent OAuth client, of the public kind."""
+    """An independent OAuth client without a secret."""
     with warnings.catch_warnings():
-        # It speaks of its next version, and so need not those who leave this suite out.
+        # It warns of its next version. The import is here, so that only this suite needs it.
         warnings.simplefilter("ignore")
         from authlib.integrations.httpx_client import (
             OAuth2Client,
@@ -60,7 +60,7 @@ def oauth_client() -> Any:
 
 
 def until(happens: Callable[[], bool], seconds: float) -> float:
-    """How long it took until *happens*."""
+    """Wait until *happens*, and return after how many seconds."""
     began = time.monotonic()
     while not happens():
         assert time.monotonic() - began < seconds, f"not within {seconds} s"

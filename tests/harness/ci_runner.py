@@ -1,4 +1,8 @@
-"""A CI runner within the test: the login script, and a world that answers as it is told to."""
+"""
+Run the login script of the GitHub action and the GitLab template, in a fake CI job.
+
+`World` is the CI issuer and the broker of the job. A test sets their answers.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,11 @@ SCRIPT: Final = ROOT / "action" / "federate.sh"
 
 SHELLS: Final = tuple(
     name for name in ("dash", "bash", "busybox") if shutil.which(name)
-)  # busybox is not on every machine; the others are
+)  # some machines have no busybox
 
 
 def jwt(**claims: object) -> str:
-    """A token that says *claims* and that nobody signed: the script does not verify."""
+    """A token with *claims* and no valid signature: the script does not verify tokens."""
     parts = ({"alg": "none"}, claims)
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
     return ".".join([*(part.rstrip("=") for part in encoded), "c2lnbmF0dXJl"])
@@ -34,7 +38,7 @@ def jwt(**claims: object) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What the world was asked."""
+    """A request that the world received."""
 
     method: str
     path: str
@@ -45,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the world says."""
+    """An answer of the world."""
 
     status: int = 200
     body: object = ""
@@ -58,7 +62,7 @@ class Answer:
 
 
 class World:
-    """A CI issuer and a broker at one address, with their next answers; the last one stays."""
+    """A CI issuer and a broker at one address, with their next answers. The last one repeats."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -80,7 +84,7 @@ class World:
         self.revocation: list[Answer] = [Answer()]
 
     def grant(self) -> Answer:
-        """The answer of a broker that says yes."""
+        """The answer of a broker that grants an access token."""
         return Answer(
             200, {"access_token": self.access_token, "token_type": "Bearer", "expires_in": 900}
         )
@@ -116,7 +120,7 @@ def _next(answers: list[Answer]) -> Answer | None:
 
 @contextmanager
 def world(tls: ssl.SSLContext | None = None) -> Iterator[World]:
-    """A world that is up."""
+    """Serve a world inside the `with` block."""
     made: list[World] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -165,18 +169,18 @@ def world(tls: ssl.SSLContext | None = None) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a run of the script."""
+    """The result of a run of the script."""
 
     code: int
     log: str
     outputs: Mapping[str, str]
     later: Mapping[str, str]
-    """What later steps have in their environment."""
+    """The variables that it sets for later steps."""
     summary: str
 
 
 class Runner:
-    """Runs the script as a runner does, in a folder of its own."""
+    """Runs the script as a CI runner does, in a folder of its own."""
 
     def __init__(self, folder: Path, world: World, shell: str = "dash") -> None:
         self.folder = folder
@@ -190,7 +194,7 @@ class Runner:
         self._script("sleep", f'echo "$1" >>{folder}/pauses')
 
     def github(self, command: str = "github", **changes: str | None) -> Ran:
-        """The script in a GitHub job; None takes a variable away."""
+        """Run the script in a GitHub job. None removes a variable."""
         files = {name: self.folder / name for name in ("output", "env", "summary")}
         for file in files.values():
             file.write_text("")
@@ -214,7 +218,7 @@ class Runner:
         )
 
     def gitlab(self, command: str = "gitlab", **changes: str | None) -> Ran:
-        """The script in a GitLab job."""
+        """Run the script in a GitLab job. None removes a variable."""
         return self._run(
             command,
             {
@@ -230,12 +234,12 @@ class Runner:
         )
 
     def pauses(self) -> list[str]:
-        """How long the script waited, in seconds."""
+        """The seconds of each wait of the script."""
         file = self.folder / "pauses"
         return file.read_text().split() if file.exists() else []
 
     def watch(self, *names: str) -> None:
-        """From now on the arguments and the environment of these programs are seen."""
+        """Record the arguments and the environment of these programs from now on."""
         for name in names:
             real = shutil.which(name)
             assert real, name
@@ -243,11 +247,11 @@ class Runner:
             self._script(name, f'{seen}\nexec {real} "$@"')
 
     def seen(self) -> str:
-        """What the programs were given that are watched."""
+        """The recorded arguments and environments."""
         return (self.folder / "seen").read_text()
 
     def config(self) -> str:
-        """faas-cli's config of this job."""
+        """The config file that it wrote for faas-cli."""
         (found,) = self.folder.rglob("config.yml")
         return found.read_text()
 

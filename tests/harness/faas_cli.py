@@ -1,8 +1,8 @@
 """
-A stand-in for `faas-cli deploy`, for machines that cannot have the real one.
+A stand-in for `faas-cli deploy`, for machines without the real one.
 
-It finds gateway, login and function where faas-cli finds them, and sends what faas-cli sends:
-`PUT /system/functions`, and on 404 the same as `POST`.
+It reads gateway, login and function from where faas-cli reads them, and sends the same requests:
+`PUT /system/functions`, and after a 404 the same body as `POST`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """The exit code of `faas-cli deploy`."""
+    """Run `faas-cli deploy`, and return its exit code."""
     if arguments != ["deploy"]:
         print("the stand-in knows `faas-cli deploy` only", file=sys.stderr)  # noqa: T201
         return 2
@@ -45,7 +45,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 def saved_token(gateway: str, environ: Mapping[str, str]) -> str:
-    """The login for *gateway*, empty without one; the comparison is exact."""
+    """The saved login for exactly this *gateway*, empty without one."""
     in_ci = environ.get("CI") in {"true", "1"}
     folder = environ.get("OPENFAAS_CONFIG") or (
         ".openfaas" if in_ci else f"{environ['HOME']}/.openfaas"

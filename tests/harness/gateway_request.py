@@ -1,4 +1,4 @@
-"""A request as it stands on the wire, read as the gateway road reads it."""
+"""A request to the gateway as it is on the wire, and what the broker reads from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT: Final = "openfaas-fn"
 
 @dataclass(frozen=True)
 class Wire:
-    """One request. *body* is JSON where it is not bytes, and a body brings its headers."""
+    """One request. *body* is bytes, or a value for JSON. A body gets its usual headers."""
 
     method: str
     target: str | bytes
@@ -22,7 +22,7 @@ class Wire:
     headers: Headers | None = None
 
     def call(self, *, default_namespace: str = DEFAULT, **limits: int) -> Call:
-        """What it asks for. Raises: RequestRefused."""
+        """The call that it asks for. Raises: RequestRefused."""
         target = self.target if isinstance(self.target, bytes) else self.target.encode("latin-1")
         path, _, query = target.partition(b"?")
         matched = match(self.method, path, query)
@@ -31,13 +31,13 @@ class Wire:
         return read(matched, sent, body, default_namespace=default_namespace, **limits)
 
     def raw_body(self) -> bytes | None:
-        """The body's bytes."""
+        """The bytes of the body."""
         if self.body is None or isinstance(self.body, bytes):
             return self.body
         return json.dumps(self.body).encode()
 
     def usual_headers(self) -> Headers:
-        """What a client says of the body, where there is one."""
+        """The headers of the body, if there is one."""
         body = self.raw_body()
         if body is None:
             return ()

@@ -1,4 +1,4 @@
-"""Documents and claims out of a random generator, dense with near misses."""
+"""Generate random documents and claims, with many values that almost match."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Plain = dict[str, Any]
 
 PROVIDERS = {GITHUB: "github", GITLAB: "gitlab", GENERIC: "generic"}
 
-# Letters that equal others only under the wrong rules: the Kelvin sign, the long s, a letter
-# beyond the basic plane, a composed and a decomposed é; and what separates or matches.
+# Letters that equal others only by a wrong rule: the Kelvin sign, the long s, a letter outside
+# the basic plane, a composed and a decomposed é. And separators and wildcards.
 LETTERS = [
     *("a", "b", "k", "K", "\u212a", "s", "S", "\u017f", "/", ":", "\n", "*", "?"),
     *("\U0001d4b3", "\u00e9", "e\u0301"),
@@ -71,12 +71,12 @@ _OF_LISTS = ["ForAnyValue:StringEqual", "ForAnyValue:StringLike"]
 
 
 def word(rng: Random, most: int = 10) -> str:
-    """A short text of awkward letters."""
+    """A short text of these letters."""
     return "".join(rng.choices(LETTERS, k=rng.randint(0, most)))
 
 
 def globbed(rng: Random, value: str) -> str:
-    """A pattern made of *value*: runs become stars, characters become `?` or others."""
+    """A pattern that mostly matches *value*: parts of it become `*`, `?` or other letters."""
     pattern = value
     for _ in range(rng.randint(0, 4)):
         start = rng.randint(0, len(pattern))
@@ -105,12 +105,12 @@ def claims(rng: Random) -> Plain:
 
 
 def _key(claim: str) -> str:
-    """The key that names a top-level claim; only a pointer can name the empty one."""
+    """The key of a top-level claim. The claim with an empty name needs a JSON pointer."""
     return f"jwt:{claim or '/'}"
 
 
 def _wanted(rng: Random, key: str, near: Plain, pattern: bool) -> Json:
-    """One value of a condition, mostly one that the token of *near* almost has."""
+    """One value of a condition, mostly one that is almost in the claims *near*."""
     name = "" if key == "jwt:/" else key.removeprefix("jwt:")
     claim = near.get(name)
     if isinstance(claim, list) and claim:

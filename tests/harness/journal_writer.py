@@ -1,8 +1,8 @@
 """
-Events to record, and a process of its own that records them until it is killed.
+Audit events for tests, and a process that records them until it is killed.
 
-`python -m tests.harness.journal_writer FOLDER [--webhook URL] [--file-bytes N]` prints the id of each event
-as soon as it was acknowledged.
+`python -m tests.harness.journal_writer FOLDER [--webhook URL] [--file-bytes N]` prints the id of each
+event as soon as it is recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CALLERS = 16
 
 
 def event(number: int = 0, **facts: object) -> Event:
-    """An event like that of a grant."""
+    """An event of a granted exchange, with *facts* changed."""
     trail = Trail(
         request_id=f"request-{number}",
         method="POST",
@@ -46,7 +46,7 @@ def event(number: int = 0, **facts: object) -> Event:
 
 
 def recorded(folder: Path) -> list[str]:
-    """The ids of the events in the journal at *folder*, in the order of their segments."""
+    """The ids of the events in the journal at *folder*, in order."""
     segments = stored(folder)
     counted = ends(segments)
     return [
@@ -58,7 +58,7 @@ def recorded(folder: Path) -> list[str]:
 
 @contextmanager
 def recorder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The process, within; then it is killed."""
+    """Run the process inside the `with` block, then kill it."""
     process = subprocess.Popen(  # noqa: S603  our own program
         [sys.executable, "-m", "tests.harness.journal_writer", str(folder), *arguments],
         stdout=subprocess.PIPE,

@@ -1,8 +1,9 @@
 """
-A second evaluator of conditions, Roles and decisions: plain, slow, written from the rules alone.
+A second, slow evaluator of conditions, Roles and decisions, which tests compare with the real one.
 
-It reads documents as the mappings they are and shares no code with `federation`, so that a
-mistake would have to be made twice to go unseen. Nothing here is compiled, cached or indexed.
+It was written from the rules alone. It reads documents as plain mappings and shares no code with
+`federation`, so a mistake in one of the two shows as a difference. It compiles, caches and
+indexes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LEGACY = {
 
 
 def as_text(value: Json) -> str | None:
-    """A string, integer or boolean claim as text; everything else is no text at all."""
+    """A string, integer or boolean claim as text. Any other claim has no text."""
     if value is True:
         return "true"
     if value is False:
@@ -58,14 +59,14 @@ def as_text(value: Json) -> str | None:
 
 
 def as_list(written: Json) -> list[str]:
-    """The values of a key: a bare scalar is a list of one."""
+    """The values of a key. A scalar is a list of one."""
     if not isinstance(written, list):
         written = [written]
     return [value if isinstance(value, str) else str(as_text(value)) for value in written]
 
 
 def like(pattern: str, value: str) -> bool:
-    """`*` is any run of characters, `?` exactly one, and the whole value must be used up."""
+    """Match the whole value: `*` is any run of characters, `?` is exactly one."""
     known: dict[tuple[int, int], bool] = {}
 
     def match(p: int, v: int) -> bool:
@@ -84,7 +85,7 @@ def like(pattern: str, value: str) -> bool:
 
 
 def equal_but_for_case(one: str, other: str) -> bool:
-    """Equal, where A to Z and a to z are the same and nothing else is."""
+    """True if equal, where only A to Z and a to z count as the same."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     pairs = {(a, a.upper()) for a in letters} | {(a.upper(), a) for a in letters}
     return len(one) == len(other) and all(
@@ -93,7 +94,7 @@ def equal_but_for_case(one: str, other: str) -> bool:
 
 
 def find(claims: Document, key: str) -> Json:
-    """The claim that a key names; None where there is none."""
+    """The claim that a key names, None if there is none."""
     assert key.startswith("jwt:")
     name = key[4:]
     if name[:1] != "/":
@@ -111,7 +112,7 @@ def find(claims: Document, key: str) -> Json:
 
 
 def one_condition_holds(operator: str, wanted: list[str], claim: Json) -> bool:
-    """Whether one claim satisfies one operator with its values."""
+    """True if one claim satisfies one operator with its values."""
     if operator.startswith("ForAnyValue:"):
         if not isinstance(claim, list):
             return False
@@ -127,7 +128,7 @@ def one_condition_holds(operator: str, wanted: list[str], claim: Json) -> bool:
 
 
 def matches_one(operator: str, wanted: list[str], got: str) -> bool:
-    """Whether a text compares to one of the values as a positive operator asks."""
+    """True if a positive operator matches a text with one of the values."""
     if operator in {"StringEqual", "StringEquals", "principal"}:
         return any(got == want for want in wanted)
     if operator in {"StringEqualIgnoreCase", "StringEqualsIgnoreCase"}:
@@ -137,7 +138,7 @@ def matches_one(operator: str, wanted: list[str], got: str) -> bool:
 
 
 def block_holds(block: Document, claims: Document) -> bool:
-    """Operators AND, keys AND, values OR."""
+    """True if the block holds: operators are ANDed, keys are ANDed, values are ORed."""
     for operator, keys in block.items():
         for key, written in keys.items():
             if not one_condition_holds(operator, as_list(written), find(claims, key)):
@@ -149,7 +150,7 @@ def block_holds(block: Document, claims: Document) -> bool:
 
 
 def role_holds(spec: Document, claims: Document) -> bool:
-    """Principal and condition, both where both are given; a Role with neither admits nobody."""
+    """True if principal and condition hold. A Role with neither admits no token."""
     principal = {"principal": spec.get("principal", {})}
     condition = spec.get("condition", {})
     if not principal["principal"] and not condition:
@@ -158,7 +159,7 @@ def role_holds(spec: Document, claims: Document) -> bool:
 
 
 def role_names(spec: Document, beginning: str, whole: bool = True) -> bool:
-    """Whether a positive operator, or the principal, is on a key."""
+    """True if a positive operator, or the principal, has a key with this name or beginning."""
     keys = list(spec.get("principal", {}))
     for operator, written in spec.get("condition", {}).items():
         if operator not in NEGATIVE:
@@ -167,7 +168,7 @@ def role_names(spec: Document, beginning: str, whole: bool = True) -> bool:
 
 
 def role_admits(spec: Document, provider: str, claims: Document) -> bool:
-    """Whether a Role admits a token of an issuer with this profile."""
+    """True if a Role admits a token of an issuer of this provider."""
     if not role_holds(spec, claims):
         return False
     if provider == "github" and claims.get("event_name") in OUTSIDERS:
@@ -186,7 +187,7 @@ def role_admits(spec: Document, provider: str, claims: Document) -> bool:
 def admitting(
     roles: Mapping[str, Document], providers: Mapping[str, str], claims: Document
 ) -> list[str]:
-    """The names of the Roles that admit, one after the other, each looked at."""
+    """The names of the Roles that admit the token."""
     provider = providers[claims["iss"]]
     return sorted(name for name, spec in roles.items() if role_admits(spec, provider, claims))
 
@@ -195,7 +196,7 @@ def admitting(
 
 
 def stands_for(action: str) -> list[str]:
-    """The plain actions that a written action means."""
+    """The single actions that a written action means."""
     if action == "*":
         return ACTIONS
     if action.endswith(":*"):
@@ -204,14 +205,14 @@ def stands_for(action: str) -> list[str]:
 
 
 def reaches(resource: str, asked: str) -> bool:
-    """Whether a written resource covers the asked one: `*`, `ns:*` or `ns:name`."""
+    """True if a resource of a statement covers the asked one: `*`, `ns:*` or `ns:name`."""
     namespace, name = ("*", "*") if resource == "*" else resource.split(":")
     asked_namespace, asked_name = ("*", "*") if asked == "*" else asked.split(":")
     return half_reaches(namespace, asked_namespace) and half_reaches(name, asked_name)
 
 
 def half_reaches(pattern: str, asked: str) -> bool:
-    """Whole halves; all of something is covered only by what is nothing but stars."""
+    """True if one half covers the asked one. All names are covered only by stars alone."""
     return set(pattern) == {"*"} if asked == "*" else like(pattern, asked)
 
 
@@ -221,7 +222,7 @@ Decided = tuple[bool, str | None, str | None, str | None]
 def decide(
     policies: Mapping[str, Sequence[Document]], action: str, asked: str, claims: Document
 ) -> Decided:
-    """Allowed or not, and the policy, sid and effect that settled it."""
+    """Decide: allowed or not, and the policy, sid and effect of the deciding statement."""
     for effect in ("Deny", "Allow"):
         for name, statements in policies.items():
             for statement in statements:

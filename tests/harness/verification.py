@@ -1,4 +1,4 @@
-"""Whether a subject token is proven, asked in one line: a fake issuer, a ring, a moment."""
+"""Verify a subject token in one line, with a fake issuer and a new key ring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["proven", "refused"]
 def proven(
     token: str, fake: FakeIssuer, issuers: Iterable[JwtIssuer] | None = None, now: float = NOW
 ) -> Verified:
-    """The verified *token*; by default *fake* is the only issuer. Raises: Refusal."""
+    """Verify *token*. By default *fake* is the only trusted issuer. Raises: Refusal."""
 
     async def story() -> Verified:
         ring = KeyRing(fake.connect, Clock())
@@ -38,7 +38,7 @@ def proven(
 def refused(
     token: str, fake: FakeIssuer, issuers: Iterable[JwtIssuer] | None = None, now: float = NOW
 ) -> Refusal:
-    """Why *token* is not proven."""
+    """The refusal of *token*, which must not verify."""
     with pytest.raises(Refusal) as caught:
         proven(token, fake, issuers, now)
     return caught.value

@@ -1,4 +1,4 @@
-"""A real webhook receiver on a free loopback port, which can be told to fail."""
+"""A webhook receiver on a loopback port, which a test can make fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass(frozen=True)
 class Delivered:
-    """One request that arrived whole, whatever came of it."""
+    """A request that arrived whole, whatever its answer was."""
 
     path: str
     headers: dict[str, str]
@@ -32,26 +32,26 @@ class Delivered:
 
 
 class Receiver:
-    """What arrived, what was taken, and how the next requests are answered."""
+    """The requests that arrived, those that were taken, and the next answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.seen: list[Delivered] = []
         self.taken: list[Delivered] = []
         self.next: list[Behaviour] = []
-        """Answers to come; when there are none left, all is taken."""
+        """The next answers. When there are none left, every request is taken."""
         self.connections: list[socket.socket] = []
 
     @property
     def event_ids(self) -> list[str]:
-        """The ids of the events taken, in order."""
+        """The ids of the events that were taken, in order."""
         return [str(event["event_id"]) for each in self.taken for event in each.events]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        """*condition* holds."""
+        """Wait until *condition* holds."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, "it did not come to that"
+            assert time.monotonic() < deadline, "the condition did not hold in time"
             time.sleep(0.01)
 
 
@@ -60,12 +60,12 @@ class _Server(ThreadingHTTPServer):
     receiver: Receiver
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer on a connection that is known, so that it can be ended with the server."""
+        """Remember the connection, so that it is closed with the server."""
         self.receiver.connections.append(request)
         super().process_request(request, client_address)
 
     def handle_error(self, *_args: object) -> None:
-        """A client that hangs up is part of the tests."""
+        """Ignore clients that hang up: tests do that on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,11 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer(204)(self)
 
     def log_message(self, *_args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def answer(status: int, **headers: str) -> Behaviour:
-    """The answer with *status*."""
+    """Answer with *status* and *headers*."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -107,7 +107,7 @@ def answer(status: int, **headers: str) -> Behaviour:
 
 
 def cut(handler: BaseHTTPRequestHandler) -> None:
-    """Hang up within the body of a 200."""
+    """Hang up in the middle of the body of a 200."""
     handler.send_response(200)
     handler.send_header("Content-Length", "100")
     handler.end_headers()
@@ -121,7 +121,7 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
 
 
 def slow(seconds: float) -> Behaviour:
-    """No answer for a while, then a good one."""
+    """Answer 200 after some seconds."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(seconds)
@@ -131,7 +131,7 @@ def slow(seconds: float) -> Behaviour:
 
 
 def endless(handler: BaseHTTPRequestHandler) -> None:
-    """A 200 with more of a body than anybody should read."""
+    """Answer 200 with a body that does not end."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(1 << 40))
     handler.end_headers()
@@ -144,7 +144,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 @contextmanager
 def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    """A receiver that is up within."""
+    """Serve a receiver inside the `with` block."""
     server = _Server(("127.0.0.1", port), _Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

@@ -1,8 +1,11 @@
-"""Real runners on this machine, before the stage of `federation demo`: act and gitlab-ci-local."""
+"""
+Run jobs under real CI runners on this machine: act for GitHub, gitlab-ci-local for GitLab.
+
+The jobs get their ID tokens from the servers of `federation demo`, and deploy to them.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -10,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +23,15 @@ import yaml
 
 from federation.demo.stage import Stage, set_stage
 from tests.harness.ci_runner import ROOT
+from tests.harness.process import in_thread
 
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _MODULES = Path(sys.prefix) / "runners" / "node_modules"
 _URL: Final = "https://gateway.example.com"
-"""What the docs call the broker."""
+"""The broker's URL in the docs."""
+
+_OF_A_RUNNER: Final = ("GITHUB_", "ACTIONS_", "CI", "GITLAB", "FEDERATION_", "RUNNER_")
+"""Variables that begin so come from a runner around the tests: jobs must not see them."""
 
 STACK: Final = """\
 version: 1.0
@@ -40,46 +46,31 @@ functions:
 
 @contextmanager
 def stage_set() -> Iterator[Stage]:
-    """The stage of `federation demo`, in a thread of its own."""
-    made: list[Stage] = []
-    up, down = threading.Event(), threading.Event()
-
-    async def play() -> None:
-        async with set_stage() as stage:
-            made.append(stage)
-            up.set()
-            await asyncio.to_thread(down.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(play()))
-    thread.start()
-    try:
-        assert up.wait(30), "the stage is not up"
-        yield made[0]
-    finally:
-        down.set()
-        thread.join()
+    """Run the servers of `federation demo` inside the `with` block."""
+    with in_thread(set_stage) as stage:
+        yield stage
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a run."""
+    """Exit code and output of a command."""
 
     code: int
     log: str
 
     def assert_ok(self) -> Run:
-        """This run, which succeeded."""
+        """Assert that it succeeded."""
         assert self.code == 0, self.log
         return self
 
     def assert_failed(self) -> Run:
-        """This run, which did not."""
+        """Assert that it failed."""
         assert self.code != 0, self.log
         return self
 
 
 class Repository:
-    """A repository of a user, with a function to deploy."""
+    """A git repository with a function to deploy."""
 
     def __init__(self, folder: Path, stage: Stage) -> None:
         self.stage = stage
@@ -94,41 +85,25 @@ class Repository:
         self.git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
 
     def write(self, path: str, text: str) -> None:
-        """The file says *text*; the broker of the docs becomes the one of the stage."""
+        """Write a file. The broker's URL in the docs is replaced by that of the stage."""
         file = self.place / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace(_URL, self.stage.broker_url), "utf-8")
 
     def git(self, *arguments: str) -> None:
-        """Git does this here."""
+        """Run git here."""
         self.run(["git", *arguments]).assert_ok()
 
     def commit(self) -> None:
-        """All files are committed."""
+        """Commit all files."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message=work")
 
     def run(self, command: list[str], **variables: str) -> Run:
-        """What becomes of *command* here."""
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                ("GITHUB_", "ACTIONS_", "CI", "GITLAB", "FEDERATION_", "RUNNER_")
-            )
-        }
-        ran = subprocess.run(  # noqa: S603  our own commands
-            command,
-            cwd=self.place,
-            env={**environ, "PATH": f"{self._tools}:{environ['PATH']}", **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        return Run(ran.returncode, ran.stdout)
+        """Run *command* here, with *variables* added to its environment."""
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(_OF_A_RUNNER)}
+        path = f"{self._tools}:{environ['PATH']}"
+        return _run(command, self.place, {**environ, "PATH": path, **variables})
 
     def act(
         self,
@@ -140,8 +115,9 @@ class Repository:
         **variables: str,
     ) -> Run:
         """
-        The run of *workflow* under act, as *job* of the local CI issuer; None is a job that may
-        not ask for an ID token.
+        Run *workflow* under act, as *job* of the local CI issuer.
+
+        If *job* is None, the job has no permission to ask for an ID token.
         """
         self.write(".github/workflows/deploy.yml", workflow)
         self.write("event.json", json.dumps(payload or {}))
@@ -165,8 +141,9 @@ class Repository:
 
     def gitlab(self, pipeline: str, job: str, *, identity: str = "main", **variables: str) -> Run:
         """
-        The run of *job* of *pipeline* under gitlab-ci-local, with the ID token that the merged
-        pipeline asks for.
+        Run *job* of *pipeline* under gitlab-ci-local.
+
+        It gets the ID token that the merged pipeline asks for, as *identity* of the local issuer.
         """
         self.write("gitlab/federate.yml", (ROOT / "gitlab" / "federate.yml").read_text("utf-8"))
         self.write(".gitlab-ci.yml", pipeline)
@@ -177,7 +154,7 @@ class Repository:
         return self.run([*_gitlab_ci_local(), *given, "--home", str(self.place.parent), job])
 
     def merged(self, job: str) -> dict[str, dict[str, dict[str, str]]]:
-        """*job* as GitLab would see it, all includes and `extends` worked in."""
+        """*job* after all `include` and `extends` are resolved, as GitLab sees it."""
         shown = self.run([*_gitlab_ci_local(), "--preview", "--home", str(self.place.parent)])
         text = shown.assert_ok().log.split("\n---\n", 1)[1]
         merged: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(text)[job]
@@ -185,36 +162,41 @@ class Repository:
 
 
 def node(script: str, *, cwd: Path, **variables: str) -> Run:
-    """What becomes of *script*, an ES module, with the toolkit within reach."""
+    """Run *script*, an ES module that may import GitHub's toolkit, in *cwd*."""
     file = cwd / "script.mjs"
     file.write_text(script, "utf-8")
     (cwd / "node_modules").symlink_to(_MODULES)
-    ran = subprocess.run(  # noqa: S603  our own script
-        [_node(), str(file)],
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], **variables},
+    return _run([_node(), str(file)], cwd, {"PATH": os.environ["PATH"], **variables})
+
+
+def _run(command: list[str], folder: Path, environ: Mapping[str, str]) -> Run:
+    ran = subprocess.run(  # noqa: S603  our own commands
+        command,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return Run(ran.returncode, ran.stdout)
 
 
 def _tools(folder: Path) -> Path:
-    """A folder for PATH with `faas-cli`: the real one where there is one, else the stand-in."""
+    """A folder for PATH with `faas-cli`: the real one if it is installed, or the stand-in."""
     folder.mkdir()
     tool = folder / "faas-cli"
     real = shutil.which("faas-cli")
-    command = real or f"{sys.executable} {ROOT / 'tests' / 'end_to_end' / 'faas_cli.py'}"
+    command = real or f"{sys.executable} {ROOT / 'tests' / 'harness' / 'faas_cli.py'}"
     tool.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     tool.chmod(0o755)
     return folder
 
 
 def _actions_used(workflow: str) -> set[str]:
-    """The repositories, with commit, whose `action` a workflow uses."""
+    """The repositories, with commits, whose `action` a workflow uses."""
     used = re.findall(r"uses: ([\w.-]+/[\w.-]+)/action(?:/logout)?@(\w+)", workflow)
     return {f"{repository}@{commit}" for repository, commit in used}
 
