@@ -9,7 +9,7 @@ from pathlib import Path
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
-from faults.trail import broken_laws
+from faults.trail import broken_promises, not_granted
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, exchange
 
@@ -38,7 +38,7 @@ async def documents_bad(run: Run) -> Outcome:
                     noticed = await until(lambda: _not_adopted(broker), 5)
                     await asyncio.sleep(0.5)
                 wrong = [] if noticed else ["/readyz does not tell"]
-                wrong += _not_granted(load, before)
+                wrong += not_granted(load.sent[before:])
                 seconds = await _live(
                     broker,
                     issuer,
@@ -49,7 +49,7 @@ async def documents_bad(run: Run) -> Outcome:
                 place.write_text(good)
                 wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
                 outcome.tried(f"{name}: {why}" for why in wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"good ones live within {slowest:.1f} s")
     return outcome
 
@@ -76,11 +76,11 @@ async def documents_half_written(run: Run) -> Outcome:
                     await asyncio.sleep(1.5)
                     seconds = await _live(broker, issuer, lambda: place.write_text(new))
                 slowest = max(slowest, seconds or 99.0)
-                wrong = _not_granted(load, before) + _too_late(seconds)
+                wrong = not_granted(load.sent[before:]) + _too_late(seconds)
                 place.write_text(old)
                 wrong += [] if await until(lambda: _closed(broker, issuer), 5) else ["not undone"]
                 outcome.tried(wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"the whole live within {slowest:.1f} s")
     return outcome
 
@@ -106,9 +106,9 @@ async def documents_swapped(run: Run) -> Outcome:
                     mount.swap(old)
                     closed = await until(lambda: _closed(broker, issuer), 5)
                 slowest = max(slowest, seconds or 99.0)
-                wrong = _not_granted(load, before) + _too_late(seconds) + _too_late(closed)
+                wrong = not_granted(load.sent[before:]) + _too_late(seconds) + _too_late(closed)
                 outcome.tried(wrong[:1])
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"live within {slowest:.1f} s")
     return outcome
 
@@ -166,16 +166,6 @@ async def _not_adopted(broker: Broker) -> bool:
     _, body = await asyncio.to_thread(broker.get, "/readyz")
     said = json.loads(body)
     return said["status"] == "degraded" and bool(said["documents"]["not_adopted"])
-
-
-def _not_granted(load: Load, since: int) -> list[str]:
-    sent = load.sent[since:]
-    wrong = [
-        f"an exchange got {each.status} {each.reason}{each.broken}"
-        for each in sent
-        if each.status != 200
-    ]
-    return wrong if sent else ["nothing was sent"]
 
 
 def _too_late(seconds: float | None) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
-from faults.trail import broken_laws
+from faults.trail import broken_promises, not_granted
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms
 from tests.harness.raw_server import http_answer
@@ -18,6 +18,7 @@ Answer = Callable[[str], bytes]
 
 __all__ = ["issuer_down", "issuer_garbage", "issuer_rotating", "issuer_slow"]
 
+_KNOWN = "a token by a known key"
 _BACK_SECONDS = 45.0
 """The broker waits 30 s before it fetches keys again after a failure."""
 
@@ -42,7 +43,7 @@ async def issuer_down(run: Run) -> Outcome:
                 token, first = issuer.token(), issuer.old_token()
                 known = await load.for_seconds(run.of(2, 20))
                 sent = [await exchange(early.port, token), await exchange(late.port, first)]
-                wrong = _not_granted(known) + _not_unavailable(sent)
+                wrong = not_granted(known, _KNOWN) + _not_unavailable(sent)
                 await issuer.up()
                 for broker, again in ((late, first), (early, token)):
                     seconds = await _granted_in_the_end(broker, again, load)
@@ -50,8 +51,7 @@ async def issuer_down(run: Run) -> Outcome:
                     outcome.saw(f"{broker.folder.name}: back after {seconds or 0:.0f} s")
         load.sent += sent
         outcome.tried(wrong[:3], times=2)
-        outcome.judge(broken_laws(load.sent, early.state, late.state))
-        outcome.judge(early.unexpected_errors() + late.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, early, late))
     return outcome
 
 
@@ -74,13 +74,13 @@ async def issuer_slow(run: Run) -> Outcome:
                 asked = [issuer.token(unpublished=True) for _ in range(20)]
                 unknown = await asyncio.gather(*(exchange(broker.port, t) for t in asked))
                 meanwhile = load.sent[before:]
-            wrong = _not_granted(meanwhile) + _not_unavailable(unknown)
+            wrong = not_granted(meanwhile, _KNOWN) + _not_unavailable(unknown)
             longest = max(sent.seconds for sent in unknown)
             wrong += [f"a caller waited {longest:.1f} s"] if longest > 8 else []
             issuer.delay_seconds.clear()
             outcome.tried(wrong[:3])
         load.sent += unknown
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"known keys meanwhile: {quantiles_ms(meanwhile)}; unknown after {longest:.1f} s")
     return outcome
 
@@ -102,9 +102,9 @@ async def issuer_rotating(run: Run) -> Outcome:
                 sent = await load.for_seconds(2.0)
                 old = [await exchange(broker.port, issuer.old_token()) for _ in range(5)]
                 load.sent += old
-                outcome.tried((_not_granted(sent) + _not_granted(old))[:1])
+                outcome.tried((not_granted(sent, _KNOWN) + not_granted(old, _KNOWN))[:1])
                 await asyncio.sleep(61 if number < times - 1 else 0)
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"{len(granted(load.sent))} granted; {quantiles_ms(load.sent)}")
     return outcome
 
@@ -128,10 +128,10 @@ async def issuer_garbage(run: Run) -> Outcome:
                 unknown = await exchange(broker.port, issuer.token(name, unpublished=True))
                 known = [await exchange(broker.port, issuer.token(name)) for _ in range(3)]
                 sent += [unknown, *known]
-                wrong = _not_unavailable([unknown]) + _not_granted(known)
+                wrong = _not_unavailable([unknown]) + not_granted(known, _KNOWN)
                 outcome.tried(f"{name}: {why}" for why in wrong[:1])
-        outcome.judge(_not_granted(sent[: len(kinds)]))
-        outcome.judge(broken_laws(sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(not_granted(sent[: len(kinds)], _KNOWN))
+        outcome.judge(broken_promises(sent, broker))
     outcome.saw(", ".join(kinds))
     return outcome
 
@@ -182,18 +182,9 @@ async def _granted_in_the_end(broker: Broker, token: str, load: Load) -> float |
     return await until(tried, _BACK_SECONDS)
 
 
-def _not_granted(sent: Sequence[Sent]) -> list[str]:
-    wrong = [
-        f"a token by a known key got {each.status} {each.reason}{each.broken}"
-        for each in sent
-        if each.status != 200
-    ]
-    return wrong if sent else ["nothing was sent"]
-
-
 def _not_unavailable(sent: Sequence[Sent]) -> list[str]:
     return [
-        f"a token by an unknown key got {each.status} {each.reason}{each.broken}"
+        f"a token by an unknown key got {each.answer}"
         for each in sent
         if (each.status, each.reason) != (503, "keys_unavailable")
     ]

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running, start
-from faults.trail import broken_laws, digest, recorded
+from faults.trail import broken_promises, digest, recorded
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted
 
@@ -70,9 +70,7 @@ async def broker_killed(run: Run) -> Outcome:
             again = [await exchange(broker.port, each.token) for each in granted(load.sent)[-50:]]
             load.sent += again
             outcome.judge(
-                f"a replay got {each.status} {each.reason}"
-                for each in again
-                if each.reason != "already_used"
+                f"a replay got {each.answer}" for each in again if each.reason != "already_used"
             )
         finally:
             await asyncio.to_thread(broker.stop)
@@ -82,8 +80,7 @@ async def broker_killed(run: Run) -> Outcome:
 
 def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
     """Judge all that was sent together: nothing shows which of several kills broke a promise."""
-    outcome.judge(broken_laws(sent, broker.state))
-    outcome.judge(broker.unexpected_errors())
+    outcome.judge(broken_promises(sent, broker))
     cut = sum(1 for each in sent if each.broken)
     answered = {each.token for each in granted(sent)}
     silent = {
@@ -131,7 +128,7 @@ async def sigterm(run: Run) -> Outcome:
 
 
 def _dropped(sent: list[Sent], broker: Broker, code: int | None) -> list[str]:
-    wrong = broken_laws(sent, broker.state) + broker.unexpected_errors()
+    wrong = broken_promises(sent, broker)
     if code != 0:
         wrong.append(f"the broker ended with {code}")
     known = {str(event["token_sha256"]) for event in recorded(broker.state)}
@@ -141,7 +138,7 @@ def _dropped(sent: list[Sent], broker: Broker, code: int | None) -> list[str]:
         elif each.broken == "reset" and digest(each.token) in known:
             wrong.append("a request was worked on and not answered")
         elif each.status not in {None, 200}:
-            wrong.append(f"a request got {each.status} {each.reason}")
+            wrong.append(f"a request got {each.answer}")
     return wrong
 
 

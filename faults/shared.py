@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, Redis, running, signing_key, start
-from faults.trail import broken_laws
+from faults.trail import broken_promises
 from faults.wire import Wire
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms, summary
@@ -77,16 +77,15 @@ class _Replicas:
         """Send tokens that got a 503 again, after their `Retry-After`: each is granted once."""
         await asyncio.sleep(max((each.retry_after_seconds for each in refused), default=0))
         wrong = [
-            f"after a 503 the same token got {again.status} {again.reason}"
+            f"after a 503 the same token got {again.answer}"
             for again in await self.in_turn(each.token for each in refused)
             if again.status != 200
         ]
         return wrong + _all_used(await self.in_turn(each.token for each in refused))
 
-    def laws(self) -> list[str]:
+    def broken_promises(self) -> list[str]:
         """The promises of every fault that did not hold."""
-        errors = [line for broker in self.brokers for line in broker.unexpected_errors()]
-        return broken_laws(self.sent, *(b.state for b in self.brokers)) + errors
+        return broken_promises(self.sent, *self.brokers)
 
 
 @asynccontextmanager
@@ -131,7 +130,7 @@ async def redis_stopped(run: Run) -> Outcome:
             wrong += _all_used(await two.in_turn(s.token for s in known))
             wrong += await two.taken_once(down[-20:])
             outcome.tried(wrong[:3])
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
         outcome.saw(summary(two.sent))
     return outcome
 
@@ -159,7 +158,7 @@ async def redis_frozen(run: Run) -> Outcome:
             wrong += await two.grants_again()
             wrong += await two.taken_once(late[-20:])
             outcome.tried(wrong[:3])
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
         outcome.saw(f"{summary(two.sent)}; {quantiles_ms(two.sent)}")
     return outcome
 
@@ -185,12 +184,12 @@ async def redis_restarted_empty(run: Run) -> Outcome:
             wrong = [] if known else ["nothing had been granted"]
             wrong += [f"a token was taken twice: {s.request_id}" for s in granted(again)]
             old = await two.in_turn(unsent)
-            wrong += [f"a token from before got {s.status} {s.reason}" for s in granted(old)]
+            wrong += [f"a token from before got {s.answer}" for s in granted(old)]
             await asyncio.sleep(_BEYOND_SECONDS)
             two.issuer.ahead_seconds = _AHEAD_SECONDS
             wrong += await two.grants_again()
             outcome.tried(wrong[:3])
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
         outcome.saw(summary(two.sent))
     return outcome
 
@@ -209,7 +208,7 @@ async def redis_slow(run: Run) -> Outcome:
         for _ in range(run.of(1, 4)):
             _delay(two, 0.3)
             slow = await load.for_seconds(1.5)
-            wrong = [f"slow: {s.status} {s.reason}{s.broken}" for s in slow if s.status != 200]
+            wrong = [f"slow: {s.answer}" for s in slow if s.status != 200]
             _delay(two, 3.0)
             late = await load.for_seconds(1.0)
             _delay(two, 0.0)
@@ -218,7 +217,7 @@ async def redis_slow(run: Run) -> Outcome:
             wrong += await two.taken_once(late[-20:])
             outcome.tried(wrong[:3])
             outcome.saw(f"300 ms: {quantiles_ms(slow)}")
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
         outcome.saw(summary(two.sent))
     return outcome
 
@@ -239,12 +238,12 @@ async def redis_cut_off(run: Run) -> Outcome:
             first = await exchange(two.ports[number % 2], token)
             two.sent.append(first)
             wire.cut_after_requests = 0
-            wrong = [] if first.status == 503 else [f"it got {first.status} {first.reason}"]
+            wrong = [] if first.status == 503 else [f"it got {first.answer}"]
             await asyncio.sleep(0.6)  # a claim that was cut off is given back by its replica
             again = await two.everywhere(token)
             wrong += [] if len(granted(again)) == 1 else [f"then it got {summary(again)}"]
             outcome.tried(wrong[:1])
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
         outcome.saw(summary(two.sent))
     return outcome
 
@@ -255,11 +254,11 @@ async def replicas_racing(run: Run) -> Outcome:
     async with _replicas(run, lasting=False) as two:
         for _ in range(200):
             both = await two.everywhere(two.issuer.token())
-            reasons = sorted(f"{sent.status} {sent.reason}".strip() for sent in both)
+            reasons = sorted(sent.answer for sent in both)
             right = reasons == ["200", "400 already_used"]
             outcome.tried([] if right else [f"one token got {reasons}"])
             first.update(place for place, sent in enumerate(both) if sent.status == 200)
-        outcome.judge(two.laws())
+        outcome.judge(two.broken_promises())
     outcome.saw(f"{first[0]} won by the one, {first[1]} by the other")
     return outcome
 
@@ -270,13 +269,9 @@ def _delay(two: _Replicas, seconds: float) -> None:
 
 
 def _all_unavailable(sent: Sequence[Sent]) -> list[str]:
-    wrong = [
-        f"got {each.status} {each.reason}{each.broken}"
-        for each in sent
-        if each.reason != "state_unavailable"
-    ]
+    wrong = [f"got {each.answer}" for each in sent if each.reason != "state_unavailable"]
     return wrong if sent else ["nothing was sent"]
 
 
 def _all_used(sent: Sequence[Sent]) -> list[str]:
-    return [f"a replay got {s.status} {s.reason}" for s in sent if s.reason != "already_used"]
+    return [f"a replay got {s.answer}" for s in sent if s.reason != "already_used"]

@@ -8,7 +8,7 @@ import time
 from faults.disk import Disk, Limit, small_disk, tmpfs
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
-from faults.trail import broken_laws
+from faults.trail import broken_promises
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, exchange, summary
 
@@ -44,7 +44,7 @@ async def disk_full(run: Run) -> Outcome:
                     wrong += await _taken_again(broker, load)
                     back.append(time.monotonic() - freed)
                 outcome.tried(wrong)
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(
         f"{kinds[0].kind}, {kinds[1].kind}; {summary(load.sent)}; back within {max(back):.1f} s"
     )
@@ -75,7 +75,7 @@ async def read_only(run: Run) -> Outcome:
                 async with tmpfs(state, _MIB, read_only=True):
                     wrong = await _unavailable(broker, load)
                 outcome.tried(wrong + await _taken_again(broker, load))
-        outcome.judge(broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(summary(load.sent))
     return outcome
 
@@ -92,7 +92,7 @@ async def _unavailable(broker: Broker, load: Load) -> list[str]:
     before = len(load.sent)
     await asyncio.sleep(1.5)
     wrong = [
-        f"got {sent.status} {sent.reason}{sent.broken}"
+        f"got {sent.answer}"
         for sent in load.sent[before:]
         if sent.status != 503 or sent.reason not in _UNAVAILABLE
     ]
@@ -116,7 +116,7 @@ async def _taken_again(broker: Broker, load: Load) -> list[str]:
         again = await exchange(broker.port, token)
         load.sent.append(again)
         if again.status != 200:
-            wrong.append(f"after a 503 the same token got {again.status} {again.reason}")
+            wrong.append(f"after a 503 the same token got {again.answer}")
 
     async def ready() -> bool:
         return await broker.readiness() == 200

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from federation.audit.read import Event, ends, events, examine
 from federation.audit.segments import by_process, stored
+from tests.harness.broker import Served
 from tests.harness.load import Sent
 
-__all__ = ["broken_laws", "digest", "recorded", "recorded_by_process"]
+__all__ = ["broken_promises", "digest", "not_granted", "recorded", "recorded_by_process"]
 
 _MOST_TOLD = 5
 
@@ -36,17 +37,19 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
-def broken_laws(sent: Iterable[Sent], *states: Path) -> list[str]:
+def broken_promises(
+    sent: Iterable[Sent], *brokers: Served, errors_expected: bool = False
+) -> list[str]:
     """
     The promises that no fault may break and that did not hold.
 
     Every answer has its event, except one that says that the trail is unavailable. No token is
-    granted twice. The trail is whole.
+    granted twice. The trail is whole. Unless *errors_expected*, no broker logs a traceback.
     """
-    sent, trail = list(sent), recorded(*states)
+    sent, trail = list(sent), recorded(*(broker.state for broker in brokers))
     by_request = {str(event["request_id"]): event for event in trail}
     wrong = [
-        f"answered {each.status} {each.reason} and not in the trail: {each.request_id}"
+        f"answered {each.answer} and not in the trail: {each.request_id}"
         for each in sent
         if each.status is not None
         and each.reason != "audit_unavailable"
@@ -56,9 +59,17 @@ def broken_laws(sent: Iterable[Sent], *states: Path) -> list[str]:
     wrong += [f"{n} grants for one token" for n in answers.values() if n > 1]
     grants = Counter(str(e["token_sha256"]) for e in trail if e["response_code"] == 200)
     wrong += [f"{n} grants in the trail for one token" for n in grants.values() if n > 1]
-    for state in states:
-        wrong += [f"the trail: {f}" for f in examine(state / "audit").findings if f.broken]
+    for broker in brokers:
+        findings = examine(broker.state / "audit").findings
+        wrong += [f"the trail: {found}" for found in findings if found.broken]
+        wrong += [] if errors_expected else broker.unexpected_errors()
     return [*wrong[:_MOST_TOLD], *_more(wrong)]
+
+
+def not_granted(sent: Sequence[Sent], what: str = "an exchange") -> list[str]:
+    """Those of *sent* that were not granted, as sentences; there must be some that were sent."""
+    wrong = [f"{what} got {each.answer}" for each in sent if each.status != 200]
+    return wrong if sent else ["nothing was sent"]
 
 
 def _more(wrong: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
-from faults.trail import broken_laws, recorded_by_process
+from faults.trail import broken_promises, recorded_by_process
 from tests.harness.certificates import Authority
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load
@@ -54,7 +54,7 @@ async def webhook_down(run: Run) -> Outcome:
             with receiving(port) as receiver:
                 seconds = await _delivered(broker, taken, receiver, 90)
                 wrong = _judged(broker, [*taken, *receiver.event_ids], seconds)
-        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.tried(wrong + broken_promises(load.sent, broker))
     outcome.saw(_told(broker, [*taken, *receiver.event_ids], seconds))
     return outcome
 
@@ -78,7 +78,7 @@ async def webhook_failing(run: Run) -> Outcome:
                     seconds = await _delivered(broker, [], receiver, 60)
                     wrong = _judged(broker, receiver.event_ids, seconds)
                 wrong += ["it was never so"] if receiver.next else []
-                laws = broken_laws(load.sent, broker.state) + broker.unexpected_errors()
+                laws = broken_promises(load.sent, broker)
                 outcome.tried(f"{name}: {why}" for why in (wrong + laws)[:1])
                 outcome.saw(f"{name}: {_told(broker, receiver.event_ids, seconds)}")
     return outcome
@@ -129,7 +129,7 @@ async def webhook_certificate(run: Run) -> Outcome:
                 seconds = await _delivered(broker, [], true, 60)
                 wrong = _judged(broker, true.event_ids, seconds)
         wrong += [f"{len(false.seen)} deliveries to the wrong one"] if false.seen else []
-        outcome.tried(wrong + broken_laws(load.sent, broker.state) + broker.unexpected_errors())
+        outcome.tried(wrong + broken_promises(load.sent, broker))
     outcome.saw(_told(broker, true.event_ids, seconds))
     return outcome
 

@@ -50,6 +50,11 @@ class Sent:
     broken: str = ""
     """Why no whole answer came: `refused` (no connection), `reset` (no byte), `cut` or `timeout`."""
 
+    @property
+    def answer(self) -> str:
+        """The status and the reason of the answer, or why it is not whole."""
+        return f"{self.status} {self.reason}".strip() if self.status else self.broken
+
 
 def exchange_request(token: str, *, close: bool = False) -> bytes:
     """The HTTP request that exchanges *token*. With *close*, it is the last on its connection."""
