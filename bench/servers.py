@@ -20,7 +20,7 @@ IDLE_SECONDS, IDLE_SHARE = 0.5, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run happens: its folder, on a disk, and the cores of the servers and the client."""
+    """A run's folder, which is on a disk, and the cores of the servers and of the client."""
 
     folder: Path
     server_core: int | None = None

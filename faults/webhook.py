@@ -147,7 +147,7 @@ async def _delivered(
 
 
 def _judged(broker: Broker, taken: Sequence[str], seconds: float | None) -> list[str]:
-    """What is wrong with the deliveries: events missing, or out of order."""
+    """The errors in the deliveries: events that are missing, or out of order."""
     wrong = []
     if seconds is None:
         owed = {str(e["event_id"]) for own in recorded_by_process(broker.state) for e in own}

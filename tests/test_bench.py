@@ -1,4 +1,4 @@
-"""What `make bench` prints and writes, without the load: its rows, their verdicts, its JSON."""
+"""The table and the JSON of `make bench`, without its measurements."""
 
 from __future__ import annotations
 
@@ -104,25 +104,25 @@ def test_the_json_holds_the_table_the_details_and_the_cost_by_roles() -> None:
     assert written["details"] == {"first": {"µs": None}, "second": {"other, µs": 2.0}}
 
 
-def test_the_plot_begins_at_nothing() -> None:
+def test_the_plot_begins_at_zero() -> None:
     _, first, second = plot({10: 400.0, 100: 200.0})
     assert first.count("#") == 2 * second.count("#")
     assert second.endswith(" 200 µs")
 
 
-def test_without_a_word_everything_is_measured_and_written_where_it_always_is() -> None:
+def test_by_default_all_parts_run_and_the_results_have_their_usual_place() -> None:
     given = arguments().parse_args([])
     assert (given.long, given.only, given.json) == (False, None, RESULTS)
 
 
-def test_one_can_ask_for_parts_for_the_long_run_and_for_another_file() -> None:
+def test_options_choose_the_parts_the_long_run_and_the_file() -> None:
     words = ["--long", "--only", "memory", "--only", "start", "--json", "here.json"]
     given = arguments().parse_args(words)
     assert (given.long, given.only, given.json) == (True, ["memory", "start"], Path("here.json"))
 
 
 @pytest.mark.parametrize("words", ["--only nothing", "--quick", "memory"])
-def test_what_is_not_known_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_options_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         arguments().parse_args(words.split())
     assert ended.value.code == 2
@@ -138,7 +138,7 @@ def test_the_documents_would_be_adopted_without_a_warning(block: bool) -> None:
 
 
 @pytest.mark.parametrize("resource", [own_namespace, some_by_pattern, one_namespace])
-def test_the_last_statement_settles_the_access_that_is_timed(resource: object) -> None:
+def test_the_last_statement_decides_the_access_that_is_timed(resource: object) -> None:
     assert callable(resource)
     asked = policies(resource)
     assert sum(len(policy.statements) for policy in asked) == 2000
@@ -146,19 +146,19 @@ def test_the_last_statement_settles_the_access_that_is_timed(resource: object) -
     assert (decision.allowed, decision.policy, decision.sid) == (True, "policy-99", "s19")
 
 
-def test_how_busy_the_machine_is_lies_between_nothing_and_all_cores() -> None:
+def test_busy_cores_are_between_none_and_all() -> None:
     busy = machine.busy_cores(0.05)
     assert math.isnan(busy) or 0 <= busy <= (os.cpu_count() or 1)
 
 
-def test_what_a_signature_costs_is_told_by_the_clock_and_by_the_processor() -> None:
+def test_the_cost_of_a_signature_has_clock_time_and_processor_time() -> None:
     for work in (limit.verification(), limit.signature()):
         cost = limit.cost(work, 0.005)
         assert 0 < cost.cpu < 0.05
         assert 0 < cost.wall < 0.5
 
 
-def test_a_machine_too_busy_to_begin_in_time_still_measures_something() -> None:
+def test_work_is_measured_ten_times_even_when_the_time_is_over() -> None:
     done: list[None] = []
     assert limit.cost(lambda: done.append(None), 0).wall > 0
     assert len(done) == 10

@@ -1,0 +1,1 @@
+"""Attacks that must keep failing."""

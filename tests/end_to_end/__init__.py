@@ -1,0 +1,1 @@
+"""The slower tests: real processes, real clients, real CI runners."""

@@ -127,31 +127,31 @@ _FORK: Mapping[str, object] = {
 }
 
 
-def test_a_job_without_the_permission_is_told(repository: Repository) -> None:
+def test_a_job_without_the_permission_is_told_to_add_it(repository: Repository) -> None:
     said(repository.act(workflow(""), job=None), "may not ask GitHub", "id-token: write")
 
 
-def test_a_fork_is_told(repository: Repository) -> None:
+def test_a_job_from_a_fork_is_told_why_it_fails(repository: Repository) -> None:
     ran = repository.act(
         workflow("", event="pull_request"), job=None, event="pull_request", payload=_FORK
     )
     said(ran, "comes from a fork, mallory/octo-repo", "pull_request_target")
 
 
-def test_a_broker_that_is_not_there_is_told(repository: Repository) -> None:
+def test_an_unreachable_broker_is_reported(repository: Repository) -> None:
     said(repository.act(workflow("", url="http://127.0.0.1:9")), "127.0.0.1:9 could not be reached")
 
 
-def test_a_wrong_audience_is_told(repository: Repository) -> None:
+def test_a_wrong_audience_is_reported(repository: Repository) -> None:
     ran = repository.act(workflow("", audience="https://other.example.com"))
     said(ran, "refused (wrong_audience)", "The ID token is for https://other.example.com")
 
 
-def test_a_role_that_does_not_admit_is_told(repository: Repository) -> None:
+def test_a_role_that_does_not_admit_is_reported(repository: Repository) -> None:
     said(repository.act(workflow("", role="octo-app-main")), "refused (role_not_admitted)")
 
 
-def test_a_refused_branch_is_told_what_did_not_match_and_how_to_ask_why(
+def test_a_refused_branch_is_told_what_did_not_match_and_how_to_explain_it(
     repository: Repository, stage: Stage
 ) -> None:
     ran = repository.act(workflow(""), job="feature")
@@ -172,7 +172,7 @@ def test_a_refused_branch_is_told_what_did_not_match_and_how_to_ask_why(
     assert "refs/heads/feature/login" in explained.log
 
 
-def test_a_stranger_is_told_nothing_of_the_roles(repository: Repository) -> None:
+def test_a_stranger_learns_nothing_about_the_roles(repository: Repository) -> None:
     ran = repository.act(workflow(""), job="stranger")
     said(ran, "No policies found for subject: repo:mallory/octo-repo:ref:refs/heads/main.")
     assert "octo-repo-main" not in ran.log

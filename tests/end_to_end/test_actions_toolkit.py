@@ -30,7 +30,7 @@ def ask(folder: Path, stage: Stage, **changes: str) -> Run:
     return node(_ASK, cwd=folder, **{**offered, "AUDIENCE": stage.broker_url, **changes})
 
 
-def test_the_toolkit_gets_a_token_that_the_broker_takes(tmp_path: Path, stage: Stage) -> None:
+def test_the_toolkit_gets_a_token_that_the_broker_accepts(tmp_path: Path, stage: Stage) -> None:
     ran = ask(tmp_path, stage).assert_ok()
     token = (tmp_path / "token").read_text("ascii")
     assert f"::add-mask::{token}" in ran.log

@@ -248,7 +248,7 @@ def test_an_admitted_jobs_command_succeeds(
 
 
 @command
-def test_each_of_its_requests_is_refused_to_another_job_with_a_reason_that_it_shows(
+def test_each_request_is_refused_to_another_job_with_a_reason_that_faas_cli_shows(
     front: Fronted, tokens: dict[str, str], requests: tuple[Recorded, ...]
 ) -> None:
     for recorded in requests:
@@ -265,7 +265,7 @@ def test_each_of_its_requests_is_refused_to_another_job_with_a_reason_that_it_sh
 
 
 @command
-def test_each_of_its_requests_is_refused_without_a_login(
+def test_each_request_is_refused_without_a_login(
     front: Fronted, requests: tuple[Recorded, ...]
 ) -> None:
     for recorded in requests:
@@ -293,7 +293,7 @@ class TestLogin:
         assert self.login(front, user, password) == 401
         assert front.state()["received"] == []
 
-    def test_where_functions_of_the_default_namespace_may_not_be_listed_it_says_so(
+    def test_login_names_the_permission_that_is_missing_in_the_default_namespace(
         self, front: Fronted, tokens: dict[str, str]
     ) -> None:
         plain = Recorded("GET", "/system/functions", agent="Go-http-client/1.1")
@@ -327,7 +327,7 @@ def test_remove_without_a_namespace_means_the_default_one(
     assert "Function:Delete on openfaas-fn:figlet" in body
 
 
-def test_followed_logs_show_what_was_and_what_comes(front: Fronted, tokens: dict[str, str]) -> None:
+def test_followed_logs_show_old_lines_and_new_ones(front: Fronted, tokens: dict[str, str]) -> None:
     recorded = Recorded("GET", LOGS.format(follow="true"))
     with front.broker.connect() as connection:
         connection.sendall(recorded.written(host(front), f"Bearer {tokens['main']}"))
@@ -393,7 +393,9 @@ class TestInvoke:
         status, _, body = self.call(guarded, granted["access_token"])
         assert (status, body) == (200, "hi")
 
-    def test_who_may_not_call_it_gets_no_token_for_it(self, guarded: Fronted) -> None:
+    def test_a_job_that_may_not_call_a_function_gets_no_token_for_it(
+        self, guarded: Fronted
+    ) -> None:
         guarded.reset()
         token = guarded.token("feature")
         status, _, refused = self.trade(guarded, token)

@@ -29,7 +29,7 @@ def rows() -> Mapping[str, Row]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_promised_holds_under_the_fault(name: str, rows: Mapping[str, Row]) -> None:
+def test_the_promise_holds_under_the_fault(name: str, rows: Mapping[str, Row]) -> None:
     row = rows[name]
     if row.not_tried and not os.environ.get("FAULTS_ALL"):
         pytest.skip(row.not_tried)

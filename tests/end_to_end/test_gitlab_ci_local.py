@@ -72,7 +72,7 @@ deploy:
     assert not list(repository.place.parent.rglob("login.*"))
 
 
-def test_a_before_script_of_its_own_can_take_the_login_in(repository: Repository) -> None:
+def test_a_jobs_own_before_script_can_include_the_login(repository: Repository) -> None:
     pipeline = f"""\
 {_INCLUDE}
 deploy:
@@ -86,7 +86,7 @@ deploy:
     assert "Deployed. " in repository.gitlab(pipeline, "deploy").assert_ok().log
 
 
-def test_a_job_that_replaced_the_login_has_nothing_and_is_told_so(repository: Repository) -> None:
+def test_a_job_that_replaced_the_login_has_no_token_and_a_warning(repository: Repository) -> None:
     pipeline = f"""\
 {_INCLUDE}
 deploy:
@@ -152,7 +152,7 @@ _DEPLOY = "deploy: {extends: .federation, script: [faas-cli deploy]}\n"
         ),
     ],
 )
-def test_a_failure_is_told_and_ends_the_job(
+def test_a_failure_is_reported_and_ends_the_job(
     repository: Repository, pipeline: str, identity: str, words: str
 ) -> None:
     ran = repository.gitlab(pipeline, "deploy", identity=identity).assert_failed()

@@ -129,7 +129,7 @@ def test_a_bad_server_gives_no_keys_within_the_time_limit(reply: Reply) -> None:
     asyncio.run(story())
 
 
-def test_nobody_listening_gives_no_keys() -> None:
+def test_a_server_that_refuses_connections_gives_no_keys() -> None:
     async def story() -> None:
         ring = KeyRing()
         async with raw_server(silence) as (base, _):

@@ -134,7 +134,9 @@ def test_a_line_arrives_within_half_a_second_of_being_written(front: Fronted, to
     assert max(run(story)) < 0.5
 
 
-def test_a_follower_that_leaves_is_gone_at_the_upstream(front: Fronted, token: str) -> None:
+def test_a_follower_that_disconnects_is_disconnected_from_the_upstream(
+    front: Fronted, token: str
+) -> None:
     async def story() -> None:
         assert await eventually(lambda: front.state()["following"] == 0)
         _, writer = await follow(front, token)
@@ -172,7 +174,7 @@ def test_100_mib_to_a_function_pass_in_bounded_memory(front: Fronted, *, sized: 
     assert answer.headers["x-received-bytes"] == str(100 * MIB)
 
 
-def test_a_reader_that_does_not_read_holds_nothing_up_and_fills_nothing(front: Fronted) -> None:
+def test_a_client_that_does_not_read_blocks_no_others_and_fills_no_memory(front: Fronted) -> None:
     with grows_at_most(front, 16, "20 readers that do not read"), ExitStack() as stack:
         for _ in range(20):
             connection = stack.enter_context(front.broker.connect())
@@ -208,7 +210,7 @@ class TestSettings:
                 answer = httpx2.get(f"{broker.url}/healthz", timeout=20)
         assert answer.status_code == 502
 
-    def test_connections_to_the_upstream_have_a_number(self, tmp_path: Path) -> None:
+    def test_connections_to_the_upstream_are_limited(self, tmp_path: Path) -> None:
         flags = ("--upstream-connections", "2", "--upstream-timeout", "1")
         with fronted(tmp_path, *flags) as front:
             front.reset()
@@ -226,7 +228,7 @@ class TestSettings:
 
             run(story)
 
-    def test_an_upstream_that_dies_amid_its_answer_leaves_half_an_answer_that_shows(
+    def test_an_upstream_that_dies_in_its_answer_breaks_the_answer_to_the_client(
         self, tmp_path: Path
     ) -> None:
         with ExitStack() as stack:

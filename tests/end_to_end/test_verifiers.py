@@ -179,7 +179,7 @@ class TestClient:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.strip().count(".") == 2
 
-    def test_a_refused_job_is_told_why_and_prints_nothing(self, broker: Served) -> None:
+    def test_a_refused_job_prints_the_reason_on_standard_error_alone(self, broker: Served) -> None:
         done = self.run(broker, "feature")
         assert (done.returncode, done.stdout) == (1, "")
         assert "no_role_admits" in done.stderr
@@ -196,7 +196,7 @@ class TestServer:
         own_broker.process.send_signal(signal.SIGINT)
         assert own_broker.process.wait(timeout=30) == 0
 
-    def test_an_open_connection_does_not_hold_it_up(self, own_broker: Served) -> None:
+    def test_an_open_connection_does_not_delay_the_stop(self, own_broker: Served) -> None:
         with own_broker.connect() as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.1 200"
@@ -218,7 +218,7 @@ class TestServer:
             for secret in (token, own):
                 assert secret.split(".")[2] not in line
 
-    def test_a_spent_token_stays_spent_though_the_process_is_killed(self, tmp_path: Path) -> None:
+    def test_a_spent_token_stays_spent_after_the_process_is_killed(self, tmp_path: Path) -> None:
         with local_issuer() as issuer:
             with started(tmp_path, issuer) as first:
                 token = first.job()
@@ -240,7 +240,9 @@ class TestLiveChanges:
         took = until(lambda: own_broker.exchange().status_code == 400, 5)
         assert took < 2
 
-    def test_a_broken_set_is_not_adopted_and_is_told(self, own_broker: Served) -> None:
+    def test_a_broken_set_is_not_adopted_and_readiness_is_degraded(
+        self, own_broker: Served
+    ) -> None:
         place = own_broker.documents / "all.yaml"
         place.write_text(place.read_text().replace("repository_id", "repositoryid:["))
         (own_broker.documents / "bad.yaml").write_text("kind: [")
@@ -251,7 +253,7 @@ class TestLiveChanges:
         assert until(degraded, 5) < 2
         assert own_broker.exchange().status_code == 200
 
-    def test_a_rotation_is_followed_and_costs_no_token(self, own_broker: Served) -> None:
+    def test_after_a_key_rotation_old_and_new_tokens_verify(self, own_broker: Served) -> None:
         before = own_broker.access_token()
         rotated = subprocess.run(  # noqa: S603  our own program
             [sys.executable, "-m", "federation", "keys", "rotate", "--state", str(own_broker.state)],

@@ -162,7 +162,7 @@ class FakeIssuer:
 
     @property
     def fetches(self) -> int:
-        """How many times its key set was fetched."""
+        """The number of times that its key set was fetched."""
         return sum(not url.endswith("openid-configuration") for url in self.requests)
 
 
@@ -188,7 +188,7 @@ class CiIssuer:
     """GitHub signs with RS256. ES256 signs twenty times faster, and is for a generic issuer."""
     port: int = 0
     ahead_seconds: float = 0.0
-    """How far its clock is ahead of ours."""
+    """Its clock is so far ahead of ours."""
     delay_seconds: dict[str, float] = field(default_factory=dict)
     """By issuer: how long it waits before it answers."""
     garbage: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
