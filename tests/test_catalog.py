@@ -15,6 +15,7 @@ from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import Role
 from federation.errors import Refusal
 from federation.policy.conditions import holds
+from federation.policy.index import PolicySets
 from federation.policy.roles import admit
 from tests.harness import generated
 from tests.harness.built import (
@@ -268,7 +269,7 @@ def test_a_token_of_no_issuer_has_no_neighbours(iss: object) -> None:
 def test_policies_that_are_gone_are_left_out_and_the_order_is_kept() -> None:
     one, two = policy("one"), policy("two")
     snapshot = catalog(policies=[one, two])
-    assert snapshot.policies_of(("two", "gone", "one")) == (two, one)
+    assert PolicySets().of(snapshot, ("two", "gone", "one")) == (two, one)
 
 
 def test_a_snapshot_does_not_change() -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import assert_never
 
@@ -238,21 +239,28 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
 
 
 def _claim_test(operator: Operator, values: tuple[str, ...]) -> ClaimTest:
-    """A function that compares a whole claim with *values* as *operator* demands."""
-    matches, negative = _matcher(operator, values), operator.negative
+    """The test of a whole claim against *values*, as *operator* demands."""
+    matches = _matcher(operator, values)
+    if operator.of_list:
+        return partial(_any_member, matches)
+    return partial(_other_text if operator.negative else _text, matches)
 
-    def scalar(claim: object) -> bool:
-        present = text(claim)
-        # A claim that is absent satisfies no operator: `StringNotEqual` must not admit a token
-        # because it lacks the claim.
-        return present is not None and matches(present) != negative
 
-    def member(claim: object) -> bool:
-        return isinstance(claim, list) and any(
-            isinstance(item, str) and item != "" and matches(item) for item in claim
-        )
+def _text(matches: Match, claim: object) -> bool:
+    value = text(claim)
+    return value is not None and matches(value)
 
-    return member if operator.of_list else scalar
+
+def _other_text(matches: Match, claim: object) -> bool:
+    value = text(claim)
+    # `StringNotEqual` must not admit a token because it lacks the claim.
+    return value is not None and not matches(value)
+
+
+def _any_member(matches: Match, claim: object) -> bool:
+    return isinstance(claim, list) and any(
+        isinstance(item, str) and item != "" and matches(item) for item in claim
+    )
 
 
 def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
@@ -264,7 +272,8 @@ def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
             | Operator.STRING_NOT_EQUAL
             | Operator.ANY_STRING_EQUAL
         ):
-            return frozenset(values).__contains__
+            # Most conditions have one value, and a set of one would take 200 bytes more.
+            return values[0].__eq__ if len(values) == 1 else frozenset(values).__contains__
         case Operator.STRING_EQUAL_IGNORE_CASE:
             lowered = frozenset(map(ascii_lower, values))
             return lambda value: ascii_lower(value) in lowered

@@ -59,7 +59,7 @@ _OWNER_IN_SUB = re.compile(
 
 def literal_prefix(pattern: str) -> str:
     """The part of *pattern* before its first wildcard."""
-    return re.split(r"[*?]", pattern, maxsplit=1)[0]
+    return pattern.partition("*")[0].partition("?")[0]
 
 
 def only_wildcards(condition: Condition, value: str) -> bool:

@@ -30,6 +30,8 @@ class PlacedCondition:
     """A condition, the place in its document where it was written, and its kind."""
 
     condition: Condition
+    key: str
+    """The condition's key, with its `jwt:` prefix."""
     place: Place
     positive: bool
     """True if the claim must be among the values."""
@@ -44,12 +46,8 @@ class PlacedCondition:
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
         open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
-        return cls(condition, place, positive, pattern, positive and not open_to_all)
-
-    @property
-    def key(self) -> str:
-        """The condition's key, with its `jwt:` prefix."""
-        return self.condition.key
+        narrows = positive and not open_to_all
+        return cls(condition, condition.key, place, positive, pattern, narrows)
 
     @property
     def claim(self) -> str:
@@ -81,6 +79,10 @@ class RoleFacts:
     """The keys of the conditions that narrow."""
     patterns: tuple[PlacedCondition, ...]
     """The conditions that are positive patterns."""
+    of_ci: bool
+    """True if the Role can admit tokens of a known CI system."""
+    only_ci: bool
+    """True if the Role can admit no other tokens."""
 
     @classmethod
     def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFacts:
@@ -94,6 +96,7 @@ class RoleFacts:
         }
         role = _plain(role)
         placed = tuple(map(PlacedCondition.of, role.conditions, role.places))
+        ci = [PROFILES[provider].ci for provider in providers]
         return cls(
             role,
             known,
@@ -101,17 +104,9 @@ class RoleFacts:
             placed,
             frozenset(condition.key for condition in placed if condition.narrows),
             tuple(condition for condition in placed if condition.pattern),
+            of_ci=any(ci),
+            only_ci=all(ci),
         )
-
-    @property
-    def of_ci(self) -> bool:
-        """True if the Role can admit tokens of a known CI system."""
-        return any(PROFILES[provider].ci for provider in self.providers)
-
-    @property
-    def only_ci(self) -> bool:
-        """True if the Role can admit no other tokens than those of known CI systems."""
-        return all(PROFILES[provider].ci for provider in self.providers)
 
     @property
     def block(self) -> Place:

@@ -38,9 +38,10 @@ _SUB = keys("sub")
 
 def names_without_ids(facts: RoleFacts) -> Iterator[Problem]:
     """W101: a name is compared but no id, and whoever takes over the name is admitted."""
+    narrowing = [placed for placed in facts.conditions if placed.narrows]
     for provider in sorted(facts.providers):
         for claims in PROFILES[provider].names:
-            named = next((p for p in facts.conditions if _is_name(claims, p)), None)
+            named = next((placed for placed in narrowing if _is_name(claims, placed)), None)
             if named and not _pins_id(claims, facts):
                 where = f"; {claims.where}" if claims.where else ""
                 yield facts.problem(
@@ -53,8 +54,6 @@ def names_without_ids(facts: RoleFacts) -> Iterator[Problem]:
 
 
 def _is_name(claims: NameWithId, placed: PlacedCondition) -> bool:
-    if not placed.narrows:
-        return False
     if placed.key == "jwt:sub" and claims.sub_name:
         return any(map(claims.sub_name.search, placed.values))
     return placed.claim in claims.names
