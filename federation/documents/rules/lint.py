@@ -8,14 +8,14 @@ example of what it admits, and the condition to write instead. Each code has a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 
-from federation.documents.model import JwtIssuer, Policy, Role
+from federation.documents.model import JwtIssuer, Policy, Role, field_text
 from federation.documents.rules import trust, unreachable, warnings
-from federation.documents.rules.role_facts import RoleFacts
-from federation.errors import Problem
+from federation.documents.rules.role_facts import Fault, RoleFacts
+from federation.errors import Problem, Severity
 
 __all__ = ["CODES", "lint"]
 
@@ -46,33 +46,53 @@ def lint(
     issuers: Mapping[str, JwtIssuer], roles: Sequence[Role], policies: Mapping[str, Policy]
 ) -> list[Problem]:
     """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
-    found = chain(
-        chain.from_iterable(_of_role(role, issuers) for role in roles),
-        chain.from_iterable(map(warnings.shared_audiences, issuers.values())),
-        unreachable.unused_policies(roles, policies),
-        unreachable.void_statements(roles, policies),
+    return sorted(
+        chain(
+            chain.from_iterable(_of_role(role, issuers) for role in roles),
+            (
+                _problem(issuer, fault, "W106")
+                for issuer in issuers.values()
+                for fault in warnings.shared_audiences(issuer)
+            ),
+            (_problem(*found, "W109") for found in unreachable.unused_policies(roles, policies)),
+            (_problem(*found, "W110") for found in unreachable.void_statements(roles, policies)),
+        )
     )
-    return sorted(found)
+
+
+_RULES: Sequence[tuple[str, Callable[[RoleFacts], Iterator[Fault]]]] = (
+    ("T001", trust.without_issuer),
+    ("T002", trust.unpinned),
+    ("T003", trust.misplaced_wildcards),
+    ("T004", trust.rests_on_free_values),
+    ("W101", warnings.names_without_ids),
+    ("W102", warnings.unrestricted_refs),
+    ("W103", warnings.environment_without_ref),
+    ("W104", warnings.open_endings),
+    ("W105", warnings.short_refs),
+    ("W107", warnings.one_form_of_sub),
+    ("W108", unreachable.never_matches),
+    ("W112", warnings.inner_wildcards),
+    ("W113", warnings.events_named_in_vain),
+)
 
 
 def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
     facts = RoleFacts.of(role, issuers)
-    yield from trust.without_issuer(facts, issuers)
-    yield from unreachable.never_matches(facts, issuers)
-    for rule in _RULES:
-        yield from rule(facts)
+    for code, rule in _RULES:
+        for fault in rule(facts):
+            yield _problem(role, fault, code)
 
 
-_RULES = (
-    trust.unpinned,
-    trust.misplaced_wildcards,
-    trust.rests_on_free_values,
-    warnings.names_without_ids,
-    warnings.unrestricted_refs,
-    warnings.environment_without_ref,
-    warnings.open_endings,
-    warnings.short_refs,
-    warnings.one_form_of_sub,
-    warnings.inner_wildcards,
-    warnings.events_named_in_vain,
-)
+def _problem(document: JwtIssuer | Role | Policy, fault: Fault, code: str) -> Problem:
+    return Problem(
+        path=document.origin.path,
+        line=document.origin.line_of(*fault.place),
+        code=code,
+        severity=Severity.WARNING if code.startswith("W") else Severity.ERROR,
+        message=fault.message,
+        kind=type(document).__name__,
+        name=document.name,
+        field=field_text(fault.place),
+        hint=fault.hint,
+    )

@@ -10,19 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from federation.documents.catalog import role_issuers
-from federation.documents.model import JwtIssuer, Role, field_text
+from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.owners import only_wildcards
-from federation.errors import Problem, Severity
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.table import PROFILES, Provider, known_provider
 from federation.text import quoted
 
-__all__ = ["Place", "PlacedCondition", "RoleFacts", "severity", "yaml"]
+__all__ = ["Fault", "Place", "PlacedCondition", "RoleFacts", "yaml"]
 
 Place: TypeAlias = tuple[str | int, ...]
+
+
+class Fault(NamedTuple):
+    """A problem that a rule finds in a document, at *place*."""
+
+    place: Place
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class RoleFacts:
 
     role: Role
     """Each key is in its plain form: `jwt:/repository` has become `jwt:repository`."""
+    configured: Mapping[str, JwtIssuer]
+    """All configured issuers, by `iss`."""
     issuers: tuple[JwtIssuer, ...]
     """The configured issuers whose tokens the Role can admit."""
     providers: frozenset[Provider]
@@ -99,6 +108,7 @@ class RoleFacts:
         ci = [PROFILES[provider].ci for provider in providers]
         return cls(
             role,
+            issuers,
             known,
             frozenset(providers),
             placed,
@@ -124,29 +134,6 @@ class RoleFacts:
         return "jwt:sub" in self.narrowed and any(
             all(map(form.search, placed.values)) for placed in self.on({"jwt:sub"})
         )
-
-    def problem(
-        self, code: str, place: Place, message: str, hint: str = "", *, value: int | None = None
-    ) -> Problem:
-        """A problem of this Role at *place*, or at the value there with the index *value*."""
-        exact = place if value is None else (*place, value)
-        origin = self.role.origin
-        return Problem(
-            path=origin.path,
-            line=origin.line_of(*exact),
-            code=code,
-            severity=severity(code),
-            message=message,
-            kind="Role",
-            name=self.role.name,
-            field=field_text(exact),
-            hint=hint,
-        )
-
-
-def severity(code: str) -> Severity:
-    """A warning for codes that begin with W. All others are errors: the documents are refused."""
-    return Severity.WARNING if code.startswith("W") else Severity.ERROR
 
 
 def yaml(operator: str, **claims: str) -> str:

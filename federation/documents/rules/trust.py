@@ -21,8 +21,7 @@ from federation.documents.rules.owners import (
     literal_prefix,
     owner_pins,
 )
-from federation.documents.rules.role_facts import PlacedCondition, RoleFacts, yaml
-from federation.errors import Problem
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
 from federation.policy.conditions import Condition, keys
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import nearest, quoted
@@ -36,7 +35,7 @@ __all__ = [
 ]
 
 
-def without_issuer(facts: RoleFacts, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
+def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
     """T001: no exact condition names a configured issuer."""
     if facts.issuers:
         return
@@ -48,25 +47,26 @@ def without_issuer(facts: RoleFacts, issuers: Mapping[str, JwtIssuer]) -> Iterat
         message = "no StringEqual on jwt:iss, so a token of any issuer could be admitted"
         if about:
             message = f"{about[0].operator} on jwt:iss does not name an issuer exactly"
-        hint = f"write {yaml('StringEqual', iss=_issuer_to_name(issuers))}"
-    elif any(iss in issuers for iss in named):
+        hint = f"write {yaml('StringEqual', iss=_issuer_to_name(facts.configured))}"
+    elif any(iss in facts.configured for iss in named):
         message = "the conditions on jwt:iss leave no configured issuer over"
         hint = "name the issuer once"
     else:
         message = f"no JwtIssuer is configured for {', '.join(map(quoted, named[:3]))}"
-        hint = nearest_issuer(named[0], issuers) or "add a JwtIssuer document with this iss"
-    yield facts.problem("T001", place, message, hint)
+        hint = (
+            nearest_issuer(named[0], facts.configured) or "add a JwtIssuer document with this iss"
+        )
+    yield Fault(place, message, hint)
 
 
-def unpinned(facts: RoleFacts) -> Iterator[Problem]:
+def unpinned(facts: RoleFacts) -> Iterator[Fault]:
     """T002: an issuer gives tokens to strangers too, and no condition pins the code's owner."""
     everybodys = [issuer for issuer in facts.issuers if issuer.shared]
     if not everybodys or owner_pins(facts.role):
         return
     vain = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
     but = f" ({', '.join(dict.fromkeys(vain))} cannot)" if vain else ""
-    yield facts.problem(
-        "T002",
+    yield Fault(
         facts.block,
         f"anybody can get a token from {quoted(everybodys[0].iss)}, and nothing pins who owns "
         f"the code{but}",
@@ -74,13 +74,17 @@ def unpinned(facts: RoleFacts) -> Iterator[Problem]:
     )
 
 
-def misplaced_wildcards(facts: RoleFacts) -> Iterator[Problem]:
+def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """T003: a wildcard is in or before the owner's name, so that other owners match too."""
     for placed in facts.patterns:
         for number, value in enumerate(placed.values):
             if reaches_the_owner(facts, placed.condition, value):
                 message, hint = _owner_words(facts, placed, value)
-                yield facts.problem("T003", placed.place, message, hint, value=number)
+                yield Fault(
+                    (*placed.place, number),
+                    message,
+                    hint,
+                )
 
 
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
@@ -96,7 +100,7 @@ def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> boo
     return literal.find("/") < 1
 
 
-def rests_on_free_values(facts: RoleFacts) -> Iterator[Problem]:
+def rests_on_free_values(facts: RoleFacts) -> Iterator[Fault]:
     """T004: only values that a stranger may set decide who is admitted."""
     if facts.narrowed.isdisjoint(_MAYBE_FREE):
         return
@@ -106,8 +110,7 @@ def rests_on_free_values(facts: RoleFacts) -> Iterator[Problem]:
     if not free or any(firm):
         return
     first = free[0]
-    yield facts.problem(
-        "T004",
+    yield Fault(
         first.place,
         f"{quoted(first.values[0])} proves nothing by itself: {_FREE[_free_claim(first)]}",
         f"add {_owner_pin(facts.providers)}",

@@ -11,10 +11,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from federation.documents.model import Effect, JwtIssuer, Policy, Role, Statement, field_text
-from federation.documents.rules.role_facts import Place, PlacedCondition, RoleFacts, severity
+from federation.documents.model import Effect, Policy, Role, Statement
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts
 from federation.documents.rules.trust import nearest_issuer
-from federation.errors import Problem
 from federation.policy.conditions import Operator, ascii_lower, keys
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import quoted
@@ -22,9 +21,9 @@ from federation.text import quoted
 __all__ = ["never_matches", "unused_policies", "void_statements"]
 
 
-def never_matches(facts: RoleFacts, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
+def never_matches(facts: RoleFacts) -> Iterator[Fault]:
     """W108: no token can satisfy a value, or the whole Role."""
-    yield from _unknown_issuers(facts, issuers)
+    yield from _unknown_issuers(facts)
     yield from _contradictions(facts)
     yield from _only_empty(facts)
     if facts.of_ci:
@@ -36,25 +35,23 @@ def never_matches(facts: RoleFacts, issuers: Mapping[str, JwtIssuer]) -> Iterato
         yield from _environment_beside_ref_in_sub(facts)
 
 
-def _unknown_issuers(facts: RoleFacts, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
+def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
     if not facts.issuers:
         return  # T001 says so
     for placed in facts.conditions:
         if placed.key != "jwt:iss" or not placed.operator.exact:
             continue
         for number, iss in enumerate(placed.values):
-            if iss not in issuers:
-                yield facts.problem(
-                    "W108",
-                    placed.place,
+            if iss not in facts.configured:
+                yield Fault(
+                    (*placed.place, number),
                     f"no JwtIssuer is configured for {quoted(iss)}, so this value never matches",
-                    nearest_issuer(iss, issuers)
+                    nearest_issuer(iss, facts.configured)
                     or "add a JwtIssuer document with this iss, or drop it",
-                    value=number,
                 )
 
 
-def _contradictions(facts: RoleFacts) -> Iterator[Problem]:
+def _contradictions(facts: RoleFacts) -> Iterator[Fault]:
     by_key: dict[str, list[PlacedCondition]] = defaultdict(list)
     for placed in facts.conditions:
         by_key[placed.key].append(placed)
@@ -64,10 +61,9 @@ def _contradictions(facts: RoleFacts) -> Iterator[Problem]:
         of_list = {placed.operator.of_list for placed in about}
         if len(of_list) == 2:
             message = f"{key} is read as one value and as a list, and a claim is never both"
-            yield facts.problem("W108", about[1].place, message, "use one kind of operator")
+            yield Fault(about[1].place, message, "use one kind of operator")
         elif excluded := _excluded(about):
-            yield facts.problem(
-                "W108",
+            yield Fault(
                 excluded.place,
                 f"another condition on {key} excludes {_some(excluded.values)}, so this Role can "
                 "never match",
@@ -90,18 +86,17 @@ def _excluded(about: Sequence[PlacedCondition]) -> PlacedCondition | None:
     return None
 
 
-def _only_empty(facts: RoleFacts) -> Iterator[Problem]:
+def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.conditions:
         if placed.positive and not any(placed.values):
-            yield facts.problem(
-                "W108",
+            yield Fault(
                 placed.place,
                 "an empty claim matches nothing, so this Role can never match",
                 "drop the condition, or name a value",
             )
 
 
-def _literal_stars(facts: RoleFacts) -> Iterator[Problem]:
+def _literal_stars(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.conditions:
         condition = placed.condition
         if condition.key not in _STARLESS or condition.operator.pattern or not placed.positive:
@@ -109,13 +104,11 @@ def _literal_stars(facts: RoleFacts) -> Iterator[Problem]:
         for number, value in enumerate(condition.values):
             # The name of an environment, and it alone, may hold a star.
             if "*" in value.partition(":environment:")[0]:
-                yield facts.problem(
-                    "W108",
-                    placed.place,
+                yield Fault(
+                    (*placed.place, number),
                     f"{condition.operator} takes the * in {quoted(value)} literally, and no "
                     f"{condition.key.removeprefix('jwt:')} holds one",
                     "put it under StringLike, or write the value out",
-                    value=number,
                 )
 
 
@@ -132,7 +125,7 @@ _FOREIGN = {
 """The keys of claims that only other providers send."""
 
 
-def _foreign_keys(facts: RoleFacts) -> Iterator[Problem]:
+def _foreign_keys(facts: RoleFacts) -> Iterator[Fault]:
     """Report a Role if each of its providers lacks some claim that the Role demands."""
     strange = {
         provider: [placed for placed in facts.conditions if placed.key in _FOREIGN[provider]]
@@ -141,8 +134,7 @@ def _foreign_keys(facts: RoleFacts) -> Iterator[Problem]:
     if not all(strange.values()):
         return
     provider, (first, *_) = next(iter(strange.items()))
-    yield facts.problem(
-        "W108",
+    yield Fault(
         first.place,
         f"{PROFILES[provider].display_name}'s tokens have no {first.claim}, so this Role can never "
         "match",
@@ -150,19 +142,19 @@ def _foreign_keys(facts: RoleFacts) -> Iterator[Problem]:
     )
 
 
-def _wrong_shape(facts: RoleFacts) -> Iterator[Problem]:
+def _wrong_shape(facts: RoleFacts) -> Iterator[Fault]:
     if not facts.only_ci:
         return
     for placed in facts.conditions:
         if placed.operator.of_list and placed.key in _SCALARS:
             hint = f"write {placed.operator.removeprefix('ForAnyValue:')}"
-            yield facts.problem("W108", placed.place, f"{placed.key} is never a list", hint)
+            yield Fault(placed.place, f"{placed.key} is never a list", hint)
         elif not placed.operator.of_list and placed.key in _LISTS:
             hint = "write ForAnyValue:StringEqual"
-            yield facts.problem("W108", placed.place, f"{placed.key} is always a list", hint)
+            yield Fault(placed.place, f"{placed.key} is always a list", hint)
 
 
-def _wrong_audience(facts: RoleFacts) -> Iterator[Problem]:
+def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
     if not facts.only_ci or not facts.issuers:
         return
     accepted = sorted({aud for issuer in facts.issuers for aud in issuer.audiences})
@@ -171,15 +163,14 @@ def _wrong_audience(facts: RoleFacts) -> Iterator[Problem]:
         if condition.key != "jwt:aud" or condition.operator.of_list or not accepted:
             continue
         if not any(condition.accepts(audience) for audience in accepted):
-            yield facts.problem(
-                "W108",
+            yield Fault(
                 placed.place,
                 "the issuer's document accepts no audience that this condition lets pass",
                 f"write {quoted(accepted[0])}, or drop the condition",
             )
 
 
-def _other_owner(facts: RoleFacts) -> Iterator[Problem]:
+def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
     """Report a Role whose repository does not belong to the owner that it names."""
     for profile in PROFILES.values():
         if profile.owner.path_and_owner is None:
@@ -192,8 +183,7 @@ def _other_owner(facts: RoleFacts) -> Iterator[Problem]:
             continue
         owners = {ascii_lower(value) for value in owner.values}
         if owners.isdisjoint(ascii_lower(value.rpartition("/")[0]) for value in path.values):
-            yield facts.problem(
-                "W108",
+            yield Fault(
                 path.place,
                 f"{_some(path.values)} does not belong to {_some(owner.values)}, so this Role can "
                 "never match",
@@ -211,14 +201,13 @@ def _exact(facts: RoleFacts, key: str) -> PlacedCondition | None:
 _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
 
 
-def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Problem]:
+def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
     """Report a `sub` with a ref: a job that names an environment has that in `sub` instead."""
     if facts.providers != {Provider.GITHUB} or "jwt:environment" not in facts.narrowed:
         return
     for placed in facts.on({"jwt:sub"}):
         if all(map(_SHOWS_REF.match, placed.values)):
-            yield facts.problem(
-                "W108",
+            yield Fault(
                 placed.place,
                 "a job that names an environment has a sub that ends in :environment:…, so these "
                 "two conditions never hold together",
@@ -230,16 +219,18 @@ def _some(values: Sequence[str]) -> str:
     return quoted(values[0]) + (f" and {len(values) - 1} more" if len(values) > 1 else "")
 
 
-def unused_policies(roles: Iterable[Role], policies: Mapping[str, Policy]) -> Iterator[Problem]:
+def unused_policies(
+    roles: Iterable[Role], policies: Mapping[str, Policy]
+) -> Iterator[tuple[Policy, Fault]]:
     """W109: no Role uses the Policy."""
     used = {name for role in roles for name in role.policies}
     for name in policies.keys() - used:
-        yield _of_policy(
-            policies[name], "W109", (), "no Role uses this Policy", "name it in a Role, or drop it"
-        )
+        yield policies[name], Fault((), "no Role uses this Policy", "name it in a Role, or drop it")
 
 
-def void_statements(roles: Iterable[Role], policies: Mapping[str, Policy]) -> Iterator[Problem]:
+def void_statements(
+    roles: Iterable[Role], policies: Mapping[str, Policy]
+) -> Iterator[tuple[Policy, Fault]]:
     """W110: a Deny without conditions takes back all that the statement allows, in every Role."""
     denies = {name: found for name, policy in policies.items() if (found := tuple(_denies(policy)))}
     if not denies:
@@ -251,14 +242,12 @@ def void_statements(roles: Iterable[Role], policies: Mapping[str, Policy]) -> It
                 continue
             reasons = [_voiding(statement, company, denies) for company in companies]
             if reasons and all(reasons):
-                yield _of_policy(
-                    policy,
-                    "W110",
-                    ("spec", "statement", number),
+                message = (
                     f"statement {quoted(statement.sid)} grants nothing: {reasons[0]} denies all "
-                    "of it",
-                    "drop the statement, or narrow the Deny",
+                    "of it"
                 )
+                place = ("spec", "statement", number)
+                yield policy, Fault(place, message, "drop the statement, or narrow the Deny")
 
 
 def _denies(policy: Policy) -> Iterator[Statement]:
@@ -302,17 +291,3 @@ def _voiding(
             else:
                 return ""
     return voiding
-
-
-def _of_policy(policy: Policy, code: str, place: Place, message: str, hint: str) -> Problem:
-    return Problem(
-        path=policy.origin.path,
-        line=policy.origin.line_of(*place),
-        code=code,
-        severity=severity(code),
-        message=message,
-        kind="Policy",
-        name=policy.name,
-        field=field_text(place),
-        hint=hint,
-    )

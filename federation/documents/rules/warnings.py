@@ -11,11 +11,10 @@ import re
 import string
 from collections.abc import Iterator
 
-from federation.documents.model import JwtIssuer, field_text
+from federation.documents.model import JwtIssuer
 from federation.documents.rules.owners import literal_prefix, only_wildcards
-from federation.documents.rules.role_facts import PlacedCondition, RoleFacts, severity, yaml
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
 from federation.documents.rules.trust import reaches_the_owner
-from federation.errors import Problem
 from federation.policy.conditions import keys
 from federation.providers.profile import NameWithId
 from federation.providers.table import PROFILES, Provider, all_claims
@@ -36,7 +35,7 @@ __all__ = [
 _SUB = keys("sub")
 
 
-def names_without_ids(facts: RoleFacts) -> Iterator[Problem]:
+def names_without_ids(facts: RoleFacts) -> Iterator[Fault]:
     """W101: a name is compared but no id, and whoever takes over the name is admitted."""
     narrowing = [placed for placed in facts.conditions if placed.narrows]
     for provider in sorted(facts.providers):
@@ -44,8 +43,7 @@ def names_without_ids(facts: RoleFacts) -> Iterator[Problem]:
             named = next((placed for placed in narrowing if _is_name(claims, placed)), None)
             if named and not _pins_id(claims, facts):
                 where = f"; {claims.where}" if claims.where else ""
-                yield facts.problem(
-                    "W101",
+                yield Fault(
                     named.place,
                     f"{quoted(named.values[0])} is a name: whoever takes it over after a rename or "
                     "a deletion is admitted",
@@ -77,11 +75,11 @@ _ENVIRONMENT_IN_SUB = re.compile(r":environment:[^*?]")
 _REF_IN_WORKFLOW = re.compile(r"@[^*?]")
 
 
-def unrestricted_refs(facts: RoleFacts) -> Iterator[Problem]:
+def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     """W102: jobs of any branch, tag or pull request of the repository are admitted."""
     if not facts.of_ci:
         return
-    # GitHub gives every pull request this one `sub`, those from forks included.
+    # GitHub gives all pull requests of a repository this one `sub`, whatever their branch.
     of_pull_requests = [
         (placed, number)
         for placed in facts.on(_SUB)
@@ -89,25 +87,22 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Problem]:
         if value.endswith(":pull_request")
     ]
     for placed, number in of_pull_requests:
-        yield facts.problem(
-            "W102",
-            placed.place,
+        yield Fault(
+            (*placed.place, number),
             f"every author of a pull request in the repository has the subject "
             f"{quoted(placed.values[number])}, whatever the branch",
             "let no Role that deploys admit it; for previews, give a Role of its own few rights",
-            value=number,
         )
     if of_pull_requests or _restricts_ref(facts) or _restricts_environment(facts):
         return
-    yield facts.problem(
-        "W102",
+    yield Fault(
         facts.block,
         "no restriction on ref or environment: whoever may push any branch may use this Role",
         _ref_to_add(facts),
     )
 
 
-def environment_without_ref(facts: RoleFacts) -> Iterator[Problem]:
+def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
     """W103: an environment without protection rules can be named from any branch."""
     if not facts.of_ci or not _restricts_environment(facts):
         return
@@ -116,8 +111,7 @@ def environment_without_ref(facts: RoleFacts) -> Iterator[Problem]:
     if facts.subjects(_TYPE_IN_SUB):
         return
     naming = next(facts.on({"jwt:environment"}), None) or next(facts.on(_SUB))
-    yield facts.problem(
-        "W103",
+    yield Fault(
         naming.place,
         "an environment without protection rules can be named by a job on any branch",
         _ref_to_add(facts),
@@ -147,18 +141,16 @@ def _ref_to_add(facts: RoleFacts) -> str:
 _SEPARATORS = frozenset(string.punctuation) - {"*", "?"}
 
 
-def open_endings(facts: RoleFacts) -> Iterator[Problem]:
+def open_endings(facts: RoleFacts) -> Iterator[Fault]:
     """W104: a trailing wildcard after no separator also matches longer names."""
     for placed, number, value in _patterns(facts):
         literal = value.rstrip("*?")
         if not value.endswith("*") or not literal or literal[-1] in _SEPARATORS:
             continue
-        yield facts.problem(
-            "W104",
-            placed.place,
+        yield Fault(
+            (*placed.place, number),
             f"{quoted(value)} also matches {quoted(literal + '-evil')}",
             f"write {quoted(literal + '/*')}, or each value under StringEqual",
-            value=number,
         )
 
 
@@ -167,7 +159,7 @@ _BRANCH_LAST = keys("workflow_ref", "job_workflow_ref", "ci_config_ref_uri")
 _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 
-def inner_wildcards(facts: RoleFacts) -> Iterator[Problem]:
+def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
     if not facts.of_ci:
         return
@@ -178,12 +170,10 @@ def inner_wildcards(facts: RoleFacts) -> Iterator[Problem]:
         example = f"a name that ends in {quoted(ending)} is enough"
         if placed.key in _BRANCH_LAST:
             example = f"so does a branch called {quoted('x' + ending)}"
-        yield facts.problem(
-            "W112",
-            placed.place,
+        yield Fault(
+            (*placed.place, number),
             f"in {quoted(value)} the * also runs over / : and @: {example}",
             _instead_of_star(placed.key),
-            value=number,
         )
 
 
@@ -214,7 +204,7 @@ _WILDCARD_ADMITS = {
 """What a wildcard on a claim that some provider demands to be named would admit."""
 
 
-def events_named_in_vain(facts: RoleFacts) -> Iterator[Problem]:
+def events_named_in_vain(facts: RoleFacts) -> Iterator[Fault]:
     """W113: a claim that should keep outsiders out is named, but with any value."""
     if not facts.of_ci:
         return
@@ -222,25 +212,22 @@ def events_named_in_vain(facts: RoleFacts) -> Iterator[Problem]:
         if placed.key not in _WILDCARD_ADMITS or placed.key in facts.narrowed:
             continue
         number = next(n for n, value in enumerate(placed.values) if not value.strip("*?"))
-        yield facts.problem(
-            "W113",
-            placed.place,
+        yield Fault(
+            (*placed.place, number),
             f"{quoted(placed.values[number])} names {placed.key} and admits "
             f"{_WILDCARD_ADMITS[placed.key]}",
             "list the values that are meant under StringEqual, or drop the condition",
-            value=number,
         )
 
 
-def short_refs(facts: RoleFacts) -> Iterator[Problem]:
+def short_refs(facts: RoleFacts) -> Iterator[Fault]:
     """W105: GitLab's `ref` is short, so a branch and a tag of one name look alike."""
     if Provider.GITLAB not in facts.providers or facts.subjects(_TYPE_IN_SUB):
         return
     if not keys("ref_type", "ref_path").isdisjoint(facts.narrowed):
         return
     for placed in facts.on({"jwt:ref"}):
-        yield facts.problem(
-            "W105",
+        yield Fault(
             placed.place,
             f"on GitLab a tag called {quoted(placed.values[0])} has the same ref as the branch",
             f"add {yaml('StringEqual', ref_type='branch')}, or compare ref_path instead",
@@ -250,7 +237,7 @@ def short_refs(facts: RoleFacts) -> Iterator[Problem]:
 _IDS_IN_SUB = re.compile(r"repo:[^:]*@")
 
 
-def one_form_of_sub(facts: RoleFacts) -> Iterator[Problem]:
+def one_form_of_sub(facts: RoleFacts) -> Iterator[Fault]:
     """W107: a rename changes the form of GitHub's `sub`, and only one form is compared."""
     if not any(
         issuer.provider is Provider.GITHUB and not issuer.iss.endswith("/_services/token")
@@ -264,8 +251,7 @@ def one_form_of_sub(facts: RoleFacts) -> Iterator[Problem]:
         if len(with_ids) != 1:
             continue
         other = "repo:OWNER/NAME:…" if with_ids == {True} else "repo:OWNER@ID/NAME@ID:…"
-        yield facts.problem(
-            "W107",
+        yield Fault(
             placed.place,
             f"GitHub writes this subject in two forms, and this one does not match {other}",
             f"compare {yaml('StringEqual', repository_id='<id>', ref='refs/heads/main')} "
@@ -273,48 +259,30 @@ def one_form_of_sub(facts: RoleFacts) -> Iterator[Problem]:
         )
 
 
-# Audiences that other services ask for, or that a provider sends if a job asks for none.
+# Audiences that other services ask for, or that a provider sends if a job asks for none. `account`
+# is in every access token of a Keycloak realm.
 _SHARED_AUDIENCES = frozenset(
     {
-        "account",  # Keycloak's own, in every access token of a realm
-        "api://AzureADTokenExchange",
-        "crates.io",
-        "https://crates.io",
-        "https://gitlab.com",
-        "https://pypi.org",
-        "https://rubygems.org",
-        "npm:registry.npmjs.org",
-        "octo-sts.dev",
-        "pypi",
-        "rubygems.org",
-        "sigstore",
-        "sts.amazonaws.com",
-        "sts.amazonaws.com.cn",
-        "testpypi",
-        "vault",
+        *("account", "api://AzureADTokenExchange", "https://gitlab.com", "octo-sts.dev"),
+        *("crates.io", "https://crates.io", "rubygems.org", "https://rubygems.org"),
+        *("pypi", "testpypi", "https://pypi.org", "npm:registry.npmjs.org"),
+        *("sigstore", "sts.amazonaws.com", "sts.amazonaws.com.cn", "vault"),
     }
 )
 _GITHUB_DEFAULT = re.compile(r"https://github\.com/[^/]+")
 _ENTERPRISE_SERVER = re.compile(r"(https?://[^/]+)/_services/token")
 
 
-def shared_audiences(issuer: JwtIssuer) -> Iterator[Problem]:
+def shared_audiences(issuer: JwtIssuer) -> Iterator[Fault]:
     """W106: tokens with this audience are sent to other services, which could present them here."""
     for number, audience in enumerate(issuer.audiences):
         if not _is_shared(issuer, audience.rstrip("/")):
             continue
-        place = ("spec", "aud", number)
-        yield Problem(
-            path=issuer.origin.path,
-            line=issuer.origin.line_of(*place),
-            code="W106",
-            severity=severity("W106"),
-            message=f"tokens for {quoted(audience)} are also sent to other services, and each of "
-            "them could present one here",
-            kind="JwtIssuer",
-            name=issuer.name,
-            field=field_text(place),
-            hint="write the broker's own URL, and let jobs ask for it",
+        yield Fault(
+            ("spec", "aud", number),
+            f"tokens for {quoted(audience)} are also sent to other services, and each of them "
+            "could present one here",
+            "write the broker's own URL, and let jobs ask for it",
         )
 
 
