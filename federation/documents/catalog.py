@@ -50,11 +50,24 @@ class Catalog:
 
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once. They cannot satisfy any other."""
-        return self._index.candidates(claims)
+        iss = claims.get("iss")
+        if not isinstance(iss, str):
+            return
+        for filing, labels in self._index.filed.get(iss, ()):
+            claim = text(claims.get(filing.claim))
+            if claim is not None:
+                yield from labels.get(filing.label(claim), ())
+        yield from self._index.unfiled.get(iss, ())
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
         """The Roles that pin the owner of *claims*, or no owner at all. Some come twice."""
-        return self._index.neighbours(claims)
+        iss = claims.get("iss")
+        if not isinstance(iss, str):
+            return
+        for key in _OWNER_KEYS:
+            for owner in sorted(owners_of(key, claims)):
+                yield from self._index.by_owner.get((iss, key, owner), ())
+        yield from self._index.by_owner.get((iss, "", ""), ())
 
 
 def role_issuers(role: Role) -> frozenset[str]:
@@ -124,25 +137,6 @@ class _RoleIndex:
             _frozen(unfiled),
             _frozen(by_owner),
         )
-
-    def candidates(self, claims: Claims) -> Iterator[Role]:
-        iss = claims.get("iss")
-        if not isinstance(iss, str):
-            return
-        for filing, labels in self.filed.get(iss, ()):
-            claim = text(claims.get(filing.claim))
-            if claim is not None:
-                yield from labels.get(filing.label(claim), ())
-        yield from self.unfiled.get(iss, ())
-
-    def neighbours(self, claims: Claims) -> Iterator[Role]:
-        iss = claims.get("iss")
-        if not isinstance(iss, str):
-            return
-        for key in _OWNER_KEYS:
-            for owner in sorted(owners_of(key, claims)):
-                yield from self.by_owner.get((iss, key, owner), ())
-        yield from self.by_owner.get((iss, "", ""), ())
 
 
 def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...]]:

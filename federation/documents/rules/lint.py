@@ -9,7 +9,6 @@ example of what it admits, and the condition to write instead. Each code has a s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from types import MappingProxyType
 
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
@@ -46,18 +45,14 @@ def lint(
     issuers: Mapping[str, JwtIssuer], roles: Sequence[Role], policies: Mapping[str, Policy]
 ) -> list[Problem]:
     """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
-    return sorted(
-        chain(
-            chain.from_iterable(_of_role(role, issuers) for role in roles),
-            (
-                _problem(issuer, fault, "W106")
-                for issuer in issuers.values()
-                for fault in warnings.shared_audiences(issuer)
-            ),
-            (_problem(*found, "W109") for found in unreachable.unused_policies(roles, policies)),
-            (_problem(*found, "W110") for found in unreachable.void_statements(roles, policies)),
-        )
-    )
+    found = [problem for role in roles for problem in _of_role(role, issuers)]
+    for issuer in issuers.values():
+        found += [_problem(issuer, fault, "W106") for fault in warnings.shared_audiences(issuer)]
+    for policy, fault in unreachable.unused_policies(roles, policies):
+        found.append(_problem(policy, fault, "W109"))
+    for policy, fault in unreachable.void_statements(roles, policies):
+        found.append(_problem(policy, fault, "W110"))
+    return sorted(found)
 
 
 _RULES: Sequence[tuple[str, Callable[[RoleFacts], Iterator[Fault]]]] = (

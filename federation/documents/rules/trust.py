@@ -79,12 +79,7 @@ def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.patterns:
         for number, value in enumerate(placed.values):
             if reaches_the_owner(facts, placed.condition, value):
-                message, hint = _owner_words(facts, placed, value)
-                yield Fault(
-                    (*placed.place, number),
-                    message,
-                    hint,
-                )
+                yield Fault((*placed.place, number), *_owner_words(facts, placed, value))
 
 
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
@@ -137,29 +132,22 @@ _SUB_BEGINNINGS = tuple(profile.sub_begins for profile in PROFILES.values())
 
 
 def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple[str, str]:
-    """The message about a misplaced wildcard with a value that it admits, and the hint."""
+    """The message about a misplaced wildcard, with a value that it admits, and the hint."""
     literal = literal_prefix(value)
-    form = OWNER_FORM.match(literal) if placed.key == "jwt:sub" else None
-    begun = literal.removeprefix(form[0] if form else "").rstrip("/")
-    hint = _whole_owner(facts, placed, form, begun if value[len(literal)] == "*" else "")
-    if not begun or (placed.key == "jwt:sub" and not form):
+    if placed.key != "jwt:sub":
+        begins, begun = "", literal.rstrip("/")
+    elif form := OWNER_FORM.match(literal):
+        begins, begun = form[0], literal.removeprefix(form[0]).rstrip("/")
+    else:
+        provider = min(facts.providers, default=Provider.GENERIC)
+        begins, begun = PROFILES[provider].sub_begins, ""
+    owner = begun if begun and value[len(literal)] == "*" else "<owner>"
+    hint = f"write {quoted(begins + owner + '/*')}"
+    if placed.key in NAME_KEYS:
+        hint = f"write {yaml('StringEqual', **{placed.claim: owner})}"
+    if not begun:
         return f"{quoted(value)} matches whoever owns the code", hint
     return f"{quoted(value)} also matches {quoted(_intruder(placed.key, literal, value))}", hint
-
-
-def _whole_owner(
-    facts: RoleFacts, placed: PlacedCondition, form: re.Match[str] | None, owner: str
-) -> str:
-    """The hint to write the whole *owner*, or a placeholder if nothing of it is known."""
-    owner = owner or "<owner>"
-    if placed.key in NAME_KEYS:
-        return f"write {yaml('StringEqual', **{placed.claim: owner})}"
-    if placed.key != "jwt:sub":
-        return f"write {quoted(owner + '/*')}"
-    if form:
-        return f"write {quoted(form[0] + owner + '/*')}"
-    provider = min(facts.providers, default=Provider.GENERIC)
-    return f"write {quoted(PROFILES[provider].sub_begins + '<owner>/*')}"
 
 
 def _intruder(key: str, literal: str, value: str) -> str:
@@ -180,8 +168,7 @@ _FREE_KEYS = keys(*_FREE)
 _MAYBE_FREE = keys(*_FREE, "sub")
 _FREE_IN_SUB = re.compile(rf"({'|'.join(_FREE)}):")
 _CIRCUMSTANCES = keys(
-    *("iss", "aud", "jti", "exp", "iat", "nbf"),
-    *all_claims(lambda profile: profile.circumstances),
+    *("iss", "aud", "jti", "exp", "iat", "nbf"), *all_claims(lambda profile: profile.circumstances)
 )
 
 

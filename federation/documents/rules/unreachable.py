@@ -192,10 +192,7 @@ def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
 
 
 def _exact(facts: RoleFacts, key: str) -> PlacedCondition | None:
-    return next(
-        (p for p in facts.conditions if p.key == key and p.operator.exact),
-        None,
-    )
+    return next((p for p in facts.conditions if p.key == key and p.operator.exact), None)
 
 
 _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
