@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from federation.claims import Claims, text
 from federation.documents.model import JwtIssuer, Policy, Role
@@ -57,7 +57,6 @@ class Catalog:
             claim = text(claims.get(filing.claim))
             if claim is not None:
                 yield from labels.get(filing.label(claim), ())
-        yield from self._index.unfiled.get(iss, ())
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
         """The Roles that pin the owner of *claims*, or no owner at all. Some come twice."""
@@ -97,17 +96,14 @@ class _Filing(NamedTuple):
 
 _OWNER_KEYS = (*sorted(PIN_KEYS), "jwt:sub")
 Label = TypeVar("Label")
-Labels: TypeAlias = Mapping[str, tuple[Role, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class _RoleIndex:
     """The Roles by what they pin."""
 
-    filed: Mapping[str, tuple[tuple[_Filing, Labels], ...]]
+    filed: Mapping[str, tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]]
     """By issuer: each way to file, with the Roles by label."""
-    unfiled: Mapping[str, tuple[Role, ...]]
-    """By issuer: the Roles that pin nothing they could be filed by."""
     by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]]
     """By issuer, key and owner."""
 
@@ -117,26 +113,21 @@ class _RoleIndex:
         filed: dict[str, dict[_Filing, dict[str, list[Role]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(list))
         )
-        unfiled: dict[str, list[Role]] = defaultdict(list)
         by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
         for role in roles:
             pin = _filing_condition(role)
             for iss in role_issuers(role) & issuers.keys():
-                if pin is None:
-                    unfiled[iss].append(role)
-                else:
-                    for label in _labels(pin):
-                        filed[iss][_filing(pin)][label].append(role)
+                # A Role without a condition to file it by is a candidate for the whole issuer.
+                filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), {iss})
+                for label in labels:
+                    filed[iss][filing][label].append(role)
                 for key, owner in _owners(role):
                     by_owner[iss, key, owner].append(role)
-        return cls(
-            {
-                iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
-                for iss, filings in filed.items()
-            },
-            _frozen(unfiled),
-            _frozen(by_owner),
-        )
+        frozen = {
+            iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
+            for iss, filings in filed.items()
+        }
+        return cls(frozen, _frozen(by_owner))
 
 
 def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...]]:
@@ -153,13 +144,10 @@ def _owners(role: Role) -> set[tuple[str, str]]:
     return owners or {("", "")}
 
 
-def _filing(pin: Condition) -> _Filing:
-    return _Filing(pin.path[0], by_owner=not pin.operator.exact)
-
-
-def _labels(pin: Condition) -> set[str]:
-    filing = _filing(pin)
-    return {filing.label(literal_prefix(v) if filing.by_owner else v) for v in pin.values}
+def _filing(pin: Condition) -> tuple[_Filing, set[str]]:
+    """The way to file a Role with *pin*, and the labels to file it under."""
+    filing = _Filing(pin.path[0], by_owner=not pin.operator.exact)
+    return filing, {filing.label(literal_prefix(v) if filing.by_owner else v) for v in pin.values}
 
 
 def _filing_condition(role: Role) -> Condition | None:

@@ -272,7 +272,8 @@ def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
             | Operator.STRING_NOT_EQUAL
             | Operator.ANY_STRING_EQUAL
         ):
-            # Most conditions have one value, and a set of one would take 200 bytes more.
+            # Most conditions have one value, and a set of one would take 200 bytes more. The tests
+            # above pass a str and nothing else: for other types `__eq__` has no answer.
             return values[0].__eq__ if len(values) == 1 else frozenset(values).__contains__
         case Operator.STRING_EQUAL_IGNORE_CASE:
             lowered = frozenset(map(ascii_lower, values))

@@ -84,10 +84,12 @@ class Admission:
 
 def evaluate(roles: Iterable[Role], provider: Provider, claims: Claims) -> tuple[Evaluation, ...]:
     """The evaluation of each of *roles* for *claims*, in the order of their names."""
-    demanded = demands(provider, claims)
+    demanded = [(demand, demand.keys) for demand in demands(provider, claims)]
     return tuple(
         [
-            Evaluation(role, claims, tuple([d for d in demanded if not role.names(d.keys)]))
+            Evaluation(
+                role, claims, tuple([demand for demand, keys in demanded if not role.names(keys)])
+            )
             for role in sorted(roles, key=_name)
         ]
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
 from federation.documents.rules import trust, unreachable, warnings
@@ -55,26 +56,32 @@ def lint(
     return sorted(found)
 
 
-_RULES: Sequence[tuple[str, Callable[[RoleFacts], Iterator[Fault]]]] = (
+Rule: TypeAlias = Callable[[RoleFacts], Iterator[Fault]]
+
+_RULES: Sequence[tuple[str, Rule]] = (
     ("T001", trust.without_issuer),
     ("T002", trust.unpinned),
     ("T003", trust.misplaced_wildcards),
     ("T004", trust.rests_on_free_values),
     ("W101", warnings.names_without_ids),
-    ("W102", warnings.unrestricted_refs),
-    ("W103", warnings.environment_without_ref),
     ("W104", warnings.open_endings),
     ("W105", warnings.short_refs),
     ("W107", warnings.one_form_of_sub),
-    ("W108", unreachable.never_matches),
+    ("W108", unreachable.contradictions),
+)
+_CI_RULES: Sequence[tuple[str, Rule]] = (
+    ("W102", warnings.unrestricted_refs),
+    ("W103", warnings.environment_without_ref),
+    ("W108", unreachable.values_that_ci_never_sends),
     ("W112", warnings.inner_wildcards),
     ("W113", warnings.events_named_in_vain),
 )
+"""Rules for Roles that can admit tokens of a known CI system."""
 
 
 def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
     facts = RoleFacts.of(role, issuers)
-    for code, rule in _RULES:
+    for code, rule in (*_RULES, *_CI_RULES) if facts.of_ci else _RULES:
         for fault in rule(facts):
             yield _problem(role, fault, code)
 

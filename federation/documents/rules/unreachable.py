@@ -18,21 +18,29 @@ from federation.policy.conditions import Operator, ascii_lower, keys
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import quoted
 
-__all__ = ["never_matches", "unused_policies", "void_statements"]
+__all__ = [
+    "contradictions",
+    "unused_policies",
+    "values_that_ci_never_sends",
+    "void_statements",
+]
 
 
-def never_matches(facts: RoleFacts) -> Iterator[Fault]:
-    """W108: no token can satisfy a value, or the whole Role."""
+def contradictions(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: conditions that no token can satisfy, whatever its issuer sends."""
     yield from _unknown_issuers(facts)
     yield from _contradictions(facts)
     yield from _only_empty(facts)
-    if facts.of_ci:
-        yield from _literal_stars(facts)
-        yield from _foreign_keys(facts)
-        yield from _wrong_shape(facts)
-        yield from _wrong_audience(facts)
-        yield from _other_owner(facts)
-        yield from _environment_beside_ref_in_sub(facts)
+
+
+def values_that_ci_never_sends(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: values that no token of the Role's CI systems has."""
+    yield from _literal_stars(facts)
+    yield from _foreign_keys(facts)
+    yield from _wrong_shape(facts)
+    yield from _wrong_audience(facts)
+    yield from _other_owner(facts)
+    yield from _environment_beside_ref_in_sub(facts)
 
 
 def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:

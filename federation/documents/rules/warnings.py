@@ -77,8 +77,6 @@ _REF_IN_WORKFLOW = re.compile(r"@[^*?]")
 
 def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     """W102: jobs of any branch, tag or pull request of the repository are admitted."""
-    if not facts.of_ci:
-        return
     # GitHub gives all pull requests of a repository this one `sub`, whatever their branch.
     of_pull_requests = [
         (placed, number)
@@ -104,7 +102,7 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
 
 def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
     """W103: an environment without protection rules can be named from any branch."""
-    if not facts.of_ci or not _restricts_environment(facts):
+    if not _restricts_environment(facts):
         return
     if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed:
         return
@@ -161,8 +159,6 @@ _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
-    if not facts.of_ci:
-        return
     for placed, number, value in _patterns(facts):
         if placed.key not in _NAME_LAST | _BRANCH_LAST or not _STAR_INSIDE.search(value):
             continue
@@ -206,8 +202,6 @@ _WILDCARD_ADMITS = {
 
 def events_named_in_vain(facts: RoleFacts) -> Iterator[Fault]:
     """W113: a claim that should keep outsiders out is named, but with any value."""
-    if not facts.of_ci:
-        return
     for placed in facts.patterns:
         if placed.key not in _WILDCARD_ADMITS or placed.key in facts.narrowed:
             continue
