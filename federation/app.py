@@ -38,6 +38,7 @@ from federation.gateway.upstream import BasicAuth, Upstream
 from federation.gateway.wire import Wire
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
+from federation.policy.index import PolicySets
 from federation.server.gauges import Standing
 from federation.server.metrics import Metrics
 from federation.sources import Source
@@ -104,6 +105,7 @@ def build(
         state=TimedStore(state or _store(settings, clock), metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
+        policies=PolicySets(),
     )
     delivery = _delivery(archive, settings)
     gateway = _gateway(broker, settings, metrics, upstream or _upstream(settings))
@@ -282,6 +284,7 @@ def _gateway(
         source=broker.source,
         signing=lambda: broker.signing,
         tokens=AccessTokens(broker.issuer_url, broker.state, broker.clock),
+        policies=broker.policies,
         upstream=upstream,
         journal=broker.journal,
         clock=broker.clock,

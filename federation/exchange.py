@@ -23,6 +23,7 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import Verified
 from federation.issuers.verify import verify as verify_subject
 from federation.jose import jws
+from federation.policy.index import PolicySets
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.policy.roles import admit
 from federation.providers.table import LEEWAY
@@ -82,6 +83,7 @@ class Broker:
     journal: Journal
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    policies: PolicySets
 
 
 async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Grant:
@@ -123,7 +125,9 @@ async def _federate(
     access = mint.access_claims(
         verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=_fresh_jti()
     )
-    claims = _asked_for(request, access, catalog.policies_of(admission.policies), broker, now)
+    # Only a function token needs the policies themselves, and indexing them takes time.
+    policies = broker.policies.of(catalog, admission.policies) if request.for_functions else ()
+    claims = _asked_for(request, access, policies, broker, now)
     await _spend(verified, broker.state)
     try:
         return await _given(claims, request, broker, trail, now)
@@ -153,7 +157,7 @@ async def _derive(
         str(bearer.claims.get("sub")), broker.issuer_url, str(bearer.claims.get("fed:iss"))
     )
     trail.roles, trail.policies = _narrowed(bearer, catalog, request.roles)
-    policies = catalog.policies_of(trail.policies)
+    policies = broker.policies.of(catalog, trail.policies)
     claims = _asked_for(request, bearer.claims, policies, broker, now)
     return await _given(claims, request, broker, trail, now)
 

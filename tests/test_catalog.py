@@ -1,4 +1,4 @@
-"""The snapshot finds the Roles that a token could satisfy, all of them and few others."""
+"""The catalog's index finds all Roles that a token could satisfy, and few others."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import Role
 from federation.errors import Refusal
 from federation.policy.conditions import holds
+from federation.policy.index import PolicySets
 from federation.policy.roles import admit
 from tests.harness import generators as generated
 from tests.harness.builders import (
@@ -182,7 +183,7 @@ def test_no_role_that_holds_is_missed_among_many() -> None:
         pytest.param({}, id="nothing"),
     ],
 )
-def test_a_token_of_others_is_compared_with_nothing(claims: dict[str, object]) -> None:
+def test_a_strangers_token_has_no_candidates(claims: dict[str, object]) -> None:
     assert found(catalog(pinned("app", repository="acme/app")), Claims(claims)) == []
 
 
@@ -195,11 +196,11 @@ def test_a_pattern_is_filed_under_its_owner() -> None:
     assert found(snapshot, Claims({"iss": GITHUB, "repository": "acme-evil/app"})) == []
 
 
-def test_a_role_without_conditions_is_nobodys_candidate() -> None:
+def test_a_role_without_conditions_is_never_a_candidate() -> None:
     assert found(catalog(role()), sample("github-push-main")) == []
 
 
-def test_an_issuer_that_is_not_configured_files_nothing() -> None:
+def test_a_role_of_an_issuer_that_is_not_configured_is_never_a_candidate() -> None:
     snapshot = catalog(pinned(repository="octo-org/octo-repo"), issuers=[issuer(GITLAB)])
     assert found(snapshot, sample("github-push-main")) == []
 
@@ -268,7 +269,7 @@ def test_a_token_of_no_issuer_has_no_neighbours(iss: object) -> None:
 def test_policies_that_are_gone_are_left_out_and_the_order_is_kept() -> None:
     one, two = policy("one"), policy("two")
     snapshot = catalog(policies=[one, two])
-    assert snapshot.policies_of(("two", "gone", "one")) == (two, one)
+    assert PolicySets().of(snapshot, ("two", "gone", "one")) == (two, one)
 
 
 def test_a_snapshot_does_not_change() -> None:

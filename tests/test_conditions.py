@@ -1,4 +1,4 @@
-"""Whether a condition block holds: operators, patterns, keys, and claims that are not there."""
+"""Condition blocks: operators, patterns, keys, and claims that are absent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_claim_without_text_matches_no_scalar_operator(
     operator: Operator, claims: dict[str, object]
 ) -> None:
     assert not Condition(operator, "jwt:c", EVERYTHING).satisfied(Claims(claims))
-    # Alone too: `StringNotEqual` a value that nothing has must not be true of nothing.
+    # With one value too: an absent claim must not satisfy `StringNotEqual` to that value.
     assert not Condition(operator, "jwt:c", ("other",)).satisfied(Claims(claims))
 
 
@@ -79,7 +79,7 @@ def test_for_any_value_takes_only_a_list_with_a_string_in_it(
     assert not Condition(operator, "jwt:c", (*EVERYTHING, "true")).satisfied(Claims(claims))
 
 
-def test_for_any_value_looks_past_what_is_not_a_string() -> None:
+def test_for_any_value_ignores_members_that_are_not_strings() -> None:
     assert satisfied(Operator.ANY_STRING_EQUAL, [None, 1, "", "ops"], "dev", "ops")
     assert satisfied(Operator.ANY_STRING_LIKE, [None, 1, "", "ops/eu"], "ops/*")
     assert not satisfied(Operator.ANY_STRING_EQUAL, ["ops/eu"], "ops/*")
@@ -111,7 +111,7 @@ def test_for_any_value_looks_past_what_is_not_a_string() -> None:
     ],
 )
 @pytest.mark.parametrize("operator", [Operator.PRINCIPAL, Operator.STRING_EQUAL])
-def test_equal_is_equal_byte_for_byte_of_the_claims_text(
+def test_equal_compares_the_claims_text_byte_for_byte(
     operator: Operator, claim: object, value: str, expected: bool
 ) -> None:
     assert satisfied(operator, claim, value) is expected
@@ -141,13 +141,13 @@ def test_equal_is_equal_byte_for_byte_of_the_claims_text(
         pytest.param("\u03c3", "\u03c2", False, id="sigma"),
     ],
 )
-def test_ignoring_case_is_about_ascii_letters_alone(one: str, other: str, expected: bool) -> None:
+def test_ignoring_case_affects_ascii_letters_only(one: str, other: str, expected: bool) -> None:
     assert satisfied(Operator.STRING_EQUAL_IGNORE_CASE, one, other) is expected
     assert satisfied(Operator.STRING_EQUAL_IGNORE_CASE, other, one) is expected
 
 
 @given(st.text(), st.text())
-def test_lowering_moves_a_to_z_and_nothing_else(one: str, other: str) -> None:
+def test_ascii_lower_changes_only_a_to_z(one: str, other: str) -> None:
     assert naive.equal_but_for_case(one, ascii_lower(one))
     assert (ascii_lower(one) == ascii_lower(other)) == naive.equal_but_for_case(one, other)
 
@@ -237,19 +237,19 @@ def test_a_pattern_matches_whole_values(pattern: str, value: str, expected: bool
 
 
 @given(st.text("ab*?", max_size=9), st.text("ab", max_size=14))
-def test_a_pattern_matches_what_the_plain_definition_matches(pattern: str, value: str) -> None:
+def test_a_pattern_agrees_with_the_naive_definition(pattern: str, value: str) -> None:
     assert compile_pattern(pattern)(value) == naive.like(pattern, value)
 
 
 @given(st.text("ab\\.[?", min_size=1, max_size=4), st.text("ab\\.[x", max_size=12))
-def test_a_piece_between_stars_is_literal_but_for_its_question_marks(
+def test_a_piece_between_stars_is_literal_except_for_its_question_marks(
     piece: str, value: str
 ) -> None:
     assert compile_pattern(f"*{piece}*")(value) == naive.like(f"*{piece}*", value)
 
 
 def best_of(many: int, call: Callable[[], object]) -> float:
-    """The seconds of the fastest of *many* calls: the others were disturbed."""
+    """The seconds of the fastest of *many* calls; other processes slowed the rest down."""
     times = []
     for _ in range(many):
         started = time.perf_counter()
@@ -285,7 +285,9 @@ def test_a_pattern_is_matched_against_16_kib_in_under_10_ms(pattern: str, value:
 
 
 @pytest.mark.parametrize("piece", ["a?", "?a", "??"])
-def test_even_the_longest_pattern_of_marks_takes_pattern_times_value(piece: str) -> None:
+def test_the_longest_pattern_of_question_marks_takes_at_most_pattern_times_value(
+    piece: str,
+) -> None:
     matches = compile_pattern("*" + piece * (PATTERN_CHARS // 2 - 2) + "b*")
     assert not matches("a" * CLAIM_CHARS)
     assert best_of(3, lambda: matches("a" * CLAIM_CHARS)) < 0.2
@@ -304,7 +306,7 @@ def test_operators_and_keys_are_anded_and_values_ored() -> None:
     assert not holds(block, Claims({"a": "2"}))
 
 
-def test_negative_values_are_none_of_them() -> None:
+def test_a_negative_operator_excludes_all_of_its_values() -> None:
     assert satisfied(Operator.STRING_NOT_EQUAL, "c", "a", "b")
     assert not satisfied(Operator.STRING_NOT_EQUAL, "b", "a", "b")
     assert satisfied(Operator.STRING_NOT_LIKE, "main", "release/*", "v*")
@@ -358,7 +360,7 @@ def test_a_key_without_prefix_or_with_a_broken_pointer_is_refused(key: str) -> N
         Condition(Operator.STRING_EQUAL, key, ("v",))
 
 
-def test_a_finding_has_the_claim_beside_the_verdict() -> None:
+def test_a_finding_holds_the_claim_and_the_verdict() -> None:
     block = conditions({"StringEqual": {"jwt:a": "1", "jwt:/n/x": "y", "jwt:gone": "z"}})
     found = findings(block, Claims({"a": 1, "n": {"x": ["y"]}}))
     assert [(f.condition.key, f.claim, f.holds) for f in found] == [
@@ -370,20 +372,20 @@ def test_a_finding_has_the_claim_beside_the_verdict() -> None:
 
 @pytest.mark.parametrize("operator", SCALAR)
 @pytest.mark.parametrize("value", ["", "a", "A", "ab", "*"])
-def test_accepts_says_what_satisfied_says_of_a_token_with_that_text(
+def test_accepts_agrees_with_satisfied_for_a_token_with_that_text(
     operator: Operator, value: str
 ) -> None:
     condition = Condition(operator, "jwt:c", ("a*", "a"))
     assert condition.accepts(value) == condition.satisfied(Claims({"c": value}))
 
 
-def test_without_values_nothing_positive_holds() -> None:
+def test_a_positive_condition_without_values_never_holds() -> None:
     for operator in (*POSITIVE, *OF_LIST):
         assert not satisfied(operator, "a")
         assert not satisfied(operator, ["a"])
 
 
-def test_every_operator_is_of_a_known_sort() -> None:
+def test_every_operator_has_a_known_kind() -> None:
     assert {op for op in Operator if op.negative} == set(NEGATIVE)
     assert {op for op in Operator if op.of_list} == set(OF_LIST)
     assert {op for op in Operator if op.exact} == {Operator.PRINCIPAL, Operator.STRING_EQUAL}

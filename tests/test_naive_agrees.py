@@ -1,4 +1,4 @@
-"""The evaluator and a naive second one say the same of generated documents and claims."""
+"""The evaluator agrees with a naive second one over generated documents and claims."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_they_agree_on_a_great_many_cases(seed: int) -> None:
         "grant": _first(1_000, _repeated(_checked_grants, rng)),
     }
     assert SEEDS * sum(answers.total() for answers in seen.values()) == 224_000
-    # A generator whose cases all come out alike would prove nothing.
+    # If all generated cases had one outcome, the comparison would prove nothing.
     for kind, answers in seen.items():
         assert min(answers[True], answers[False]) > answers.total() / 20, (kind, answers)
 
@@ -128,7 +128,7 @@ def _compared_admissions(rng: Random, roles: int = 10, tokens: int = 4) -> Itera
 
 
 def _admitted(catalog: Catalog, claims: Plain) -> list[str]:
-    """The names of the Roles that admit, found as a request finds them."""
+    """The names of the Roles that admit, found through the index as for a request."""
     issuer = catalog.issuers[claims["iss"]]
     evaluations = evaluate(catalog.candidates(Claims(claims)), issuer.provider, Claims(claims))
     return [evaluation.role.name for evaluation in evaluations if evaluation.admits]
@@ -159,7 +159,7 @@ _UNIVERSE = ["*"] + [f"{ns}:{name}" for ns in generators.NAMES for name in [*gen
 
 
 def _checked_grants(rng: Random) -> Iterator[bool]:
-    """Each grant, against everything that it reaches; whether there was any is yielded."""
+    """Compare each grant with every access that it reaches; yield whether there was a grant."""
     claims = generators.claims(rng)
     documents = _documents(rng, claims)
     policies = [builders.policy(name, *written) for name, written in documents.items()]
@@ -169,7 +169,7 @@ def _checked_grants(rng: Random) -> Iterator[bool]:
         allowed, *settled = second_evaluator.decide(documents, "Function:Invoke", asked, claims)
         assert allowed, (documents, granted, asked, settled)
     if not _denies(documents):
-        # With no Deny about, the list leaves nothing out.
+        # Without a Deny, the list of grants leaves nothing out.
         for asked in _UNIVERSE:
             allowed, *_ = second_evaluator.decide(documents, "Function:Invoke", asked, claims)
             assert allowed == (asked in reached), (documents, granted, asked)

@@ -1,4 +1,4 @@
-"""Which conditions pin an owner, and whose tokens come from that owner."""
+"""Owner pins: the conditions that fix an owner, and the tokens that are that owner's."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_literal_part_ends_at_the_first_wildcard(pattern: str, expected: str
     assert literal_prefix(pattern) == expected
 
 
-def test_only_wildcards_is_said_of_patterns_alone() -> None:
+def test_only_a_pattern_can_be_only_wildcards() -> None:
     like, equal = (Condition(op, "jwt:x", ()) for op in (Operator.STRING_LIKE, Operator.PRINCIPAL))
     assert only_wildcards(like, "*?**")
     assert not only_wildcards(like, "*a*")
@@ -109,7 +109,7 @@ def pins_of(**condition: object) -> list[str]:
 
 @pytest.mark.parametrize("claim", ["repository_owner", "repository", "sub"])
 @pytest.mark.parametrize("written", ["StringNotEqual", "StringNotLike", "ForAnyValue:StringEqual"])
-def test_what_excludes_or_reads_a_list_pins_nobody(claim: str, written: str) -> None:
+def test_negative_and_list_conditions_pin_nobody(claim: str, written: str) -> None:
     assert pins_of(**{written: {f"jwt:{claim}": "repo:acme/app"}}) == []
 
 
@@ -229,7 +229,7 @@ def test_an_owner_that_cannot_be_read_is_not_the_owner(name: str, owner_id: obje
     assert not same_owner(ROLES[name], github(repository_owner_id=owner_id))
 
 
-def test_an_id_of_a_repository_tells_its_owner_only_by_being_equal() -> None:
+def test_a_repository_id_recognises_only_its_own_repository() -> None:
     by_id = pinned(repository_id=REPOSITORY_ID)
     assert same_owner(by_id, renamed())
     assert not same_owner(by_id, github(repository_id="998"))
@@ -259,7 +259,9 @@ def test_a_role_without_a_pin_has_no_owner() -> None:
     ],
 )
 @pytest.mark.parametrize("written", ["StringEqual", "StringLike", "StringEqualIgnoreCase"])
-def test_a_sub_that_only_begins_alike_is_a_strangers(written: str, pin: str, sub: str) -> None:
+def test_a_sub_that_shares_only_its_beginning_is_a_strangers(
+    written: str, pin: str, sub: str
+) -> None:
     on_sub = role(condition={written: {"jwt:sub": pin}})
     assert owner_pins(on_sub)
     assert not same_owner(on_sub, github(sub=sub))

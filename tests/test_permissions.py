@@ -1,4 +1,4 @@
-"""What the bearer of an access token may do, and which statement says so."""
+"""Permissions: the decision about an access, and the statement that settled it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_without_a_matching_statement_the_answer_is_no_and_nothing_settled_it() 
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["allow-first", "deny-first"])
-def test_a_deny_beats_an_allow_wherever_it_stands(order: int) -> None:
+def test_a_deny_beats_an_allow_in_any_order(order: int) -> None:
     both = [allow("Function:*", "*"), deny("Function:Delete", "prod:*")]
     in_one = [policy("p", *both[::order])]
     assert decided(in_one, "Function:Delete", "prod:fn") == (False, "p", "deny", Effect.DENY)
@@ -135,7 +135,7 @@ def test_halves_are_matched_whole(written: str, asked: str, expected: bool) -> N
         *("dev:fn,prod:fn", "d\u00e9v:fn", "dev:[a]"),
     ],
 )  # fmt: skip
-def test_what_is_not_a_resource_is_refused(text: str) -> None:
+def test_a_text_that_is_no_resource_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         Resource(text)
 
@@ -153,7 +153,7 @@ def test_what_is_not_a_resource_is_refused(text: str) -> None:
         *((action, [action]) for action in naive.ACTIONS),
     ],
 )  # fmt: skip
-def test_an_action_stands_for_exactly_these(written: str, expected: list[str]) -> None:
+def test_an_action_set_stands_for_exactly_these_actions(written: str, expected: list[str]) -> None:
     assert ACTION_SETS[written] == set(expected)
     granted = {a for a in ACTIONS if decided([policy("p", allow(written, "*"))], a, "dev:fn")[0]}
     assert granted == set(expected)
@@ -165,7 +165,7 @@ def test_there_are_no_other_actions() -> None:
     assert set(ACTION_SETS) == ACTIONS | groups | {"*"} | set(naive.LEGACY)
 
 
-# Asking
+# Accesses
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_request_asks_for_a_plain_action(action: str) -> None:
         Access.parse(action, "dev:fn")
 
 
-# Grants that are listed
+# Lists of grants
 
 
 def granted(*statements: dict[str, Any], claims: Claims = NOBODY) -> list[str]:
@@ -236,7 +236,7 @@ def test_a_grant_that_a_deny_could_reach_is_left_out(
     assert granted(*denying, allow("Function:Invoke", *allows)) == expected
 
 
-def test_only_what_is_about_the_action_and_the_token_counts() -> None:
+def test_only_statements_for_the_action_and_the_token_count() -> None:
     on_main = {"condition": {"StringEqual": {"jwt:ref": "main"}}}
     statements = [
         allow("Function:Invoke", "dev:*", **on_main),

@@ -1,4 +1,4 @@
-"""What is known of each kind of issuer, and what its tokens demand of a Role."""
+"""The provider table: issuers, profiles, and the demands of a token's situation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 
 from federation.claims import Claims
 from federation.errors import Reason
-from federation.providers.table import LEEWAY, PROFILES, Provider, demands, known_provider, shared
+from federation.providers.table import (
+    LEEWAY,
+    PROFILES,
+    Profile,
+    Provider,
+    demands,
+    known_provider,
+    shared,
+)
 from tests.harness.builders import ABSENT, sample
 from tests.harness.second_evaluator import OUTSIDERS
 
@@ -38,9 +46,7 @@ from tests.harness.second_evaluator import OUTSIDERS
         ("", None),
     ],
 )
-def test_only_the_issuers_own_names_tell_their_provider(
-    iss: str, provider: Provider | None
-) -> None:
+def test_a_provider_is_known_only_by_its_exact_issuers(iss: str, provider: Provider | None) -> None:
     assert known_provider(iss) is provider
 
 
@@ -69,7 +75,7 @@ def test_shared_is_github_com_in_any_form_and_gitlab_com(iss: str, expected: boo
     assert shared(iss) is expected
 
 
-def told(provider: Provider, claims: Claims) -> list[str]:
+def demanded(provider: Provider, claims: Claims) -> list[str]:
     """The first key of each demand, without its prefix."""
     return [min(demand.keys).removeprefix("jwt:") for demand in demands(provider, claims)]
 
@@ -77,7 +83,7 @@ def told(provider: Provider, claims: Claims) -> list[str]:
 @pytest.mark.parametrize("event", OUTSIDERS)
 def test_an_event_of_outsiders_must_be_named(event: str) -> None:
     claims = sample("github-push-main", event_name=event)
-    assert told(Provider.GITHUB, claims) == ["event_name"]
+    assert demanded(Provider.GITHUB, claims) == ["event_name"]
     assert [demand.keys for demand in demands(Provider.GITHUB, claims)] == [{"jwt:event_name"}]
 
 
@@ -89,7 +95,7 @@ def test_an_event_of_outsiders_must_be_named(event: str) -> None:
     ],
 )
 def test_other_events_demand_nothing(event: object) -> None:
-    assert told(Provider.GITHUB, sample("github-push-main", event_name=event)) == []
+    assert demanded(Provider.GITHUB, sample("github-push-main", event_name=event)) == []
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_other_events_demand_nothing(event: object) -> None:
 def test_merge_requests_and_forks_must_be_named(
     name: str, changes: dict[str, object], expected: list[str]
 ) -> None:
-    assert told(Provider.GITLAB, sample(name, **changes)) == expected
+    assert demanded(Provider.GITLAB, sample(name, **changes)) == expected
 
 
 def test_a_generic_token_demands_nothing() -> None:
@@ -142,14 +148,14 @@ def test_a_generic_token_demands_nothing() -> None:
         job_project_id="1",
         project_id="2",
     )
-    assert told(Provider.GENERIC, claims) == []
+    assert demanded(Provider.GENERIC, claims) == []
 
 
-def test_a_demand_is_of_one_provider_alone() -> None:
+def test_a_demand_applies_to_its_own_provider_only() -> None:
     claims = sample(
         "github-pull-request-target", pipeline_source="merge_request_event", job_project_id="1"
     )
-    assert told(Provider.GITHUB, claims) == ["event_name"]
+    assert demanded(Provider.GITHUB, claims) == ["event_name"]
 
 
 def test_each_profile_is_as_strict_as_its_issuer_allows() -> None:
@@ -178,3 +184,20 @@ def test_a_sign_in_token_lacks_what_makes_a_ci_token() -> None:
     assert github.lacking is Reason.MISSING_CLAIM
     assert set(github.required) <= sample("github-push-main").keys()
     assert len(github.required) == 5
+
+
+@pytest.mark.parametrize(
+    "profile", [p for p in PROFILES.values() if p.ci], ids=lambda p: p.provider
+)
+def test_a_profile_decides_only_by_claims_that_it_lists(profile: Profile) -> None:
+    owner = profile.owner
+    used = {
+        *(*profile.required, *profile.starless, *profile.free, *profile.selective),
+        *(*owner.ids, *owner.names, *owner.code_ids, *owner.paths, *owner.other_paths),
+        *(*(owner.path_and_owner or ()), owner.pin[0]),
+        *(*profile.ref_claims, *(claim for claim, _ in profile.ref_example)),
+        *(claim for demand in profile.demands for claim in demand.claims),
+        *(claim for names in profile.names for claim in (*names.names, *names.ids)),
+    }
+    assert used <= profile.scalars
+    assert not profile.lists & profile.scalars

@@ -1,4 +1,4 @@
-"""Which Roles admit a token, and who may hear why the others do not."""
+"""Admission: the Roles that admit a token, and what a refusal reveals about the others."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_role_without_conditions_admits_nobody() -> None:
     assert refused(catalog(role()), PUSH, only=["deployer"]).reason is Reason.ROLE_NOT_ADMITTED
 
 
-def test_only_the_roles_asked_for_take_part() -> None:
+def test_only_the_requested_roles_take_part() -> None:
     snapshot = catalog(*(pinned(name, repository="octo-org/octo-repo") for name in "abc"))
     assert names(admitted(snapshot, PUSH)) == ["a", "b", "c"]
     assert names(admitted(snapshot, PUSH, only=["c", "a", "c"])) == ["a", "c"]
@@ -111,7 +111,7 @@ def test_only_the_roles_asked_for_take_part() -> None:
 @pytest.mark.parametrize(
     "asked", [["other"], ["deployer", "other"], ["nowhere"], [""], ["Deployer"]]
 )
-def test_one_role_asked_for_in_vain_refuses_all(asked: list[str]) -> None:
+def test_one_requested_role_that_does_not_admit_refuses_the_request(asked: list[str]) -> None:
     snapshot = catalog(
         pinned(repository="octo-org/octo-repo"), pinned("other", repository="octo-org/other")
     )
@@ -120,7 +120,7 @@ def test_one_role_asked_for_in_vain_refuses_all(asked: list[str]) -> None:
     assert refusal.evidence["roles_asked"] == sorted(set(asked) - {"deployer"})
 
 
-def test_an_evaluation_has_every_finding_principal_first() -> None:
+def test_an_evaluation_has_every_finding_with_the_principal_first() -> None:
     either = role(
         principal={"jwt:sub": "someone"},
         condition={
@@ -142,7 +142,7 @@ def test_roles_are_evaluated_in_the_order_of_their_names() -> None:
     assert [evaluation.role.name for evaluation in evaluations] == ["a", "b", "c"]
 
 
-# What the token's situation demands
+# Demands of the token's situation
 
 
 def on_event(**condition: object) -> Catalog:
@@ -245,26 +245,26 @@ def test_a_forks_merge_request_admits_only_roles_that_name_source_and_running_pr
         assert refused(snapshot, fork).reason is reason
 
 
-def test_two_demands_are_told_as_two_sentences() -> None:
+def test_two_unmet_demands_give_two_sentences() -> None:
     snapshot = catalog(pinned(iss=GITLAB, namespace_id="86120955"))
     public = refused(snapshot, sample("gitlab-fork-merge-request")).public
     assert "may admit it. The code comes from a fork" in public
 
 
-def test_an_event_claim_of_a_strange_type_is_a_refusal_and_no_crash() -> None:
+def test_an_event_claim_of_an_unexpected_type_is_refused_without_a_crash() -> None:
     claims = sample("github-push-main", event_name=["pull_request_target"])
     assert names(admitted(on_event(), claims)) == ["deployer"]
     snapshot = on_event(StringEqual={"jwt:event_name": "push"})
     assert refused(snapshot, claims).reason is Reason.NO_ROLE_ADMITS
 
 
-# Whom to tell how much
+# What a refusal reveals
 
 SECRETS = ("deployer", "refs/heads/release", "production", "octo-org/octo-repo", "13420041", "jwt:")
 
 
 def guarded(**exact: object) -> Catalog:
-    """One Role whose every expected value is a secret to the outside."""
+    """One Role of which callers must not read any expected value."""
     return catalog(
         role(
             condition={
@@ -311,7 +311,7 @@ STRANGERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("who", STRANGERS)
 @pytest.mark.parametrize("name", ["github-push-main", "github-environment-production"])
-def test_a_stranger_hears_its_own_subject_and_nothing_else(who: str, name: str) -> None:
+def test_a_stranger_reads_only_its_own_subject(who: str, name: str) -> None:
     claims = sample(name, **STRANGERS[who])
     refusal = refused(guarded(), claims)
     assert refusal.reason is Reason.NO_ROLE_ADMITS
@@ -319,7 +319,7 @@ def test_a_stranger_hears_its_own_subject_and_nothing_else(who: str, name: str) 
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_a_stranger_that_asks_for_a_role_cannot_tell_whether_there_is_one(who: str) -> None:
+def test_a_stranger_cannot_find_out_whether_a_requested_role_exists(who: str) -> None:
     claims = sample("github-push-main", **STRANGERS[who])
     there = refused(guarded(), claims, only=["deployer"])
     not_there = refused(guarded(), claims, only=["nowhere"])
@@ -343,7 +343,7 @@ def test_a_stranger_that_asks_for_a_role_cannot_tell_whether_there_is_one(who: s
     ],
 )
 @pytest.mark.parametrize("only", [[], ["deployer"]], ids=["any", "asked"])
-def test_the_owner_hears_what_failed_with_its_own_values_only(
+def test_the_owner_reads_which_keys_failed_with_its_own_values_only(
     changes: dict[str, object], only: list[str]
 ) -> None:
     claims = sample("github-push-main", actor="mallory", **changes)
@@ -358,7 +358,7 @@ def test_the_owner_hears_what_failed_with_its_own_values_only(
         assert "octo-org/octo-repo" not in public.partition("Role deployer")[2]
 
 
-def test_every_kind_of_expected_value_stays_with_the_operator() -> None:
+def test_expected_values_of_every_kind_are_only_in_the_evidence() -> None:
     hidden = "hidden-value"
     snapshot = catalog(
         role(
@@ -379,7 +379,7 @@ def test_every_kind_of_expected_value_stays_with_the_operator() -> None:
     assert hidden in str(refusal.evidence)
 
 
-def test_the_operator_has_both_sides_whoever_asked() -> None:
+def test_the_evidence_has_expected_and_got_for_every_caller() -> None:
     refusal = refused(guarded(), sample("github-push-main", **STRANGERS["another-owner"]))
     assert refusal.evidence["subject"] == "repo:evil/app:ref:refs/heads/main"
     asked = refused(
@@ -390,8 +390,8 @@ def test_the_operator_has_both_sides_whoever_asked() -> None:
     assert all(secret not in asked.public for secret in SECRETS)
 
 
-def test_a_token_of_another_issuer_hears_nothing_of_a_role_that_is_not_for_it() -> None:
-    # On its own GitLab anybody may found a group that is called as the owner is elsewhere.
+def test_a_token_of_another_issuer_reads_nothing_about_a_role_that_is_not_for_it() -> None:
+    # On another GitLab, somebody else may create a group with the owner's name.
     claims = sample("gitlab-self-managed", iss=GENERIC, repository_owner="octo-org")
     for snapshot in (
         catalog(pinned(repository_owner="octo-org", ref="refs/heads/release")),
@@ -404,7 +404,7 @@ def test_a_token_of_another_issuer_hears_nothing_of_a_role_that_is_not_for_it() 
         assert public == f"No policies found for subject: {claims['sub']}."
 
 
-def test_a_role_without_a_pin_is_told_only_where_no_stranger_gets_a_token() -> None:
+def test_a_role_without_a_pin_is_shown_only_if_its_issuer_is_not_shared() -> None:
     open_role = pinned(iss=GENERIC, email="me@example.com")
     public = refused(catalog(open_role), sample("keycloak-user", iss=GENERIC, email="you@x")).public
     assert "jwt:email (the token has you@x)" in public
@@ -412,7 +412,7 @@ def test_a_role_without_a_pin_is_told_only_where_no_stranger_gets_a_token() -> N
     assert public == f"No policies found for subject: {SUBJECT}."
 
 
-def test_an_owners_sub_is_no_prefix_of_anothers() -> None:
+def test_a_sub_that_begins_like_the_owners_is_a_strangers() -> None:
     snapshot = catalog(pinned(sub="repository_owner:octo-org", environment="production"))
     evil = "repository_owner:octo-org-evil:repository_visibility:private"
     public = refused(snapshot, sample("github-custom-sub", sub=evil), only=["deployer"]).public
@@ -421,7 +421,7 @@ def test_an_owners_sub_is_no_prefix_of_anothers() -> None:
     assert "Role deployer came close" in ours
 
 
-def test_an_event_that_is_refused_tells_a_stranger_no_role() -> None:
+def test_a_refused_event_shows_a_stranger_no_role() -> None:
     snapshot = on_event()
     evil = sample("github-pull-request-target", **STRANGERS["another-owner"])
     refusal = refused(snapshot, evil)
@@ -429,7 +429,7 @@ def test_an_event_that_is_refused_tells_a_stranger_no_role() -> None:
     assert "deployer" not in refusal.public
 
 
-def test_the_closest_roles_are_told_first_and_at_most_three() -> None:
+def test_at_most_three_roles_are_shown_the_closest_first() -> None:
     far = [pinned(f"far-{n}", repository="octo-org/x", ref="x", actor="x") for n in range(5)]
     near = pinned("zz-near", repository="octo-org/octo-repo", ref="x")
     public = refused(catalog(*far, near), PUSH).public
@@ -458,6 +458,6 @@ def test_nothing_in_a_document_can_break_out_of_the_sentence() -> None:
 
 
 @pytest.mark.parametrize("sub", [ABSENT, None, ""])
-def test_a_token_without_subject_is_told_so(sub: object) -> None:
+def test_a_refusal_says_that_the_subject_is_absent(sub: object) -> None:
     public = refused(guarded(), sample("github-push-main", sub=sub, repository_owner_id="1")).public
     assert public.startswith("No policies found for subject: (")

@@ -1,4 +1,4 @@
-"""The trust rules: what is refused, what is doubted, and the safe twins that are neither."""
+"""The trust rules: Roles that are refused, Roles with a warning, and safe twins with neither."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def role(block: Block, principal: Mapping[str, str | list[str]] | None = None) -
 
 
 def statement(sid: str, effect: Effect, actions: str, *resources: str) -> Statement:
-    """A statement on these resources; *actions* apart by spaces."""
+    """A statement on these resources; *actions* are separated by spaces."""
     return Statement(sid, effect, frozenset(actions.split()), tuple(map(Resource, resources)))
 
 
@@ -74,12 +74,12 @@ DEPLOY = Policy("deploy", (statement("1", Effect.ALLOW, "Function:Create", "fn:*
 
 
 def problems(block: Block, principal: Mapping[str, str | list[str]] | None = None) -> list[Problem]:
-    """What is wrong with a Role that has these conditions."""
+    """The problems of a Role with these conditions."""
     return lint(ISSUERS, [role(block, principal)], {"deploy": DEPLOY})
 
 
 def codes(block: Block, principal: Mapping[str, str | list[str]] | None = None) -> set[str]:
-    """The codes of what is wrong."""
+    """The codes of the problems."""
     return {problem.code for problem in problems(block, principal)}
 
 
@@ -248,7 +248,7 @@ REFUSED: Mapping[str, tuple[str, Block]] = {
         "T003",
         {"StringEqual": github(), "ForAnyValue:StringLike": {"jwt:repository": "acme*"}},
     ),
-    # T004, on issuers of one's own, where T002 has nothing to say
+    # T004, on issuers that are not shared, so that T002 does not apply
     "S14 workflow": ("T004", equal({"jwt:iss": SERVER, "jwt:workflow": "Deploy"})),
     "S15 actor": ("T004", equal({"jwt:iss": SERVER, "jwt:actor": "octocat"})),
     "S15 actor and a ref": (
@@ -314,7 +314,7 @@ def test_a_role_that_lets_strangers_in_is_refused(code: str, block: Block) -> No
     assert errors(block) == {code}
 
 
-def test_nothing_but_free_values_on_a_shared_issuer_breaks_two_rules() -> None:
+def test_free_values_alone_on_a_shared_issuer_break_two_rules() -> None:
     assert errors(equal({"jwt:iss": GITHUB, "jwt:actor": "octocat"})) == {"T002", "T004"}
     called = "job_workflow_ref:acme/ci/.github/workflows/d.yml@refs/heads/main"
     assert errors(equal({"jwt:iss": GITHUB, "jwt:sub": called})) == {"T002", "T004"}
@@ -534,7 +534,7 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
 
 
 @pytest.mark.parametrize(("code", "block"), DOUBTED.values(), ids=DOUBTED)
-def test_a_doubtful_role_is_loaded_with_its_warning_alone(code: str, block: Block) -> None:
+def test_a_doubtful_role_loads_with_exactly_its_warning(code: str, block: Block) -> None:
     assert codes(block) == {code}
 
 
@@ -822,7 +822,7 @@ INTRUDERS = {
 
 
 @pytest.mark.parametrize(("claim", "value", "intruder", "safe"), INTRUDERS.values(), ids=INTRUDERS)
-def test_a_wildcard_is_shown_with_an_intruder_that_it_really_lets_in(
+def test_the_intruder_in_a_message_really_matches_the_wildcard(
     claim: str, value: str, intruder: str, safe: str
 ) -> None:
     block: Block = {"StringEqual": github(), "StringLike": {f"jwt:{claim}": value}}
@@ -854,14 +854,14 @@ def test_the_hint_is_the_condition_to_write(block: Block, hint: str) -> None:
     assert any(hint in problem.hint for problem in problems(block))
 
 
-def test_an_unknown_issuer_is_held_against_the_nearest_one_configured() -> None:
+def test_an_unknown_issuer_gets_a_hint_at_the_nearest_configured_one() -> None:
     block = equal(github(iss=[GITHUB, GITLAB + "/"]))
     [problem] = [p for p in problems(block) if p.code == "W108"]
     assert problem.field == 'condition.StringEqual["jwt:iss"][1]'
     assert problem.hint == f'did you mean "{GITLAB}"?'
 
 
-def test_a_message_stays_on_one_line_and_gives_no_orders_to_a_terminal() -> None:
+def test_a_message_stays_on_one_line_and_holds_no_terminal_controls() -> None:
     value = "acme*\n::error::\x1b[31m\x7f\u202e\u009b"
     [problem] = [
         p
@@ -889,7 +889,7 @@ SHARED_AUDIENCES = {
 
 
 @pytest.mark.parametrize(("iss", "audience"), SHARED_AUDIENCES.values(), ids=SHARED_AUDIENCES)
-def test_an_audience_that_others_take_too_is_doubted(iss: str, audience: str) -> None:
+def test_an_audience_that_other_services_accept_gets_a_warning(iss: str, audience: str) -> None:
     found = lint({iss: issuer(iss, AUDIENCE, audience)}, [], {})
     assert [(p.code, p.kind, p.field) for p in found] == [("W106", "JwtIssuer", "aud[1]")]
 
@@ -898,11 +898,11 @@ def test_an_audience_that_others_take_too_is_doubted(iss: str, audience: str) ->
     "audience",
     ["https://gateway.example.com", "https://github.com", "https://github.example.com/octo-org"],
 )
-def test_an_audience_of_ones_own_is_not(audience: str) -> None:
+def test_an_audience_of_the_brokers_own_gets_no_warning(audience: str) -> None:
     assert lint({GITHUB: issuer(GITHUB, audience)}, [], {}) == []
 
 
-def test_a_policy_that_no_role_uses_is_doubted() -> None:
+def test_a_policy_that_no_role_uses_gets_a_warning() -> None:
     spare = Policy("spare", DEPLOY.statements)
     found = lint(ISSUERS, [role(equal(SAFE_GITHUB))], {"deploy": DEPLOY, "spare": spare})
     assert [(p.code, p.kind, p.name) for p in found] == [("W109", "Policy", "spare")]
@@ -962,7 +962,7 @@ ALIVE = {
 
 @pytest.mark.parametrize(("allow", "denies"), VOID.values(), ids=VOID)
 @pytest.mark.parametrize("apart", [False, True], ids=["one policy", "two policies"])
-def test_a_statement_that_a_deny_makes_void_is_doubted(
+def test_a_statement_that_a_deny_makes_void_gets_a_warning(
     allow: Statement, denies: list[Statement], apart: bool
 ) -> None:
     assert _void(allow, denies, apart) == [("W110", "grant", "statement[0]")]
@@ -970,7 +970,7 @@ def test_a_statement_that_a_deny_makes_void_is_doubted(
 
 @pytest.mark.parametrize(("allow", "denies"), ALIVE.values(), ids=ALIVE)
 @pytest.mark.parametrize("apart", [False, True], ids=["one policy", "two policies"])
-def test_a_statement_that_grants_something_is_not(
+def test_a_statement_that_still_grants_something_gets_no_warning(
     allow: Statement, denies: list[Statement], apart: bool
 ) -> None:
     assert _void(allow, denies, apart) == []

@@ -1,8 +1,8 @@
 """
-`federation explain`: what a token would be allowed, before it is live.
+`federation explain`: shows what a token would be allowed, before the documents are live.
 
-It shows the broker's own evaluation: the same Roles, findings and decisions that an exchange
-goes through. It takes the operator's part, so expected values are shown beside the token's.
+It reads the words, verifies the token or checks its claims, and prints the evaluation that
+`policy.explain` makes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,74 +24,16 @@ from federation.errors import Refusal
 from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_claims, trusted_issuer, verify
 from federation.jose import jws, strict_json
-from federation.policy.permissions import Access, Decision, decide
-from federation.policy.roles import Admission, Evaluation, evaluate
-from federation.providers.table import Provider
+from federation.policy.explain import Explanation
+from federation.policy.explain import explain as evaluate
+from federation.policy.permissions import Access
+from federation.policy.roles import Admission
 from federation.sources.files import load
 from federation.tokens.mint import access_claims
 
-__all__ = ["Explanation", "explain", "of_claims", "of_token"]
+__all__ = ["explain"]
 
 _FILE_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The whole answer, for a person or a program."""
-
-    token: Mapping[str, object] | None
-    refusal: Refusal | None
-    evaluations: tuple[Evaluation, ...]
-    policies: tuple[str, ...]
-    decisions: tuple[Decision, ...]
-
-    @property
-    def admitted(self) -> bool:
-        """Whether an exchange would be granted."""
-        return self.refusal is None and any(e.admits for e in self.evaluations)
-
-    @property
-    def yes(self) -> bool:
-        """Whether the token is admitted and every access asked about is allowed."""
-        return self.admitted and all(decision.allowed for decision in self.decisions)
-
-    def as_json(self) -> dict[str, object]:
-        """The shape that programs read."""
-        return {
-            "token": self.token,
-            "admitted": self.admitted,
-            "roles": [self._role(evaluation) for evaluation in self.evaluations],
-            "policies": list(self.policies),
-            "access": [
-                {
-                    "action": decision.access.action,
-                    "resource": decision.access.resource,
-                    "allowed": decision.allowed,
-                    "policy": decision.policy,
-                    "sid": decision.sid,
-                    "effect": decision.effect,
-                }
-                for decision in self.decisions
-            ],
-        }
-
-    def _role(self, evaluation: Evaluation) -> dict[str, object]:
-        refusal = self.refusal.reason if self.refusal else evaluation.refusal
-        return {
-            "name": evaluation.role.name,
-            "admitted": refusal is None,
-            "conditions": [
-                {
-                    "operator": finding.condition.operator,
-                    "key": finding.condition.key,
-                    "values": list(finding.condition.values),
-                    "claim": finding.claim,
-                    "holds": finding.holds,
-                }
-                for finding in evaluation.findings
-            ],
-            "refusal": refusal,
-        }
 
 
 @click.command()
@@ -152,9 +93,9 @@ def explain(
             click.echo(str(problem), err=True)
         raise click.ClickException("the documents have errors")
     explanation = (
-        asyncio.run(of_token(assembled.catalog, _read(given), accesses))
+        asyncio.run(_of_token(assembled.catalog, _read(given), accesses))
         if token
-        else of_claims(assembled.catalog, _claims(_read(given)), accesses)
+        else _of_claims(assembled.catalog, _claims(_read(given)), accesses)
     )
     if output == "json":
         click.echo(json.dumps(explanation.as_json(), indent=2))
@@ -163,82 +104,56 @@ def explain(
     sys.exit(0 if explanation.yes else 1)
 
 
-async def of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> Explanation:
-    """What the exchange of the token *text* would come to, its signature and times verified."""
-    keys = KeyRing()
+async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> Explanation:
+    """The explanation of the token *text*, with its signature and times verified."""
+    keys, claims, refusal = KeyRing(), Claims({}), None
     try:
         token = jws.parse(text)
-        try:
-            verified = await verify(token, catalog.issuers, keys, time.time())
-        except Refusal as refusal:
-            return _explanation(catalog, Claims(token.claims), refusal, accesses, offline=False)
-        return _explanation(catalog, verified.claims, None, accesses, offline=False)
-    except Refusal as malformed:
-        return _explanation(catalog, Claims({}), malformed, accesses, offline=False)
+        claims = Claims(token.claims)
+        await verify(token, catalog.issuers, keys, time.time())
+    except Refusal as no:
+        refusal = no
     finally:
         await keys.aclose()
+    return _explanation(catalog, claims, accesses, refusal, verified=True)
 
 
-def of_claims(
+def _of_claims(
     catalog: Catalog, unverified: UnverifiedClaims, accesses: Sequence[Access]
 ) -> Explanation:
-    """What a token that says this would come to, if it were signed and in time."""
-    claims = Claims(unverified)
+    """The explanation of a token with these claims, as if it were signed and in time."""
+    refusal = None
     try:
         check_claims(trusted_issuer(unverified, catalog.issuers), unverified, now=None)
-    except Refusal as refusal:
-        return _explanation(catalog, claims, refusal, accesses, offline=True)
-    return _explanation(catalog, claims, None, accesses, offline=True)
+    except Refusal as no:
+        refusal = no
+    return _explanation(catalog, Claims(unverified), accesses, refusal, verified=False)
 
 
 def _explanation(
     catalog: Catalog,
     claims: Claims,
-    refusal: Refusal | None,
     accesses: Sequence[Access],
+    refusal: Refusal | None,
     *,
-    offline: bool,
+    verified: bool,
 ) -> Explanation:
-    issuer = catalog.issuers.get(str(claims.get("iss")))
-    evaluations = evaluate(catalog.roles, issuer.provider if issuer else Provider.GENERIC, claims)
-    admitting = tuple(e.role for e in evaluations if e.admits)
-    if refusal or issuer is None or not admitting:
-        decisions = tuple(Decision(access, allowed=False) for access in accesses)
-        policies: tuple[str, ...] = ()
-    else:
-        admission = Admission.of(issuer, admitting)
-        policies = admission.policies
-        decisions = _decisions(catalog, claims, admission, accesses)
-    return Explanation(
-        token=None if offline and refusal is None else _verdict(refusal),
-        refusal=refusal,
-        evaluations=evaluations,
-        policies=policies,
-        decisions=decisions,
+    def minted(admission: Admission) -> Claims:
+        broker_url = _audience(admission.issuer, claims)
+        return access_claims(
+            claims, admission, issuer_url=broker_url, now=time.time(), jti="explained"
+        )
+
+    return evaluate(
+        catalog, claims, accesses, refusal=refusal, verified=verified, access_claims=minted
     )
 
 
-def _decisions(
-    catalog: Catalog, claims: Claims, admission: Admission, accesses: Sequence[Access]
-) -> tuple[Decision, ...]:
-    """Each access as a token minted for *claims* would be decided, by the same claims it has."""
-    broker_url = first_audience(admission.issuer, claims)
-    access_token = access_claims(
-        claims, admission, issuer_url=broker_url, now=time.time(), jti="explained"
-    )
-    policies = catalog.policies_of(admission.policies)
-    return tuple(decide(policies, access, access_token) for access in accesses)
-
-
-def first_audience(issuer: JwtIssuer, claims: Claims) -> str:
-    """The broker's URL as the token knows it: its audience, which is the broker itself."""
+def _audience(issuer: JwtIssuer, claims: Claims) -> str:
+    """The audience of the token that *issuer* accepts. It is the broker's URL."""
     audience = claims.get("aud")
     given = audience if isinstance(audience, list) else [audience]
     return next((a for a in given if a in issuer.audiences), issuer.audiences[0])
-
-
-def _verdict(refusal: Refusal | None) -> Mapping[str, object]:
-    return {"valid": refusal is None, "reason": refusal.reason if refusal else None}
 
 
 def _access(text: str) -> Access:
@@ -266,14 +181,14 @@ def _read(file: BinaryIO) -> str:
 
 
 def _show(explanation: Explanation) -> None:
-    """The explanation for a person: verdict first, then the evidence."""
+    """Print the explanation for a person: the verdict, then the evidence."""
     yes, no = click.style("yes", fg="green"), click.style("no ", fg="red")
     if explanation.refusal:
         click.echo(f"token     {no}  {explanation.refusal.reason}: {explanation.refusal.public}")
         for fact, value in explanation.refusal.evidence.items():
-            # Nothing of this need be true, and a token may hold what moves the cursor.
-            told = shown(list(value) if isinstance(value, tuple) else value)
-            click.echo(f"               {fact}: {told}")
+            # A stranger may have written the token, with characters that move the cursor.
+            safe = shown(list(value) if isinstance(value, tuple) else value)
+            click.echo(f"               {fact}: {safe}")
     click.echo(f"admitted  {yes if explanation.admitted else no}")
     for evaluation in explanation.evaluations:
         click.echo(

@@ -8,14 +8,11 @@ filled in, aliases are resolved.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from functools import cached_property
 from types import MappingProxyType
-from typing import Generic, TypeVar
 
 from federation.policy.conditions import Condition, Match, compile_pattern
 from federation.providers.table import PROFILES, Profile, Provider, shared
@@ -27,7 +24,6 @@ __all__ = [
     "JwtIssuer",
     "Origin",
     "Policy",
-    "PolicySet",
     "Resource",
     "Role",
     "Statement",
@@ -206,83 +202,3 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     origin: Origin = field(default=Origin(), compare=False, repr=False)
-
-
-_REMEMBERED = 64
-File = TypeVar("File")
-
-
-class PolicySet(tuple[Policy, ...]):
-    """
-    The policies of one token, in their order.
-
-    Their statements are filed by what they reach when they are first asked for, so that a
-    decision looks at the few that may matter.
-    """
-
-    def forget(self) -> None:
-        """What was asked lately is as if it were not."""
-        self._found.clear()
-
-    def speaking_of(
-        self, action: str, namespace: str, name: str
-    ) -> tuple[tuple[Policy, Statement], ...]:
-        """
-        The statements whose actions and resources hold this access, their conditions unread.
-
-        What was asked lately is remembered: a deploy asks about one function many times.
-        """
-        asked = action, namespace, name
-        if asked not in self._found:
-            if len(self._found) >= _REMEMBERED:
-                self.forget()
-            found = {
-                place: (policy, statement)
-                for names in self._filed.near(namespace)
-                for filed in names.near(name)
-                for place, policy, statement, resource in filed
-                if action in statement.actions and resource.covers(namespace, name)
-            }
-            self._found[asked] = tuple(found[place] for place in sorted(found))
-        return self._found[asked]
-
-    @cached_property
-    def _found(self) -> dict[tuple[str, str, str], tuple[tuple[Policy, Statement], ...]]:
-        return {}
-
-    @cached_property
-    def _filed(self) -> _Files[_Files[list[tuple[int, Policy, Statement, Resource]]]]:
-        """Resources by namespace and name, each with its statement and that one's place."""
-        files: _Files[_Files[list[tuple[int, Policy, Statement, Resource]]]]
-        files = _Files(lambda: _Files(list))
-        statements = [(policy, statement) for policy in self for statement in policy.statements]
-        for place, (policy, statement) in enumerate(statements):
-            for resource in statement.resources:
-                namespace, name = resource.halves
-                files.of(namespace).of(name).append((place, policy, statement, resource))
-        return files
-
-
-class _Files(Generic[File]):
-    """
-    A file for the patterns with one literal beginning, and one for each text without a `*`.
-
-    Of all files only those *near* a text can have a pattern that matches it.
-    """
-
-    def __init__(self, empty: Callable[[], File]) -> None:
-        self._files: defaultdict[str, File] = defaultdict(empty)
-        self._lengths: set[int] = set()
-        """Of the literal beginnings."""
-
-    def of(self, pattern: str) -> File:
-        """The file of *pattern*, empty where there was none."""
-        literal, star, _ = pattern.partition("*")
-        if star:
-            self._lengths.add(len(literal))
-        return self._files[literal + star]
-
-    def near(self, text: str) -> list[File]:
-        """The files of patterns that may match *text*."""
-        labels = {text, *(text[:length] + "*" for length in self._lengths)}
-        return [self._files[label] for label in labels if label in self._files]

@@ -36,6 +36,7 @@ from federation.gateway.narrow import ANSWER_BYTES, may_list, narrow
 from federation.gateway.refusals import RequestRefused
 from federation.gateway.routes import BODY_BYTES, Call, Kind, Match, match, read
 from federation.gateway.upstream import Answer, Upstream, UpstreamFailed
+from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision, decide
 from federation.sources import Source
 from federation.steps import in_step
@@ -128,6 +129,7 @@ class Gateway:
     source: Source
     signing: Callable[[], SigningKeys] = field(repr=False)
     tokens: AccessTokens
+    policies: PolicySets
     upstream: Upstream
     journal: Journal
     clock: Callable[[], float]
@@ -212,7 +214,7 @@ class Gateway:
         claims = bearer.claims
         trail.actor = Actor(str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", "")))
         if isinstance(bearer, Bearer):
-            exchange.policies = self.source.current().policies_of(bearer.policies)
+            exchange.policies = self.policies.of(self.source.current(), bearer.policies)
             trail.roles, trail.policies = bearer.roles, bearer.policies
 
     async def _understand(self, exchange: _Exchange, matched: Match) -> Call:

@@ -1,1 +1,1 @@
-"""The rules by which the broker decides: conditions, Roles, permissions."""
+"""Pure decisions about claims: conditions, Roles, permissions, and their explanation."""

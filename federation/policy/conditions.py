@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import assert_never
 
@@ -29,6 +30,7 @@ __all__ = [
     "compile_pattern",
     "findings",
     "holds",
+    "keys",
 ]
 
 KEY_PREFIX = "jwt:"
@@ -37,7 +39,7 @@ PATTERN_CHARS = 1024
 
 
 class Operator(StrEnum):
-    """How a claim is compared. `principal` is what a Role's principal shows as."""
+    """The comparisons of a claim with values. `principal` is that of a Role's principal."""
 
     PRINCIPAL = "principal"
     STRING_EQUAL = "StringEqual"
@@ -50,22 +52,22 @@ class Operator(StrEnum):
 
     @property
     def exact(self) -> bool:
-        """Whether a value stands for itself alone."""
+        """True if a claim must be equal to a value, byte for byte."""
         return self in _EXACT
 
     @property
     def negative(self) -> bool:
-        """Whether it holds for what is *not* among the values."""
+        """True if the claim must *not* be among the values."""
         return self in _NEGATIVE
 
     @property
     def of_list(self) -> bool:
-        """Whether it reads a claim that is a list."""
+        """True if the claim must be a list, of which one member matches."""
         return self in _OF_LIST
 
     @property
     def pattern(self) -> bool:
-        """Whether `*` and `?` in a value are wildcards."""
+        """True if `*` and `?` in a value are wildcards."""
         return self in _PATTERN
 
 
@@ -84,6 +86,7 @@ ALIASES: Mapping[str, Operator] = MappingProxyType(
 )
 
 Match = Callable[[str], bool]
+ClaimTest = Callable[[object], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,53 +94,42 @@ class Condition:
     """
     One operator applied to one claim. *key* has its `jwt:` prefix.
 
-    Raises: ValueError where *key* has no prefix, or is not a JSON Pointer where it begins so.
+    The test is compiled once, when the documents are loaded, because every token runs it.
+    Raises: ValueError if *key* has no prefix, or begins as a JSON Pointer and is none.
     """
 
     operator: Operator
     key: str
     values: tuple[str, ...]
     path: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _matches: Match = field(init=False, repr=False, compare=False)
-    _of_list: bool = field(init=False, repr=False, compare=False)
-    _negative: bool = field(init=False, repr=False, compare=False)
+    """The steps from the claims to the one that *key* names."""
+    _test: ClaimTest = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", key_path(self.key))
-        object.__setattr__(self, "_matches", _matcher(self.operator, self.values))
-        # An operator's own answers are looked up in sets, which is much for so small a question.
-        object.__setattr__(self, "_of_list", self.operator.of_list)
-        object.__setattr__(self, "_negative", self.operator.negative)
+        object.__setattr__(self, "_test", _claim_test(self.operator, self.values))
 
     def claim(self, claims: Claims) -> object:
-        """The claim that this condition reads, None where the token lacks it."""
+        """The claim that this condition reads, or None if the token lacks it."""
         return claims.get(self.path[0]) if len(self.path) == 1 else lookup(claims, self.path)
 
     def satisfied(self, claims: Claims) -> bool:
-        """Whether the claim is present and compares as the operator asks."""
-        return self._satisfied_by(self.claim(claims))
+        """Return whether the claim is there and compares as the operator demands."""
+        return self._test(self.claim(claims))
 
     def finding(self, claims: Claims) -> Finding:
-        """The claim with whether it satisfies the condition."""
+        """The claim that was read, and whether it satisfies the condition."""
         value = self.claim(claims)
-        return Finding(self, value, self._satisfied_by(value))
+        return Finding(self, value, self._test(value))
 
     def accepts(self, value: str) -> bool:
-        """Whether a claim of this one text would satisfy the condition."""
-        return value != "" and self._matches(value) != self._negative
-
-    def _satisfied_by(self, value: object) -> bool:
-        if self._of_list:
-            return isinstance(value, list) and any(
-                isinstance(item, str) and item != "" and self._matches(item) for item in value
-            )
-        present = text(value)
-        return present is not None and self._matches(present) != self._negative
+        """Return whether a claim of this one text would satisfy the condition."""
+        return self._test([value] if self.operator.of_list else value)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one condition found in one token: the evidence for every "why"."""
+    """The result of one condition for one token: the evidence for every "why"."""
 
     condition: Condition
     claim: object
@@ -145,7 +137,7 @@ class Finding:
 
 
 def holds(conditions: Iterable[Condition], claims: Claims) -> bool:
-    """Whether every condition is satisfied by *claims*."""
+    """Return whether *claims* satisfy every condition."""
     return all(condition.satisfied(claims) for condition in conditions)
 
 
@@ -154,9 +146,14 @@ def findings(conditions: Iterable[Condition], claims: Claims) -> tuple[Finding, 
     return tuple([condition.finding(claims) for condition in conditions])
 
 
+def keys(*claims: str) -> frozenset[str]:
+    """The condition keys of top-level *claims*."""
+    return frozenset(KEY_PREFIX + claim for claim in claims)
+
+
 def key_path(key: str) -> tuple[str, ...]:
     """
-    Where a condition key points: `jwt:<claim>` to a top-level claim, `jwt:/a/b` further in.
+    The path of a condition key: `jwt:<claim>` is a top-level claim, `jwt:/a/b` one further in.
 
     A claim's name may itself hold `:`, `/` or `#`; only a leading `/` makes a pointer.
     """
@@ -170,17 +167,24 @@ _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 def ascii_lower(value: str) -> str:
-    """*value* with A to Z lowered and every other character as it is (U+017F and U+212A included)."""
+    """
+    *value* with A to Z lowered and every other character as it is.
+
+    `str.lower` would make `k` of U+212A (the Kelvin sign), so that a name from another alphabet
+    would pass for an ASCII one.
+    """
     return value.translate(_ASCII_LOWER)
 
 
 def compile_pattern(pattern: str) -> Match:
     """
-    Whether a whole value matches *pattern*: `*` any run, `?` exactly one, all else literal.
+    A function that tells whether a whole value matches *pattern*.
 
-    The pattern is cut at its stars. The first piece must begin the value, the last must end
-    it, and each in between is taken at its leftmost place after the one before; that choice
-    never needs to be undone, so the time is at worst linear in pattern times value.
+    `*` stands for any run of characters, `?` for exactly one, and all else for itself. The
+    pattern is cut at its stars. The first piece must begin the value, the last must end it, and
+    each piece in between is found at its leftmost place after the one before. That choice never
+    has to be undone, so the time is at worst linear in pattern times value. A regular expression
+    with several `.*` could take exponential time on a hostile claim.
     """
     first, *rest = re.sub(r"\*+", "*", pattern).split("*")
     if not rest:
@@ -205,7 +209,7 @@ def compile_pattern(pattern: str) -> Match:
 
 
 def _anchored(piece: str) -> Match:
-    """Whether a value of the same length is *piece*, `?` standing for any one character."""
+    """A function that compares a whole value with *piece*, in which `?` is any one character."""
     if "?" not in piece:
         return piece.__eq__
     return lambda value: (
@@ -215,7 +219,7 @@ def _anchored(piece: str) -> Match:
 
 
 def _finder(piece: str) -> Callable[[str, int, int], int]:
-    """Where the leftmost *piece* within `value[start:stop]` ends, or -1."""
+    """A function that returns where the leftmost *piece* in `value[start:stop]` ends, or -1."""
     if "?" not in piece:
 
         def find(value: str, start: int, stop: int) -> int:
@@ -224,7 +228,7 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
 
         return find
 
-    # Only literals and single-character dots: nothing here can backtrack beyond one piece.
+    # Only literals and single-character dots: this cannot backtrack beyond one piece.
     expression = re.compile(re.escape(piece).replace(r"\?", "."), re.DOTALL)
 
     def search(value: str, start: int, stop: int) -> int:
@@ -234,8 +238,33 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
     return search
 
 
+def _claim_test(operator: Operator, values: tuple[str, ...]) -> ClaimTest:
+    """The test of a whole claim against *values*, as *operator* demands."""
+    matches = _matcher(operator, values)
+    if operator.of_list:
+        return partial(_any_member, matches)
+    return partial(_other_text if operator.negative else _text, matches)
+
+
+def _text(matches: Match, claim: object) -> bool:
+    value = text(claim)
+    return value is not None and matches(value)
+
+
+def _other_text(matches: Match, claim: object) -> bool:
+    value = text(claim)
+    # `StringNotEqual` must not admit a token because it lacks the claim.
+    return value is not None and not matches(value)
+
+
+def _any_member(matches: Match, claim: object) -> bool:
+    return isinstance(claim, list) and any(
+        isinstance(item, str) and item != "" and matches(item) for item in claim
+    )
+
+
 def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
-    """Whether a text equals, or is like, one of *values*; negation is left to the caller."""
+    """A function that finds a text among *values*. The caller applies a negation."""
     match operator:
         case (
             Operator.PRINCIPAL
@@ -243,7 +272,9 @@ def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
             | Operator.STRING_NOT_EQUAL
             | Operator.ANY_STRING_EQUAL
         ):
-            return frozenset(values).__contains__
+            # Most conditions have one value, and a set of one would take 200 bytes more. The tests
+            # above pass a str and nothing else: for other types `__eq__` has no answer.
+            return values[0].__eq__ if len(values) == 1 else frozenset(values).__contains__
         case Operator.STRING_EQUAL_IGNORE_CASE:
             lowered = frozenset(map(ascii_lower, values))
             return lambda value: ascii_lower(value) in lowered

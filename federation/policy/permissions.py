@@ -1,8 +1,8 @@
 """
-What the bearer of an access token may do.
+Permissions: whether the policies of an access token allow an action on a resource.
 
-A matching Deny in any of the token's policies refuses; else a matching Allow grants; else it
-is refused. A decision names the policy and the statement that settled it.
+A matching Deny in any of the token's policies refuses. Otherwise a matching Allow grants, and
+without one the answer is no. A decision names the policy and the statement that settled it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.claims import Claims
-from federation.documents.model import (
-    ACTIONS,
-    Effect,
-    Policy,
-    PolicySet,
-    Resource,
-)
+from federation.documents.model import ACTIONS, Effect, Policy, Resource
 from federation.policy.conditions import compile_pattern, holds
+from federation.policy.index import PolicySet
 
 __all__ = ["Access", "Decision", "decide", "granted_resources"]
 
@@ -29,9 +24,9 @@ _NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9_.]{0,251}[a-zA-Z0-9])?")
 @dataclass(frozen=True, slots=True)
 class Access:
     """
-    An action on a resource, as a request asks for it.
+    An action on a resource, which a request asks for.
 
-    *namespace* `*` is the whole cluster, *name* `*` the whole namespace.
+    The *namespace* `*` is the whole cluster, the *name* `*` the whole namespace.
     """
 
     action: str
@@ -41,9 +36,9 @@ class Access:
     @classmethod
     def parse(cls, action: str, resource: str) -> Access:
         """
-        An access from its two texts; *resource* is `*`, `ns:*` or `ns:name`.
+        The access of two texts; *resource* is `*`, `ns:*` or `ns:name`.
 
-        Raises: ValueError, with a sentence, where either is not one that a request can ask for.
+        Raises: ValueError, with a sentence, if no request can ask for one of them.
         """
         if action not in ACTIONS:
             raise ValueError(f"{action!r} is not an action")
@@ -62,7 +57,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether an access is allowed, and the statement that settled it (none: nothing matched)."""
+    """The answer to an access, and the statement that settled it (none if nothing matched)."""
 
     access: Access
     allowed: bool
@@ -72,10 +67,15 @@ class Decision:
 
 
 def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decision:
-    """Whether a token with *policies* may do *access*; *claims* are the access token's."""
+    """
+    Decide whether a token with *policies* may do *access*; *claims* are the access token's.
+
+    Callers with a `PolicySet` get an answer in microseconds; for other policies the index is
+    built anew each time.
+    """
     granted: Decision | None = None
-    filed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
-    for policy, statement in filed.speaking_of(access.action, access.namespace, access.name):
+    indexed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
+    for policy, statement in indexed.about(access.action, access.namespace, access.name):
         if not holds(statement.conditions, claims):
             continue
         if statement.effect is Effect.DENY:
@@ -90,8 +90,8 @@ def granted_resources(
     """
     The resources on which *action* is allowed without any exception.
 
-    A list of grants cannot say "but not": where a Deny might reach into a grant, the whole
-    grant is left out.
+    A function token lists resources and cannot say "but not", so a grant that a Deny might
+    overlap is left out whole.
     """
     about = [
         statement
@@ -105,7 +105,7 @@ def granted_resources(
 
 
 def _may_overlap(one: Resource, other: Resource) -> bool:
-    """Whether two resources could cover something in common; in doubt, yes."""
+    """Return whether two resources could cover something in common; in doubt, True."""
     return all(_halves_may_overlap(a, b) for a, b in zip(one.halves, other.halves, strict=True))
 
 

@@ -1,8 +1,8 @@
 """
-Which Roles admit a token, and why the others do not.
+Admission: evaluates Roles against a token's claims, and explains a refusal.
 
-Every Role that admits takes part and their policies are united. The same evaluation serves
-the response, the audit event and `explain`; nothing works out "why" a second time.
+All Roles that admit a token take part, and their policies are united. One evaluation serves the
+response, the audit event and `explain`, so they cannot disagree about the reason.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from federation.providers.table import Demand, Provider, demands
 
 __all__ = ["Admission", "Evaluation", "admit", "evaluate"]
 
-_ROLES_TOLD = 3
-_KEYS_TOLD = 8
+_ROLES_SHOWN = 3
+_KEYS_SHOWN = 8
+_VALUES_SHOWN = 10
 _NEIGHBOURS = 200
-"""How many Roles of the caller's owner are held against it, so that a "no" stays cheap."""
+"""How many Roles of the caller's owner a refusal evaluates, so that it stays cheap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One Role held against one token."""
+    """The result of one Role for one token."""
 
     role: Role
     claims: Claims = field(repr=False)
     unmet: tuple[Demand, ...]
-    """What the token's situation demands to be named and the Role does not name."""
+    """The demands of the token's situation that the Role does not meet."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -44,17 +45,18 @@ class Evaluation:
 
     @property
     def holds(self) -> bool:
-        """Whether every condition holds, whatever the token's situation demands."""
+        """True if every condition holds, apart from what the token's situation demands."""
+        # A Role without conditions admits nobody: an empty set of rules must not match all.
         return bool(self.role.conditions) and holds(self.role.conditions, self.claims)
 
     @property
     def admits(self) -> bool:
-        """Whether this Role admits the token."""
+        """True if this Role admits the token."""
         return self.holds and not self.unmet
 
     @property
     def refusal(self) -> Reason | None:
-        """Why this Role does not admit the token; None where it does."""
+        """The reason why this Role does not admit the token, or None if it does."""
         if not self.holds:
             return Reason.ROLE_NOT_ADMITTED
         return Reason.EVENT_NOT_ALLOWED if self.unmet else None
@@ -81,15 +83,15 @@ class Admission:
 
 
 def evaluate(roles: Iterable[Role], provider: Provider, claims: Claims) -> tuple[Evaluation, ...]:
-    """Each of *roles* held against *claims*, in the order of their names."""
-    demanded = demands(provider, claims)
+    """The evaluation of each of *roles* for *claims*, in the order of their names."""
+    demanded = [(demand, demand.keys) for demand in demands(provider, claims)]
     return tuple(
-        Evaluation(
-            role,
-            claims,
-            demanded and tuple(demand for demand in demanded if not role.names(demand.keys)),
-        )
-        for role in sorted(roles, key=_name)
+        [
+            Evaluation(
+                role, claims, tuple([demand for demand, keys in demanded if not role.names(keys)])
+            )
+            for role in sorted(roles, key=_name)
+        ]
     )
 
 
@@ -100,29 +102,34 @@ def admit(
     catalog: Catalog, issuer: JwtIssuer, claims: Claims, only: Sequence[str] = ()
 ) -> Admission:
     """
-    The Roles of *catalog* that admit *claims*; with *only*, no others than those named.
+    The admission of *claims* by the Roles of *catalog*, or with *only* by those named in it.
 
-    Raises: Refusal with `no_role_admits`, `event_not_allowed`, or, where one of *only* is not
-    among the Roles that admit, `role_not_admitted`.
+    Raises: Refusal with `no_role_admits`, `event_not_allowed`, or, if a Role named in *only* does
+    not admit, `role_not_admitted`.
     """
     evaluations = evaluate(catalog.candidates(claims), issuer.provider, claims)
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     if only:
         missing = set(only) - {role.name for role in admitting}
         if missing:
-            asked = evaluate(
-                (r for r in catalog.roles if r.name in missing), issuer.provider, claims
-            )
-            raise _refusal(Reason.ROLE_NOT_ADMITTED, issuer, claims, asked, sorted(missing))
+            asked = [role for role in catalog.roles if role.name in missing]
+            evaluations = evaluate(asked, issuer.provider, claims)
+            raise _refusal(Reason.ROLE_NOT_ADMITTED, issuer, claims, evaluations, sorted(missing))
         admitting = [role for role in admitting if role.name in only]
     if not admitting:
-        nearby = islice(catalog.neighbours(claims), _NEIGHBOURS)
-        considered = {role.name: role for role in (*catalog.candidates(claims), *nearby)}
-        evaluations = evaluate(considered.values(), issuer.provider, claims)
-        barred = any(evaluation.holds for evaluation in evaluations)
-        reason = Reason.EVENT_NOT_ALLOWED if barred else Reason.NO_ROLE_ADMITS
-        raise _refusal(reason, issuer, claims, evaluations)
+        raise _nobody_admits(catalog, issuer, claims)
     return Admission.of(issuer, admitting)
+
+
+def _nobody_admits(catalog: Catalog, issuer: JwtIssuer, claims: Claims) -> Refusal:
+    # Roles that the index left out are evaluated too if they are of the caller's owner: one of
+    # them is probably the Role that the caller expected.
+    nearby = islice(catalog.neighbours(claims), _NEIGHBOURS)
+    considered = {role.name: role for role in (*catalog.candidates(claims), *nearby)}
+    evaluations = evaluate(considered.values(), issuer.provider, claims)
+    barred = any(evaluation.holds for evaluation in evaluations)
+    reason = Reason.EVENT_NOT_ALLOWED if barred else Reason.NO_ROLE_ADMITS
+    return _refusal(reason, issuer, claims, evaluations)
 
 
 def _refusal(
@@ -132,9 +139,9 @@ def _refusal(
     evaluations: Sequence[Evaluation],
     missing: Sequence[str] = (),
 ) -> Refusal:
-    """The refusal with what this caller may know, and all of it for the operator."""
+    """The refusal: the public sentence holds what this caller may know, the evidence all of it."""
     nearest = sorted(evaluations, key=lambda e: (not e.holds, len(e.failed), e.role.name))
-    told = [e for e in nearest if _may_know(e.role, issuer, claims)][:_ROLES_TOLD]
+    public = [e for e in nearest if _may_know(e.role, issuer, claims)][:_ROLES_SHOWN]
     opening = (
         f"No policies found for subject: {shown(claims.get('sub'))}"
         if reason is Reason.NO_ROLE_ADMITS
@@ -142,34 +149,38 @@ def _refusal(
     )
     return Refusal(
         reason,
-        ". ".join([opening, *(_told(evaluation) for evaluation in told)]) + ".",
+        ". ".join([opening, *map(_public_sentence, public)]) + ".",
         evidence={
             "subject": shown(claims.get("sub")),
             "roles_asked": list(missing),
             "roles_considered": len(evaluations),
-            "nearest": [_evidence(evaluation) for evaluation in nearest[:_ROLES_TOLD]],
+            "nearest": [_evidence(evaluation) for evaluation in nearest[:_ROLES_SHOWN]],
         },
     )
 
 
 def _may_know(role: Role, issuer: JwtIssuer, claims: Claims) -> bool:
-    """Whether this caller may hear of *role*: it comes from the owner that the Role pins."""
+    """
+    Return whether this caller may read about *role*: it comes from the owner that the Role pins.
+
+    A stranger could otherwise learn the names of Roles, and of whom they admit, from refusals.
+    """
     if issuer.iss not in role_issuers(role):
-        return False  # an owner is one only at its issuer: elsewhere others have the same names
+        return False  # at another issuer, somebody else may have the owner's name
     if owner_pins(role):
         return same_owner(role, claims)
     return not issuer.shared
 
 
-def _told(evaluation: Evaluation) -> str:
-    """What a Role's own people hear: the keys that failed, with the token's values only."""
+def _public_sentence(evaluation: Evaluation) -> str:
+    """The keys that failed, with the token's values and without the values that are expected."""
     if evaluation.holds:
         return f"Role {evaluation.role.name} would admit it, but: " + ". ".join(
             demand.sentence.rstrip(".") for demand in evaluation.unmet
         )
     failed = [
         f"{shown(finding.condition.key)} (the token has {shown(finding.claim)})"
-        for finding in evaluation.failed[:_KEYS_TOLD]
+        for finding in evaluation.failed[:_KEYS_SHOWN]
     ]
     return f"Role {evaluation.role.name} came close, but these do not match: " + ", ".join(failed)
 
@@ -183,7 +194,7 @@ def _evidence(evaluation: Evaluation) -> dict[str, object]:
             {
                 "operator": finding.condition.operator,
                 "key": finding.condition.key,
-                "expected": [shown(value) for value in finding.condition.values[:10]],
+                "expected": [shown(value) for value in finding.condition.values[:_VALUES_SHOWN]],
                 "got": shown(finding.claim),
             }
             for finding in evaluation.failed

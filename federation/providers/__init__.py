@@ -1,1 +1,1 @@
-"""What is known of each kind of issuer."""
+"""Facts about each kind of issuer, one declarative file per provider."""

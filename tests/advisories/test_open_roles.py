@@ -61,7 +61,7 @@ def documents(condition: Block) -> Assembled:
 
 
 def admits(condition: Block, claims: Claims) -> bool:
-    """Whether the Role is loaded and admits *claims*."""
+    """Return whether the Role loads and admits *claims*."""
     catalog = documents(condition).catalog
     assert catalog is not None
     issuer = catalog.issuers[str(claims["iss"])]
@@ -70,7 +70,7 @@ def admits(condition: Block, claims: Claims) -> bool:
 
 @dataclass(frozen=True)
 class Attack:
-    """A careless Role, what it must be told, its safe twin, and two tokens."""
+    """A careless Role, the problem it must get, its safe twin, and two tokens."""
 
     code: str
     careless: Block
@@ -333,7 +333,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_the_careless_role_is_told_of(attack: Attack) -> None:
+def test_the_careless_role_gets_its_problem(attack: Attack) -> None:
     found = documents(attack.careless)
     assert attack.code in {problem.code for problem in found.problems}
     assert (found.catalog is None) == attack.code.startswith("T")
@@ -344,7 +344,7 @@ def test_the_careless_role_is_told_of(attack: Attack) -> None:
     [attack for attack in ATTACKS.values() if attack.code.startswith("W")],
     ids=[name for name, attack in ATTACKS.items() if attack.code.startswith("W")],
 )
-def test_the_warning_speaks_of_an_attack_that_works(attack: Attack) -> None:
+def test_the_attack_behind_a_warning_works(attack: Attack) -> None:
     assert admits(attack.careless, attack.foreign)
 
 
@@ -355,7 +355,7 @@ def test_the_safe_twin_admits_its_own_and_refuses_the_attacker(attack: Attack) -
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_the_safe_twin_is_not_told_of_the_same(attack: Attack) -> None:
+def test_the_safe_twin_does_not_get_that_problem(attack: Attack) -> None:
     assert attack.code not in {problem.code for problem in documents(attack.safe).problems}
 
 

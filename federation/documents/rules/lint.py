@@ -1,25 +1,21 @@
 """
-The trust rules over a whole set of documents: what is refused and what is only doubted.
+The entry to the trust rules: runs all of them over a set of documents.
 
-An error (`T…`) keeps the set from being adopted, a warning (`W…`) does not. Every problem names
-the value, what it lets in, and the condition to write instead; each code has a section in
-`docs/lint.md`. The rules are pure and look at each Role once.
+An error (`T…`) refuses the set, a warning (`W…`) does not. Every problem names the value, an
+example of what it admits, and the condition to write instead. Each code has a section in
+`docs/lint.md`. The rules are pure and read each Role once.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
-from federation.documents.rules import trust
-from federation.documents.rules import unreachable as dead
-from federation.documents.rules import warnings as doubts
-from federation.documents.rules.role_facts import Reading, severity
-from federation.errors import Problem
-from federation.text import quoted
+from federation.documents.rules import trust, unreachable, warnings
+from federation.documents.rules.role_facts import Fault, RoleFacts
+from federation.errors import Problem, Severity
 
 __all__ = ["CODES", "lint"]
 
@@ -43,91 +39,62 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W113": "an event named in vain",
     }
 )
-"""Every code that `lint` gives, with its title."""
+"""The code of every problem that `lint` reports, with its title."""
 
 
 def lint(
     issuers: Mapping[str, JwtIssuer], roles: Sequence[Role], policies: Mapping[str, Policy]
 ) -> list[Problem]:
-    """Every problem of trust among the documents, in their order; *issuers* are by `iss`."""
-    found = chain(
-        chain.from_iterable(_of_role(role, issuers) for role in roles),
-        chain.from_iterable(map(_shared_audiences, issuers.values())),
-        dead.unused_policies(roles, policies),
-        dead.void_statements(roles, policies),
-    )
+    """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
+    found = [problem for role in roles for problem in _of_role(role, issuers)]
+    for issuer in issuers.values():
+        found += [_problem(issuer, fault, "W106") for fault in warnings.shared_audiences(issuer)]
+    for policy, fault in unreachable.unused_policies(roles, policies):
+        found.append(_problem(policy, fault, "W109"))
+    for policy, fault in unreachable.void_statements(roles, policies):
+        found.append(_problem(policy, fault, "W110"))
     return sorted(found)
 
 
+Rule: TypeAlias = Callable[[RoleFacts], Iterator[Fault]]
+
+_RULES: Sequence[tuple[str, Rule]] = (
+    ("T001", trust.without_issuer),
+    ("T002", trust.unpinned),
+    ("T003", trust.misplaced_wildcards),
+    ("T004", trust.rests_on_free_values),
+    ("W101", warnings.names_without_ids),
+    ("W104", warnings.open_endings),
+    ("W105", warnings.short_refs),
+    ("W107", warnings.one_form_of_sub),
+    ("W108", unreachable.contradictions),
+)
+_CI_RULES: Sequence[tuple[str, Rule]] = (
+    ("W102", warnings.unrestricted_refs),
+    ("W103", warnings.environment_without_ref),
+    ("W108", unreachable.values_that_ci_never_sends),
+    ("W112", warnings.inner_wildcards),
+    ("W113", warnings.events_named_in_vain),
+)
+"""Rules for Roles that can admit tokens of a known CI system."""
+
+
 def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
-    reading = Reading.of(role, issuers)
-    yield from trust.without_issuer(reading, issuers)
-    yield from dead.never_matches(reading, issuers)
-    for rule in _RULES:
-        yield from rule(reading)
+    facts = RoleFacts.of(role, issuers)
+    for code, rule in (*_RULES, *_CI_RULES) if facts.of_ci else _RULES:
+        for fault in rule(facts):
+            yield _problem(role, fault, code)
 
 
-_RULES = (
-    trust.unpinned,
-    trust.misplaced_wildcards,
-    trust.rests_on_free_values,
-    doubts.names_without_ids,
-    doubts.unrestricted_refs,
-    doubts.environment_without_ref,
-    doubts.open_endings,
-    doubts.short_refs,
-    doubts.one_form_of_sub,
-    doubts.inner_wildcards,
-    doubts.events_named_in_vain,
-)
-
-# What other services ask for, or what is sent where nothing was asked.
-_SHARED_AUDIENCES = frozenset(
-    {
-        "account",  # Keycloak's own, in every access token of a realm
-        "api://AzureADTokenExchange",
-        "crates.io",
-        "https://crates.io",
-        "https://gitlab.com",
-        "https://pypi.org",
-        "https://rubygems.org",
-        "npm:registry.npmjs.org",
-        "octo-sts.dev",
-        "pypi",
-        "rubygems.org",
-        "sigstore",
-        "sts.amazonaws.com",
-        "sts.amazonaws.com.cn",
-        "testpypi",
-        "vault",
-    }
-)
-_GITHUB_DEFAULT = re.compile(r"https://github\.com/[^/]+")
-_ENTERPRISE_SERVER = re.compile(r"(https?://[^/]+)/_services/token")
-
-
-def _shared_audiences(issuer: JwtIssuer) -> Iterator[Problem]:
-    """W106: tokens with this audience are made for others, who could present them here."""
-    for number, audience in enumerate(issuer.audiences):
-        if not _is_shared(issuer, audience.rstrip("/")):
-            continue
-        place = ("spec", "aud", number)
-        yield Problem(
-            path=issuer.origin.path,
-            line=issuer.origin.line_of(*place),
-            code="W106",
-            severity=severity("W106"),
-            message=f"tokens for {quoted(audience)} are also sent to other services, and each of "
-            "them could present one here",
-            kind="JwtIssuer",
-            name=issuer.name,
-            field=field_text(place),
-            hint="write the broker's own URL, and let jobs ask for it",
-        )
-
-
-def _is_shared(issuer: JwtIssuer, audience: str) -> bool:
-    if audience in _SHARED_AUDIENCES or _GITHUB_DEFAULT.fullmatch(audience):
-        return True
-    server = _ENTERPRISE_SERVER.fullmatch(issuer.iss)
-    return bool(server and re.fullmatch(re.escape(server[1]) + "/[^/]+", audience))
+def _problem(document: JwtIssuer | Role | Policy, fault: Fault, code: str) -> Problem:
+    return Problem(
+        path=document.origin.path,
+        line=document.origin.line_of(*fault.place),
+        code=code,
+        severity=Severity.WARNING if code.startswith("W") else Severity.ERROR,
+        message=fault.message,
+        kind=type(document).__name__,
+        name=document.name,
+        field=field_text(fault.place),
+        hint=fault.hint,
+    )

@@ -1,10 +1,10 @@
 """
-Which conditions of a Role pin who owns the code, and whether a token comes from that owner.
+Owner pins: which conditions of a Role fix the owner of the code, and which tokens are that owner's.
 
-On a shared issuer anybody can get a signed token. A Role is closed to the world only if a
+On a shared issuer anybody can get a signed token. A Role is closed to strangers only if a
 condition fixes an owner, a repository, a namespace, a project, one of their ids, or a `sub`
-that holds one of them. `documents.lint` refuses a Role without such a pin; `roles` tells a
-caller details only of Roles whose pinned owner the caller's own claims match.
+that holds one of them. The trust rules refuse a Role without such a pin, and a refusal shows
+details of a Role only to callers of the owner that it pins.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import re
 
 from federation.claims import Claims, text
 from federation.documents.model import Role
-from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower
+from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower, keys
+from federation.providers.table import all_claims
 
 __all__ = [
+    "NAME_KEYS",
+    "OWNER_FORM",
     "OWNER_PATH_KEYS",
     "PIN_KEYS",
     "fixed_owner",
@@ -26,61 +29,61 @@ __all__ = [
     "same_owner",
 ]
 
-_OWNER_KEYS = frozenset(
-    {
-        "jwt:repository_owner",
-        "jwt:repository_owner_id",
-        "jwt:namespace_id",
-    }
-)
-_REPOSITORY_ID_KEYS = frozenset({"jwt:repository_id", "jwt:project_id"})
-_PATH_KEYS = frozenset({"jwt:repository", "jwt:project_path", "jwt:namespace_path"})
+_IDS = all_claims(lambda profile: (*profile.owner.ids, *profile.owner.code_ids))
+_NAMES = all_claims(lambda profile: profile.owner.names)
+_PATHS = all_claims(lambda profile: profile.owner.paths)
+_OTHER_PATHS = all_claims(lambda profile: profile.owner.other_paths)
+_SUB_PATHS = all_claims(lambda profile: (*profile.owner.sub_paths, *profile.owner.paths))
 
-PIN_KEYS = _OWNER_KEYS | _REPOSITORY_ID_KEYS | _PATH_KEYS
-"""Keys that say who owns the code, `sub` aside."""
+NAME_KEYS = keys(*_NAMES)
+"""The keys whose whole value is an owner's name."""
 
-OWNER_PATH_KEYS = _PATH_KEYS | {
-    "jwt:repository_owner",
-    "jwt:sub",
-    "jwt:job_workflow_ref",
-    "jwt:workflow_ref",
-}
-"""Keys whose value begins with an owner, in which a wildcard must come after the owner."""
+_WHOLE_KEYS = NAME_KEYS | keys(*_IDS)
+_CODE_ID_KEYS = keys(*all_claims(lambda profile: profile.owner.code_ids))
+_PATH_KEYS = keys(*_PATHS)
 
-# A component of `sub` that holds an owner, and the whole of it up to where the owner ends.
+PIN_KEYS = _WHOLE_KEYS | _PATH_KEYS
+"""The keys that fix the owner of the code, apart from `sub`."""
+
+OWNER_PATH_KEYS = keys("sub", *_NAMES, *_PATHS, *_OTHER_PATHS)
+"""The keys whose value begins with an owner's name. A wildcard must come after that name."""
+
+OWNER_FORM = re.compile(rf"(?:{'|'.join(_SUB_PATHS)}):")
+"""The component of `sub` after which an owner's name comes."""
+
+# A component of `sub` that holds an owner, and `sub` up to the end of the owner in it.
 _OWNER_IN_SUB = re.compile(
-    r"(?:^|:)(?:repo|repository|project_path|namespace_path):[^/:]+/"
-    r"|(?:^|:)(?:repository_owner|repository_owner_id|repository_id|project_id|namespace_id)"
-    r":[^:]+:"
+    rf"(?:^|:){OWNER_FORM.pattern}[^/:]+/|(?:^|:)(?:{'|'.join((*_IDS, *_NAMES))}):[^:]+:"
 )
 
 
 def literal_prefix(pattern: str) -> str:
     """The part of *pattern* before its first wildcard."""
-    return re.split(r"[*?]", pattern, maxsplit=1)[0]
+    return pattern.partition("*")[0].partition("?")[0]
 
 
 def only_wildcards(condition: Condition, value: str) -> bool:
-    """Whether *value* is a pattern without a single literal character."""
+    """Return whether *value* is a pattern without a single literal character."""
     return condition.operator.pattern and not value.strip("*?")
 
 
 def fixed_owner(condition: Condition, value: str) -> str | None:
     """
-    The leading part of *value* that fixes the owner of the code, None where it fixes nobody.
+    The leading part of *value* that fixes the owner of the code, or None if no part does.
 
-    For an id or an owner's name that is the whole value, for a path all up to the first `/`,
-    for a `sub` all up to the end of the component that holds an owner.
+    For an id or an owner's name that is the whole value, for a path the part up to the first
+    `/`, for a `sub` the part up to the end of the component that holds an owner.
     """
     wild = condition.operator.pattern and literal_prefix(value) != value
     literal = literal_prefix(value) if condition.operator.pattern else value
-    if condition.key in _OWNER_KEYS | _REPOSITORY_ID_KEYS:
+    if condition.key in _WHOLE_KEYS:
         return None if wild else value
     if condition.key in _PATH_KEYS:
         owner, slash, _ = literal.partition("/")
         return owner + "/" if owner and (slash or not wild) else None
     if condition.key == "jwt:sub":
-        # A closed value ends where its last component does: `acme` is not `acme-evil`.
+        # The end of a value without wildcards closes its last component, so that
+        # `repository_owner:acme` fixes `acme` and not `acme-evil`.
         closed = literal if wild else literal + ":"
         found = _OWNER_IN_SUB.search(closed)
         return closed[: found.end()] if found else None
@@ -88,7 +91,7 @@ def fixed_owner(condition: Condition, value: str) -> str | None:
 
 
 def owner_pins(role: Role) -> tuple[Condition, ...]:
-    """The conditions of *role* that pin an owner: every one of their values fixes one."""
+    """The conditions of *role* of which every value fixes an owner."""
     return tuple(
         condition
         for condition in role.conditions
@@ -101,26 +104,26 @@ def owner_pins(role: Role) -> tuple[Condition, ...]:
 
 def same_owner(role: Role, claims: Claims) -> bool:
     """
-    Whether *claims* come from the owner that *role* pins, whatever else they fail.
+    Return whether *claims* come from the owner that *role* pins, whatever else they fail.
 
-    A repository's or project's id tells its owner only by being equal, so it is asked for only
-    where the Role pins nothing else. A Role without a pin has no owner, and nobody is it.
+    The id of a repository or project fixes the owner only for that one repository, so it counts
+    only if the Role has no other pin. A Role without a pin has no owner.
     """
     pins = owner_pins(role)
-    of_owners = tuple(pin for pin in pins if pin.key not in _REPOSITORY_ID_KEYS)
+    of_owners = tuple(pin for pin in pins if pin.key not in _CODE_ID_KEYS)
     return bool(pins) and all(_comes_from(pin, claims) for pin in of_owners or pins)
 
 
 def owners_of(key: str, claims: Claims) -> frozenset[str]:
-    """The owners that a pin on *key* fixes where *claims* satisfy it, with A to Z lowered."""
+    """The owners, with A to Z lowered, that a pin on *key* must fix for *claims* to satisfy it."""
     claim = text(claims.get(key.removeprefix(KEY_PREFIX)))
     if claim is None:
         return frozenset()
-    reading = Condition(Operator.STRING_EQUAL, key, ())
+    equal = Condition(Operator.STRING_EQUAL, key, ())
     # A rename turns `repo:acme/app` into `repo:acme@1/app@2`. No name holds an `@`, so both
-    # forms tell the same owner.
+    # forms mean the same owner.
     forms = {claim, _IDS_IN_SUB.sub(r"\1/", claim)} if key == "jwt:sub" else {claim}
-    return frozenset(ascii_lower(fixed_owner(reading, form) or "") for form in forms) - {""}
+    return frozenset(ascii_lower(fixed_owner(equal, form) or "") for form in forms) - {""}
 
 
 _IDS_IN_SUB = re.compile(r"\A(repo:[^@/:]+)@[0-9]+/")

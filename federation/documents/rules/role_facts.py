@@ -1,55 +1,70 @@
 """
-A Role as the trust rules read it: its conditions, where each was written, whose tokens it takes.
+The facts about one Role that the trust rules share: its conditions, their places, its issuers.
 
-A condition *narrows* if it is positive and each of its values says more than wildcards do.
-Only conditions that narrow can make a Role safer; the rules ask for nothing else.
+A condition *narrows* if it is positive and none of its values is only wildcards. Only conditions
+that narrow make a Role safer, so the rules count no others.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from federation.documents.catalog import role_issuers
-from federation.documents.model import JwtIssuer, Role, field_text
+from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.owners import only_wildcards
-from federation.errors import Problem, Severity
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
-from federation.providers.table import Provider, known_provider
+from federation.providers.table import PROFILES, Provider, known_provider
 from federation.text import quoted
 
-__all__ = ["Place", "Reading", "Written", "keys", "severity", "yaml"]
+__all__ = ["Fault", "Place", "PlacedCondition", "RoleFacts", "yaml"]
 
 Place: TypeAlias = tuple[str | int, ...]
 
 
+class Fault(NamedTuple):
+    """A problem that a rule finds in a document, at *place*."""
+
+    place: Place
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A condition, the place in its document where it was written, and what sort it is."""
+class PlacedCondition:
+    """A condition, the place in its document where it was written, and its kind."""
 
     condition: Condition
+    key: str
+    """The condition's key, with its `jwt:` prefix."""
     place: Place
     positive: bool
-    """Whether it holds for what is among its values."""
+    """True if the claim must be among the values."""
     pattern: bool
-    """Whether it is positive and its values may hold wildcards."""
+    """True if it is positive and its values may hold wildcards."""
     narrows: bool
-    """Whether it is positive and each value says more than wildcards do."""
+    """True if it is positive and no value is only wildcards."""
 
     @classmethod
-    def of(cls, condition: Condition, place: Place) -> Written:
+    def of(cls, condition: Condition, place: Place) -> PlacedCondition:
         """*condition*, as written at *place*."""
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
-        says = not pattern or not any(only_wildcards(condition, v) for v in condition.values)
-        return cls(condition, place, positive, pattern, positive and says)
+        open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
+        narrows = positive and not open_to_all
+        return cls(condition, condition.key, place, positive, pattern, narrows)
 
     @property
-    def key(self) -> str:
-        """The condition's key, with its `jwt:` prefix."""
-        return self.condition.key
+    def claim(self) -> str:
+        """The condition's key without its prefix."""
+        return self.condition.key.removeprefix(KEY_PREFIX)
+
+    @property
+    def operator(self) -> Operator:
+        """The condition's operator."""
+        return self.condition.operator
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -58,107 +73,79 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One Role, read for the rules."""
+class RoleFacts:
+    """One Role, worked out once for all rules."""
 
     role: Role
-    """With each key in its plain form: `jwt:/repository` reads as `jwt:repository`."""
+    """Each key is in its plain form: `jwt:/repository` has become `jwt:repository`."""
+    configured: Mapping[str, JwtIssuer]
+    """All configured issuers, by `iss`."""
     issuers: tuple[JwtIssuer, ...]
-    """The configured issuers whose tokens it can admit."""
+    """The configured issuers whose tokens the Role can admit."""
     providers: frozenset[Provider]
-    conditions: tuple[Written, ...]
+    conditions: tuple[PlacedCondition, ...]
     narrowed: frozenset[str]
-    """The keys on which some condition narrows."""
-    patterns: tuple[Written, ...]
+    """The keys of the conditions that narrow."""
+    patterns: tuple[PlacedCondition, ...]
     """The conditions that are positive patterns."""
+    of_ci: bool
+    """True if the Role can admit tokens of a known CI system."""
+    only_ci: bool
+    """True if the Role can admit no other tokens."""
 
     @classmethod
-    def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> Reading:
-        """*role*, read where *issuers* are configured."""
+    def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFacts:
+        """The facts about *role* among the configured *issuers*, which are by `iss`."""
         named = sorted(role_issuers(role))
         known = tuple(issuers[iss] for iss in named if iss in issuers)
-        # An issuer that is not configured is refused by T001; the other rules still say what
-        # they can, so that one pass shows every problem.
+        # T001 refuses an issuer that is not configured. The other rules still report what they
+        # can, so that one run shows every problem.
         providers = {issuer.provider for issuer in known} or {
             known_provider(iss) or Provider.GENERIC for iss in named
         }
         role = _plain(role)
-        written = tuple(map(Written.of, role.conditions, role.places))
+        placed = tuple(map(PlacedCondition.of, role.conditions, role.places))
+        ci = [PROFILES[provider].ci for provider in providers]
         return cls(
             role,
+            issuers,
             known,
             frozenset(providers),
-            written,
-            frozenset(w.condition.key for w in written if w.narrows),
-            tuple(w for w in written if w.pattern),
+            placed,
+            frozenset(condition.key for condition in placed if condition.narrows),
+            tuple(condition for condition in placed if condition.pattern),
+            of_ci=any(ci),
+            only_ci=all(ci),
         )
-
-    @property
-    def of_ci(self) -> bool:
-        """Whether tokens of a known CI system can be admitted."""
-        return Provider.GITHUB in self.providers or Provider.GITLAB in self.providers
 
     @property
     def block(self) -> Place:
-        """Where conditions are written: the condition block, or the principal where alone."""
-        blocks = {written.place[:2] for written in self.conditions}
+        """The place of the condition block, or of the principal if there is no block."""
+        blocks = {placed.place[:2] for placed in self.conditions}
         alone = blocks == {("spec", "principal")}
         return ("spec", "principal") if alone else ("spec", "condition")
 
-    def on(self, wanted: Set[str]) -> Iterator[Written]:
-        """The conditions on one of the keys *wanted* that narrow, in the document's order."""
-        return (w for w in self.conditions if w.narrows and w.condition.key in wanted)
+    def on(self, keys: Set[str]) -> Iterator[PlacedCondition]:
+        """The conditions on one of *keys* that narrow, in the document's order."""
+        return (placed for placed in self.conditions if placed.narrows and placed.key in keys)
 
     def subjects(self, form: re.Pattern[str]) -> bool:
-        """Whether some condition on `sub` lets only values in that hold *form*."""
+        """Return whether a condition on `sub` admits only values that hold *form*."""
         return "jwt:sub" in self.narrowed and any(
-            all(map(form.search, written.values)) for written in self.on({"jwt:sub"})
-        )
-
-    def problem(
-        self, code: str, place: Place, message: str, hint: str = "", *, value: int | None = None
-    ) -> Problem:
-        """A problem of this Role, at *place*, or at the *value*th value written there."""
-        exact = place if value is None else (*place, value)
-        origin = self.role.origin
-        return Problem(
-            path=origin.path,
-            line=origin.line_of(*exact),
-            code=code,
-            severity=severity(code),
-            message=message,
-            kind="Role",
-            name=self.role.name,
-            field=field_text(exact),
-            hint=hint,
+            all(map(form.search, placed.values)) for placed in self.on({"jwt:sub"})
         )
 
 
-def severity(code: str) -> Severity:
-    """Whether *code* keeps documents from being adopted: all do but those that begin with W."""
-    return Severity.WARNING if code.startswith("W") else Severity.ERROR
-
-
-def keys(*claims: str) -> frozenset[str]:
-    """The condition keys of *claims*."""
-    return frozenset(KEY_PREFIX + claim for claim in claims)
-
-
-def yaml(operator: str, **claims: str | Iterable[str]) -> str:
-    """A condition as it can be pasted under `condition:`."""
-    written = ", ".join(
-        f'"{KEY_PREFIX}{claim}": [{", ".join(map(quoted, _listed(values)))}]'
-        for claim, values in claims.items()
+def yaml(operator: str, **claims: str) -> str:
+    """A condition to paste under `condition:`."""
+    members = ", ".join(
+        f'"{KEY_PREFIX}{claim}": [{quoted(value)}]' for claim, value in claims.items()
     )
-    return f"{operator}: {{{written}}}"
-
-
-def _listed(values: str | Iterable[str]) -> Iterable[str]:
-    return (values,) if isinstance(values, str) else values
+    return f"{operator}: {{{members}}}"
 
 
 def _plain(role: Role) -> Role:
-    """*role* with plain keys, and with a place for each condition."""
+    """*role* with plain keys and a place for each condition."""
     if any(condition.key.startswith(_POINTER) for condition in role.conditions):
         role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
     if len(role.places) != len(role.conditions):
@@ -170,7 +157,7 @@ _POINTER = KEY_PREFIX + "/"
 
 
 def _plainly_keyed(condition: Condition) -> Condition:
-    """*condition* under a plain key, where it points to a top-level claim that has one."""
+    """*condition* under its plain key, if its pointer leads to a top-level claim that has one."""
     key = KEY_PREFIX + condition.path[0]
     whole = len(condition.path) > 1 or key.startswith(_POINTER)
     return condition if whole or not condition.path[0] else replace(condition, key=key)

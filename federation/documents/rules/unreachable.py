@@ -1,8 +1,8 @@
 """
-W108 to W110: what can never have an effect: a Role nobody can satisfy, a Policy no Role uses,
-a statement that a Deny makes void.
+Warnings W108 to W110: documents that can never have an effect.
 
-Such a document is safe, and not what its author meant.
+A Role that no token can satisfy, a Policy that no Role uses, or a statement that a Deny takes
+back completely. Such a document is safe, but it is not what its author meant.
 """
 
 from __future__ import annotations
@@ -10,66 +10,68 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 
-from federation.documents.model import Effect, JwtIssuer, Policy, Role, Statement, field_text
-from federation.documents.rules.ci_claims import FOREIGN, LISTS, SCALARS, STARLESS
-from federation.documents.rules.role_facts import Place, Reading, Written, severity
+from federation.documents.model import Effect, Policy, Role, Statement
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts
 from federation.documents.rules.trust import nearest_issuer
-from federation.errors import Problem
-from federation.policy.conditions import Operator, ascii_lower
-from federation.providers.table import Provider
+from federation.policy.conditions import Operator, ascii_lower, keys
+from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import quoted
 
-__all__ = ["never_matches", "unused_policies", "void_statements"]
+__all__ = [
+    "contradictions",
+    "unused_policies",
+    "values_that_ci_never_sends",
+    "void_statements",
+]
 
 
-def never_matches(reading: Reading, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
-    """W108: a value, or the whole Role, that no token can satisfy."""
-    yield from _unknown_issuers(reading, issuers)
-    yield from _contradictions(reading)
-    yield from _only_empty(reading)
-    if reading.of_ci:
-        yield from _literal_stars(reading)
-        yield from _foreign_keys(reading)
-        yield from _wrong_shape(reading)
-        yield from _wrong_audience(reading)
-        yield from _other_owner(reading)
-        yield from _environment_beside_ref_in_sub(reading)
+def contradictions(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: conditions that no token can satisfy, whatever its issuer sends."""
+    yield from _unknown_issuers(facts)
+    yield from _contradictions(facts)
+    yield from _only_empty(facts)
 
 
-def _unknown_issuers(reading: Reading, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
-    if not reading.issuers:
+def values_that_ci_never_sends(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: values that no token of the Role's CI systems has."""
+    yield from _literal_stars(facts)
+    yield from _foreign_keys(facts)
+    yield from _wrong_shape(facts)
+    yield from _wrong_audience(facts)
+    yield from _other_owner(facts)
+    yield from _environment_beside_ref_in_sub(facts)
+
+
+def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
+    if not facts.issuers:
         return  # T001 says so
-    for written in reading.conditions:
-        if written.condition.key != "jwt:iss" or not written.condition.operator.exact:
+    for placed in facts.conditions:
+        if placed.key != "jwt:iss" or not placed.operator.exact:
             continue
-        for number, iss in enumerate(written.values):
-            if iss not in issuers:
-                yield reading.problem(
-                    "W108",
-                    written.place,
+        for number, iss in enumerate(placed.values):
+            if iss not in facts.configured:
+                yield Fault(
+                    (*placed.place, number),
                     f"no JwtIssuer is configured for {quoted(iss)}, so this value never matches",
-                    nearest_issuer(iss, issuers)
+                    nearest_issuer(iss, facts.configured)
                     or "add a JwtIssuer document with this iss, or drop it",
-                    value=number,
                 )
 
 
-def _contradictions(reading: Reading) -> Iterator[Problem]:
-    by_key: dict[str, list[Written]] = defaultdict(list)
-    for written in reading.conditions:
-        by_key[written.condition.key].append(written)
+def _contradictions(facts: RoleFacts) -> Iterator[Fault]:
+    by_key: dict[str, list[PlacedCondition]] = defaultdict(list)
+    for placed in facts.conditions:
+        by_key[placed.key].append(placed)
     for key, about in by_key.items():
-        if len(about) < 2 or (key == "jwt:iss" and not reading.issuers):
+        if len(about) < 2 or (key == "jwt:iss" and not facts.issuers):
             continue
-        of_list = {written.condition.operator.of_list for written in about}
+        of_list = {placed.operator.of_list for placed in about}
         if len(of_list) == 2:
             message = f"{key} is read as one value and as a list, and a claim is never both"
-            yield reading.problem("W108", about[1].place, message, "use one kind of operator")
+            yield Fault(about[1].place, message, "use one kind of operator")
         elif excluded := _excluded(about):
-            yield reading.problem(
-                "W108",
+            yield Fault(
                 excluded.place,
                 f"another condition on {key} excludes {_some(excluded.values)}, so this Role can "
                 "never match",
@@ -77,116 +79,119 @@ def _contradictions(reading: Reading) -> Iterator[Problem]:
             )
 
 
-def _excluded(about: Sequence[Written]) -> Written | None:
-    """The first exact condition none of whose values all the others accept."""
-    for written in about:
-        operator = written.condition.operator
+def _excluded(about: Sequence[PlacedCondition]) -> PlacedCondition | None:
+    """The first exact condition of whose values the other conditions accept none."""
+    for placed in about:
+        operator = placed.operator
         if not (operator.exact or operator is Operator.STRING_EQUAL_IGNORE_CASE):
             continue
-        others = [other.condition for other in about if other is not written]
+        others = [other.condition for other in about if other is not placed]
         if operator is Operator.STRING_EQUAL_IGNORE_CASE:
-            # What it accepts beside its own spelling is known only to another of its kind.
+            # It accepts other spellings than its own, so only another of its kind can exclude it.
             others = [o for o in others if o.operator is Operator.STRING_EQUAL_IGNORE_CASE]
-        if others and not any(all(o.accepts(v) for o in others) for v in written.values):
-            return written
+        if others and not any(all(o.accepts(v) for o in others) for v in placed.values):
+            return placed
     return None
 
 
-def _only_empty(reading: Reading) -> Iterator[Problem]:
-    for written in reading.conditions:
-        if written.positive and not any(written.values):
-            yield reading.problem(
-                "W108",
-                written.place,
+def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
+    for placed in facts.conditions:
+        if placed.positive and not any(placed.values):
+            yield Fault(
+                placed.place,
                 "an empty claim matches nothing, so this Role can never match",
                 "drop the condition, or name a value",
             )
 
 
-def _literal_stars(reading: Reading) -> Iterator[Problem]:
-    for written in reading.conditions:
-        condition = written.condition
-        if condition.key not in STARLESS or condition.operator.pattern or not written.positive:
+def _literal_stars(facts: RoleFacts) -> Iterator[Fault]:
+    for placed in facts.conditions:
+        condition = placed.condition
+        if condition.key not in _STARLESS or condition.operator.pattern or not placed.positive:
             continue
         for number, value in enumerate(condition.values):
             # The name of an environment, and it alone, may hold a star.
             if "*" in value.partition(":environment:")[0]:
-                yield reading.problem(
-                    "W108",
-                    written.place,
+                yield Fault(
+                    (*placed.place, number),
                     f"{condition.operator} takes the * in {quoted(value)} literally, and no "
                     f"{condition.key.removeprefix('jwt:')} holds one",
                     "put it under StringLike, or write the value out",
-                    value=number,
                 )
 
 
-_CALLED = MappingProxyType({Provider.GITHUB: "GitHub", Provider.GITLAB: "GitLab"})
+_SCALARS = keys(*all_claims(lambda profile: profile.scalars))
+_LISTS = keys(*all_claims(lambda profile: profile.lists))
+_STARLESS = keys(*all_claims(lambda profile: profile.starless))
+# A claim that no provider lists is never called wrong: administrators can add claims.
+_FOREIGN = {
+    provider: (_SCALARS | _LISTS) - keys(*profile.scalars, *profile.lists)
+    if profile.ci
+    else frozenset()
+    for provider, profile in PROFILES.items()
+}
+"""The keys of claims that only other providers send."""
 
 
-def _foreign_keys(reading: Reading) -> Iterator[Problem]:
-    """Where no issuer of the Role sends all the claims that it asks for."""
+def _foreign_keys(facts: RoleFacts) -> Iterator[Fault]:
+    """Report a Role if each of its providers lacks some claim that the Role demands."""
     strange = {
-        provider: [w for w in reading.conditions if w.condition.key in FOREIGN[provider]]
-        for provider in sorted(reading.providers)
+        provider: [placed for placed in facts.conditions if placed.key in _FOREIGN[provider]]
+        for provider in sorted(facts.providers)
     }
     if not all(strange.values()):
         return
     provider, (first, *_) = next(iter(strange.items()))
-    yield reading.problem(
-        "W108",
+    yield Fault(
         first.place,
-        f"{_CALLED[provider]}'s tokens have no {first.condition.key.removeprefix('jwt:')}, so this "
-        "Role can never match",
+        f"{PROFILES[provider].display_name}'s tokens have no {first.claim}, so this Role can never "
+        "match",
         "use one Role for each issuer",
     )
 
 
-def _wrong_shape(reading: Reading) -> Iterator[Problem]:
-    if Provider.GENERIC in reading.providers:
+def _wrong_shape(facts: RoleFacts) -> Iterator[Fault]:
+    if not facts.only_ci:
         return
-    for written in reading.conditions:
-        key, of_list = written.condition.key, written.condition.operator.of_list
-        if of_list and key in SCALARS:
-            hint = f"write {written.condition.operator.removeprefix('ForAnyValue:')}"
-            yield reading.problem("W108", written.place, f"{key} is never a list", hint)
-        elif not of_list and key in LISTS:
+    for placed in facts.conditions:
+        if placed.operator.of_list and placed.key in _SCALARS:
+            hint = f"write {placed.operator.removeprefix('ForAnyValue:')}"
+            yield Fault(placed.place, f"{placed.key} is never a list", hint)
+        elif not placed.operator.of_list and placed.key in _LISTS:
             hint = "write ForAnyValue:StringEqual"
-            yield reading.problem("W108", written.place, f"{key} is always a list", hint)
+            yield Fault(placed.place, f"{placed.key} is always a list", hint)
 
 
-def _wrong_audience(reading: Reading) -> Iterator[Problem]:
-    if Provider.GENERIC in reading.providers or not reading.issuers:
+def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
+    if not facts.only_ci or not facts.issuers:
         return
-    accepted = sorted({aud for issuer in reading.issuers for aud in issuer.audiences})
-    for written in reading.conditions:
-        condition = written.condition
+    accepted = sorted({aud for issuer in facts.issuers for aud in issuer.audiences})
+    for placed in facts.conditions:
+        condition = placed.condition
         if condition.key != "jwt:aud" or condition.operator.of_list or not accepted:
             continue
         if not any(condition.accepts(audience) for audience in accepted):
-            yield reading.problem(
-                "W108",
-                written.place,
+            yield Fault(
+                placed.place,
                 "the issuer's document accepts no audience that this condition lets pass",
                 f"write {quoted(accepted[0])}, or drop the condition",
             )
 
 
-_PARTS = (("jwt:repository", "jwt:repository_owner"), ("jwt:project_path", "jwt:namespace_path"))
-
-
-def _other_owner(reading: Reading) -> Iterator[Problem]:
-    """Where the repository belongs to somebody else than the owner that is asked for."""
-    for path_key, owner_key in _PARTS:
-        if not {path_key, owner_key} <= reading.narrowed:
+def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
+    """Report a Role whose repository does not belong to the owner that it names."""
+    for profile in PROFILES.values():
+        if profile.owner.path_and_owner is None:
             continue
-        path, owner = _exact(reading, path_key), _exact(reading, owner_key)
+        path_key, owner_key = (f"jwt:{claim}" for claim in profile.owner.path_and_owner)
+        if not {path_key, owner_key} <= facts.narrowed:
+            continue
+        path, owner = _exact(facts, path_key), _exact(facts, owner_key)
         if path is None or owner is None:
             continue
         owners = {ascii_lower(value) for value in owner.values}
         if owners.isdisjoint(ascii_lower(value.rpartition("/")[0]) for value in path.values):
-            yield reading.problem(
-                "W108",
+            yield Fault(
                 path.place,
                 f"{_some(path.values)} does not belong to {_some(owner.values)}, so this Role can "
                 "never match",
@@ -194,25 +199,21 @@ def _other_owner(reading: Reading) -> Iterator[Problem]:
             )
 
 
-def _exact(reading: Reading, key: str) -> Written | None:
-    return next(
-        (w for w in reading.conditions if w.condition.key == key and w.condition.operator.exact),
-        None,
-    )
+def _exact(facts: RoleFacts, key: str) -> PlacedCondition | None:
+    return next((p for p in facts.conditions if p.key == key and p.operator.exact), None)
 
 
 _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
 
 
-def _environment_beside_ref_in_sub(reading: Reading) -> Iterator[Problem]:
-    """A job that names an environment shows it in `sub`, in place of the ref."""
-    if reading.providers != {Provider.GITHUB} or "jwt:environment" not in reading.narrowed:
+def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
+    """Report a `sub` with a ref: a job that names an environment has that in `sub` instead."""
+    if facts.providers != {Provider.GITHUB} or "jwt:environment" not in facts.narrowed:
         return
-    for written in reading.on({"jwt:sub"}):
-        if all(map(_SHOWS_REF.match, written.values)):
-            yield reading.problem(
-                "W108",
-                written.place,
+    for placed in facts.on({"jwt:sub"}):
+        if all(map(_SHOWS_REF.match, placed.values)):
+            yield Fault(
+                placed.place,
                 "a job that names an environment has a sub that ends in :environment:…, so these "
                 "two conditions never hold together",
                 "compare jwt:ref and jwt:environment, and leave jwt:sub out",
@@ -223,17 +224,19 @@ def _some(values: Sequence[str]) -> str:
     return quoted(values[0]) + (f" and {len(values) - 1} more" if len(values) > 1 else "")
 
 
-def unused_policies(roles: Iterable[Role], policies: Mapping[str, Policy]) -> Iterator[Problem]:
+def unused_policies(
+    roles: Iterable[Role], policies: Mapping[str, Policy]
+) -> Iterator[tuple[Policy, Fault]]:
     """W109: no Role uses the Policy."""
     used = {name for role in roles for name in role.policies}
     for name in policies.keys() - used:
-        yield _of_policy(
-            policies[name], "W109", (), "no Role uses this Policy", "name it in a Role, or drop it"
-        )
+        yield policies[name], Fault((), "no Role uses this Policy", "name it in a Role, or drop it")
 
 
-def void_statements(roles: Iterable[Role], policies: Mapping[str, Policy]) -> Iterator[Problem]:
-    """W110: wherever the statement takes part, a Deny without conditions takes all of it back."""
+def void_statements(
+    roles: Iterable[Role], policies: Mapping[str, Policy]
+) -> Iterator[tuple[Policy, Fault]]:
+    """W110: a Deny without conditions takes back all that the statement allows, in every Role."""
     denies = {name: found for name, policy in policies.items() if (found := tuple(_denies(policy)))}
     if not denies:
         return
@@ -244,14 +247,12 @@ def void_statements(roles: Iterable[Role], policies: Mapping[str, Policy]) -> It
                 continue
             reasons = [_voiding(statement, company, denies) for company in companies]
             if reasons and all(reasons):
-                yield _of_policy(
-                    policy,
-                    "W110",
-                    ("spec", "statement", number),
+                message = (
                     f"statement {quoted(statement.sid)} grants nothing: {reasons[0]} denies all "
-                    "of it",
-                    "drop the statement, or narrow the Deny",
+                    "of it"
                 )
+                place = ("spec", "statement", number)
+                yield policy, Fault(place, message, "drop the statement, or narrow the Deny")
 
 
 def _denies(policy: Policy) -> Iterator[Statement]:
@@ -263,7 +264,7 @@ def _companies(
     policies: Mapping[str, Policy],
     denies: Mapping[str, tuple[Statement, ...]],
 ) -> dict[str, set[frozenset[str]]]:
-    """For each Policy, the sets of Policies with a Deny that it takes part with."""
+    """For each Policy, the sets of denying Policies that some Role lists together with it."""
     companies: dict[str, set[frozenset[str]]] = defaultdict(set)
     for role in roles:
         denying = frozenset(name for name in role.policies if name in denies)
@@ -278,14 +279,15 @@ def _companies(
 def _voiding(
     statement: Statement, company: Iterable[str], denies: Mapping[str, tuple[Statement, ...]]
 ) -> str:
-    """The first Deny of *company* that takes part in covering *statement*, empty if some is left."""
+    """The first Deny of *company* that helps to cover *statement*, empty if some of it is left."""
     voiding = ""
     against = [(name, deny) for name in sorted(company) for deny in denies[name]]
     for action in statement.actions:
         for resource in statement.resources:
             namespace, _, name = resource.text.partition(":")
             for policy, deny in against:
-                # A `*` of the grant is met only by a `*` of the Deny, which covers all it can be.
+                # The `*` of a grant is taken as a text here. Only a `*` of the Deny matches it,
+                # and that covers everything the grant's `*` can stand for.
                 if action in deny.actions and any(
                     wall.covers(namespace, name or "*") for wall in deny.resources
                 ):
@@ -294,17 +296,3 @@ def _voiding(
             else:
                 return ""
     return voiding
-
-
-def _of_policy(policy: Policy, code: str, place: Place, message: str, hint: str) -> Problem:
-    return Problem(
-        path=policy.origin.path,
-        line=policy.origin.line_of(*place),
-        code=code,
-        severity=severity(code),
-        message=message,
-        kind="Policy",
-        name=policy.name,
-        field=field_text(place),
-        hint=hint,
-    )

@@ -1,0 +1,117 @@
+"""
+The evaluation behind `federation explain`: what a token would be allowed, and why.
+
+It evaluates Roles and decides accesses with the functions that an exchange and the gateway use.
+Verifying a token and composing an access token's claims are left to the caller. The result is for
+operators: it shows the values that a Role expects beside those of the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.claims import Claims
+from federation.documents.catalog import Catalog
+from federation.errors import Refusal
+from federation.policy.index import PolicySets
+from federation.policy.permissions import Access, Decision, decide
+from federation.policy.roles import Admission, Evaluation, evaluate
+from federation.providers.table import Provider
+
+__all__ = ["Explanation", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The whole answer, for a person or a program."""
+
+    token: Mapping[str, object] | None
+    """The result of the token's checks, None if there is nothing to report."""
+    refusal: Refusal | None
+    evaluations: tuple[Evaluation, ...]
+    policies: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def admitted(self) -> bool:
+        """True if the token would be exchanged."""
+        return self.refusal is None and any(e.admits for e in self.evaluations)
+
+    @property
+    def yes(self) -> bool:
+        """True if the token is admitted and every access is allowed."""
+        return self.admitted and all(decision.allowed for decision in self.decisions)
+
+    def as_json(self) -> dict[str, object]:
+        """The explanation for programs."""
+        return {
+            "token": self.token,
+            "admitted": self.admitted,
+            "roles": [self._role(evaluation) for evaluation in self.evaluations],
+            "policies": list(self.policies),
+            "access": [
+                {
+                    "action": decision.access.action,
+                    "resource": decision.access.resource,
+                    "allowed": decision.allowed,
+                    "policy": decision.policy,
+                    "sid": decision.sid,
+                    "effect": decision.effect,
+                }
+                for decision in self.decisions
+            ],
+        }
+
+    def _role(self, evaluation: Evaluation) -> dict[str, object]:
+        refusal = self.refusal.reason if self.refusal else evaluation.refusal
+        return {
+            "name": evaluation.role.name,
+            "admitted": refusal is None,
+            "conditions": [
+                {
+                    "operator": finding.condition.operator,
+                    "key": finding.condition.key,
+                    "values": list(finding.condition.values),
+                    "claim": finding.claim,
+                    "holds": finding.holds,
+                }
+                for finding in evaluation.findings
+            ],
+            "refusal": refusal,
+        }
+
+
+def explain(
+    catalog: Catalog,
+    claims: Claims,
+    accesses: Sequence[Access],
+    *,
+    refusal: Refusal | None,
+    verified: bool,
+    access_claims: Callable[[Admission], Claims],
+) -> Explanation:
+    """
+    Explain what a token with *claims* would be allowed.
+
+    *refusal* is the result of checking the token, and *verified* says whether that included its
+    signature and times. *access_claims* returns the claims of the access token for an admission.
+    """
+    issuer = catalog.issuers.get(str(claims.get("iss")))
+    evaluations = evaluate(catalog.roles, issuer.provider if issuer else Provider.GENERIC, claims)
+    admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
+    policies: tuple[str, ...] = ()
+    decisions = tuple(Decision(access, allowed=False) for access in accesses)
+    if issuer and admitting and not refusal:
+        admission = Admission.of(issuer, admitting)
+        policies, minted = admission.policies, access_claims(admission)
+        granted = PolicySets().of(catalog, policies)
+        decisions = tuple(decide(granted, access, minted) for access in accesses)
+    checked = verified or refusal is not None
+    return Explanation(
+        token={"valid": not refusal, "reason": refusal and refusal.reason} if checked else None,
+        refusal=refusal,
+        evaluations=evaluations,
+        policies=policies,
+        decisions=decisions,
+    )
