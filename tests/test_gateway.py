@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
-from federation.gateway.credentials import access_token
+from federation.gateway.request import access_token
 from federation.gateway.routes import TABLE, Kind, Route
 from federation.tokens.signing_keys import SigningKey
 from tests.harness import built
@@ -276,7 +276,7 @@ class TestCredentials:
          "Basic dG9rZW46", "Digest username=token", "Negotiate abc", "token", "Bearer\tx"],
     )  # fmt: skip
     def test_what_is_no_credential_is_none(self, given: str) -> None:
-        assert access_token([given]) is None
+        assert access_token([given.encode()]) is None
 
     @pytest.mark.parametrize(
         "token",

@@ -22,7 +22,7 @@ from federation.documents.assemble import assemble
 from federation.documents.catalog import Catalog
 from federation.documents.parse import parse
 from federation.errors import Problem, Reason, Refusal
-from federation.gateway.upstream import Upstream
+from federation.gateway.client import Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.jose import jws
 from federation.logs import configure_logs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,8 @@ from starlette.types import ASGIApp
 from federation.claims import Claims
 from federation.demo.upstream import Function, Received, SampleUpstream
 from federation.documents.model import Policy
-from federation.gateway.upstream import Answer, BasicAuth, Headers, Upstream, UpstreamFailed
+from federation.gateway.client import BasicAuth, Upstream, UpstreamRequest, UpstreamResponse
+from federation.gateway.refusals import UpstreamFailed
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
 from tests.harness import built
@@ -50,25 +50,20 @@ class ByHttpx:
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def send(
-        self,
-        method: str,
-        target: bytes,
-        headers: Headers,
-        body: AsyncIterator[bytes] | bytes | None,
-        *,
-        seconds: float,
-        endless: bool,
-    ) -> Answer:
-        request = httpx2.Request(
-            method, UPSTREAM, headers=list(headers), content=body, extensions={"target": target}
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        sent = httpx2.Request(
+            request.method,
+            UPSTREAM,
+            headers=list(request.headers),
+            content=request.body,
+            extensions={"target": request.target},
         )
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._transport.handle_async_request(request)
+            async with asyncio.timeout(5):
+                response = await self._transport.handle_async_request(sent)
         except (httpx2.TransportError, TimeoutError) as error:
             raise self._failed(error) from error
-        return Answer(
+        return UpstreamResponse(
             response.status_code, response.headers.raw, self._body(response), response.aclose
         )
 
@@ -110,8 +105,7 @@ class Front(InProcess):
         self.sample.secrets["dev", "s1"] = "v1"
         reached = transport or Reaching(self.sample.app)
         super().__init__(
-            upstream=upstream
-            or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0), timedelta(seconds=5)),
+            upstream=upstream or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0)),
             signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )

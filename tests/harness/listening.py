@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import uvloop
 
 from federation.cli.serve import configured
 from federation.demo.stage import serving
-from federation.gateway.upstream import BasicAuth, Upstream
-from federation.gateway.wire import Wire
+from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
 from tests.harness.gateway import Front
 
 
@@ -28,9 +26,10 @@ class Listening(Front):
         self.port: int = self.listener.getsockname()[1]
         self.upstream_port: int = self.behind.getsockname()[1]
         upstream = Upstream(
-            Wire(f"http://127.0.0.1:{self.upstream_port}", connections=100),
+            ConnectionPool(
+                f"http://127.0.0.1:{self.upstream_port}", connections=100, timeout_seconds=timeout
+            ),
             BasicAuth(folder),
-            timedelta(seconds=timeout),
         )
         super().__init__(folder, upstream=upstream, **settings)
 
