@@ -881,6 +881,29 @@ class TestAudit:
         assert event.response_code == 499
         assert event.actions == ("Function:Update",)
 
+    def test_a_request_that_a_stopping_server_cancels_leaves_an_event(self, tmp_path: Path) -> None:
+        begun = asyncio.Event()
+
+        async def never(_request: httpx2.Request) -> httpx2.Response:
+            begun.set()
+            return await asyncio.Event().wait()  # type: ignore[return-value]  # it never does
+
+        front = Front(tmp_path, transport=httpx2.MockTransport(never))
+        token = front.grant(("*", "*"))
+        asked = Asked(front, method="PUT", target=b"/system/functions", token=token).json(
+            DEPLOYMENT
+        )
+
+        async def story() -> None:
+            running = asyncio.create_task(asked.run())
+            await begun.wait()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        asyncio.run(story())
+        assert asked.sent == []
+        assert [event.response_code for event in front.journal.events] == [500]
+
     def test_a_caller_that_leaves_within_its_body_leaves_an_event(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         asked = Asked(front, method="PUT", target=b"/system/functions", token=token)

@@ -14,16 +14,22 @@ from typing import NoReturn
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.errors import HttpError, Reason, Refusal
 from federation.gateway.refusals import GatewayError
+from federation.jose.strict_json import dumps
 from federation.web.forms import request_id_of
 
 __all__ = ["NO_STORE", "ErrorBoundary", "NotFound", "not_found"]
 
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_JSON: Mapping[str, str] = {"Content-Type": "application/json", **NO_STORE}
+_PLAIN_TEXT: Mapping[str, str] = {
+    "Content-Type": "text/plain; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class ErrorBoundary:
@@ -59,8 +65,8 @@ class ErrorBoundary:
                 )
             if started:
                 raise  # the server closes the connection, so that half a response shows as half
-            response = _response(expected or Refusal(Reason.SERVER_ERROR), request_id)
-            await response(scope, receive, send_with_id)
+            error = expected or Refusal(Reason.SERVER_ERROR)
+            await _send(error, request_id, send_with_id)
 
 
 class NotFound(HttpError):
@@ -78,21 +84,26 @@ async def not_found(_request: Request, error: Exception) -> NoReturn:
     raise NotFound(error if isinstance(error, HTTPException) else HTTPException(404)) from error
 
 
-def _response(error: HttpError, request_id: str) -> Response:
+async def _send(error: HttpError, request_id: str, send: Send) -> None:
     if isinstance(error, GatewayError):
-        return PlainTextResponse(
-            f"{error.public} Request id {request_id}.\n",
-            error.status,
-            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **error.headers},
-        )
+        headers, body = _PLAIN_TEXT, f"{error.public} Request id {request_id}.\n".encode()
+    else:
+        headers, body = _JSON, _oauth_error(error, request_id)
+    written = {**headers, **error.headers, "Content-Length": str(len(body))}
+    raw_headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in written.items()
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw_headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _oauth_error(error: HttpError, request_id: str) -> bytes:
     reason = error.reason or Reason.SERVER_ERROR
-    return JSONResponse(
+    return dumps(
         {
             "error": reason.oauth_error,
             "error_description": error.public,
             "reason": reason,
             "request_id": request_id,
-        },
-        error.status,
-        {**NO_STORE, **error.headers},
+        }
     )
