@@ -15,14 +15,7 @@ from federation.audit.event import Actor, Trail
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
-from federation.exchange.request import (
-    Broker,
-    ExchangeRequest,
-    Grant,
-    TokenType,
-    fresh_jti,
-    grant,
-)
+from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, fresh_jti, grant
 from federation.issuers.verify import Verified, verify
 from federation.jose import jws
 from federation.policy.roles import admit
@@ -37,11 +30,7 @@ _KEPT_BEYOND_EXPIRY_SECONDS = LEEWAY.total_seconds() + 5
 
 
 async def exchange_ci_token(
-    token: jws.Unverified,
-    request: ExchangeRequest,
-    catalog: Catalog,
-    broker: Broker,
-    trail: Trail,
+    token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
 ) -> Grant:
     """
     Trade *token*, which some issuer signed, for one of the broker's tokens.

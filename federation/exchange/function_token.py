@@ -26,11 +26,7 @@ _INVOKE = "Function:Invoke"
 
 
 async def exchange_access_token(
-    token: jws.Unverified,
-    request: ExchangeRequest,
-    catalog: Catalog,
-    broker: Broker,
-    trail: Trail,
+    token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
 ) -> Grant:
     """
     Trade *token*, one of the broker's access tokens, for a function token.

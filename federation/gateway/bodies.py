@@ -3,7 +3,7 @@ The schemas of the JSON bodies of the OpenFaaS API: reads a body strictly and wr
 
 A Go upstream ignores the case of member names, and the last of two equal members wins. Here a
 member must have its exact name and occur once. The upstream receives only what was read, so it
-cannot find a member that the broker overlooked.
+cannot find a member that the broker overlooked. Other bodies raise Malformed or TooLarge.
 """
 
 from __future__ import annotations
@@ -38,11 +38,7 @@ class Body:
     """The other members that must be present."""
 
     def read(self, data: bytes) -> dict[str, object]:
-        """
-        The members of *data* in the order of the schema; null counts as absent.
-
-        Raises: Malformed, TooLarge.
-        """
+        """The members of *data* in the order of the schema; null counts as absent."""
         _check_size(data)
         try:
             given = loads_object(data)

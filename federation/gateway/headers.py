@@ -21,19 +21,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 # RFC 9110, section 7.6.1, and what older servers send.
 _HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+    b"connection http2-settings keep-alive proxy-authenticate proxy-authentication-info"
+    b" proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
 )
 # Set by the broker itself, or by its HTTP client.
 _OURS = frozenset({b"authorization", b"expect", b"forwarded", b"host", b"via", b"x-request-id"})

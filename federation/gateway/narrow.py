@@ -65,11 +65,7 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
 
 
 def narrow(response: bytes, policies: Sequence[Policy], claims: Claims) -> bytes:
-    """
-    The visible namespaces of the upstream's *response*, in its order.
-
-    Raises: UnreadableList.
-    """
+    """The visible namespaces of the upstream's *response*, in its order."""
     shown = [name for name in _namespaces(response) if visible(policies, claims, name)]
     return json.dumps(shown, separators=(",", ":")).encode("ascii")
 

@@ -5,6 +5,7 @@ The upstream decodes a path before it chooses a handler, cleans `//` and dot seg
 writes the decoded path into its own request to the next server, which decodes it again. So a
 path of the API holds plain characters only, and the part of a path that belongs to a function
 holds nothing that any number of decodings could turn into a step to another function.
+Other paths raise Ambiguous or TooLarge.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from federation.gateway import values
 from federation.gateway.refusals import Ambiguous, TooLarge
 
-__all__ = ["FUNCTION_PATHS", "check_function_path", "plain", "split_function_name"]
+__all__ = ["FUNCTION_PATHS", "check_function_path", "plain", "split_name"]
 
 FUNCTION_PATHS = (b"/function/", b"/async-function/")
 """The beginnings of all paths that call functions."""
@@ -31,11 +32,7 @@ _UNCLEAR = "The path can be read in more than one way; write it without encoding
 
 
 def plain(raw_path: bytes) -> str:
-    """
-    *raw_path* as text: plain characters, no empty segments, no dot segments.
-
-    Raises: Ambiguous, TooLarge.
-    """
+    """*raw_path* as text: plain characters, no empty segments, no dot segments."""
     _check_length(raw_path)
     if not _PLAIN.fullmatch(raw_path) or not _walks_down(raw_path):
         raise Ambiguous(_UNCLEAR)
@@ -43,11 +40,7 @@ def plain(raw_path: bytes) -> str:
 
 
 def check_function_path(path: bytes) -> None:
-    """
-    Make sure that *path*, which follows a function's name, stays below that name when decoded.
-
-    Raises: Ambiguous, TooLarge.
-    """
+    """Make sure that *path*, which follows a function's name, stays below it when decoded."""
     _check_length(path)
     if not _FUNCTION_PATH.fullmatch(path) or not _walks_down(path):
         raise Ambiguous(_UNCLEAR)
@@ -62,7 +55,7 @@ def check_function_path(path: bytes) -> None:
     raise Ambiguous(_UNCLEAR)
 
 
-def split_function_name(segment: str) -> tuple[str, str]:
+def split_name(segment: str) -> tuple[str, str]:
     """
     The name and the namespace in `<name>.<namespace>`; `""` for no namespace.
 

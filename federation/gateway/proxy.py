@@ -21,22 +21,15 @@ from federation.audit.event import Actor, Trail, token_sha256
 from federation.audit.log import facts
 from federation.audit.recording import Recording
 from federation.errors import Refusal
-from federation.gateway.authorize import (
-    Anonymous,
-    Caller,
-    Granted,
-    Permit,
-    TokenCaller,
-    authorize,
-)
+from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
 from federation.gateway.client import Upstream
 from federation.gateway.forward import Observer, Reply, forward
 from federation.gateway.refusals import (
     CallerGone,
     Denied,
-    FunctionsClosed,
     GatewayError,
     NotAuthenticated,
+    NotMapped,
     Unavailable,
 )
 from federation.gateway.request import Request, access_token
@@ -87,12 +80,7 @@ class Gateway:
             await send({"type": "websocket.close"})  # a WebSocket is not one call to authorize
             return
         request = Request.of(scope, receive)
-        trail = Trail(
-            request_id=request.id,
-            method=request.method,
-            path=scope["path"],
-            started=self.clock(),
-        )
+        trail = Trail(request.id, request.method, scope["path"], started=self.clock())
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
         reply = Reply(send, recording, self.observer)
         try:
@@ -124,11 +112,7 @@ class Gateway:
         )
 
     async def _authenticate(self, request: Request, trail: Trail) -> Caller:
-        """
-        The caller, by its token; for a public path, `Anonymous`.
-
-        Raises: NotAuthenticated, FunctionsClosed, Refusal with `state_unavailable`.
-        """
+        """The caller, by its token; for a public path, `Anonymous`."""
         if self._is_public(request):
             return Anonymous()
         token = access_token(request.values(b"authorization"))
@@ -150,23 +134,15 @@ class Gateway:
         return TokenCaller(bearer, self.source.current().policies_of(bearer.policies))
 
     def _is_public(self, request: Request) -> bool:
-        """
-        True for the health check, and for functions if they check their callers themselves.
-
-        Raises: FunctionsClosed.
-        """
+        """True for the health check, and for functions if they check their callers themselves."""
         if not request.for_function:
             return request.raw_path == b"/healthz" and request.method in {"GET", "HEAD"}
         if self.functions is Functions.CLOSED:
-            raise FunctionsClosed
+            raise NotMapped("Functions cannot be called through this gateway.")
         return self.functions is Functions.OPEN
 
     async def _read(self, request: Request, trail: Trail) -> Call | HealthCall:
-        """
-        The call that *request* asks for.
-
-        Raises: RequestRefused, CallerGone.
-        """
+        """The call that *request* asks for."""
         matched = match(request.method, request.raw_path, request.raw_query, request.headers)
         body = b""
         if matched.reads_body:
@@ -181,11 +157,7 @@ class Gateway:
         return call
 
     def _authorize(self, caller: Caller, call: Call | HealthCall, trail: Trail) -> Permit:
-        """
-        The permit to forward *call*; the decision is noted, whatever it is.
-
-        Raises: Denied, NotAuthenticated.
-        """
+        """The permit to forward *call*. The decision is noted, also if it is no."""
         try:
             permit = authorize(caller, call)
         except Denied as denied:

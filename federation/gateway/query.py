@@ -3,7 +3,7 @@ Reads a query string that has one meaning only, and writes it anew for the upstr
 
 Upstreams differ: most take the first of two equal parameters, the log handler takes the last.
 A `;` drops the pair in one and splits it in another. So each parameter may occur once, under its
-exact name.
+exact name. Anything else raises Ambiguous or Malformed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
     The parameters in *raw*, each in the form that is sent to the upstream.
 
     A parameter without a value counts as absent, as it does for every upstream.
-    Raises: Ambiguous, Malformed.
     """
     given: dict[str, str] = {}
     for pair in raw.decode("latin-1").split("&") if raw else ():

@@ -4,7 +4,6 @@ The errors of the gateway road, each with the response that the caller gets.
     GatewayError
     ├── RequestRefused            refused before any permission is checked
     │   ├── NotMapped       403   the method and path are not offered here
-    │   ├── FunctionsClosed 403   functions cannot be called through this broker
     │   ├── Ambiguous       403   two programs could read it as two different calls
     │   ├── Malformed       400   not what this call takes
     │   ├── TooLarge        413   more than this call takes
@@ -29,7 +28,6 @@ __all__ = [
     "Ambiguous",
     "CallerGone",
     "Denied",
-    "FunctionsClosed",
     "GatewayError",
     "Malformed",
     "NotAuthenticated",
@@ -60,14 +58,7 @@ class RequestRefused(GatewayError):
 
 
 class NotMapped(RequestRefused):
-    """No action belongs to the method and path."""
-
-
-class FunctionsClosed(RequestRefused):
-    """The setting `functions` is `closed`."""
-
-    def __init__(self) -> None:
-        super().__init__("Functions cannot be called through this gateway.")
+    """The method and path are not offered here."""
 
 
 class Ambiguous(RequestRefused):

@@ -117,7 +117,8 @@ class RequestBody:
     The body of one request, and the notice that its caller disconnected.
 
     `read` takes at most *whole_seconds*. `stream` may take longer, but no pause in it exceeds
-    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed.
+    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed. Reading
+    raises TooLarge, TooSlow or CallerGone.
     """
 
     def __init__(
@@ -135,11 +136,7 @@ class RequestBody:
         self._complete = asyncio.Event()
 
     async def read(self, most_bytes: int) -> bytes:
-        """
-        The whole body.
-
-        Raises: TooLarge, TooSlow, CallerGone.
-        """
+        """The whole body."""
         if self._arrived:
             return await self._gather(most_bytes)
         try:
@@ -149,11 +146,7 @@ class RequestBody:
             raise TooSlow from late
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """
-        The body, piece by piece as it arrives.
-
-        Raises: TooSlow, CallerGone.
-        """
+        """The body, piece by piece as it arrives."""
         while not self._complete.is_set():
             message = await (self._receive() if self._arrived else self._receive_in_time())
             if message["type"] == "http.disconnect":
@@ -164,11 +157,7 @@ class RequestBody:
                 yield chunk
 
     async def expect_none(self) -> None:
-        """
-        Make sure that no body follows headers that announced none.
-
-        Raises: TooLarge, TooSlow, CallerGone.
-        """
+        """Make sure that no body follows headers that announced none."""
         if not self._arrived:  # after such headers, further bytes belong to the next request
             await self.read(0)
 

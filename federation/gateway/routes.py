@@ -18,12 +18,7 @@ from typing import ClassVar
 from federation.gateway import bodies, values
 from federation.gateway.bodies import Body
 from federation.gateway.headers import Headers, check_body_headers
-from federation.gateway.paths import (
-    FUNCTION_PATHS,
-    check_function_path,
-    plain,
-    split_function_name,
-)
+from federation.gateway.paths import FUNCTION_PATHS, check_function_path, plain, split_name
 from federation.gateway.query import read_query, write_query
 from federation.gateway.refusals import Ambiguous, Malformed, NotMapped, TooLarge
 from federation.gateway.values import Reader
@@ -209,12 +204,7 @@ class HealthCall:
 
 
 def match(
-    method: str,
-    raw_path: bytes,
-    raw_query: bytes,
-    headers: Headers,
-    *,
-    body_bytes: int = BODY_BYTES,
+    method: str, raw_path: bytes, raw_query: bytes, headers: Headers, body_bytes: int = BODY_BYTES
 ) -> Match:
     """
     The route of a request, with the names from path and query.
@@ -228,12 +218,8 @@ def match(
         matched = _match_function(method, raw_path, raw_query)
     else:
         matched = _match_api(method, raw_path, raw_query)
-    check_body_headers(
-        headers,
-        json=matched.reads_body,
-        streams=matched.route.kind.streams,
-        most_bytes=body_bytes,
-    )
+    streams = matched.route.kind.streams
+    check_body_headers(headers, json=matched.reads_body, streams=streams, most_bytes=body_bytes)
     return matched
 
 
@@ -311,13 +297,9 @@ def _read_body(route: Route, body: bytes, body_bytes: int) -> dict[str, object]:
 
 
 def _access(action: str, on: On, namespace: str, name: str) -> Access:
-    match on:
-        case On.ONE:
-            return Access(action, namespace, name)
-        case On.NAMESPACE:
-            return Access(action, namespace, "*")
-        case _:
-            return Access(action, "*", "*")
+    if on is On.CLUSTER:
+        return Access(action, "*", "*")
+    return Access(action, namespace, name if on is On.ONE else "*")
 
 
 def _query(route: Route, given: Mapping[str, str], namespace: str) -> bytes:
@@ -348,7 +330,7 @@ def _match_function(method: str, raw_path: bytes, raw_query: bytes) -> Match:
         raise Ambiguous("The query holds characters that must be percent-encoded.")
     function = plain(b"/" + segment)[1:]
     try:
-        name, namespace = split_function_name(function)
+        name, namespace = split_name(function)
     except ValueError as error:
         raise Malformed(f"The function's name or namespace in the path {error}.") from None
     return Match(

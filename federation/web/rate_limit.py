@@ -107,7 +107,8 @@ def caller_of(scope: Scope, trusted: Sequence[Network] = ()) -> str:
     if address is None:
         return "unknown"
     for hop in _hops_backwards(scope) if trusted else ():
-        if not _within(address, trusted) or (before := _address(hop)) is None:
+        by_proxy = any(address in network for network in trusted)
+        if not by_proxy or (before := _address(hop)) is None:
             break
         address = before
     if isinstance(address, IPv6Address):
@@ -119,10 +120,6 @@ def _hops_backwards(scope: Scope) -> Iterable[str]:
     lines = [str(v, "latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
     hops = ",".join(lines).split(",")
     return [hop.strip() for hop in hops[: -_HOPS - 1 : -1]]
-
-
-def _within(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
