@@ -21,15 +21,24 @@ from federation.gateway.refusals import GatewayError
 from federation.jose.strict_json import dumps
 from federation.web.forms import request_id_of
 
-__all__ = ["NO_STORE", "ErrorBoundary", "NotFound", "not_found"]
+__all__ = ["NO_STORE", "ErrorBoundary", "NotFound", "not_found", "raw_headers"]
 
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_JSON: Mapping[str, str] = {"Content-Type": "application/json", **NO_STORE}
-_PLAIN_TEXT: Mapping[str, str] = {
-    "Content-Type": "text/plain; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-}
+
+
+def raw_headers(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """*headers* as ASGI has them."""
+    return tuple((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items())
+
+
+_JSON = raw_headers({"Content-Type": "application/json", **NO_STORE})
+_PLAIN_TEXT = raw_headers(
+    {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+)
 
 
 class ErrorBoundary:
@@ -89,11 +98,14 @@ async def _send(error: HttpError, request_id: str, send: Send) -> None:
         headers, body = _PLAIN_TEXT, f"{error.public} Request id {request_id}.\n".encode()
     else:
         headers, body = _JSON, _oauth_error(error, request_id)
-    written = {**headers, **error.headers, "Content-Length": str(len(body))}
-    raw_headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in written.items()
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": raw_headers})
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [*headers, *raw_headers(error.headers), length],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 

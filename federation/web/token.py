@@ -21,7 +21,7 @@ from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, excha
 from federation.jose.strict_json import dumps
 from federation.web.forms import Form, read_form
 from federation.web.rate_limit import FailedExchanges, Network, caller_of
-from federation.web.refusals import NO_STORE
+from federation.web.refusals import NO_STORE, raw_headers
 
 __all__ = ["GRANT_TYPE", "Observer", "TokenEndpoint", "understand"]
 
@@ -29,10 +29,7 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
 _TOKEN_TYPES = (TokenType.ACCESS_TOKEN, TokenType.ID_TOKEN, TokenType.JWT)
 _NAMES = 50
-_GRANT_HEADERS = (
-    (b"content-type", b"application/json"),
-    *((name.lower().encode(), value.encode()) for name, value in NO_STORE.items()),
-)
+_GRANT_HEADERS = raw_headers({"Content-Type": "application/json", **NO_STORE})
 
 
 class Observer(Protocol):
