@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,8 @@ from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
 from federation.errors import Problem, SettingsRefused
 from federation.exchange import Broker
+from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
 from federation.gateway.proxy import Functions, Gateway
-from federation.gateway.upstream import BasicAuth, Upstream
-from federation.gateway.wire import Wire
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
 from federation.policy.index import PolicySets
@@ -50,9 +48,9 @@ from federation.state.timed import TimedStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
-from federation.web.edge import Edge, no_such_place
 from federation.web.health import Health, healthz, livez, readyz
 from federation.web.rate_limit import FailedExchanges
+from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import revoke
 from federation.web.token import TokenEndpoint
 
@@ -140,8 +138,8 @@ def build(
             Route("/readyz", readyz),
             *([Mount("/", gateway)] if gateway else [Route("/healthz", healthz)]),
         ],
-        middleware=[Middleware(Edge)],
-        exception_handlers={HTTPException: no_such_place},
+        middleware=[Middleware(ErrorBoundary)],
+        exception_handlers={HTTPException: not_found},
         lifespan=running.lifespan,
     )
     app.router.redirect_slashes = False
@@ -236,8 +234,8 @@ class BrokerApp(Starlette):
 
     def __init__(self, exchanges: TokenEndpoint, gateway: Gateway | None, **places: Any) -> None:
         super().__init__(**places)
-        self._exchanges = Edge(exchanges)
-        self._gateway = Edge(gateway) if gateway else None
+        self._exchanges = ErrorBoundary(exchanges)
+        self._gateway = ErrorBoundary(gateway) if gateway else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -300,9 +298,8 @@ def _upstream(settings: Settings) -> Upstream | None:
         return None
     secrets = settings.upstream_secrets
     return Upstream(
-        Wire(settings.upstream, settings.upstream_connections),
+        ConnectionPool(settings.upstream, settings.upstream_connections, settings.upstream_timeout),
         _basic_auth(secrets) if secrets else None,
-        timedelta(seconds=settings.upstream_timeout),
     )
 
 

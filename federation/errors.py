@@ -1,12 +1,15 @@
 """
-What can go wrong, drawn as one tree.
+The error tree: every exception that this program raises on purpose.
 
     FederationError
-    ├── Refusal                a "no" to a caller: reason, public sentence, evidence
+    ├── HttpError              an error that a caller gets as a response: status, sentence, headers
+    │   ├── Refusal            a "no" with a reason slug
+    │   ├── NotFound           a path or method that does not exist (web/refusals)
+    │   └── GatewayError       errors of the gateway road (gateway/refusals)
     ├── DocumentsRefused       a set of documents that was not adopted: its problems
     └── SettingsRefused        settings that cannot be used: its problems
 
-A refusal has two readers. `public` goes to the caller and says no more than the caller may
+An HttpError has two readers. `public` goes to the caller and says no more than the caller may
 know; `evidence` goes to the operator's log and audit event, under the same request id.
 """
 
@@ -20,6 +23,7 @@ from types import MappingProxyType
 __all__ = [
     "DocumentsRefused",
     "FederationError",
+    "HttpError",
     "Problem",
     "Reason",
     "Refusal",
@@ -56,7 +60,7 @@ class Reason(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
     SERVER_ERROR = "server_error"
-    """A fault of ours that nobody foresaw: never raised, only told and recorded."""
+    """An unexpected exception. The code never raises it; the error boundary answers with it."""
 
     @property
     def sentence(self) -> str:
@@ -69,6 +73,20 @@ class Reason(StrEnum):
         if self.temporary or self is Reason.TOO_MANY_FAILURES:
             return "temporarily_unavailable"
         return self.value if self in _OAUTH_CODES else "invalid_request"
+
+    @property
+    def status(self) -> int:
+        """
+        The HTTP status of a response with this reason.
+
+        It is 400 for every refusal that is final, since OAuth clients look for an error body
+        at no other status (RFC 6749, section 5.2).
+        """
+        if self is Reason.TOO_MANY_FAILURES:
+            return 429
+        if self is Reason.SERVER_ERROR:
+            return 500
+        return 503 if self.temporary else 400
 
     @property
     def temporary(self) -> bool:
@@ -127,16 +145,36 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
 
 
 class FederationError(Exception):
-    """Anything this program refuses on purpose."""
+    """The base of all errors that this program raises on purpose."""
 
 
-class Refusal(FederationError):
+class HttpError(FederationError):
+    """
+    An error that ends a request. It carries what the response needs.
+
+    The error boundary in `web/refusals` turns it into the response. *public* is the sentence
+    for the caller; it must hold nothing that the caller may not know.
+    """
+
+    status: int = 500
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Extra response headers, such as `Retry-After`."""
+    reason: Reason | None = None
+
+    def __init__(self, public: str, *, evidence: Mapping[str, object] | None = None) -> None:
+        super().__init__(public)
+        self.public = public
+        self.evidence: Mapping[str, object] = dict(evidence or {})
+
+
+class Refusal(HttpError):
     """
     A "no": *reason* for programs, *public* for the caller, *evidence* for the operator.
 
-    *public* defaults to the reason's constant sentence. Whatever else is put there must be
-    something that this caller may know.
+    *public* defaults to the reason's constant sentence.
     """
+
+    reason: Reason
 
     def __init__(
         self,
@@ -146,11 +184,12 @@ class Refusal(FederationError):
         evidence: Mapping[str, object] | None = None,
         retry_after_seconds: int = 5,
     ) -> None:
-        super().__init__(reason, public)
+        super().__init__(reason.sentence if public is None else public, evidence=evidence)
         self.reason = reason
-        self.public = reason.sentence if public is None else public
-        self.evidence: Mapping[str, object] = dict(evidence or {})
+        self.status = reason.status
         self.retry_after_seconds = retry_after_seconds
+        if self.status in {429, 503}:
+            self.headers = {"Retry-After": str(retry_after_seconds)}
 
     def __str__(self) -> str:
         facts = ", ".join(f"{key}={value!r}" for key, value in self.evidence.items())

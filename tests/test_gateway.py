@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
-from federation.gateway.credentials import access_token
+from federation.gateway.request import access_token
 from federation.gateway.routes import TABLE, Kind, Route
 from federation.tokens.signing_keys import SigningKey
 from tests.harness import builders as built
@@ -276,7 +276,7 @@ class TestCredentials:
          "Basic dG9rZW46", "Digest username=token", "Negotiate abc", "token", "Bearer\tx"],
     )  # fmt: skip
     def test_what_is_no_credential_is_none(self, given: str) -> None:
-        assert access_token([given]) is None
+        assert access_token([given.encode()]) is None
 
     @pytest.mark.parametrize(
         "token",
@@ -880,6 +880,29 @@ class TestAudit:
         (event,) = front.journal.events
         assert event.response_code == 499
         assert event.actions == ("Function:Update",)
+
+    def test_a_request_that_a_stopping_server_cancels_leaves_an_event(self, tmp_path: Path) -> None:
+        begun = asyncio.Event()
+
+        async def never(_request: httpx2.Request) -> httpx2.Response:
+            begun.set()
+            return await asyncio.Event().wait()  # type: ignore[return-value]  # it never does
+
+        front = Front(tmp_path, transport=httpx2.MockTransport(never))
+        token = front.grant(("*", "*"))
+        asked = Asked(front, method="PUT", target=b"/system/functions", token=token).json(
+            DEPLOYMENT
+        )
+
+        async def story() -> None:
+            running = asyncio.create_task(asked.run())
+            await begun.wait()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        asyncio.run(story())
+        assert asked.sent == []
+        assert [event.response_code for event in front.journal.events] == [500]
 
     def test_a_caller_that_leaves_within_its_body_leaves_an_event(self, front: Front) -> None:
         token = front.grant(("*", "*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from federation.gateway.headers import Forwarded, answer_headers, upstream_headers
+from federation.gateway.headers import Forwarded, response_headers, upstream_headers
 
 FORWARDED = Forwarded(client="192.0.2.7", scheme="https", host="gw.example.com")
 OURS = {
@@ -129,7 +129,7 @@ def test_what_the_caller_did_not_say_of_itself_is_not_made_up() -> None:
 def back(
     *headers: tuple[bytes, bytes], function: bool = False, rewritten: bool = False
 ) -> dict[bytes, bytes]:
-    return dict(answer_headers(headers, function=function, rewritten=rewritten))
+    return dict(response_headers(headers, function=function, rewritten=rewritten))
 
 
 ANSWER = (

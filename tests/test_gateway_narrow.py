@@ -7,7 +7,7 @@ import json
 import pytest
 
 from federation.claims import Claims
-from federation.gateway.narrow import UnreadableAnswer, may_list, narrow, visible
+from federation.gateway.narrow import UnreadableList, may_list, narrow, visible
 from tests.harness.builders import Document, policy
 
 CLAIMS = Claims({"sub": "fed:someone", "environment": "production"})
@@ -145,7 +145,7 @@ def test_a_namespace_is_visible_by_any_of_the_policies() -> None:
     ],
 )
 def test_an_answer_that_is_no_list_of_namespaces_is_shown_to_nobody(answer: bytes) -> None:
-    with pytest.raises(UnreadableAnswer):
+    with pytest.raises(UnreadableList):
         narrow(answer, [policy("p", allow("*", action="*"))], CLAIMS)
 
 

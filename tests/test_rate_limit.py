@@ -11,8 +11,8 @@ import pytest
 from starlette.types import Message, Scope
 
 from federation.errors import Reason, Refusal
-from federation.gateway.incoming import Incoming
 from federation.gateway.refusals import TooSlow
+from federation.gateway.request import RequestBody
 from federation.web.rate_limit import FailedExchanges, caller_of
 from tests.harness.broker import BrokenStore, InProcess, form, refusal
 from tests.harness.clock import Clock
@@ -235,7 +235,7 @@ class TestSlowBodies:
     """A body of the gateway that does not come."""
 
     @staticmethod
-    def incoming(*messages: Message) -> Incoming:
+    def body(*messages: Message) -> RequestBody:
         waiting = list(messages)
 
         async def receive() -> Message:
@@ -243,12 +243,12 @@ class TestSlowBodies:
                 await asyncio.Event().wait()
             return waiting.pop(0)
 
-        return Incoming(receive, whole_seconds=0.05, pause_seconds=0.05)
+        return RequestBody(receive, whole_seconds=0.05, pause_seconds=0.05)
 
     def test_one_that_is_read_whole_has_a_deadline(self) -> None:
-        begun = self.incoming({"type": "http.request", "body": b"{", "more_body": True})
+        begun = self.body({"type": "http.request", "body": b"{", "more_body": True})
         with pytest.raises(TooSlow):
-            asyncio.run(begun.whole(10))
+            asyncio.run(begun.read(10))
 
     def test_one_that_dribbles_has_the_same(self) -> None:
         async def dribble() -> Message:
@@ -256,7 +256,7 @@ class TestSlowBodies:
             return {"type": "http.request", "body": b"x", "more_body": True}
 
         with pytest.raises(TooSlow):
-            asyncio.run(Incoming(dribble, whole_seconds=0.1, pause_seconds=10).whole(10_000))
+            asyncio.run(RequestBody(dribble, whole_seconds=0.1, pause_seconds=10).read(10_000))
 
     def test_one_that_is_passed_on_may_dribble_but_not_stop(self) -> None:
         came = 0
@@ -273,9 +273,9 @@ class TestSlowBodies:
             async for chunk in chunks:
                 passed_on.append(chunk)  # noqa: PERF401  what came before the end counts
 
-        slow = Incoming(dribble, whole_seconds=0.01, pause_seconds=0.1)
+        slow = RequestBody(dribble, whole_seconds=0.01, pause_seconds=0.1)
         with pytest.raises(TooSlow):
-            asyncio.run(read(slow.chunks()))
+            asyncio.run(read(slow.stream()))
         assert len(passed_on) == 20
 
     def test_its_sender_is_told_408(self) -> None:

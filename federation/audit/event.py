@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from federation.errors import Reason, Refusal
+from federation.errors import HttpError, Reason
 
 __all__ = ["Actor", "Event", "Trail", "fresh_id", "token_sha256"]
 
@@ -103,11 +103,12 @@ class Trail:
     token_sha256: str | None = None
     evidence: dict[str, object] = field(default_factory=dict)
 
-    def refused(self, refusal: Refusal) -> None:
-        """The road ended with *refusal*."""
-        self.reason = refusal.reason
-        self.message = refusal.public
-        self.evidence = dict(refusal.evidence)
+    def refused(self, error: HttpError) -> None:
+        """Add that the request ended with *error*."""
+        self.reason = error.reason
+        self.message = error.public
+        if error.evidence:
+            self.evidence = dict(error.evidence)
 
     def event(self, response_code: int) -> Event:
         """The event of a request that was answered with *response_code*."""

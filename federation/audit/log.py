@@ -9,7 +9,6 @@ import structlog
 from federation.audit import Journal
 from federation.audit.event import Event
 from federation.errors import Refusal
-from federation.steps import in_step
 
 __all__ = ["LOGGER", "LoggedJournal", "facts"]
 
@@ -53,7 +52,6 @@ class LoggedJournal:
                 **refusal.evidence,
             )
             raise
-        await in_step()
         why = {"reason": event.reason, "evidence": event.evidence}
         info = self._info or self._log.info
         info(

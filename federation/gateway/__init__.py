@@ -1,1 +1,1 @@
-"""The road of every other path: what a request asks for, and the one form it is sent on in."""
+"""The reverse proxy in front of an OpenFaaS gateway: authenticates, authorizes and forwards."""

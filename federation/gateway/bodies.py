@@ -1,9 +1,9 @@
 """
-The JSON bodies of the upstream's API: what each may hold, read once and written afresh.
+The schemas of the JSON bodies of the OpenFaaS API: reads a body strictly and writes it anew.
 
-A Go upstream matches members without regard to case, and the last of two wins; here a member
-has its exact name and stands once. What is sent on is written from what was understood, so
-nothing that was not understood is sent.
+A Go upstream ignores the case of member names, and the last of two equal members wins. Here a
+member must have its exact name and occur once. The upstream receives only what was read, so it
+cannot find a member that the broker overlooked. Other bodies raise Malformed or TooLarge.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from federation.jose.strict_json import loads_object
 
 __all__ = ["DELETION", "DEPLOYMENT", "NAMESPACE", "SCALING", "SECRET", "SECRET_NAME", "Body"]
 
-# Honest bodies hold long strings, not many values. Memory for parsed JSON is many times its
-# text where it is all brackets and commas, so those are counted before anything is parsed.
+# Honest bodies hold long strings, not many values. Parsed JSON that is all brackets and commas
+# takes many times the memory of its text, so these are counted before anything is parsed.
 _COUNTED_FROM_BYTES = 16 * 1024
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _MOST_VALUES = 10_000
@@ -29,21 +29,17 @@ _MOST_VALUES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One kind of body: its members, which of them is the name, and which must be there."""
+    """The schema of one kind of body."""
 
     members: Mapping[str, Reader]
     name: str
-    """The member that names what the call is about."""
+    """The member with the name of the object. The path or the query may hold it instead."""
     required: frozenset[str] = frozenset()
-    """What must be there beside the name, which may also stand elsewhere."""
+    """The other members that must be present."""
 
     def read(self, data: bytes) -> dict[str, object]:
-        """
-        The members that *data* holds, in the order of this table; null reads as absent.
-
-        Raises: Malformed, TooLarge.
-        """
-        _weigh(data)
+        """The members of *data* in the order of the schema; null counts as absent."""
+        _check_size(data)
         try:
             given = loads_object(data)
         except ValueError:
@@ -57,12 +53,12 @@ class Body:
             for member, reader in self.members.items()
             if given.get(member) is not None
         }
-        if lacking := next((member for member in self.required if member not in read), None):
-            raise Malformed(f'The body must have a member "{lacking}".')
+        if missing := next((member for member in self.required if member not in read), None):
+            raise Malformed(f'The body must have a member "{missing}".')
         return read
 
     def write(self, given: Mapping[str, object]) -> bytes:
-        """*given* as JSON, compact, in the order of this table."""
+        """*given* as compact JSON in the order of the schema, without other members."""
         ordered = {member: given[member] for member in self.members if member in given}
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
@@ -74,7 +70,7 @@ def _read(member: str, value: object, reader: Reader) -> object:
         raise Malformed(f'The body member "{member}" {error}.') from None
 
 
-def _weigh(data: bytes) -> None:
+def _check_size(data: bytes) -> None:
     if len(data) < _COUNTED_FROM_BYTES:
         return
     outline = _STRINGS.sub(b"", data)
@@ -83,7 +79,7 @@ def _weigh(data: bytes) -> None:
 
 
 def _namespace(value: object) -> str:
-    """A namespace, or nothing: clients that write every member write an empty one."""
+    """A namespace, which may be empty: some clients write every member."""
     return values.namespace(value) if value != "" else ""
 
 

@@ -1,51 +1,40 @@
 """
-Which headers pass, in each direction.
+Filters request headers on their way to the upstream, and response headers on their way back.
 
-Calls of the API send a few known headers and no more. A function receives the caller's
-headers, less those that speak of the connection, of who the caller is, or of another method
-or path than the one that was decided about. No credential passes by itself: the caller of
-these functions says which one is sent.
+The API receives a few known headers only. A function receives the caller's headers except those
+about the connection, about the caller's identity, and about another method or path than the
+authorized one. No `Authorization` passes by itself: forward.py says which credential is sent.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
 
-__all__ = ["Forwarded", "Headers", "answer_headers", "check_body_headers", "upstream_headers"]
+__all__ = ["Forwarded", "Headers", "check_body_headers", "response_headers", "upstream_headers"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values in order, as ASGI has them."""
 
 # RFC 9110, section 7.6.1, and what older servers send.
 _HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+    b"connection http2-settings keep-alive proxy-authenticate proxy-authentication-info"
+    b" proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
 )
-# Written here, or by the client that sends the request.
+# Set by the broker itself, or by its HTTP client.
 _OURS = frozenset({b"authorization", b"expect", b"forwarded", b"host", b"via", b"x-request-id"})
-# Who the caller is, or which other method or path is meant, in the words of various frameworks.
+# Headers by which various frameworks learn who the caller is, or which other method or path to
+# serve. Callers must not be able to set them behind a proxy that authorizes.
 _MISLEADING = re.compile(
     rb"x-forwarded-.*|x-real-ip|true-client-ip|cf-connecting-ip|x-client-ip|x-cluster-client-ip"
     rb"|(x-)?remote-(user|groups?|email|name)|x-auth-request-.*|x-authenticated-.*|x-webauth-.*"
     rb"|x-http-method.*|x-method-override|x-original-.*|x-rewrite-url|x-openfaas-internal"
 )
 _API_REQUEST = frozenset({b"user-agent", b"accept"})
-_API_ANSWER = frozenset(
+_API_RESPONSE = frozenset(
     {b"content-encoding", b"content-length", b"content-type", b"retry-after", b"x-call-id"}
 )
 _NEVER_ON = _HOP_BY_HOP | _OURS
@@ -60,14 +49,14 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """What the broker itself knows of a request: who connected, and how they called us."""
+    """The facts for the forwarding headers: the connection's address, scheme and `Host`."""
 
     client: str
     scheme: str
     host: str
 
     def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
-        """The forwarding headers that replace all that came."""
+        """The forwarding headers. They replace whatever the caller sent."""
         known = (
             (b"x-forwarded-for", self.client),
             (b"x-forwarded-proto", self.scheme),
@@ -79,10 +68,9 @@ class Forwarded:
 
 def check_body_headers(headers: Headers, *, json: bool, streams: bool, most_bytes: int) -> None:
     """
-    The headers tell of one body, of a kind and length that is taken.
+    Make sure that the headers announce a body that the call takes, with one clear end.
 
-    With *json*, a JSON text of at most *most_bytes*; with *streams*, anything; else no body.
-    To be asked before the body is read, and asked again by `routes.read`.
+    With *json* that is a JSON text of at most *most_bytes*, with *streams* any body, else none.
     Raises: Ambiguous, Malformed, TooLarge.
     """
     once = _stated_once(headers)
@@ -101,7 +89,7 @@ def check_body_headers(headers: Headers, *, json: bool, streams: bool, most_byte
         raise TooLarge(f"The body is larger than {most_bytes} bytes.")
     if once.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Malformed("The body must not be compressed.")
-    # Some SDKs state no type at all, so its absence is taken to mean JSON.
+    # One SDK sends no type at all, so a missing one means JSON.
     if not _JSON.fullmatch(once.get(b"content-type", b"application/json")):
         raise Malformed("The body must be JSON: Content-Type application/json.")
 
@@ -116,9 +104,10 @@ def upstream_headers(
     request_id: str,
 ) -> list[tuple[bytes, bytes]]:
     """
-    What is sent on of *headers*, to a *function* or to the API, with *json* a rebuilt body.
+    The headers for the upstream, made from the caller's *headers*.
 
-    `Authorization` is *authorization* or absent; what the caller sent is never kept by itself.
+    They are for a *function* or else for the API. With *json* the body was written anew.
+    *authorization* replaces the caller's `Authorization`; None sends none.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _dropped(lowered)
@@ -129,7 +118,7 @@ def upstream_headers(
         kept = [(n, v) for n, v in lowered if n in wanted]
     sent = kept + forwarded.headers(request_id)
     if not (function and any(name == b"accept-encoding" for name, _ in kept)):
-        # Not saying so would let the upstream, or the client in between, choose.
+        # Without it, the upstream or our HTTP client would choose an encoding.
         sent.append((b"accept-encoding", b"identity"))
     if json:
         sent.append((b"content-type", b"application/json"))
@@ -138,20 +127,20 @@ def upstream_headers(
     return sent
 
 
-def answer_headers(
+def response_headers(
     headers: Headers, *, function: bool, rewritten: bool = False
 ) -> list[tuple[bytes, bytes]]:
     """
-    What of an upstream's answer the caller sees.
+    The headers of an upstream's response that the caller gets, of a *function*'s or the API's.
 
-    The API's answers show a few known headers: not its challenge, which asks for the upstream's
-    own password, nor its cookies or redirects. With *rewritten* the body is another one now.
+    Of the API's only a few known ones pass: not its challenge, which asks for the upstream's own
+    password, nor its cookies or redirects. With *rewritten* the body is another one now.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _NEVER_BACK | _named_by_connection(lowered)
     if rewritten:
         dropped |= {b"content-length", b"content-encoding", b"etag"}
-    return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_ANSWER)]
+    return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_RESPONSE)]
 
 
 def _stated_once(headers: Headers) -> dict[bytes, bytes]:
@@ -166,25 +155,24 @@ def _stated_once(headers: Headers) -> dict[bytes, bytes]:
 
 def _dropped(lowered: Headers) -> frozenset[bytes]:
     dropped = _NEVER_ON | _named_by_connection(lowered)
-    return dropped | {b"content-length"} if _chunked(lowered) else dropped
-
-
-def _chunked(lowered: Headers) -> bool:
-    return any(name == b"transfer-encoding" for name, _ in lowered)
+    chunked = any(name == b"transfer-encoding" for name, _ in lowered)
+    return dropped | {b"content-length"} if chunked else dropped
 
 
 def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
-    named = (value.split(b",") for name, value in lowered if name == b"connection")
-    # A caller may not name away the length of its own body.
-    return frozenset(_trimmed(named)) - _OF_THE_BODY
-
-
-def _trimmed(lists: Iterable[list[bytes]]) -> Iterable[bytes]:
-    return (item.strip().lower() for items in lists for item in items)
+    """The headers that `Connection` names: they are for this one connection."""
+    named = (
+        item.strip().lower()
+        for name, value in lowered
+        if name == b"connection"
+        for item in value.split(b",")
+    )
+    # A caller must not be able to remove the length of its own body.
+    return frozenset(named) - _OF_THE_BODY
 
 
 def _misleading(name: bytes) -> bool:
-    # CGI, and so WSGI, reads `_` in a name as `-`: a header in that disguise is the header.
+    # CGI and WSGI read `_` in a name as `-`, so `X_Forwarded_For` is `X-Forwarded-For` to them.
     undisguised = name.replace(b"_", b"-")
     return bool(_MISLEADING.fullmatch(undisguised)) or (
         undisguised != name and undisguised in _OURS | _HOP_BY_HOP

@@ -1,9 +1,8 @@
 """
-The list of namespaces, cut down to what the caller may know of.
+Removes from the upstream's list of namespaces those that the caller may not see.
 
-A namespace is shown where the caller's policies allow anything at all in it. It is hidden
-where they deny `Namespace:List` on it, and an answer that is not a plain list of names is
-shown to nobody.
+A namespace is visible if the caller's policies allow anything at all in it and do not deny
+`Namespace:List` on it. A response that is not a plain list of names is shown to nobody.
 """
 
 from __future__ import annotations
@@ -13,28 +12,28 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from federation.claims import Claims
 from federation.documents.model import Effect, Policy, Statement
-from federation.errors import FederationError
 from federation.gateway import values
+from federation.gateway.refusals import UpstreamFailed
 from federation.jose.strict_json import loads
 from federation.policy.permissions import Access, Decision, decide
 
-__all__ = ["ANSWER_BYTES", "UnreadableAnswer", "may_list", "narrow", "visible"]
+__all__ = ["LIST_BYTES", "UnreadableList", "may_list", "narrow", "visible"]
 
-ANSWER_BYTES = 1024 * 1024
-"""The largest answer that is read."""
+LIST_BYTES = 1024 * 1024
+"""The largest list that is read."""
 
 LIST = "Namespace:List"
 
 
-class UnreadableAnswer(FederationError):
-    """The upstream's answer is not a list of namespaces."""
+class UnreadableList(UpstreamFailed):
+    """The upstream's response is not a list of namespaces."""
 
 
 def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
     """
-    Whether the list may be asked for at all: with `Namespace:List` on any namespace.
+    Whether the caller may ask for the list: with `Namespace:List` on any namespace.
 
-    The upstream's own policies grant it on a single one, and the answer is narrowed.
+    OpenFaaS's own policies grant it on a single namespace, and the response is narrowed.
     """
     whole = decide(policies, Access(LIST, "*", "*"), claims)
     asked = (
@@ -48,42 +47,38 @@ def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
 
 
 def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
-    """Whether anything at all is allowed in *namespace*."""
+    """True if anything at all is allowed in *namespace*, and listing it is not denied."""
     if decide(policies, Access(LIST, namespace, "*"), claims).effect is Effect.DENY:
         return False
-    # A grant's own pattern is the widest thing that it grants: if a Deny covers even that, a
-    # matching pattern read as a name, nothing of the grant is left.
+    # Ask for each grant's own pattern as if it were a name, since that is the widest thing that
+    # it grants. If a Deny covers even that, nothing of the grant is left.
     asks = {
         (action, resource.halves[1])
         for statement in _allowing(policies)
         for resource in statement.resources
         for action in statement.actions
-        if not action.startswith("System:")  # of the cluster, and done in no namespace
+        if not action.startswith("System:")  # these act on the cluster, not in a namespace
     }
     return any(
         decide(policies, Access(action, namespace, name), claims).allowed for action, name in asks
     )
 
 
-def narrow(answer: bytes, policies: Sequence[Policy], claims: Claims) -> bytes:
-    """
-    The upstream's *answer* with the visible namespaces alone, in its order.
-
-    Raises: UnreadableAnswer.
-    """
-    shown = [name for name in _namespaces(answer) if visible(policies, claims, name)]
+def narrow(response: bytes, policies: Sequence[Policy], claims: Claims) -> bytes:
+    """The visible namespaces of the upstream's *response*, in its order."""
+    shown = [name for name in _namespaces(response) if visible(policies, claims, name)]
     return json.dumps(shown, separators=(",", ":")).encode("ascii")
 
 
-def _namespaces(answer: bytes) -> list[str]:
-    if len(answer) > ANSWER_BYTES:
-        raise UnreadableAnswer(f"more than {ANSWER_BYTES} bytes")
+def _namespaces(response: bytes) -> list[str]:
+    if len(response) > LIST_BYTES:
+        raise UnreadableList(f"more than {LIST_BYTES} bytes")
     try:
-        listed = loads(answer)
-        # Go writes a list that was never made as null.
+        listed = loads(response)
+        # Go writes a nil slice as null.
         return [values.label(name) for name in values.texts([] if listed is None else listed)]
     except ValueError as error:
-        raise UnreadableAnswer("not a list of namespaces") from error
+        raise UnreadableList("not a list of namespaces") from error
 
 
 def _allowing(policies: Iterable[Policy]) -> Iterator[Statement]:

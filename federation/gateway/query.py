@@ -1,9 +1,9 @@
 """
-A query string that can be read in one way only.
+Reads a query string that has one meaning only, and writes it anew for the upstream.
 
-Upstreams differ: most take the first of two equal parameters, the log handler the last; a `;`
-drops the pair in one and splits it in another. So each parameter stands once, under its exact
-name, and what is sent on is written afresh.
+Upstreams differ: most take the first of two equal parameters, the log handler takes the last.
+A `;` drops the pair in one and splits it in another. So each parameter may occur once, under its
+exact name. Anything else raises Ambiguous or Malformed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ _VALUE = re.compile(r"(?:[A-Za-z0-9._~!$'()*,:@/?+-]|%[0-9A-Fa-f]{2})*")
 
 def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
     """
-    The parameters that *raw* holds, each as its reader would send it.
+    The parameters in *raw*, each in the form that is sent to the upstream.
 
-    A parameter without a value reads as absent, as every upstream reads it.
-    Raises: Ambiguous, Malformed.
+    A parameter without a value counts as absent, as it does for every upstream.
     """
     given: dict[str, str] = {}
     for pair in raw.decode("latin-1").split("&") if raw else ():
@@ -39,7 +38,7 @@ def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
 
 
 def write_query(parameters: Mapping[str, str]) -> bytes:
-    """*parameters* as a query string, in the order of their names."""
+    """*parameters* as a query string, sorted by name."""
     return urlencode(sorted(parameters.items())).encode("ascii")
 
 

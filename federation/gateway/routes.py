@@ -1,9 +1,9 @@
 """
-What a request asks for: method and path, query and body, as an action on a resource.
+The table of OpenFaaS API routes: maps a request to an action on a resource, and rewrites it.
 
-One table says it all. A request that is not in the table is refused, and so is one that two
-programs could read differently. What is understood is then written afresh, path, query and
-body: the upstream receives what was decided about, and can read it in one way only.
+A request that is not in the table is refused, and so is one that two programs could read
+differently. Path, query and body are then written anew from what was read, so the upstream
+receives exactly what was authorized and can read it in one way only.
 """
 
 from __future__ import annotations
@@ -13,17 +13,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
+from typing import ClassVar
 
 from federation.gateway import bodies, values
 from federation.gateway.bodies import Body
 from federation.gateway.headers import Headers, check_body_headers
-from federation.gateway.paths import check_rest, function_name, plain
+from federation.gateway.paths import FUNCTION_PATHS, check_function_path, plain, split_name
 from federation.gateway.query import read_query, write_query
 from federation.gateway.refusals import Ambiguous, Malformed, NotMapped, TooLarge
 from federation.gateway.values import Reader
 from federation.policy.permissions import Access
 
-__all__ = ["BODY_BYTES", "TABLE", "Call", "Kind", "Match", "On", "Route", "match", "read"]
+__all__ = [
+    "BODY_BYTES",
+    "TABLE",
+    "Call",
+    "HealthCall",
+    "Kind",
+    "Match",
+    "On",
+    "Route",
+    "match",
+    "read",
+]
 
 BODY_BYTES = 10 * 1024 * 1024
 """The largest JSON body that is read."""
@@ -32,35 +44,35 @@ _QUERY_BYTES = 16 * 1024
 
 
 class Kind(Enum):
-    """How a call is carried out, once it is allowed."""
+    """The ways to authorize and forward a call."""
 
     SYSTEM = auto()
-    """Forwarded with a rebuilt body, answered in one piece."""
+    """The body is written anew, and the response passes as it comes."""
     NAMESPACES = auto()
-    """As SYSTEM; whether it may be asked, and what of the answer is shown, says `narrow`."""
+    """As SYSTEM, but `narrow` decides, and removes hidden namespaces from the response."""
     LOGS = auto()
-    """As SYSTEM; the answer may go on for as long as the caller listens."""
+    """As SYSTEM, but the response may last for as long as the caller listens."""
     HEALTH = auto()
-    """Anybody may ask."""
+    """Public."""
     FUNCTION = auto()
-    """Bodies stream both ways; the caller's own query and path below the name are kept."""
+    """Bodies stream both ways; the function's own path and query are kept."""
     ASYNC_FUNCTION = auto()
-    """As FUNCTION; the upstream answers before the function has run."""
+    """As FUNCTION, but the upstream responds before the function has run."""
 
     @property
     def streams(self) -> bool:
-        """Whether the request's body belongs to a function and is not read here."""
+        """True if the request's body is for a function and is not read here."""
         return self is Kind.FUNCTION or self is Kind.ASYNC_FUNCTION
 
 
 class On(Enum):
-    """Where a route's resource stands."""
+    """The scope of a route's resource."""
 
     NOTHING = auto()
     CLUSTER = auto()
     """`*`."""
     NAMESPACE = auto()
-    """`<namespace>:*`. Also for secrets, so that a grant on a function opens no secret."""
+    """`<namespace>:*`. Secrets have it too, so that a grant on a function opens no secret."""
     ONE = auto()
     """`<namespace>:<name>`."""
 
@@ -80,24 +92,25 @@ _LOGS: Mapping[str, Reader] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path, and what they stand for."""
+    """A method and a path, and the action that they need."""
 
     method: str
     path: str
-    """Its last segment may be `{name}`, `{namespace}` or, for a function, `{function}`."""
+    """The last segment may be `{name}`, `{namespace}` or, for a function, `{function}`."""
     action: str | None
+    """None for `Kind.HEALTH` alone."""
     on: On
     query: Mapping[str, Reader] = field(default_factory=dict)
-    """The parameters that it may have."""
+    """The query parameters that are allowed."""
     body: Body | None = None
     namespace_sent: bool = False
-    """Whether the namespace is sent on in the query. It always is in the body, if there is one
-    that has it; for some calls one upstream reads the one, another the other."""
+    """True if the upstream gets the namespace in the query. A body that can hold it always does.
+    For some calls one upstream reads the query and another the body, so they get both."""
     kind: Kind = Kind.SYSTEM
 
     @property
     def of_namespace(self) -> bool:
-        """Whether what it names is itself a namespace."""
+        """True if the object of the call is itself a namespace."""
         return self.path.startswith("/system/namespace/")
 
 
@@ -138,41 +151,39 @@ _EXACT = {(route.method, route.path): route for route in TABLE if "{" not in rou
 _BELOW = {
     (route.method, route.path.partition("{")[0]): route for route in TABLE if "{" in route.path
 }
-_FUNCTION_ROADS = (b"/function/", b"/async-function/")
 _NOT_MAPPED = "This method and path are not offered here."
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A request whose method, path and query are in the table. Its body is still unread."""
+    """A request whose method, path, query and body headers passed. Its body is still unread."""
 
     route: Route
     name: str = ""
     namespace: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
-    rest: str = ""
+    function_path: str = ""
     """The path below a function's name, as it came."""
-    raw_query: bytes = b""
+    function_query: bytes = b""
     """A function's own query, as it came."""
 
     @property
     def reads_body(self) -> bool:
-        """Whether `read` needs the whole body. If not, it streams or must not be there."""
+        """True if `read` needs the whole body. If not, it streams or there must be none."""
         return self.route.body is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a request asks for, and the one form in which it is sent on."""
+    """The access that a request asks for, and the one form in which it is forwarded."""
 
     kind: Kind
-    access: Access | None
-    """None for `Kind.HEALTH` alone."""
+    access: Access
     method: str
     path: str
     query: bytes
     body: bytes | None = field(repr=False)
-    """None where there is none, and where it streams."""
+    """None if there is none, and if it streams."""
 
     @property
     def target(self) -> bytes:
@@ -180,16 +191,72 @@ class Call:
         return self.path.encode("ascii") + (b"?" + self.query if self.query else b"")
 
 
-def match(method: str, raw_path: bytes, raw_query: bytes) -> Match:
-    """
-    The route that *method* and *raw_path* stand for, with what the query says.
+@dataclass(frozen=True, slots=True)
+class HealthCall:
+    """The upstream's health check. It is public, so there is no access to ask for."""
 
+    kind: ClassVar[Kind] = Kind.HEALTH
+    method: ClassVar[str] = "GET"  # the upstream answers HEAD with 405
+    path: ClassVar[str] = "/healthz"
+    query: ClassVar[bytes] = b""
+    target: ClassVar[bytes] = b"/healthz"
+    body: ClassVar[None] = None
+
+
+def match(
+    method: str, raw_path: bytes, raw_query: bytes, headers: Headers, body_bytes: int = BODY_BYTES
+) -> Match:
+    """
+    The route of a request, with the names from path and query.
+
+    The headers must announce a body that the route takes; `read` then reads it.
     Raises: NotMapped, Ambiguous, Malformed, TooLarge.
     """
     if len(raw_query) > _QUERY_BYTES:
         raise TooLarge(f"The query is longer than {_QUERY_BYTES} bytes.")
-    if raw_path.startswith(_FUNCTION_ROADS):
-        return _function_match(method, raw_path, raw_query)
+    if raw_path.startswith(FUNCTION_PATHS):
+        matched = _match_function(method, raw_path, raw_query)
+    else:
+        matched = _match_api(method, raw_path, raw_query)
+    streams = matched.route.kind.streams
+    check_body_headers(headers, json=matched.reads_body, streams=streams, most_bytes=body_bytes)
+    return matched
+
+
+def read(
+    matched: Match, body: bytes, *, default_namespace: str, body_bytes: int = BODY_BYTES
+) -> Call | HealthCall:
+    """
+    The call that *matched* asks for. *body* is the whole body if the route reads it, else empty.
+
+    Raises: Ambiguous, Malformed, TooLarge.
+    """
+    route = matched.route
+    if route.kind.streams:
+        return _function_call(matched, default_namespace)
+    given = _read_body(route, body, body_bytes)
+    if route.action is None:
+        return HealthCall()
+    named = given.get(route.body.name) if route.body else None
+    if route.of_namespace:
+        namespace = name = _agreed("namespace", (matched.namespace, named))
+    else:
+        namespaces = matched.namespace, matched.query.get("namespace"), given.get("namespace")
+        namespace = _agreed("namespace", namespaces) or default_namespace
+        name = _agreed("name", (matched.name, matched.query.get("name"), named))
+    if not name and (route.body or route.on is On.ONE):
+        raise Malformed("The request does not name what it is about.")
+    return Call(
+        kind=route.kind,
+        access=_access(route.action, route.on, namespace, name),
+        method=route.method,
+        path=route.path.format(name=name, namespace=namespace),
+        query=_query(route, matched.query, namespace),
+        body=_body(route, given, namespace, name),
+    )
+
+
+def _match_api(method: str, raw_path: bytes, raw_query: bytes) -> Match:
     path = plain(raw_path)
     route = _EXACT.get((method, path))
     if route is not None:
@@ -204,46 +271,6 @@ def match(method: str, raw_path: bytes, raw_query: bytes) -> Match:
     return Match(route, name=_in_path(values.name, last), query=query)
 
 
-def read(
-    matched: Match,
-    headers: Headers,
-    body: bytes | None,
-    *,
-    default_namespace: str,
-    body_bytes: int = BODY_BYTES,
-) -> Call:
-    """
-    What *matched* asks for, with *body*, the whole of it where the route reads one.
-
-    Raises: Ambiguous, Malformed, TooLarge.
-    """
-    route = matched.route
-    check_body_headers(
-        headers, json=matched.reads_body, streams=route.kind.streams, most_bytes=body_bytes
-    )
-    if route.kind.streams:
-        return _function_call(matched, default_namespace)
-    given = _read_body(route, body or b"", body_bytes)
-    named = route.body.name if route.body else ""
-    names = matched.name, matched.query.get("name"), given.get(named)
-    if route.of_namespace:
-        namespace = name = _agreed("namespace", (matched.namespace, given.get(named)))
-    else:
-        namespaces = matched.namespace, matched.query.get("namespace"), given.get("namespace")
-        namespace = _agreed("namespace", namespaces) or default_namespace
-        name = _agreed("name", names)
-    if not name and (route.body or route.on is On.ONE):
-        raise Malformed("The request does not name what it is about.")
-    return Call(
-        kind=route.kind,
-        access=_access(route, namespace, name),
-        method="GET" if route.kind is Kind.HEALTH else route.method,
-        path=route.path.format(name=name, namespace=namespace),
-        query=_query(route, matched.query, namespace),
-        body=_body(route, given, namespace, name),
-    )
-
-
 def _in_path(reader: Reader, segment: str) -> str:
     try:
         return str(reader(segment))
@@ -252,7 +279,7 @@ def _in_path(reader: Reader, segment: str) -> str:
 
 
 def _agreed(what: str, places: Iterable[object]) -> str:
-    """The one value that stands in any of *places*; `""` where none has one."""
+    """The one value in *places*, `""` if none has one."""
     given = {str(place) for place in places if place}
     if len(given) > 1:
         raise Ambiguous(f"The {what} is given in several places, and they differ.")
@@ -269,16 +296,10 @@ def _read_body(route: Route, body: bytes, body_bytes: int) -> dict[str, object]:
     return route.body.read(body)
 
 
-def _access(route: Route, namespace: str, name: str) -> Access | None:
-    if route.action is None:
-        return None
-    match route.on:
-        case On.ONE:
-            return Access(route.action, namespace, name)
-        case On.NAMESPACE:
-            return Access(route.action, namespace, "*")
-        case _:
-            return Access(route.action, "*", "*")
+def _access(action: str, on: On, namespace: str, name: str) -> Access:
+    if on is On.CLUSTER:
+        return Access(action, "*", "*")
+    return Access(action, namespace, name if on is On.ONE else "*")
 
 
 def _query(route: Route, given: Mapping[str, str], namespace: str) -> bytes:
@@ -289,43 +310,46 @@ def _query(route: Route, given: Mapping[str, str], namespace: str) -> bytes:
 def _body(route: Route, given: Mapping[str, object], namespace: str, name: str) -> bytes | None:
     if route.body is None:
         return None
-    # `write` leaves out what this kind of body has not: a namespace has no namespace.
+    # `write` drops a member that the schema lacks: a namespace has no namespace.
     return route.body.write({**given, route.body.name: name, "namespace": namespace})
 
 
-# -- functions: the name is ours, everything below it is the function's
+# -- functions: the broker checks the name, everything below it is the function's own
 
 _FUNCTION_QUERY = re.compile(rb"[!\"$-~]*")
 
 
-def _function_match(method: str, raw_path: bytes, raw_query: bytes) -> Match:
-    _, road, segment, *below = raw_path.split(b"/", 3)
-    route = _BELOW.get((method, f"/{road.decode('ascii')}/"))
+def _match_function(method: str, raw_path: bytes, raw_query: bytes) -> Match:
+    _, first, segment, *below = raw_path.split(b"/", 3)
+    route = _BELOW.get((method, f"/{first.decode('ascii')}/"))
     if route is None or not segment:
         raise NotMapped(_NOT_MAPPED)
-    rest = b"/" + below[0] if below else b""
-    check_rest(rest)
+    function_path = b"/" + below[0] if below else b""
+    check_function_path(function_path)
     if not _FUNCTION_QUERY.fullmatch(raw_query):
         raise Ambiguous("The query holds characters that must be percent-encoded.")
-    name, namespace = _function_in_path(plain(b"/" + segment)[1:])
-    return Match(route, name, namespace, rest=rest.decode("ascii"), raw_query=raw_query)
-
-
-def _function_in_path(segment: str) -> tuple[str, str]:
+    function = plain(b"/" + segment)[1:]
     try:
-        return function_name(segment)
+        name, namespace = split_name(function)
     except ValueError as error:
         raise Malformed(f"The function's name or namespace in the path {error}.") from None
+    return Match(
+        route,
+        name,
+        namespace,
+        function_path=function_path.decode("ascii"),
+        function_query=raw_query,
+    )
 
 
 def _function_call(matched: Match, default_namespace: str) -> Call:
-    namespace = matched.namespace or default_namespace
+    route, namespace = matched.route, matched.namespace or default_namespace
     function = f"{matched.name}.{namespace}"
     return Call(
-        kind=matched.route.kind,
-        access=_access(matched.route, namespace, matched.name),
-        method=matched.route.method,
-        path=matched.route.path.format(function=function) + matched.rest,
-        query=matched.raw_query,
+        kind=route.kind,
+        access=Access("Function:Invoke", namespace, matched.name),
+        method=route.method,
+        path=route.path.format(function=function) + matched.function_path,
+        query=matched.function_query,
         body=None,
     )

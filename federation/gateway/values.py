@@ -1,9 +1,9 @@
 """
-The values of a request, each read by one strict rule wherever it stands.
+Readers for the values of API calls: names, namespaces, images, numbers, times.
 
-A reader takes what stood in the request and returns what will be sent. One rule for a name in
-the path, the query and the body is what makes `../` or a stray `%00` impossible in all three:
-some upstreams join these names into paths of files.
+A reader takes a value from the request and returns the value to send. Path, query and body use
+the same reader for a name, so `../` or `%00` passes in none of them: some upstreams join these
+names into paths of files.
 """
 
 from __future__ import annotations
@@ -12,27 +12,8 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
-__all__ = [
-    "Reader",
-    "boolean",
-    "count",
-    "flag",
-    "image",
-    "label",
-    "lines",
-    "moment",
-    "name",
-    "names",
-    "namespace",
-    "quantities",
-    "text",
-    "text_map",
-    "texts",
-    "truth",
-]
-
 Reader = Callable[[object], object]
-"""What is sent for a value. Raises ValueError with the rest of a sentence: "must be …"."""
+"""Returns the value to send. Raises ValueError with the rest of a sentence: "must be …"."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
@@ -41,17 +22,17 @@ _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
 _LINES = re.compile(r"-?[0-9]{1,7}")
-# Go folds the case of object keys, also that of a few letters beyond ASCII. Keys in which no
-# letter is upper-case and all are ASCII cannot fold together.
+# Go ignores the case of object keys, also of a few letters beyond ASCII. Two different keys in
+# lower-case ASCII can never be the same key to it.
 _QUANTITY = re.compile(r"[a-z0-9]+(?:[-./][a-z0-9]+){0,8}")
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _MOST_REPLICAS = 1_000_000
 
-# Read as the default namespace by the log handler of one upstream, and by no other: what was
-# decided for it would then be done elsewhere (faas-netes, 2026).
-_ELSEWHERE = frozenset({"kube-system"})
+# The log handler of faas-netes takes it for the default namespace (2026): a call that was
+# authorized for the one would act in the other.
+_KUBE_SYSTEM = "kube-system"
 
 
 def text(value: object) -> str:
@@ -62,7 +43,7 @@ def text(value: object) -> str:
 
 
 def label(value: object) -> str:
-    """An RFC 1123 label, as every namespace's name is one."""
+    """An RFC 1123 label, which every namespace's name is."""
     if not _LABEL.fullmatch(text(value)):
         raise ValueError("must be lower-case letters, digits and inner dashes, at most 63")
     return text(value)
@@ -70,13 +51,13 @@ def label(value: object) -> str:
 
 def namespace(value: object) -> str:
     """The name of a namespace that may hold functions."""
-    if label(value) in _ELSEWHERE:
+    if label(value) == _KUBE_SYSTEM:
         raise ValueError("must not be kube-system, which holds no functions")
     return label(value)
 
 
 def name(value: object) -> str:
-    """A function's, a secret's or an instance's name."""
+    """The name of a function, a secret or an instance."""
     if not _NAME.fullmatch(text(value)) or ".." in text(value):
         raise ValueError(
             "must be letters, digits and inner dashes, underscores or single dots, at most 253"
@@ -85,7 +66,7 @@ def name(value: object) -> str:
 
 
 def image(value: object) -> str:
-    """A container image's name."""
+    """The name of a container image."""
     if not _IMAGE.fullmatch(text(value)):
         raise ValueError("must be the name of an image")
     return text(value)
@@ -99,7 +80,7 @@ def boolean(value: object) -> bool:
 
 
 def count(value: object) -> int:
-    """How many replicas: a JSON integer."""
+    """A number of replicas, as a JSON integer."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_REPLICAS:
         raise ValueError(f"must be a whole number from 0 to {_MOST_REPLICAS}")
     return value
@@ -118,14 +99,14 @@ def names(value: object) -> list[str]:
 
 
 def text_map(value: object) -> dict[str, str]:
-    """A JSON object whose values are strings. Its keys are data, and keep their case."""
+    """A JSON object of strings. Its keys are data of any case."""
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise ValueError("must be an object of strings")
     return value
 
 
 def quantities(value: object) -> dict[str, str]:
-    """`memory`, `cpu` and kinds of devices, such as `nvidia.com/gpu`."""
+    """Quantities of `memory`, `cpu` and devices such as `nvidia.com/gpu`."""
     given = text_map(value)
     if not all(len(key) <= 100 and _QUANTITY.fullmatch(key) for key in given):
         raise ValueError("must have lower-case keys, such as memory and cpu")
@@ -133,7 +114,7 @@ def quantities(value: object) -> dict[str, str]:
 
 
 def truth(value: object) -> str:
-    """`true` or `false`, from any of the ways that Go's ParseBool reads."""
+    """`true` or `false`, from any spelling that Go's ParseBool reads."""
     if value in _TRUE or value in _FALSE:
         return "true" if value in _TRUE else "false"
     raise ValueError("must be true or false")
@@ -147,17 +128,17 @@ def flag(value: object) -> str:
 
 
 def lines(value: object) -> str:
-    """How many lines of a log: digits; the real client also sends -1 for all."""
+    """A number of log lines. The SDK sends -1 for all."""
     if not _LINES.fullmatch(text(value)):
         raise ValueError("must be a whole number of at most 7 digits")
     return str(int(text(value)))
 
 
 def moment(value: object) -> str:
-    """A time as RFC 3339 has it."""
+    """An RFC 3339 time."""
     written = _MOMENT.fullmatch(text(value))
     try:
-        # Fractions beyond microseconds are for the upstream; all else must be a real time.
+        # Python reads microseconds at most, so the fraction is left out of this check.
         datetime.fromisoformat(written[1] + written[3].replace("Z", "+00:00") if written else "")
     except ValueError:
         raise ValueError("must be a time such as 2026-11-24T08:16:11Z") from None

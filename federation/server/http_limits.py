@@ -16,7 +16,7 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from federation.gateway.incoming import ARRIVED
+from federation.gateway.request import ARRIVED
 from federation.server.joining import JoiningTransport
 
 __all__ = ["CONNECTIONS", "HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp"]

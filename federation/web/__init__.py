@@ -1,1 +1,1 @@
-"""The broker's own endpoints: exchange, revocation, discovery, health."""
+"""The broker's HTTP endpoints, its error boundary and its rate limit."""

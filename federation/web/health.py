@@ -1,9 +1,9 @@
 """
-Whether the broker lives, and whether it can serve.
+Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 
-Unready is a broker that cannot answer exchanges: its journal cannot be written, or its store
-cannot be asked. What only needs mending leaves it ready, since the last good documents and keys
-serve on. `/readyz` says what is wrong in either case.
+The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
+store does not respond. With bad documents or failed key fetches it is degraded but ready, since
+it keeps using the last good ones. `/readyz` names the problems in both cases.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ _SHOWN_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is wrong, in sentences for the operator."""
+    """The problems, in sentences for the operator."""
 
     unavailable: tuple[str, ...]
-    """Why exchanges cannot be answered."""
+    """Problems that keep exchanges from being answered."""
     degraded: tuple[str, ...]
-    """What needs mending."""
+    """Problems that do not."""
     journal: Status | None
 
     @property
     def status(self) -> str:
-        """All of it in one word."""
+        """`ok`, `degraded` or `unavailable`."""
         return "unavailable" if self.unavailable else "degraded" if self.degraded else "ok"
 
 
 @dataclass(slots=True)
 class Health:
-    """How one process is."""
+    """The health of one process."""
 
     broker: Broker
     journal: FileJournal | None
     starting: bool = False
-    """Whether issuers' keys were not yet asked for a first time."""
+    """True until the issuers' keys were fetched, or could not be, for the first time."""
 
     async def report(self) -> Report:
-        """How it is now."""
+        """The problems at this moment."""
         journal = self.journal.status() if self.journal else None
         unavailable = [
             *(["starting: the issuers' keys are being fetched"] if self.starting else []),
@@ -68,7 +68,7 @@ class Health:
         return Report(tuple(unavailable), tuple(degraded), journal)
 
     async def _store_problems(self) -> list[str]:
-        # A store answers this from memory, unless it could not look for a second.
+        # A store answers this from memory unless it has lost touch with its storage.
         try:
             async with asyncio.timeout(_STORE_SECONDS):
                 await self.broker.state.revoked(_PROBE)
@@ -87,12 +87,12 @@ class Health:
 
 
 async def livez(_request: Request) -> Response:
-    """200 as long as the process answers."""
+    """200 while the process can respond at all."""
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Whether exchanges can be answered, with what is wrong."""
+    """200 if exchanges can be answered, else 503; the body names all problems."""
     health: Health = request.app.state.health
     broker, report = health.broker, await health.report()
     catalog, audit = broker.source.current(), report.journal
@@ -118,5 +118,5 @@ async def readyz(request: Request) -> Response:
 
 
 async def healthz(_request: Request) -> Response:
-    """What `faas-cli ready` reads."""
+    """200, for `faas-cli ready`."""
     return JSONResponse({"status": "ok"})

@@ -1,11 +1,11 @@
 """
-A budget of failed exchanges for each address, so that guessing is slow and loud.
+Rate limit: a token bucket of failed exchanges for each address, so that guessing is slow.
 
-Only what is the caller's own fault counts, and good exchanges cost nothing, so a CI system that
-works never meets it. What is at work already is let through, and its failures are owed: the
-wait is then longer. The address is that of the peer, unless the peer is a proxy that the
-operator trusts: then it is the one that the last such proxy saw. What is remembered is bounded,
-and it is of this process alone.
+Successful exchanges and faults of the broker are not counted, so a working CI system never
+reaches the limit. Requests that are running when the bucket empties are still answered; their
+failures make the wait longer. The address is the peer's. If the peer is a trusted proxy, it is
+the address that the last trusted proxy saw. Each process counts alone, for a bounded number of
+addresses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["FailedExchanges", "Network", "caller_of"]
 _ADDRESSES = 10_000
 _MINUTE_SECONDS = 60.0
 _ROUNDING_SECONDS = 1e-6
-_IPV6_PREFIX = 64  # one household or machine has a whole /64 to choose from
+_IPV6_PREFIX = 64  # one machine can choose any address of its /64
 _HOPS = 32
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 _NOT_THE_CALLERS_FAULT = frozenset({Reason.TOO_MANY_FAILURES, Reason.SERVER_ERROR})
@@ -36,7 +36,7 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(slots=True)
 class _Bucket:
-    """How many failures are left, as of *at*."""
+    """The number of failures left at the time *at*."""
 
     left: float
     at: float
@@ -44,9 +44,9 @@ class _Bucket:
 
 class FailedExchanges:
     """
-    *a_minute* failures of one address, at once or spread; then none until some time has passed.
+    Allows each address *a_minute* failures a minute, also all at once. 0 means no limit.
 
-    0 is no limit. *clock* counts seconds and never goes back.
+    *clock* counts seconds and never goes back.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FailedExchanges:
 
     def check(self, address: str) -> None:
         """
-        *address* may try.
+        Make sure that *address* has a failure left.
 
         Raises: Refusal with `too_many_failures`.
         """
@@ -79,14 +79,14 @@ class FailedExchanges:
             )
 
     def count(self, address: str, reason: Reason) -> None:
-        """An exchange of *address* was refused for *reason*."""
+        """Count an exchange of *address* that was refused for *reason*."""
         if not self._a_minute or reason.temporary or reason in _NOT_THE_CALLERS_FAULT:
             return
         bucket = self._buckets.pop(address, None) or _Bucket(self._a_minute, self._clock())
         self._fill(bucket)
         bucket.left -= 1
         self._buckets[address] = bucket
-        # The one that failed longest ago is forgotten first, and has most of its budget back.
+        # The address that failed longest ago has the fullest bucket, so it is dropped first.
         while len(self._buckets) > self._addresses:
             self._buckets.popitem(last=False)
 
@@ -98,16 +98,17 @@ class FailedExchanges:
 
 def caller_of(scope: Scope, trusted: Sequence[Network] = ()) -> str:
     """
-    The address that a request comes from; of IPv6 its /64.
+    The address that a request comes from, for IPv6 its /64 network.
 
-    `X-Forwarded-For` is read from its end, as far as *trusted* proxies wrote it. What stands
-    before that anybody may have made up.
+    `X-Forwarded-For` is read from its end, as far as *trusted* proxies wrote it. Entries before
+    those can be made up by the caller.
     """
     address = _address(scope["client"][0]) if scope.get("client") else None
     if address is None:
         return "unknown"
     for hop in _hops_backwards(scope) if trusted else ():
-        if not _within(address, trusted) or (before := _address(hop)) is None:
+        by_proxy = any(address in network for network in trusted)
+        if not by_proxy or (before := _address(hop)) is None:
             break
         address = before
     if isinstance(address, IPv6Address):
@@ -121,12 +122,8 @@ def _hops_backwards(scope: Scope) -> Iterable[str]:
     return [hop.strip() for hop in hops[: -_HOPS - 1 : -1]]
 
 
-def _within(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)
-
-
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """What *text* names, with or without a port; an IPv4 address in IPv6 is the IPv4 address."""
+    """The address in *text*, with or without a port. An IPv4-mapped IPv6 address becomes IPv4."""
     if found := _WITH_PORT.fullmatch(text):
         text = found[1] or found[2]
     try:

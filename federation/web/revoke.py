@@ -1,7 +1,7 @@
 """
-`POST /oauth/revoke` (RFC 7009): whoever holds a token may end it.
+`POST /oauth/revoke` (RFC 7009): whoever holds a token of the broker can revoke it.
 
-The answer is 200 whether or not the token was live, so that it tells nothing about tokens.
+The response is 200 for every token, so that it says nothing about the token.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from federation.exchange import Broker
 from federation.jose import jws
 from federation.tokens.verify import verify_signed
 from federation.web.forms import read_form
-from federation.web.responses import NO_STORE, refusal_response
+from federation.web.refusals import NO_STORE
 
 __all__ = ["revoke"]
 
 
 async def revoke(request: Request) -> Response:
-    """The revocation endpoint."""
+    """
+    The revocation endpoint.
+
+    Raises: Refusal with `invalid_request` or `state_unavailable`.
+    """
     broker: Broker = request.app.state.broker
-    try:
-        form = await read_form(request.scope, request.receive)
-        if "token" not in form:
-            raise Refusal(Reason.INVALID_REQUEST, "token is missing.")
-        await _end(form["token"][0], broker)
-    except Refusal as refusal:
-        return refusal_response(refusal, request.state.request_id)
+    form = await read_form(request.scope, request.receive)
+    if "token" not in form:
+        raise Refusal(Reason.INVALID_REQUEST, "token is missing.")
+    await _revoke(form["token"][0], broker)
     return Response(status_code=200, headers=NO_STORE)
 
 
-async def _end(token: str, broker: Broker) -> None:
+async def _revoke(token: str, broker: Broker) -> None:
     try:
         claims = verify_signed(jws.parse(token), broker.signing, issuer_url=broker.issuer_url)
     except Refusal:
-        return  # RFC 7009, section 2.2: an invalid token is as good as ended
+        return  # RFC 7009, section 2.2: an invalid token needs no revocation
     match claims:
         case {"jti": str(jti), "exp": int(expires)} if expires > broker.clock():
             await broker.state.revoke(jti, expires)

@@ -1,14 +1,13 @@
 """
-`POST /oauth/token`: from a form to an `ExchangeRequest`, from a grant or refusal to JSON.
+`POST /oauth/token` (RFC 8693): reads the form, exchanges the token, answers with JSON.
 
-After this room nobody sees a form. The audit event is recorded whatever happens: by the road
-itself for a grant, before it is given; here for a refusal or a fault, before it is sent.
+A grant's audit event is recorded by the exchange, before the grant is given. The event of a
+refusal is recorded here, before the error boundary answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -16,12 +15,13 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from federation.audit.event import Trail
+from federation.audit.recording import Recording
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
 from federation.jose.strict_json import dumps
 from federation.web.forms import Form, read_form
 from federation.web.rate_limit import FailedExchanges, Network, caller_of
-from federation.web.responses import NO_STORE, refusal_response, status_of
+from federation.web.refusals import NO_STORE, raw_headers
 
 __all__ = ["GRANT_TYPE", "Observer", "TokenEndpoint", "understand"]
 
@@ -29,17 +29,14 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
 _TOKEN_TYPES = (TokenType.ACCESS_TOKEN, TokenType.ID_TOKEN, TokenType.JWT)
 _NAMES = 50
-_GIVEN_HEADERS = (
-    (b"content-type", b"application/json"),
-    *((name.lower().encode(), value.encode()) for name, value in NO_STORE.items()),
-)
+_GRANT_HEADERS = raw_headers({"Content-Type": "application/json", **NO_STORE})
 
 
 class Observer(Protocol):
-    """Is told of each exchange."""
+    """Counts exchanges."""
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
-        """An exchange was answered after *seconds*: granted, or refused for *reason*."""
+        """Count an exchange that took *seconds*: granted, or refused for *reason*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,49 +49,49 @@ class TokenEndpoint:
     observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one exchange."""
+        """
+        Answer one exchange.
+
+        Raises: Refusal, its event recorded.
+        """
         began = perf_counter()
         trail = Trail(
             request_id=scope["state"]["request_id"],
             method=scope["method"],
-            path=scope["path"],  # a URL is made with Host, which may say anything
+            path=scope["path"],  # a URL would be made with the Host header, which may say anything
             started=self.broker.clock(),
         )
         reason: Reason | None = Reason.SERVER_ERROR
         try:
-            if len(self.failures):
-                self.failures.check(caller_of(scope, self.trusted_proxies))
-            wanted = understand(await read_form(scope, receive, repeatable=_REPEATABLE))
-            await _give(await exchange(wanted, self.broker, trail), send)
+            async with Recording(self.broker.journal, trail):
+                grant = await self._exchange(scope, receive, trail)
+                await _send_grant(grant, send)
             reason = None
         except Refusal as refusal:
-            reason = await self._refuse(refusal, trail, scope, receive, send)
-        except Exception:
-            # It is answered and logged at the edge; here it only leaves its event.
-            trail.reason, trail.message = Reason.SERVER_ERROR, Reason.SERVER_ERROR.sentence
-            with suppress(Refusal):
-                await self.broker.journal.record(trail.event(500))
+            reason = refusal.reason
             raise
         finally:
             self.observer.exchanged(reason, perf_counter() - began)
 
-    async def _refuse(
-        self, refusal: Refusal, trail: Trail, scope: Scope, receive: Receive, send: Send
-    ) -> Reason:
-        """The answer says no, once its event is recorded."""
-        trail.refused(refusal)
-        self.failures.count(caller_of(scope, self.trusted_proxies), refusal.reason)
+    async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
+        """
+        The grant, unless the caller's address has failed too often; a failure is counted.
+
+        Raises: Refusal.
+        """
         try:
-            await self.broker.journal.record(trail.event(status_of(refusal)))
-        except Refusal as silent:
-            refusal = silent
-        await refusal_response(refusal, trail.request_id)(scope, receive, send)
-        return refusal.reason
+            if len(self.failures):
+                self.failures.check(caller_of(scope, self.trusted_proxies))
+            request = understand(await read_form(scope, receive, repeatable=_REPEATABLE))
+            return await exchange(request, self.broker, trail)
+        except Refusal as refusal:
+            self.failures.count(caller_of(scope, self.trusted_proxies), refusal.reason)
+            raise
 
 
 def understand(form: Form) -> ExchangeRequest:
     """
-    The exchange that *form* asks for.
+    The exchange that *form* asks for (RFC 8693, section 2.1).
 
     Raises: Refusal with `unsupported_grant_type`, `invalid_request` or `invalid_scope`.
     """
@@ -133,7 +130,7 @@ def understand(form: Form) -> ExchangeRequest:
     )
 
 
-async def _give(grant: Grant, send: Send) -> None:
+async def _send_grant(grant: Grant, send: Send) -> None:
     members: dict[str, object] = {
         "access_token": grant.token,
         "issued_token_type": grant.issued_token_type,
@@ -144,5 +141,5 @@ async def _give(grant: Grant, send: Send) -> None:
         members["scope"] = grant.scope
     body = dumps(members)
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": 200, "headers": [length, *_GIVEN_HEADERS]})
+    await send({"type": "http.response.start", "status": 200, "headers": [length, *_GRANT_HEADERS]})
     await send({"type": "http.response.body", "body": body})

@@ -16,6 +16,7 @@ import tracemalloc
 import pytest
 
 from federation.gateway.refusals import RequestRefused
+from federation.gateway.routes import Call
 from tests.harness.gateway_request import Wire
 
 JSON = (b"content-type", b"application/json")
@@ -307,7 +308,7 @@ def test_a_hostile_request_is_refused_in_one_plain_sentence(wire: Wire) -> None:
     with pytest.raises(RequestRefused) as caught:
         wire.call()
     assert caught.value.status in {400, 403, 413}
-    sentence = caught.value.sentence
+    sentence = caught.value.public
     assert sentence.isascii()
     assert sentence.isprintable()
     assert len(sentence) < 200
@@ -345,7 +346,7 @@ def test_a_sentence_shows_nothing_that_could_harm_a_terminal_or_a_log() -> None:
     for body in ({"\x1b[31m": 1}, {'"><script>': 1}, {"a" * 500: 1}):
         with pytest.raises(RequestRefused) as caught:
             deploy(json.dumps({"service": "f", "image": "i", **body}).encode()).call()
-        assert "cannot be shown" in caught.value.sentence
+        assert "cannot be shown" in caught.value.public
 
 
 HONEST = {
@@ -360,4 +361,4 @@ HONEST = {
 
 @pytest.mark.parametrize("wire", HONEST.values(), ids=HONEST.keys())
 def test_an_honest_neighbour_of_the_hostile_requests_is_taken(wire: Wire) -> None:
-    assert wire.call().access
+    assert isinstance(wire.call(), Call)

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +27,13 @@ from federation.cli.serve import configured
 from federation.demo.issuer import LocalIssuer
 from federation.demo.stage import serving
 from federation.documents.model import Policy
-from federation.gateway.upstream import Answer, BasicAuth, Headers, Upstream, UpstreamFailed
-from federation.gateway.wire import Wire
+from federation.gateway.client import (
+    BasicAuth,
+    Upstream,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from federation.gateway.refusals import UpstreamFailed
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
 from tests.harness import builders, documents
@@ -78,25 +82,20 @@ class ByHttpx:
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def send(
-        self,
-        method: str,
-        target: bytes,
-        headers: Headers,
-        body: AsyncIterator[bytes] | bytes | None,
-        *,
-        seconds: float,
-        endless: bool,
-    ) -> Answer:
-        request = httpx2.Request(
-            method, UPSTREAM, headers=list(headers), content=body, extensions={"target": target}
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        sent = httpx2.Request(
+            request.method,
+            UPSTREAM,
+            headers=list(request.headers),
+            content=request.body,
+            extensions={"target": request.target},
         )
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._transport.handle_async_request(request)
+            async with asyncio.timeout(5):
+                response = await self._transport.handle_async_request(sent)
         except (httpx2.TransportError, TimeoutError) as error:
             raise self._failed(error) from error
-        return Answer(
+        return UpstreamResponse(
             response.status_code, response.headers.raw, self._body(response), response.aclose
         )
 
@@ -138,9 +137,8 @@ class Front(InProcess):
         self.sample.secrets["dev", "s1"] = "v1"
         reached = transport or Reaching(self.sample.app)
         super().__init__(
-            upstream=upstream
-            or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0), timedelta(seconds=5)),
-            signing_key=(folder / "basic-auth-user",),  # a file: no folder of keys is watched
+            upstream=upstream or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0)),
+            signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )
 
@@ -216,9 +214,10 @@ class Listening(Front):
         self.port: int = self.listener.getsockname()[1]
         self.upstream_port: int = self.behind.getsockname()[1]
         upstream = Upstream(
-            Wire(f"http://127.0.0.1:{self.upstream_port}", connections=100),
+            ConnectionPool(
+                f"http://127.0.0.1:{self.upstream_port}", connections=100, timeout_seconds=timeout
+            ),
             BasicAuth(folder),
-            timedelta(seconds=timeout),
         )
         super().__init__(folder, upstream=upstream, **settings)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from federation.gateway.headers import Headers
-from federation.gateway.routes import Call, match, read
+from federation.gateway.routes import Call, HealthCall, match, read
 
 DEFAULT: Final = "openfaas-fn"
 
@@ -22,13 +22,19 @@ class Wire:
     headers: Headers | None = None
 
     def call(self, *, default_namespace: str = DEFAULT, **limits: int) -> Call:
+        """The call that it asks for, which is not a health check. Raises: RequestRefused."""
+        call = self.any_call(default_namespace=default_namespace, **limits)
+        assert isinstance(call, Call)
+        return call
+
+    def any_call(self, *, default_namespace: str = DEFAULT, **limits: int) -> Call | HealthCall:
         """The call that it asks for. Raises: RequestRefused."""
         target = self.target if isinstance(self.target, bytes) else self.target.encode("latin-1")
         path, _, query = target.partition(b"?")
-        matched = match(self.method, path, query)
-        body = self.raw_body()
         sent = self.headers if self.headers is not None else self.usual_headers()
-        return read(matched, sent, body, default_namespace=default_namespace, **limits)
+        matched = match(self.method, path, query, sent, **limits)
+        body = self.raw_body() or b""
+        return read(matched, body, default_namespace=default_namespace, **limits)
 
     def raw_body(self) -> bytes | None:
         """The bytes of the body."""

@@ -1,4 +1,4 @@
-"""The connections to the upstream: bytes as they are, and an end only where it is one."""
+"""The HTTP client for the upstream: bytes pass unchanged, half a response is a failure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from federation.gateway.upstream import UpstreamFailed
-from federation.gateway.wire import Wire
+from federation.gateway.client import ConnectionPool, UpstreamRequest
+from federation.gateway.refusals import UpstreamFailed
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -19,8 +19,8 @@ PIECE = b"x" * 1000
 
 
 @asynccontextmanager
-async def wired(peer: Peer) -> AsyncIterator[Wire]:
-    """A wire to a server whose every connection is *peer*'s."""
+async def connected(peer: Peer) -> AsyncIterator[ConnectionPool]:
+    """A pool of connections to a server that handles each by *peer*."""
 
     ended: list[asyncio.Event] = []
 
@@ -33,11 +33,11 @@ async def wired(peer: Peer) -> AsyncIterator[Wire]:
         end.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", 4)
+    pool = ConnectionPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", 4, 1)
     try:
-        yield wire
+        yield pool
     finally:
-        await wire.aclose()
+        await pool.aclose()
         server.close()
         await server.wait_closed()
         await asyncio.gather(*(end.wait() for end in ended))
@@ -53,19 +53,14 @@ def ask(
     """Status and body of what *peer* answers."""
 
     async def story() -> tuple[int, bytes]:
-        async with wired(peer) as wire:
-            answer = await wire.send(
-                "POST" if body else "GET",
-                target,
-                headers or [],
-                body() if body else None,
-                seconds=1,
-                endless=False,
-            )
+        async with connected(peer) as pool:
+            method = "POST" if body else "GET"
+            request = UpstreamRequest(method, target, headers or [], body() if body else None)
+            response = await pool.send(request)
             try:
-                return answer.status, b"".join([piece async for piece in answer.body])
+                return response.status, b"".join([piece async for piece in response.body])
             finally:
-                await answer.end()
+                await response.close()
 
     return asyncio.run(story())
 

@@ -1,4 +1,4 @@
-"""Attacks on the road between its steps, where other requests and reloads come in."""
+"""Race conditions: attacks by requests, reloads and disconnects during an exchange."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def after(turns: int) -> None:
         await asyncio.sleep(0)
 
 
-def test_one_token_sent_many_times_at_once_is_taken_once(broker: InProcess) -> None:
+def test_one_token_sent_many_times_concurrently_is_exchanged_once(broker: InProcess) -> None:
     token = broker.job()
 
     async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:
@@ -44,7 +44,9 @@ def test_one_token_sent_many_times_at_once_is_taken_once(broker: InProcess) -> N
 
 
 @pytest.mark.parametrize("turns", TURNS)
-def test_documents_that_change_on_the_way_are_not_mixed(broker: InProcess, turns: int) -> None:
+def test_an_exchange_uses_one_snapshot_of_documents_that_change_meanwhile(
+    broker: InProcess, turns: int
+) -> None:
     async def story(client: httpx2.AsyncClient) -> httpx2.Response:
         asked = form(broker.job(), scope="function")
         asking = asyncio.create_task(client.post("/oauth/token", data=asked))
@@ -58,7 +60,7 @@ def test_documents_that_change_on_the_way_are_not_mixed(broker: InProcess, turns
 
 
 @pytest.mark.parametrize("turns", TURNS)
-def test_a_caller_that_goes_away_at_any_step_loses_no_token_and_leaves_no_second_grant(
+def test_an_exchange_cancelled_at_any_await_restores_the_token_or_has_spent_it(
     broker: InProcess, turns: int
 ) -> None:
     token = broker.job()
@@ -75,7 +77,7 @@ def test_a_caller_that_goes_away_at_any_step_loses_no_token_and_leaves_no_second
     assert answers == ([200, 400] if gone else [400, 400])
 
 
-def test_failures_that_were_at_work_together_are_all_paid_for() -> None:
+def test_concurrent_failures_all_count_against_the_rate_limit() -> None:
     broker = InProcess(failed_exchanges=2)
 
     async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:

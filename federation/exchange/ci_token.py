@@ -1,0 +1,93 @@
+"""
+The token road: an issuer's token becomes an access token or a function token.
+
+A token that may be used once is spent before the grant, and given back if the grant fails. A
+grant whose event cannot be recorded is not given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from federation.audit.event import Actor, Trail
+from federation.documents.catalog import Catalog
+from federation.errors import Reason, Refusal
+from federation.exchange.function_token import claims_for_functions
+from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, fresh_jti, grant
+from federation.issuers.verify import Verified, verify
+from federation.jose import jws
+from federation.policy.roles import admit
+from federation.providers.table import LEEWAY
+from federation.state import Store
+from federation.tokens import mint
+
+__all__ = ["exchange_ci_token"]
+
+# Longer than `verify` takes the token, so that it stays spent until then.
+_KEPT_BEYOND_EXPIRY_SECONDS = LEEWAY.total_seconds() + 5
+
+
+async def exchange_ci_token(
+    token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
+) -> Grant:
+    """
+    Trade *token*, which some issuer signed, for one of the broker's tokens.
+
+    Raises: Refusal.
+    """
+    now = broker.clock()
+    _check_token_type(request)
+    verified = await verify(token, catalog.issuers, broker.keys, now)
+    trail.actor = Actor(f"fed:{verified.claims['sub']}", broker.issuer_url, verified.issuer.iss)
+    admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
+    trail.roles = tuple(role.name for role in admission.roles)
+    trail.policies = admission.policies
+    claims = mint.access_claims(
+        verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=fresh_jti()
+    )
+    if request.for_functions:
+        policies = broker.policies.of(catalog, admission.policies)
+        claims = claims_for_functions(claims, policies, request.audience, now)
+    else:
+        _check_audience(request, broker.issuer_url)
+    await asyncio.sleep(0)  # let concurrent exchanges reach this stage: warm caches, larger batches
+    async with _spent(verified, broker.state):
+        return await grant(claims, request, broker, trail, now)
+
+
+def _check_token_type(request: ExchangeRequest) -> None:
+    if request.subject_token_type == TokenType.ACCESS_TOKEN:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            "subject_token_type access_token is for this broker's own access tokens;"
+            " send id_token or jwt.",
+        )
+
+
+def _check_audience(request: ExchangeRequest, issuer_url: str) -> None:
+    if set(request.audience) - {issuer_url}:
+        raise Refusal(
+            Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
+        )
+
+
+@asynccontextmanager
+async def _spent(verified: Verified, state: Store) -> AsyncIterator[None]:
+    """
+    Spend the token for the time of the block. If the block fails, the token can be used again.
+
+    Raises: Refusal with `already_used` or `state_unavailable`.
+    """
+    if not verified.issuer.single_use:
+        yield
+        return
+    until = verified.expires + _KEPT_BEYOND_EXPIRY_SECONDS
+    if not await state.spend(verified.spend_key, until, verified.issued):
+        raise Refusal(Reason.ALREADY_USED)
+    try:
+        yield
+    except BaseException:  # also when the caller disconnects and the task is cancelled
+        await state.restore(verified.spend_key)
+        raise

@@ -1,0 +1,96 @@
+"""
+Function tokens: tokens that let their bearer call certain functions and do nothing else.
+
+The broker's own access token can be traded for one. It never lasts longer than that access
+token, and never holds more than the policies grant now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from federation.audit.event import Actor, Trail
+from federation.claims import Claims
+from federation.documents.catalog import Catalog
+from federation.documents.model import Policy
+from federation.errors import Reason, Refusal
+from federation.exchange.request import Broker, ExchangeRequest, Grant, fresh_jti, grant
+from federation.jose import jws
+from federation.policy.permissions import Access, decide, granted_resources
+from federation.tokens import mint
+from federation.tokens.verify import Bearer, verify
+
+__all__ = ["claims_for_functions", "exchange_access_token"]
+
+_INVOKE = "Function:Invoke"
+
+
+async def exchange_access_token(
+    token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
+) -> Grant:
+    """
+    Trade *token*, one of the broker's access tokens, for a function token.
+
+    Raises: Refusal.
+    """
+    now = broker.clock()
+    if not request.for_functions:
+        # Otherwise a token could be renewed for ever.
+        raise Refusal(
+            Reason.INVALID_SCOPE, "An access token of this broker is taken only for scope=function."
+        )
+    bearer = await verify(
+        token, broker.signing, broker.state, issuer_url=broker.issuer_url, now=now
+    )
+    trail.actor = Actor(
+        str(bearer.claims.get("sub")), broker.issuer_url, str(bearer.claims.get("fed:iss"))
+    )
+    trail.roles, trail.policies = _narrowed(bearer, catalog, request.roles)
+    policies = broker.policies.of(catalog, trail.policies)
+    claims = claims_for_functions(bearer.claims, policies, request.audience, now)
+    return await grant(claims, request, broker, trail, now)
+
+
+def claims_for_functions(
+    access: Claims, policies: Sequence[Policy], audience: Sequence[str], now: float
+) -> Claims:
+    """
+    The claims of a function token for *audience*, or for all that *policies* let *access* invoke.
+
+    Raises: Refusal with `invalid_target` or `invalid_scope`.
+    """
+    for function in audience:
+        if not _may_invoke(function, policies, access):
+            raise Refusal(
+                Reason.INVALID_TARGET,
+                "The policies do not grant Function:Invoke on an audience that was asked for.",
+                evidence={"audience": function},
+            )
+    permissions = audience or tuple(
+        resource.text for resource in granted_resources(policies, _INVOKE, access)
+    )
+    if not permissions:
+        raise Refusal(Reason.INVALID_SCOPE, "The policies do not grant Function:Invoke anywhere.")
+    return mint.function_claims(
+        access, permissions=permissions, audience=audience, now=now, jti=fresh_jti()
+    )
+
+
+def _may_invoke(function: str, policies: Sequence[Policy], access: Claims) -> bool:
+    try:
+        asked = Access.parse(_INVOKE, function)
+    except ValueError:
+        return False
+    return "*" not in function and decide(policies, asked, access).allowed
+
+
+def _narrowed(
+    bearer: Bearer, catalog: Catalog, only: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The Roles and policies of *bearer*, limited to what the Roles named *only* give."""
+    if not only:
+        return bearer.roles, bearer.policies
+    if set(only) - set(bearer.roles):
+        raise Refusal(Reason.ROLE_NOT_ADMITTED)
+    given = {p for role in catalog.roles if role.name in only for p in role.policies}
+    return tuple(only), tuple(name for name in bearer.policies if name in given)

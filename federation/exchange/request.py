@@ -1,0 +1,92 @@
+"""
+The values of an exchange: the request, the grant, and the services that both roads use.
+
+A form becomes an `ExchangeRequest` in `web/token`; from there on nobody sees the form.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from federation.audit import Journal
+from federation.audit.event import Trail
+from federation.claims import Claims
+from federation.issuers.key_ring import KeyRing
+from federation.policy.index import PolicySets
+from federation.sources import Source
+from federation.state import Store
+from federation.tokens import mint
+from federation.tokens.signing_keys import SigningKeys
+
+__all__ = ["Broker", "ExchangeRequest", "Grant", "TokenType", "fresh_jti", "grant"]
+
+
+class TokenType:
+    """Token type identifiers of RFC 8693, section 3."""
+
+    ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+    ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+    JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRequest:
+    """The parameters of a token exchange (RFC 8693, section 2.1), checked and complete."""
+
+    subject_token: str = field(repr=False)
+    subject_token_type: str = TokenType.ID_TOKEN
+    audience: tuple[str, ...] = ()
+    for_functions: bool = False
+    roles: tuple[str, ...] = ()
+    issued_token_type: str = TokenType.ACCESS_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A minted token, with the members of the response to its caller."""
+
+    token: str = field(repr=False)
+    issued_token_type: str
+    expires_in_seconds: int
+    scope: str | None
+
+
+@dataclass(slots=True)
+class Broker:
+    """The services that an exchange uses; `app.build` makes them."""
+
+    issuer_url: str
+    source: Source
+    keys: KeyRing
+    policies: PolicySets
+    signing: SigningKeys
+    state: Store
+    journal: Journal
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+
+
+async def grant(
+    claims: Claims, request: ExchangeRequest, broker: Broker, trail: Trail, now: float
+) -> Grant:
+    """
+    Sign *claims*, record the event, and only then return the token.
+
+    Raises: Refusal with `audit_unavailable`.
+    """
+    typ = mint.FUNCTION_TOKEN_TYPE if request.for_functions else mint.ACCESS_TOKEN_TYPE
+    minted = mint.sign(claims, broker.signing.signs, typ)
+    await broker.journal.record(trail.event(200))
+    return Grant(
+        minted.token,
+        request.issued_token_type,
+        max(1, minted.expires - int(now)),
+        "function" if request.for_functions else None,
+    )
+
+
+def fresh_jti() -> str:
+    """A `jti` that nobody can guess."""
+    return os.urandom(16).hex()

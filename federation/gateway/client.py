@@ -1,0 +1,279 @@
+"""
+The HTTP client for the upstream gateway: a pool of aiohttp connections, and its password.
+
+What the broker authorized is sent to the byte. Everything that aiohttp would do besides is off:
+it keeps no cookies, follows no redirect, adds no header and decodes no body, so nothing of one
+caller's request or response reaches another. Bodies stream both ways at once, and no faster than
+the receiver takes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from multidict import CIMultiDict
+from yarl import URL
+
+from federation.gateway.headers import Headers
+from federation.gateway.refusals import UpstreamFailed
+
+__all__ = ["BasicAuth", "ConnectionPool", "Transport", "Upstream", "UpstreamRequest", "UpstreamResponse"]  # fmt: skip
+
+_CONNECT_SECONDS = 5.0
+_HEAD_BYTES = 64 * 1024
+# A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.
+_RECEIVE_BYTES = 64 * 1024
+_BUFFERED_BYTES = 16 * 1024
+_NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A request to the upstream, complete and in the one form that was authorized."""
+
+    method: str
+    target: bytes
+    """Path and query."""
+    headers: Headers = field(repr=False)
+    body: AsyncIterator[bytes] | bytes | None = field(repr=False)
+    endless: bool = False
+    """True if the response, once begun, may pause for any time: followed logs do."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """The head of an upstream's response, and its body as it arrives, still encoded."""
+
+    status: int
+    headers: Headers
+    body: AsyncIterator[bytes]
+    close: Callable[[], Awaitable[None]]
+    """Ends the request at the upstream, read to its end or not. The receiver must call it."""
+    whole: bytes | None = None
+    """The whole body if it came together with the head; `body` then has no more."""
+
+
+class Transport(Protocol):
+    """Carries requests to one gateway."""
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """
+        The beginning of the response to *request*.
+
+        Raises: UpstreamFailed.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+class BasicAuth:
+    """
+    The upstream's user and password, from the files of a folder.
+
+    At most every *look_seconds* it looks whether the files changed, and then reads them again.
+    """
+
+    def __init__(self, folder: Path, look_seconds: float = 1.0) -> None:
+        self._files = tuple(folder / name for name in ("basic-auth-user", "basic-auth-password"))
+        self._look_seconds = look_seconds
+        self._next_look = 0.0
+        """On the monotonic clock."""
+        self._read: tuple[tuple[int, ...], bytes] | None = None
+
+    def header(self) -> bytes:
+        """
+        The value of `Authorization` for the upstream.
+
+        Raises: OSError if a file cannot be read.
+        """
+        if self._read is not None and time.monotonic() < self._next_look:
+            return self._read[1]
+        stamp = tuple(file.stat().st_mtime_ns for file in self._files)
+        if self._read is None or self._read[0] != stamp:
+            user, password = (file.read_bytes().strip() for file in self._files)
+            self._read = stamp, b"Basic " + base64.b64encode(user + b":" + password)
+        self._next_look = time.monotonic() + self._look_seconds
+        return self._read[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The gateway behind the broker: the way to it, and the password of its API."""
+
+    transport: Transport = field(repr=False)
+    auth: BasicAuth | None
+    """None if the API needs no password."""
+
+    def authorization(self) -> bytes | None:
+        """
+        The value of `Authorization` for the API, None if it needs none.
+
+        Raises: UpstreamFailed if the password cannot be read.
+        """
+        try:
+            return self.auth.header() if self.auth else None
+        except OSError as error:
+            raise UpstreamFailed(f"its password cannot be read: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.transport.aclose()
+
+
+class ConnectionPool:
+    """
+    At most *connections* connections to the gateway at *url*.
+
+    *timeout_seconds* is the time that the upstream has to begin its response, and then for each
+    piece of it.
+    """
+
+    def __init__(self, url: str, connections: int, timeout_seconds: float) -> None:
+        self._url = url
+        self._connections = connections
+        self._timeout_seconds = timeout_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """
+        The beginning of the response to *request*.
+
+        Raises: UpstreamFailed, and whatever a streamed body raises.
+        """
+        seconds, body = self._timeout_seconds, request.body
+        upload = _Upload(body, seconds) if isinstance(body, AsyncIterator) else None
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                if upload:
+                    upload.deadline = deadline
+                response = await self._open().request(
+                    request.method,
+                    URL(self._url + request.target.decode("ascii"), encoded=True),
+                    headers=_text_headers(request.headers),
+                    data=upload.pieces() if upload else body,
+                    allow_redirects=False,
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if upload and upload.failure:
+                raise upload.failure from error
+            raise _failed(error) from error
+        finally:
+            if upload:
+                upload.deadline = None
+
+        async def close() -> None:
+            response.close()  # after a body that was read to its end this does nothing
+
+        pieces = _pieces(response, None if request.endless else seconds)
+        return UpstreamResponse(
+            response.status, response.raw_headers, pieces, close, _whole(response)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, socket_factory=_socket, ttl_dns_cache=30
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                skip_auto_headers=_NOT_ADDED,
+                auto_decompress=False,
+                trust_env=False,  # a proxy of the environment would see the upstream's password
+                read_bufsize=_BUFFERED_BYTES,
+                max_line_size=_HEAD_BYTES,
+                max_field_size=_HEAD_BYTES,
+            )
+        return self._session
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A streamed request body. Each piece gives the upstream its full time again."""
+
+    source: AsyncIterator[bytes]
+    seconds: float
+    deadline: asyncio.Timeout | None = None
+    failure: Exception | None = None
+    """The error that ended the body early: the caller's disconnect, not the upstream's fault."""
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self.source:
+                yield piece
+                if self.deadline is not None:
+                    self.deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
+        except Exception as failure:
+            self.failure = failure
+            raise
+
+
+def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    return made
+
+
+def _text_headers(headers: Headers) -> CIMultiDict[str]:
+    try:
+        return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
+    except UnicodeDecodeError as error:
+        raise UpstreamFailed("a header of the request is not UTF-8") from error
+
+
+def _whole(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, if all of it has arrived and it is certain that nothing is missing."""
+    content = response.content
+    if not content.is_eof() or content.exception() or _ends_with_connection(response):
+        return None
+    return content.read_nowait()
+
+
+async def _pieces(response: aiohttp.ClientResponse, seconds: float | None) -> AsyncIterator[bytes]:
+    """The body as it arrives. A pause longer than *seconds* is a failure; None allows any."""
+    content, protocol = response.content, _protocol(response)
+    try:
+        while True:
+            async with asyncio.timeout(seconds):
+                piece = await content.readany()
+            if not piece:
+                break
+            yield piece
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _failed(error) from error
+    # A body without a length ends with its connection. aiohttp takes a reset for such an end too.
+    if protocol is not None and _ends_with_connection(response):
+        lost = protocol.exception()
+        if isinstance(lost, OSError):
+            raise _failed(lost)
+
+
+def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
+    connection = response.connection
+    # After the whole body arrived, aiohttp has released the connection and keeps only this.
+    return connection.protocol if connection else getattr(response, "_protocol", None)
+
+
+def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
+    return not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+
+
+def _failed(error: Exception) -> UpstreamFailed:
+    late = isinstance(error, TimeoutError)
+    return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)

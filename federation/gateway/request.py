@@ -1,0 +1,221 @@
+"""
+A request to the gateway as the ASGI server delivers it: headers, token, body, disconnect.
+
+Reading a body is bounded in size and in time. When the caller disconnects, the work for its
+request is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field
+
+from starlette.types import Message, Receive, Scope
+
+from federation.gateway.headers import Headers
+from federation.gateway.paths import FUNCTION_PATHS
+from federation.gateway.refusals import CallerGone, TooLarge, TooSlow
+
+__all__ = ["ARRIVED", "Request", "RequestBody", "access_token", "arrived"]
+
+ARRIVED = "federation.arrived"
+"""The ASGI extension by which the server says that it has received the whole request."""
+
+_WHOLE_SECONDS = 30.0
+_PAUSE_SECONDS = 60.0
+# Most requests are answered sooner, and then no task to watch for a disconnect is made.
+_WATCH_AFTER_SECONDS = 0.05
+_AUTHORIZATION_CHARS = 40 * 1024
+_BASIC_USER = "token"
+
+
+def arrived(scope: Scope) -> bool:
+    """True if the server has received the whole body, so that reading it needs no timeout."""
+    return ARRIVED in scope.get("extensions", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. Its path and query are still the bytes of the request line."""
+
+    id: str
+    method: str
+    raw_path: bytes
+    raw_query: bytes
+    headers: Headers = field(repr=False)
+    client: str
+    """The address of the connection's other end."""
+    scheme: str
+    body: RequestBody = field(repr=False)
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Request:
+        """The request of an ASGI *scope*."""
+        return cls(
+            id=scope["state"]["request_id"],
+            method=scope["method"],
+            raw_path=scope["raw_path"],
+            raw_query=scope["query_string"],
+            headers=scope["headers"],
+            client=scope["client"][0] if scope.get("client") else "",
+            scheme=scope["scheme"],
+            body=RequestBody(receive, arrived=arrived(scope)),
+        )
+
+    @property
+    def for_function(self) -> bool:
+        """True if the path is a function's and not one of the API's."""
+        return self.raw_path.startswith(FUNCTION_PATHS)
+
+    @property
+    def has_body(self) -> bool:
+        """True if the headers announce a body."""
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in ((n.lower(), v) for n, v in self.headers)
+        )
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of all headers called *name*, which is lower-case."""
+        return [value for given, value in self.headers if given.lower() == name]
+
+
+def access_token(authorization: Sequence[bytes]) -> str | None:
+    """
+    The access token in the only `Authorization` header, None if there is not exactly one.
+
+    It is `Bearer <token>`, or Basic with the user `token` and the access token as password,
+    which an unmodified `faas-cli login` sends.
+    """
+    if len(authorization) != 1 or len(authorization[0]) > _AUTHORIZATION_CHARS:
+        return None
+    scheme, _, credentials = authorization[0].decode("latin-1").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip() or None
+        case "basic":
+            return _basic_password(credentials.strip())
+        case _:
+            return None
+
+
+def _basic_password(credentials: str) -> str | None:
+    try:
+        user, colon, password = (
+            base64.b64decode(credentials, validate=True).decode("ascii").partition(":")
+        )
+    except (binascii.Error, ValueError):
+        return None
+    return password if colon and user == _BASIC_USER and password else None
+
+
+class RequestBody:
+    """
+    The body of one request, and the notice that its caller disconnected.
+
+    `read` takes at most *whole_seconds*. `stream` may take longer, but no pause in it exceeds
+    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed. Reading
+    raises TooLarge, TooSlow or CallerGone.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        arrived: bool = False,
+        whole_seconds: float = _WHOLE_SECONDS,
+        pause_seconds: float = _PAUSE_SECONDS,
+    ) -> None:
+        self._receive = receive
+        self._arrived = arrived
+        self._whole_seconds = whole_seconds
+        self._pause_seconds = pause_seconds
+        self._complete = asyncio.Event()
+
+    async def read(self, most_bytes: int) -> bytes:
+        """The whole body."""
+        if self._arrived:
+            return await self._gather(most_bytes)
+        try:
+            async with asyncio.timeout(self._whole_seconds):
+                return await self._gather(most_bytes)
+        except TimeoutError as late:
+            raise TooSlow from late
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives."""
+        while not self._complete.is_set():
+            message = await (self._receive() if self._arrived else self._receive_in_time())
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            if not message.get("more_body", False):
+                self._complete.set()
+            if chunk := message.get("body", b""):
+                yield chunk
+
+    async def expect_none(self) -> None:
+        """Make sure that no body follows headers that announced none."""
+        if not self._arrived:  # after such headers, further bytes belong to the next request
+            await self.read(0)
+
+    def finish(self) -> None:
+        """Declare the body read, so that `cancel_on_disconnect` may wait for a disconnect."""
+        self._complete.set()
+
+    async def cancel_on_disconnect(self, work: Coroutine[None, None, None]) -> None:
+        """
+        Run *work*, and cancel it as soon as the caller disconnects.
+
+        Raises: CallerGone.
+        """
+        worker = asyncio.current_task()
+        watcher: asyncio.Task[None] | None = None
+        disconnected = False
+
+        def watch() -> None:
+            nonlocal watcher
+            watcher = asyncio.create_task(self._disconnect())
+            watcher.add_done_callback(cancel)
+
+        def cancel(watcher: asyncio.Task[None]) -> None:
+            nonlocal disconnected
+            if worker is not None and not watcher.cancelled():
+                disconnected = True
+                worker.cancel()
+
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, watch)
+        try:
+            await work
+        except asyncio.CancelledError:
+            # Somebody else, such as a server that stops, may have cancelled the task as well.
+            if disconnected and worker is not None and worker.uncancel() == 0:
+                raise CallerGone from None
+            raise
+        finally:
+            timer.cancel()
+            if watcher is not None:
+                watcher.remove_done_callback(cancel)
+                watcher.cancel()
+
+    async def _gather(self, most_bytes: int) -> bytes:
+        body = bytearray()
+        async for chunk in self.stream():
+            body += chunk
+            if len(body) > most_bytes:
+                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+        return bytes(body)
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with asyncio.timeout(self._pause_seconds):
+                return await self._receive()
+        except TimeoutError as late:
+            raise TooSlow from late
+
+    async def _disconnect(self) -> None:
+        await self._complete.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,121 @@
+"""
+The error boundary: turns every error of a request into its response, in this one place.
+
+OAuth endpoints answer with JSON (RFC 6749, section 5.2), gateway paths with one line of text.
+Every response gets the request's id. Unexpected exceptions are logged with a traceback; the
+caller sees only that id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from federation.errors import HttpError, Reason, Refusal
+from federation.gateway.refusals import GatewayError
+from federation.jose.strict_json import dumps
+from federation.web.forms import request_id_of
+
+__all__ = ["NO_STORE", "ErrorBoundary", "NotFound", "not_found", "raw_headers"]
+
+NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+def raw_headers(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """*headers* as ASGI has them."""
+    return tuple((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items())
+
+
+_JSON = raw_headers({"Content-Type": "application/json", **NO_STORE})
+_PLAIN_TEXT = raw_headers(
+    {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+)
+
+
+class ErrorBoundary:
+    """ASGI middleware that gives each request an id, and answers the errors of *app*."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                name = (b"x-request-id", request_id.encode("ascii"))
+                message = {**message, "headers": [*message["headers"], name]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            expected = error if isinstance(error, HttpError) else None
+            if started or not expected:
+                structlog.get_logger("federation").error(
+                    "unexpected error", request_id=request_id, exc_info=error
+                )
+            if started:
+                raise  # the server closes the connection, so that half a response shows as half
+            error = expected or Refusal(Reason.SERVER_ERROR)
+            await _send(error, request_id, send_with_id)
+
+
+class NotFound(HttpError):
+    """The path does not exist here (404), or not with this method (405)."""
+
+    reason = Reason.INVALID_REQUEST
+
+    def __init__(self, error: HTTPException) -> None:
+        super().__init__(f"{error.detail}.")
+        self.status, self.headers = error.status_code, error.headers or {}
+
+
+async def not_found(_request: Request, error: Exception) -> NoReturn:
+    """Starlette's handler for a path or method that no route has."""
+    raise NotFound(error if isinstance(error, HTTPException) else HTTPException(404)) from error
+
+
+async def _send(error: HttpError, request_id: str, send: Send) -> None:
+    if isinstance(error, GatewayError):
+        headers, body = _PLAIN_TEXT, f"{error.public} Request id {request_id}.\n".encode()
+    else:
+        headers, body = _JSON, _oauth_error(error, request_id)
+    length = (b"content-length", b"%d" % len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [*headers, *raw_headers(error.headers), length],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _oauth_error(error: HttpError, request_id: str) -> bytes:
+    reason = error.reason or Reason.SERVER_ERROR
+    return dumps(
+        {
+            "error": reason.oauth_error,
+            "error_description": error.public,
+            "reason": reason,
+            "request_id": request_id,
+        }
+    )
