@@ -42,10 +42,9 @@ from federation.server.gauges import Standing
 from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import FileSource
-from federation.state import Store
+from federation.state import Observe, Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
-from federation.state.timed import TimedStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
@@ -101,7 +100,7 @@ def build(
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or signing_keys(settings),
-        state=TimedStore(state or _store(settings, clock), metrics.stored),
+        state=state or _store(settings, clock, metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
     )
@@ -335,11 +334,14 @@ def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
     )
 
 
-def _store(settings: Settings, clock: Callable[[], float]) -> Store:
+def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
     if settings.shared_state is None:
-        return SqliteStore(settings.state / "state.db", clock)
+        return SqliteStore(settings.state / "state.db", clock, observe=observe)
     return RedisStore(
-        settings.shared_state.get_secret_value(), clock, settings.state / "shared-state-life"
+        settings.shared_state.get_secret_value(),
+        clock,
+        settings.state / "shared-state-life",  # the name of the file with the epoch since 0.1
+        observe,
     )
 
 

@@ -9,14 +9,14 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from federation.errors import Reason, Refusal
 from federation.providers.table import LEEWAY
-from federation.state import Store
+from federation.state import Observe, Store
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
@@ -419,6 +419,13 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(place, clock), story)
 
+    def test_each_operation_of_a_caller_is_timed_once(self, tmp_path: Path) -> None:
+        seen: list[tuple[str, bool]] = []
+        _operate_on(
+            lambda clock: SqliteStore(tmp_path / "db", clock, observe=_noting(seen)), waits=0.6
+        )
+        assert seen == [("spend", True), ("restore", True), ("revoke", True)]
+
     def test_a_locked_file_is_an_answer_and_it_recovers(self, tmp_path: Path) -> None:
         async def story(store: Store, _clock: Clock) -> None:
             assert await store.spend("a", UNTIL, NOW)
@@ -434,7 +441,51 @@ class TestSqlite:
         tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
 
 
+def _noting(seen: list[tuple[str, bool]]) -> Observe:
+    """An observer that notes each operation and whether it was answered."""
+
+    def observe(operation: str, answered: bool, seconds: float) -> None:
+        assert 0 <= seconds < 20
+        seen.append((operation, answered))
+
+    return observe
+
+
+def _operate_on(opened: Open, waits: float = 0.0) -> None:
+    """Spend, restore, revoke and ask; a refusal of one does not stop the others."""
+
+    async def story(store: Store, _clock: Clock) -> None:
+        with suppress(Refusal):
+            await store.spend("a", UNTIL, NOW)
+        with suppress(Refusal):
+            await store.restore("a")
+        with suppress(Refusal):
+            await store.revoke("a", UNTIL)
+        with suppress(Refusal):
+            await store.revoked("b")
+        await asyncio.sleep(waits)  # polls and sweeps are not operations of a caller
+
+    tell(opened, story)
+
+
 class TestRedis:
+    def test_each_operation_of_a_caller_is_timed_once(
+        self, redis_port: int, tmp_path: Path
+    ) -> None:
+        ask_redis(redis_port, "FLUSHALL")
+        seen: list[tuple[str, bool]] = []
+        url = f"redis://127.0.0.1:{redis_port}/0"
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)), 0.6)
+        assert seen == [("spend", True), ("restore", True), ("revoke", True)]
+
+    def test_an_operation_without_an_answer_is_timed_as_unavailable(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        seen: list[tuple[str, bool]] = []
+        url = f"redis://127.0.0.1:{port}/0"
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)))
+        assert seen == [("spend", False), ("restore", False), ("revoke", False)]
+
     def test_once_it_lost_its_memory_no_token_from_before_is_taken(
         self, redis: Open, redis_port: int
     ) -> None:
