@@ -8,20 +8,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from faults.load import Sent
-from federation.audit.read import Event, ends, events, examine
+from federation.audit.read import StoredEvent, ends, events
 from federation.audit.segments import by_process, stored
+from federation.audit.verify import check_journal
+from federation.jose.jwk import KeySet, parse_key_set
+from federation.tokens.signing_keys import KeyFolder
 
 __all__ = ["broken_laws", "digest", "recorded", "recorded_by_process"]
 
 _MOST_TOLD = 5
 
 
-def recorded(*states: Path) -> list[Event]:
+def recorded(*states: Path) -> list[StoredEvent]:
     """Every event in the trails of *states*."""
     return [event for state in states for own in recorded_by_process(state) for event in own]
 
 
-def recorded_by_process(state: Path) -> list[list[Event]]:
+def recorded_by_process(state: Path) -> list[list[StoredEvent]]:
     """The events of each process, in the order in which it recorded them."""
     segments = stored(state / "audit")
     counted = ends(segments)
@@ -56,8 +59,13 @@ def broken_laws(sent: Iterable[Sent], *states: Path) -> list[str]:
     grants = Counter(str(e["token_sha256"]) for e in trail if e["response_code"] == 200)
     wrong += [f"{n} grants in the trail for one token" for n in grants.values() if n > 1]
     for state in states:
-        wrong += [f"the trail: {f}" for f in examine(state / "audit").findings if f.broken]
+        findings = check_journal(state / "audit", _public_keys(state)).findings
+        wrong += [f"the trail: {finding}" for finding in findings if finding.broken]
     return [*wrong[:_MOST_TOLD], *_more(wrong)]
+
+
+def _public_keys(state: Path) -> KeySet:
+    return parse_key_set({**KeyFolder.under(state).load().jwks()})
 
 
 def _more(wrong: Sequence[str]) -> list[str]:

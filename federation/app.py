@@ -28,6 +28,7 @@ from federation.audit import Journal
 from federation.audit.delivery import Delivery, Webhook, trusting
 from federation.audit.journal import FileJournal
 from federation.audit.log import LOGGER, LoggedJournal
+from federation.audit.seals import SEAL_TYPE
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
@@ -45,6 +46,7 @@ from federation.sources.files import FileSource
 from federation.state import Observe, Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
+from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
@@ -94,6 +96,8 @@ def build(
         deliver=settings.audit_webhook is not None,
         workers=settings.workers,
         clock=clock,
+        # Signing keys rotate: each seal is signed with the key of its moment.
+        sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
     )
     broker = Broker(
         issuer_url=settings.url,

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,13 @@ from click.testing import CliRunner, Result
 
 from federation.audit.event import Actor
 from federation.audit.journal import FileJournal
+from federation.audit.seals import SEAL_TYPE
 from federation.audit.segments import stored
 from federation.cli import main
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import KeyFolder
 from tests.harness.receiver import Receiver, answer, receiving
-from tests.harness.recording import SIZE, event
+from tests.harness.recording import SIZE, event, sign
 
 SMALL = 32 * 1024
 
@@ -33,7 +36,12 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state directory whose journal has forty events of two processes, taken turns."""
-    journals = [FileJournal(tmp_path / "audit", SMALL) for _ in range(2)]
+    signs = KeyFolder.under(tmp_path).ensure().signs
+
+    def sign(payload: Mapping[str, object]) -> str:
+        return sign_jws(payload, signs, SEAL_TYPE)
+
+    journals = [FileJournal(tmp_path / "audit", SMALL, sign=sign) for _ in range(2)]
 
     async def story() -> None:
         for number in range(40):
@@ -80,7 +88,7 @@ def test_a_line_for_people_says_who_what_and_why(state: Path) -> None:
 
 
 def test_a_line_for_people_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path / "audit", SIZE)
+    journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
     nasty = "fed:\x1b]0;owned\x07\r\n2030 200 POST \u202e"
 
     async def story() -> None:
@@ -102,7 +110,7 @@ def test_follow_shows_events_as_they_come(state: Path) -> None:
     ) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
-        journal = FileJournal(state / "audit", SIZE)
+        journal = FileJournal(state / "audit", SIZE, sign=sign)
 
         async def story() -> None:
             for number in (100, 101):

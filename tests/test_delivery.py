@@ -37,7 +37,7 @@ from tests.harness.receiver import (
     receiving,
     slow,
 )
-from tests.harness.recording import SIZE, event, recorded, recorder
+from tests.harness.recording import SIZE, event, recorded, recorder, sign
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def deliver(
     """*story* is told to a journal whose delivery runs, and then both stop as a server does."""
 
     async def told() -> None:
-        journal = FileJournal(folder, SIZE, deliver=True)
+        journal = FileJournal(folder, SIZE, deliver=True, sign=sign)
         delivery = Delivery(journal, webhook, jitter)
         running = asyncio.create_task(delivery.run())
         try:
@@ -357,7 +357,7 @@ def test_what_was_delivered_is_not_delivered_again_after_a_restart(
 
 def test_a_process_that_lives_delivers_its_own(tmp_path: Path, receiver: Receiver) -> None:
     async def story(journal: FileJournal) -> None:
-        other = FileJournal(tmp_path, SIZE, deliver=True)
+        other = FileJournal(tmp_path, SIZE, deliver=True, sign=sign)
         await other.record(event(1))
         await journal.record(event(2))
         await until(lambda: len(receiver.event_ids) == 1)

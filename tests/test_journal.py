@@ -16,10 +16,9 @@ import pytest
 
 from federation.audit.event import Event, Trail
 from federation.audit.journal import FileJournal, fdatasync
-from federation.audit.read import examine
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
 from federation.errors import Reason, Refusal
-from tests.harness.recording import CALLERS, SIZE, event, recorded, recorder
+from tests.harness.recording import CALLERS, SIZE, event, examine, recorded, recorder, sign
 
 SMALL = 64 * 1024
 
@@ -62,7 +61,7 @@ def lines(folder: Path) -> list[dict[str, object]]:
 
 def test_a_line_is_the_event_and_the_chain(tmp_path: Path) -> None:
     one = event()
-    record(FileJournal(tmp_path, SIZE), one)
+    record(FileJournal(tmp_path, SIZE, sign=sign), one)
     header, line = lines(tmp_path)
     chain = line.pop("chain")
     assert line == json.loads(json.dumps(one.as_json()))
@@ -73,7 +72,7 @@ def test_a_line_is_the_event_and_the_chain(tmp_path: Path) -> None:
 
 def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "audit"
-    record(FileJournal(folder, SIZE), event())
+    record(FileJournal(folder, SIZE, sign=sign), event())
     (segment,) = stored(folder)
     assert folder.stat().st_mode & 0o077 == 0
     assert segment.path.stat().st_mode & 0o077 == 0
@@ -81,7 +80,7 @@ def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_callers_that_wait_together_share_one_sync(tmp_path: Path) -> None:
     disk = Disk()
-    journal = FileJournal(tmp_path, SIZE, sync=disk)
+    journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
 
     async def story() -> None:
         await journal.record(event())
@@ -95,7 +94,7 @@ def test_callers_that_wait_together_share_one_sync(tmp_path: Path) -> None:
 
 
 def test_what_was_recorded_is_there_before_the_caller_goes_on(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SIZE)
+    journal = FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
         for number in range(3):
@@ -108,7 +107,7 @@ def test_what_was_recorded_is_there_before_the_caller_goes_on(tmp_path: Path) ->
 
 
 def test_two_processes_never_share_a_segment(tmp_path: Path) -> None:
-    first, second = FileJournal(tmp_path, SIZE), FileJournal(tmp_path, SIZE)
+    first, second = FileJournal(tmp_path, SIZE, sign=sign), FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
         await asyncio.gather(*(j.record(event(n)) for n in range(20) for j in (first, second)))
@@ -122,7 +121,7 @@ def test_two_processes_never_share_a_segment(tmp_path: Path) -> None:
 
 
 def test_a_new_segment_goes_on_with_the_chain(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SMALL)
+    journal = FileJournal(tmp_path, SMALL, sign=sign)
     record(journal, *(event(n) for n in range(50)))
     assert len(stored(tmp_path)) > 2
     assert examine(tmp_path).whole
@@ -131,7 +130,7 @@ def test_a_new_segment_goes_on_with_the_chain(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_recorded_nothing_leaves_nothing(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path / "audit", SIZE)
+    journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
 
     async def story() -> None:
         running = asyncio.create_task(journal.run())
@@ -146,7 +145,7 @@ def test_a_journal_that_recorded_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_closed_journal_refuses(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SIZE)
+    journal = FileJournal(tmp_path, SIZE, sign=sign)
     record(journal)
     with pytest.raises(Refusal) as caught:
         asyncio.run(journal.record(event()))
@@ -154,7 +153,7 @@ def test_a_closed_journal_refuses(tmp_path: Path) -> None:
 
 
 def test_an_event_beyond_all_measure_is_refused_alone(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SIZE)
+    journal = FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
         with pytest.raises(Refusal):
@@ -173,7 +172,7 @@ def test_what_cannot_be_synced_is_refused_to_each_caller_and_leaves_no_trace(
     tmp_path: Path,
 ) -> None:
     disk = Disk()
-    journal = FileJournal(tmp_path, SIZE, sync=disk)
+    journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
     kept, refused = [event(n) for n in range(4)], [event(n) for n in range(10, 20)]
 
     async def story() -> None:
@@ -197,7 +196,7 @@ def test_what_could_not_be_cut_off_is_left_out_by_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk()
-    journal = FileJournal(tmp_path, SIZE, sync=disk)
+    journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
     kept, refused = [event(1), event(2)], event(3)
 
     def unable(*_args: object) -> None:
@@ -224,7 +223,7 @@ def test_what_could_not_be_cut_off_is_left_out_by_readers(
 
 def test_failing_for_long_leaves_no_heap_of_files(tmp_path: Path) -> None:
     disk = Disk()
-    journal = FileJournal(tmp_path, SIZE, sync=disk)
+    journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
 
     async def story() -> None:
         await journal.record(event())
@@ -244,7 +243,7 @@ def test_failing_for_long_leaves_no_heap_of_files(tmp_path: Path) -> None:
 def test_a_journal_heals_by_itself_without_a_request(tmp_path: Path) -> None:
     disk = Disk()
     disk.failure = OSError(errno.ENOSPC, "No space left on device")
-    journal = FileJournal(tmp_path, SIZE, sync=disk)
+    journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
 
     async def story() -> None:
         running = asyncio.create_task(journal.run())
@@ -281,7 +280,7 @@ def test_a_segment_that_is_harmed_under_the_broker_is_not_written_to_again(
     tmp_path: Path, harm: str
 ) -> None:
     folder = tmp_path / "audit"
-    journal = FileJournal(folder, SIZE)
+    journal = FileJournal(folder, SIZE, sign=sign)
     after = event(2)
 
     async def story() -> None:
@@ -308,7 +307,7 @@ def test_a_segment_that_is_harmed_under_the_broker_is_not_written_to_again(
 
 def test_a_folder_that_cannot_be_made_refuses(tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("a file")
-    journal = FileJournal(tmp_path / "audit", SIZE)
+    journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
     with pytest.raises(Refusal) as caught:
         record(journal, event())
     assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
@@ -337,7 +336,7 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
     if subprocess.run(mount, check=False).returncode:  # noqa: S603  our own words
         pytest.skip("this system does not let us mount")
     try:
-        journal = FileJournal(small / "audit", SIZE)
+        journal = FileJournal(small / "audit", SIZE, sign=sign)
         ballast = small / "ballast"
         kept: list[str] = []
 
@@ -364,7 +363,7 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
 
 def test_without_a_webhook_the_oldest_goes_for_room(tmp_path: Path) -> None:
     many = [event(n) for n in range(400)]
-    record(FileJournal(tmp_path, SMALL), *many)
+    record(FileJournal(tmp_path, SMALL, sign=sign), *many)
     assert sum(segment.size for segment in stored(tmp_path)) <= SMALL
     kept = recorded(tmp_path)
     assert 50 < len(kept) < 400
@@ -373,7 +372,7 @@ def test_without_a_webhook_the_oldest_goes_for_room(tmp_path: Path) -> None:
 
 
 def test_what_a_webhook_is_owed_is_never_dropped(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SMALL, deliver=True)
+    journal = FileJournal(tmp_path, SMALL, deliver=True, sign=sign)
     kept: list[str] = []
 
     async def story() -> None:
@@ -395,8 +394,8 @@ def test_what_a_webhook_is_owed_is_never_dropped(tmp_path: Path) -> None:
 
 
 def test_what_was_recorded_without_a_webhook_is_not_owed_to_one(tmp_path: Path) -> None:
-    record(FileJournal(tmp_path, SMALL), *(event(n) for n in range(100)))
-    journal = FileJournal(tmp_path, SMALL, deliver=True)
+    record(FileJournal(tmp_path, SMALL, sign=sign), *(event(n) for n in range(100)))
+    journal = FileJournal(tmp_path, SMALL, deliver=True, sign=sign)
 
     async def story() -> None:
         await journal.record(event())
@@ -407,7 +406,7 @@ def test_what_was_recorded_without_a_webhook_is_not_owed_to_one(tmp_path: Path) 
 
 
 def test_the_segment_that_another_process_writes_to_is_never_dropped(tmp_path: Path) -> None:
-    idle, busy = FileJournal(tmp_path, SMALL), FileJournal(tmp_path, SMALL)
+    idle, busy = FileJournal(tmp_path, SMALL, sign=sign), FileJournal(tmp_path, SMALL, sign=sign)
     first, later = event(1), event(2)
 
     async def story() -> None:
@@ -423,7 +422,7 @@ def test_the_segment_that_another_process_writes_to_is_never_dropped(tmp_path: P
 
 
 def test_many_workers_share_the_bound(tmp_path: Path) -> None:
-    journals = [FileJournal(tmp_path, SMALL, workers=4) for _ in range(4)]
+    journals = [FileJournal(tmp_path, SMALL, workers=4, sign=sign) for _ in range(4)]
 
     async def story() -> None:
         for _ in range(100):
@@ -438,7 +437,7 @@ def test_many_workers_share_the_bound(tmp_path: Path) -> None:
 
 
 def test_the_status_counts_what_waits_as_it_comes_and_goes(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, SIZE, deliver=True, clock=lambda: 1_800_000_100.0)
+    journal = FileJournal(tmp_path, SIZE, deliver=True, clock=lambda: 1_800_000_100.0, sign=sign)
 
     async def story() -> None:
         running = asyncio.create_task(journal.run())
@@ -487,7 +486,7 @@ def _kill_while_recording(folder: Path, seconds: float) -> None:
 
 
 def test_half_a_line_at_the_end_is_told_and_is_no_fault(tmp_path: Path) -> None:
-    record(FileJournal(tmp_path, SIZE), event(1), event(2))
+    record(FileJournal(tmp_path, SIZE, sign=sign), event(1), event(2))
     (segment,) = stored(tmp_path)
     os.truncate(segment.path, segment.size - 20)
     report = examine(tmp_path)
@@ -502,7 +501,7 @@ def test_what_a_dead_process_left_without_an_event_is_tidied_away(tmp_path: Path
         assert process.stdout.readline().startswith("refused")
     lock = Lock.take(tmp_path, "1-0123456789abcdef")
     assert lock is not None
-    journal = FileJournal(tmp_path, SIZE)
+    journal = FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
         running = asyncio.create_task(journal.run())

@@ -1,4 +1,4 @@
-"""How much of the journal still waits for the webhook, counted without reading a line twice."""
+"""Counting the events that still wait for the webhook, without reading a line twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored, unsealed
+from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
 
 __all__ = ["Backlog", "Waiting", "owing"]
 
@@ -18,13 +18,13 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits."""
+    """The undelivered events."""
 
     events: int
     segment_bytes: int
-    """The size of all segments with such an event in them; none of those may be dropped."""
+    """The size of all segments with such an event. None of them may be dropped."""
     oldest: float | None
-    """When the oldest was, in seconds since the epoch."""
+    """The time of the oldest, in seconds since the epoch."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class _Counted:
 
 
 class Backlog:
-    """Counts what waits in the journal at *folder*."""
+    """Counts the undelivered events of the journal at *folder*."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class Backlog:
 
     def measure(self) -> Waiting:
         """
-        What waits now.
+        Return the undelivered events.
 
         Raises: OSError.
         """
@@ -51,7 +51,7 @@ class Backlog:
         events, held, oldest = 0, 0, []
         kept: dict[Path, _Counted] = {}
         for segment in segments:
-            with suppress(FileNotFoundError):  # dropped meanwhile
+            with suppress(FileNotFoundError):  # dropped since the listing
                 if (counted := self._count(segment)) is None:
                     continue
                 kept[segment.path] = counted
@@ -63,7 +63,7 @@ class Backlog:
         return Waiting(events, held, min((time for time in oldest if time), default=None))
 
     def _count(self, segment: Stored) -> _Counted | None:
-        """The lines after the cursor of *segment*; None where nothing of it is owed."""
+        """Count the lines after the cursor of *segment*. Return None if nothing of it is owed."""
         start = owing(segment)
         if start is None:
             return None
@@ -81,14 +81,14 @@ class Backlog:
 
 def owing(segment: Stored) -> int | None:
     """
-    From which byte on *segment* is owed to the webhook; None where nothing of it is.
+    Return the byte from which *segment* must still be delivered, None if nothing must.
 
     Raises: OSError.
     """
     try:
         header = header_of(segment.path)
     except (FileNotFoundError, ValueError):
-        return None  # dropped meanwhile, or never begun
+        return None  # dropped since the listing, or killed before the header was whole
     start = max(cursor_of(segment.path), header.line_bytes)
     return start if header.deliver and start < segment.size else None
 
@@ -112,5 +112,5 @@ def _time_at(path: Path, offset: int) -> float | None:
         file.seek(offset)
         line = file.readline(LINE_BYTES)
     with suppress(ValueError, KeyError, TypeError):
-        return datetime.fromisoformat(json.loads(unsealed(line)[0])["time"]).timestamp()
+        return datetime.fromisoformat(json.loads(content_of(line))["time"]).timestamp()
     return None
