@@ -42,11 +42,7 @@ class Backlog:
         self._counted: dict[Path, _Counted] = {}
 
     def measure(self) -> Waiting:
-        """
-        Return the undelivered events.
-
-        Raises: OSError.
-        """
+        """Return the undelivered events. Raises: OSError."""
         segments = stored(self._folder)
         events, held, oldest = 0, 0, []
         kept: dict[Path, _Counted] = {}

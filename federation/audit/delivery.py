@@ -97,11 +97,7 @@ class Webhook:
         return httpx2.URL(self._url).host
 
     async def post(self, body: bytes, delivery_id: str) -> None:
-        """
-        Send *body* and wait for a 2xx answer.
-
-        Raises: NotDelivered.
-        """
+        """Send *body* and wait for a 2xx answer. Raises: NotDelivered."""
         try:
             headers = self._headers(body, delivery_id)
             client = self._client = self._client or _client(trusting(self._ca))
@@ -277,7 +273,10 @@ class Delivery:
                 self._adopted[process] = lock
                 self._log.info("audit events of an ended process adopted", process=process)
         for process in self._adopted:
-            self._journal.seal_left_by(process)
+            try:
+                self._journal.seal_left_by(process)
+            except OSError as error:  # tried again with the next look
+                self._log.warning("audit segments not sealed", process=process, error=str(error))
 
     def _of_dead_processes(self) -> Batch | None:
         if not self._adopted:

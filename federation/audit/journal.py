@@ -124,6 +124,8 @@ class FileJournal:
         self._backlog = Backlog(folder)
         self._seals = Seals(folder, sign, sync)
         self._unsealed: list[Closed] = []
+        self._unrecorded: list[str] = []
+        """Segments that were dropped while seals could not be written."""
         self._problem: str | None = None
         self._sealing_problem: str | None = None
         self._status: Status | None = None
@@ -140,11 +142,7 @@ class FileJournal:
             raise _unavailable(self._problem)
 
     async def record(self, event: Event) -> None:
-        """
-        Write *event* to disk.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Write *event* to disk. Raises: Refusal with `audit_unavailable`."""
         content = dumps_ascii(event.as_json())
         if len(content) >= LINE_BYTES:
             raise _unavailable("the event is larger than 1 MiB")
@@ -172,7 +170,9 @@ class FileJournal:
     async def run(self) -> None:
         """Seal segments, refresh the status and retry what failed, until cancelled."""
         await asyncio.to_thread(self._tidy)
-        await asyncio.to_thread(self._seal)  # first, so that new segments name the newest seal
+        await asyncio.to_thread(
+            self._try_to_seal, self._seal_all
+        )  # first, so that new segments name the newest seal
         await self._probe()
         alarmed = False
         while True:
@@ -183,7 +183,7 @@ class FileJournal:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._problem:
                 await self._probe()
-            await asyncio.to_thread(self._seal)
+            await asyncio.to_thread(self._try_to_seal, self._seal_all)
 
     async def aclose(self) -> None:
         """Wait until every event is on disk, then close and seal the files."""
@@ -191,7 +191,7 @@ class FileJournal:
         await self._lines.aclose()
         if self._segment:
             self._retire(self._segment.close)
-        await asyncio.to_thread(self._seal_own)
+        await asyncio.to_thread(self._try_to_seal, self._seal_own)
         if self._lock:
             self._lock.release()
             self._lock = None
@@ -315,7 +315,7 @@ class FileJournal:
         self._used_known_until = now + _LOOK_SECONDS
         if self._used + need <= self._size:
             return
-        self._seal_own()  # only sealed segments are dropped
+        self._try_to_seal(self._seal_own)  # only sealed segments are dropped
         self._seals.refresh()
         for segment in segments:
             if self._dropped(segment):
@@ -343,16 +343,16 @@ class FileJournal:
         """
         Delete *segment* after a seal says so: what is missing without one was removed.
 
-        One that still lacks its seal stays, or its seal might be made after it is gone. While
-        seals cannot be written, segments go all the same: recording comes before the proof.
+        A segment that still lacks its seal stays, or its seal might be made after it is gone.
+        While seals cannot be written, segments go all the same: recording events comes first.
         """
         name = segment.path.name
+        if self._lacks_seal(segment) and not self._sealing_problem:
+            return False
         try:
-            if self._lacks_seal(segment) and not self._sealing_problem:
-                return False
             self._seals.add_dropped(name)
-        except OSError as error:
-            self._log.error("audit segment dropped without a seal", segment=name, error=str(error))
+        except OSError:
+            self._unrecorded.append(name)
         self._unsealed = [closed for closed in self._unsealed if closed.segment != name]
         drop(segment.path)
         return True
@@ -377,31 +377,11 @@ class FileJournal:
         except OSError as error:
             self._log.debug("audit folder not tidied", error=str(error))
 
-    def _seal(self) -> None:
-        """Seal the closed segments of this process and of dead ones."""
-        self._seal_own()
-        try:
-            self._seals.refresh()
-            for own in by_process(stored(self.folder)):
-                process = own[0].process
-                if process == self.process or not any(map(self._lacks_seal, own)):
-                    continue
-                if lock := Lock.take(self.folder, process):
-                    try:
-                        self.seal_left_by(process)
-                    finally:
-                        lock.release()
-        except OSError as error:
-            self._log.warning("audit segments of a dead process not sealed", error=str(error))
-
-    def _seal_own(self) -> None:
-        """Seal the closed segments of this process, and remember why if it fails."""
+    def _try_to_seal(self, work: Callable[[], None]) -> None:
+        """Run *work*. Log and show a failure; the next try comes within a second."""
         before, problem = self._sealing_problem, None
         try:
-            for closed in list(self._unsealed):
-                self._seals.add_closed(closed)
-                with suppress(ValueError):  # another thread of this process sealed it, too
-                    self._unsealed.remove(closed)
+            work()
         except OSError as error:
             problem = error.strerror or str(error)
         self._sealing_problem = problem
@@ -409,6 +389,30 @@ class FileJournal:
             self._log.error("audit segments cannot be sealed; trying again", error=problem)
         elif before and not problem:
             self._log.info("audit segments can be sealed again")
+
+    def _seal_own(self) -> None:
+        for closed in list(self._unsealed):
+            self._seals.add_closed(closed)
+            with suppress(ValueError):  # another thread of this process did the same
+                self._unsealed.remove(closed)
+        for name in list(self._unrecorded):
+            self._seals.add_dropped(name)
+            with suppress(ValueError):
+                self._unrecorded.remove(name)
+
+    def _seal_all(self) -> None:
+        """Seal the closed segments of this process and of dead ones."""
+        self._seal_own()
+        self._seals.refresh()
+        for own in by_process(stored(self.folder)):
+            process = own[0].process
+            if process == self.process or not any(map(self._lacks_seal, own)):
+                continue
+            if lock := Lock.take(self.folder, process):
+                try:
+                    self.seal_left_by(process)
+                finally:
+                    lock.release()
 
     def _look(self) -> Status:
         try:

@@ -38,11 +38,7 @@ class LoggedJournal:
         self._journal.check()
 
     async def record(self, event: Event) -> None:
-        """
-        Record *event*, then log it.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Record *event*, then log it. Raises: Refusal with `audit_unavailable`."""
         try:
             await self._journal.record(event)
         except Refusal as refusal:

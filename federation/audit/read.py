@@ -59,11 +59,7 @@ class Line:
         return self.start + len(self.text)
 
     def content(self) -> bytes:
-        """
-        Return the event as it was recorded, one JSON object.
-
-        Raises: ValueError.
-        """
+        """Return the event as it was recorded, one JSON object. Raises: ValueError."""
         content = content_of(self.text)
         if not isinstance(json.loads(content), dict):
             raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
@@ -163,11 +159,7 @@ def events(path: Path, start: int, end: int) -> Iterator[tuple[Line, StoredEvent
 
 
 def last(folder: Path, count: int) -> list[StoredEvent]:
-    """
-    Return the last *count* events of the journal at *folder*, by time.
-
-    Raises: OSError.
-    """
+    """Return the last *count* events of the journal at *folder*, by time. Raises: OSError."""
     segments = stored(folder)
     end_of = ends(segments)
     found: list[StoredEvent] = []
@@ -191,11 +183,7 @@ class News:
         self._seen = {segment.path: segment.size for segment in stored(folder)}
 
     def read(self) -> list[StoredEvent]:
-        """
-        Return the events since the last call, by time.
-
-        Raises: OSError.
-        """
+        """Return the events since the last call, by time. Raises: OSError."""
         new: list[StoredEvent] = []
         seen: dict[Path, int] = {}
         for segment in stored(self._folder):

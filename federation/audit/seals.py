@@ -66,11 +66,7 @@ class Seal:
 
 
 def parse_seal(payload: Mapping[str, object]) -> Seal:
-    """
-    Parse the payload of a seal.
-
-    Raises: ValueError.
-    """
+    """Parse the payload of a seal. Raises: ValueError."""
     match payload:
         case {"number": int(number), "previous": str(previous), "first": int(first), **rest}:
             pass
@@ -114,11 +110,7 @@ def seal_digest(text: bytes) -> str:
 
 
 def closed_as_found(path: Path, end: int) -> Closed:
-    """
-    Describe the segment at *path*, up to *end*, as it is on disk.
-
-    Raises: OSError.
-    """
+    """Describe the segment at *path*, up to *end*, as it is on disk. Raises: OSError."""
     digest, size, events = hashlib.sha256(), 0, -1  # the header is no event
     for line in lines(path, 0, end):
         digest.update(line.text)
@@ -147,11 +139,7 @@ class Seals:
         return self._newest
 
     def refresh(self) -> None:
-        """
-        Read the seals that other processes wrote.
-
-        Raises: OSError.
-        """
+        """Read the seals that other processes wrote. Raises: OSError."""
         with self._mutex:
             self._read()
 
@@ -164,11 +152,7 @@ class Seals:
         return segment in self._dropped
 
     def add_closed(self, closed: Closed) -> None:
-        """
-        Seal a closed segment, unless it has a seal.
-
-        Raises: OSError.
-        """
+        """Seal a closed segment, unless it has a seal. Raises: OSError."""
         with self._alone():
             if closed.segment not in self._sealed and closed.segment not in self._dropped:
                 self._write(closed=asdict(closed))
@@ -232,6 +216,7 @@ class Seals:
         }
         text = self._sign(payload).encode("ascii")
         draft = self._folder / "seal.draft"
+        draft.touch(0o600)
         with draft.open("wb") as file:
             file.write(text)
             file.flush()

@@ -36,7 +36,6 @@ __all__ = [
     "cursor_of",
     "drop",
     "fresh_process",
-    "has_events",
     "header_of",
     "parse_header",
     "remove_stale_locks",
@@ -145,11 +144,7 @@ def header_of(path: Path) -> Header:
 
 
 def parse_header(line: bytes) -> Header:
-    """
-    Parse *line* as a header of either form.
-
-    Raises: ValueError.
-    """
+    """Parse *line* as a header of either form. Raises: ValueError."""
     if not line.endswith(b"\n"):
         raise ValueError("the header is incomplete")
     match json.loads(content_of(line)):
@@ -173,13 +168,6 @@ def parse_header(line: bytes) -> Header:
             raise ValueError("not a header of an audit journal")
 
 
-def has_events(path: Path) -> bool:
-    """Return whether a complete line follows the header of the segment at *path*."""
-    with path.open("rb") as file:
-        file.readline(LINE_BYTES)
-        return file.readline(LINE_BYTES).endswith(b"\n")
-
-
 # Delivery cursors
 
 
@@ -192,11 +180,7 @@ def cursor_of(path: Path) -> int:
 
 
 def set_cursor(path: Path, offset: int) -> None:
-    """
-    Store that the segment at *path* was delivered up to *offset*.
-
-    Raises: OSError.
-    """
+    """Store that the segment at *path* was delivered up to *offset*. Raises: OSError."""
     cursor = _cursor(path)
     draft = cursor.with_suffix(".draft")
     draft.write_bytes(b"%d\n" % offset)
@@ -396,11 +380,7 @@ class Lock:
 
 
 def remove_stale_locks(folder: Path) -> None:
-    """
-    Remove the lock files of dead processes that left no segment.
-
-    Raises: OSError.
-    """
+    """Remove the lock files of dead processes that left no segment. Raises: OSError."""
     known = {segment.process for segment in stored(folder)}
     for path in folder.iterdir():
         match = _LOCK.fullmatch(path.name)

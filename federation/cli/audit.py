@@ -235,11 +235,7 @@ def _public_keys(state: Path, places: Sequence[str]) -> KeySet:
 
 
 def _jwks(place: str) -> list[object]:
-    """
-    Read the keys of the JWKS at *place*, a file or a URL.
-
-    Raises: OSError, ValueError.
-    """
+    """Read the keys of the JWKS at *place*, a file or a URL. Raises: OSError, ValueError."""
     if "://" in place:
         text = asyncio.run(_fetched(place))
     else:
