@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from federation.audit.read import chunks
 from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
 
 __all__ = ["Backlog", "Waiting", "owing"]
-
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +58,15 @@ class Backlog:
 
     def _count(self, segment: Stored) -> _Counted | None:
         """Count the lines after the cursor of *segment*. Return None if nothing of it is owed."""
-        start = owing(segment)
+        start, end = owing(segment), segment.size
         if start is None:
             return None
         known = self._counted.get(segment.path)
-        if known is None or not known.start <= start <= known.end <= segment.size:
-            return _Counted(start, segment.size, _lines(segment.path, start, segment.size))
-        return _Counted(
-            start,
-            segment.size,
-            known.lines
-            - _lines(segment.path, known.start, start)
-            + _lines(segment.path, known.end, segment.size),
-        )
+        if known is None or not known.start <= start <= known.end <= end:
+            known = _Counted(start, start, 0)
+        delivered = _lines(segment.path, known.start, start)
+        new = _lines(segment.path, known.end, end)
+        return _Counted(start, end, known.lines - delivered + new)
 
 
 def owing(segment: Stored) -> int | None:
@@ -90,17 +84,7 @@ def owing(segment: Stored) -> int | None:
 
 
 def _lines(path: Path, start: int, end: int) -> int:
-    return sum(chunk.count(b"\n") for chunk in _chunks(path, start, end))
-
-
-def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
-    if start == end:
-        return
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
-            start += len(chunk)
-            yield chunk
+    return sum(chunk.count(b"\n") for chunk in chunks(path, start, end))
 
 
 def _time_at(path: Path, offset: int) -> float | None:

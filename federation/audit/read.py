@@ -31,6 +31,7 @@ __all__ = [
     "News",
     "StoredEvent",
     "batch_of",
+    "chunks",
     "ends",
     "events",
     "last",
@@ -40,6 +41,7 @@ __all__ = [
 BATCH_EVENTS = 100
 BATCH_BYTES = 512 * 1024
 
+_CHUNK = 1024 * 1024
 _TAIL_CHUNK = 64 * 1024
 
 StoredEvent = dict[str, object]
@@ -75,6 +77,17 @@ def lines(path: Path, start: int, end: int) -> Iterator[Line]:
                 return
             yield Line(text, start)
             start += len(text)
+
+
+def chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of *path* between two places, some at a time. Raises: OSError."""
+    if start == end:
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
+            start += len(chunk)
+            yield chunk
 
 
 def ends(segments: Sequence[Stored]) -> dict[Path, int]:

@@ -8,12 +8,11 @@ without a gap. An open segment has no seal yet, so only its form can be checked.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from federation.audit.read import ends, lines
+from federation.audit.read import chunks, ends, lines
 from federation.audit.seals import (
     SEAL_TYPE,
     Seal,
@@ -39,7 +38,6 @@ from federation.text import quoted
 
 __all__ = ["JournalCheck", "SegmentFinding", "check_journal"]
 
-_CHUNK = 1024 * 1024
 _HALF_A_LINE = (
     "ends within a line, which was never acknowledged: a process was killed, or is writing"
 )
@@ -261,13 +259,6 @@ def _half_a_line(path: Path, start: int) -> bool:
 
 def _sha256(path: Path, size: int) -> str:
     digest = hashlib.sha256()
-    for chunk in _chunks(path, size):
+    for chunk in chunks(path, 0, size):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _chunks(path: Path, size: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while size > 0 and (chunk := file.read(min(_CHUNK, size))):
-            size -= len(chunk)
-            yield chunk

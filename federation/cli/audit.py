@@ -22,12 +22,10 @@ import httpx2
 
 from federation.audit.delivery import NotDelivered, Webhook, trusting
 from federation.audit.read import (
-    BATCH_BYTES,
-    BATCH_EVENTS,
     News,
     StoredEvent,
+    batch_of,
     ends,
-    events,
     last,
 )
 from federation.audit.segments import stored
@@ -159,24 +157,25 @@ def resend(
     click.echo(f"{counted(sent, 'event')} delivered")
 
 
-async def _resend(batches: Iterator[list[StoredEvent]], webhook: Webhook) -> int:
+async def _resend(batches: Iterator[list[bytes]], webhook: Webhook) -> int:
     """Send all *batches*. Return how many events that were."""
     sent = 0
     try:
         for batch in batches:
-            body = json.dumps(batch, separators=(",", ":")).encode()
-            await _deliver(webhook, body, str(uuid.uuid4()), sent)
+            await _deliver(webhook, b"[" + b",".join(batch) + b"]", sent)
             sent += len(batch)
-            click.echo(f"{sent} delivered so far, up to {batch[-1].get('time')}", err=True)
+            latest = json.loads(batch[-1]).get("time")
+            click.echo(f"{sent} delivered so far, up to {printable(str(latest))}", err=True)
     finally:
         await webhook.aclose()
     return sent
 
 
-async def _deliver(webhook: Webhook, body: bytes, delivery_id: str, sent: int) -> None:
+async def _deliver(webhook: Webhook, body: bytes, sent: int) -> None:
+    delivery_id = str(uuid.uuid4())
     for attempt in range(_TRIES):
         try:
-            await webhook.post(body, delivery_id)
+            return await webhook.post(body, delivery_id)
         except NotDelivered as refused:
             if attempt == _TRIES - 1:
                 raise click.ClickException(
@@ -184,33 +183,24 @@ async def _deliver(webhook: Webhook, body: bytes, delivery_id: str, sent: int) -
                     f" {counted(sent, 'event')} delivered before it"
                 ) from refused
             await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
-        else:
-            return
+    return None
 
 
-def _batches(folder: Path, since: datetime | None) -> Iterator[list[StoredEvent]]:
+def _batches(folder: Path, since: datetime | None) -> Iterator[list[bytes]]:
     """Yield the events since then in the order of the segments, some at a time."""
-    batch: list[StoredEvent] = []
-    size = 0
-    segments = stored(folder)
-    end_of = ends(segments)
-    for segment in segments:
-        for line, event in events(segment.path, 0, end_of[segment.path]):
-            if since and not _is_since(event, since):
-                continue
-            if batch and (len(batch) == BATCH_EVENTS or size + len(line.text) > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(event)
-            size += len(line.text)
-    if batch:
-        yield batch
+    for path, end in ends(stored(folder)).items():
+        start = 0
+        while batch := batch_of(path, start, end):
+            start = batch.end
+            if contents := [event for event in batch.contents if _is_since(event, since)]:
+                yield contents
 
 
-def _is_since(event: StoredEvent, since: datetime) -> bool:
+def _is_since(content: bytes, since: datetime | None) -> bool:
+    """Return whether the event is not older; one without a readable time is not left out."""
     try:
-        return datetime.fromisoformat(str(event.get("time"))) >= since
-    except ValueError:
+        return not since or datetime.fromisoformat(str(json.loads(content).get("time"))) >= since
+    except (ValueError, TypeError):
         return True
 
 
@@ -225,19 +215,19 @@ def _moment(text: str) -> datetime:
 
 
 def _public_keys(state: Path, places: Sequence[str]) -> KeySet:
-    """Return the keys of all *places*, or those of *state* if there are none."""
+    """Return the keys at all *places*, or those of *state* if there are none."""
     try:
         if not places:
             return parse_key_set({**KeyFolder.under(state).load().jwks()})
         return parse_key_set({"keys": [jwk for place in places for jwk in _jwks(place)]})
-    except ValueError as error:
+    except (ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise click.ClickException(f"no public keys: {error}; set --jwks") from error
 
 
 def _jwks(place: str) -> list[object]:
-    """Read the keys of the JWKS at *place*, a file or a URL. Raises: OSError, ValueError."""
+    """Read the keys of the JWKS at *place*, a file or a URL. Raises: ValueError."""
     if "://" in place:
-        text = asyncio.run(_fetched(place))
+        text = _fetched(httpx2.URL(place))
     else:
         with Path(place).open("rb") as file:
             text = file.read(_JWKS_BYTES + 1)
@@ -249,32 +239,21 @@ def _jwks(place: str) -> list[object]:
     return keys
 
 
-async def _fetched(url: str) -> bytes:
-    """
-    Fetch *url*. It decides which seals are believed, so it must come over TLS or from this host.
-
-    Raises: ValueError.
-    """
-    try:
-        place = httpx2.URL(url)
-        if place.scheme != "https" and not (place.scheme == "http" and loopback(place.host)):
-            raise ValueError("the URL of a JWKS must be https; http is for loopback addresses only")
-        text = b""
-        async with (
-            asyncio.timeout(_JWKS_SECONDS),
-            httpx2.AsyncClient(follow_redirects=False) as client,
-            client.stream("GET", place, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            if response.status_code != httpx2.codes.OK:
-                raise ValueError(f"{place.host} answered {response.status_code}")
-            async for chunk in response.aiter_raw():
-                text += chunk
-                if len(text) > _JWKS_BYTES:
-                    break
-    except TimeoutError as error:
-        raise ValueError(f"no whole answer within {_JWKS_SECONDS:g} s") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+def _fetched(url: httpx2.URL) -> bytes:
+    """Return the body at *url*, cut where it is too long. Raises: ValueError, httpx2.HTTPError."""
+    # The answer decides which seals are believed, so nobody on the way may change it.
+    if url.scheme != "https" and not (url.scheme == "http" and loopback(url.host)):
+        raise ValueError("the URL of a JWKS must be https; http is for loopback addresses only")
+    text, headers = b"", {"Accept-Encoding": "identity"}
+    with httpx2.stream(
+        "GET", url, headers=headers, timeout=_JWKS_SECONDS, follow_redirects=False
+    ) as response:
+        if response.status_code != httpx2.codes.OK:
+            raise ValueError(f"{url.host} answered {response.status_code}")
+        for chunk in response.iter_raw():
+            text += chunk
+            if len(text) > _JWKS_BYTES:
+                break
     return text
 
 
