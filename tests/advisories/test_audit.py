@@ -20,16 +20,23 @@ from federation.app import build
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
 from federation.audit.read import last
+from federation.audit.seals import SEAL_TYPE, seal_files
 from federation.audit.verify import check_journal
 from federation.config import Settings
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
 from federation.jose.jwk import parse_key_set
+from federation.state.memory import MemoryStore
 from federation.state.sqlite import SqliteStore
-from tests.harness.broker import URL, InProcess, form, logged, refusal
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import SigningKey
+from federation.tokens.verify import AccessTokens, Bearer
+from tests.harness.broker import URL, InProcess, form, logged, refusal, said
 from tests.harness.fakes import Clock, base64url
 from tests.harness.receiver import receiving
 from tests.harness.recording import sign
+
+OTHER = SigningKey.generate()
 
 
 class OnDisk(InProcess):
@@ -172,6 +179,67 @@ def test_no_caller_can_forge_a_line(broker: OnDisk) -> None:
     assert len(events) == 3
     assert "forged" not in {event["event_id"] for event in events}
     assert check_journal(broker.folder, parse_key_set({**broker.signing.jwks()})).whole
+
+
+# Seals and tokens are signed by the same keys
+
+
+def sealed_by(broker: OnDisk) -> str:
+    """The seal that *broker* leaves when it stops after one exchange."""
+
+    async def story(client: httpx2.AsyncClient) -> None:
+        async with broker.app.router.lifespan_context(broker.app):
+            await client.post("/oauth/token", data=form(broker.job()))
+
+    broker.tell(story)
+    (seal,) = seal_files(broker.folder).values()
+    return seal.read_text("ascii")
+
+
+def test_a_broker_that_stops_has_sealed_its_trail(broker: OnDisk) -> None:
+    sealed_by(broker)
+    check = check_journal(broker.folder, parse_key_set({**broker.signing.jwks()}))
+    assert (check.events, check.findings) == (1, [])
+    assert not check_journal(broker.folder, parse_key_set({"keys": [OTHER.jwk]})).whole
+
+
+def test_a_seal_is_no_token(broker: OnDisk, tmp_path: Path) -> None:
+    seal = sealed_by(broker)
+    other = OnDisk(tmp_path / "other")
+    other.app.state.broker.signing = broker.signing
+    assert refusal(other.exchange(seal)) == (400, "missing_claim")
+    with pytest.raises(Refusal):
+        asyncio.run(_bearer(broker, seal))
+
+
+def test_the_claims_of_an_access_token_in_a_seal_open_nothing(broker: OnDisk) -> None:
+    token = broker.access_token()
+    asyncio.run(_bearer(broker, token))
+    seal = sign_jws(said(token), broker.signing.signs, SEAL_TYPE)
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(_bearer(broker, seal))
+    assert caught.value.reason is Reason.WRONG_AUDIENCE
+    assert caught.value.evidence == {"typ": SEAL_TYPE}
+    assert broker.exchange(token, scope="function", audience="dev:env").status_code == 200
+    answer = broker.exchange(seal, scope="function", audience="dev:env")
+    assert refusal(answer) == (400, "wrong_audience")
+
+
+async def _bearer(broker: OnDisk, token: str) -> Bearer:
+    """Who bears *token* at the gateway."""
+    tokens = AccessTokens(URL, MemoryStore(broker.clock), broker.clock)
+    return await tokens.bearer(token, broker.signing)
+
+
+def test_an_access_token_is_no_seal(broker: OnDisk) -> None:
+    token = broker.access_token()
+    sealed_by(broker)
+    (path,) = seal_files(broker.folder).values()
+    path.write_text(token, "ascii")
+    check = check_journal(broker.folder, parse_key_set({**broker.signing.jwks()}))
+    assert "is not a signed seal: its header has another type or algorithm" in {
+        finding.message for finding in check.findings if finding.broken
+    }
 
 
 def test_no_grant_leaves_without_its_event(broker: OnDisk) -> None:
