@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -52,6 +53,8 @@ _SEGMENTS = 8
 _LOOK_SECONDS = 1.0
 _PROBE_BYTES = 4096
 _LOCK_TRIES = 5
+_EVENTS_WAIT_SECONDS = 0.05
+"""How long events wait for the lock of the seals. Background work waits longer."""
 _ALARM = 0.8
 
 fdatasync: Sync = os.fdatasync if sys.platform == "linux" else os.fsync
@@ -169,21 +172,9 @@ class FileJournal:
 
     async def run(self) -> None:
         """Seal segments, refresh the status and retry what failed, until cancelled."""
-        await asyncio.to_thread(self._tidy)
-        await asyncio.to_thread(
-            self._try_to_seal, self._seal_all
-        )  # first, so that new segments name the newest seal
-        await self._probe()
-        alarmed = False
-        while True:
-            self._status = await asyncio.to_thread(self._look)
-            if self._status.nearly_full and not alarmed:
-                self._log.warning("audit journal nearly full", **_figures(self._status))
-            alarmed = self._status.nearly_full
-            await asyncio.sleep(_LOOK_SECONDS)
-            if self._problem:
-                await self._probe()
-            await asyncio.to_thread(self._try_to_seal, self._seal_all)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._keep_recording())
+            both.create_task(self._keep_sealing())
 
     async def aclose(self) -> None:
         """Wait until every event is on disk, then close and seal the files."""
@@ -213,6 +204,24 @@ class FileJournal:
                 self._seals.add_closed(closed)
             else:
                 drop(segment.path)
+
+    async def _keep_recording(self) -> None:
+        await asyncio.to_thread(self._tidy)
+        await self._probe()
+        alarmed = False
+        while True:
+            self._status = await asyncio.to_thread(self._look)
+            if self._status.nearly_full and not alarmed:
+                self._log.warning("audit journal nearly full", **_figures(self._status))
+            alarmed = self._status.nearly_full
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._problem:
+                await self._probe()
+
+    async def _keep_sealing(self) -> None:
+        while True:
+            await asyncio.to_thread(self._try_to_seal, self._seal_all)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _submit(self, content: bytes) -> None:
         if self._closed:
@@ -273,6 +282,7 @@ class FileJournal:
         elif segment and segment.end >= self._segment_bytes:
             self._retire(segment.close)
         if self._segment is None:
+            self._seals.refresh()  # the header names the newest seal
             self._segment = Segment.create(
                 self.folder,
                 self.process,
@@ -315,7 +325,7 @@ class FileJournal:
         self._used_known_until = now + _LOOK_SECONDS
         if self._used + need <= self._size:
             return
-        self._try_to_seal(self._seal_own)  # only sealed segments are dropped
+        self._try_to_seal(partial(self._seal_own, _EVENTS_WAIT_SECONDS))  # else nothing may go
         self._seals.refresh()
         for segment in segments:
             if self._dropped(segment):
@@ -350,7 +360,7 @@ class FileJournal:
         if self._lacks_seal(segment) and not self._sealing_problem:
             return False
         try:
-            self._seals.add_dropped(name)
+            self._seals.add_dropped(name, _EVENTS_WAIT_SECONDS)
         except OSError:
             self._unrecorded.append(name)
         self._unsealed = [closed for closed in self._unsealed if closed.segment != name]
@@ -390,13 +400,13 @@ class FileJournal:
         elif before and not problem:
             self._log.info("audit segments can be sealed again")
 
-    def _seal_own(self) -> None:
+    def _seal_own(self, *wait_seconds: float) -> None:
         for closed in list(self._unsealed):
-            self._seals.add_closed(closed)
+            self._seals.add_closed(closed, *wait_seconds)
             with suppress(ValueError):  # another thread of this process did the same
                 self._unsealed.remove(closed)
         for name in list(self._unrecorded):
-            self._seals.add_dropped(name)
+            self._seals.add_dropped(name, *wait_seconds)
             with suppress(ValueError):
                 self._unrecorded.remove(name)
 

@@ -47,7 +47,7 @@ Sign = Callable[[Mapping[str, object]], str]
 _NAME = re.compile(r"(\d{12})\.seal")
 _NAME_FORMAT = "{:012d}.seal"
 _LOCK = "seals"
-_LOCK_SECONDS = 0.1
+_LOCK_SECONDS = 5.0
 _RETRY_SECONDS = 0.002
 
 
@@ -151,36 +151,36 @@ class Seals:
         """Return whether a seal says that *segment* was dropped."""
         return segment in self._dropped
 
-    def add_closed(self, closed: Closed) -> None:
+    def add_closed(self, closed: Closed, wait_seconds: float = _LOCK_SECONDS) -> None:
         """Seal a closed segment, unless it has a seal. Raises: OSError."""
-        with self._alone():
+        with self._alone(wait_seconds):
             if closed.segment not in self._sealed and closed.segment not in self._dropped:
                 self._write(closed=asdict(closed))
 
-    def add_dropped(self, segment: str) -> None:
+    def add_dropped(self, segment: str, wait_seconds: float = _LOCK_SECONDS) -> None:
         """
         Record that *segment* is dropped for room, if it has a seal. Call it before deleting.
 
         Raises: OSError.
         """
-        with self._alone():
+        with self._alone(wait_seconds):
             if segment in self._sealed:
                 self._write(dropped=segment)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, wait_seconds: float) -> Iterator[None]:
         """Keep other threads and processes from writing seals, and read theirs first."""
-        with self._mutex:
-            deadline = time.monotonic() + _LOCK_SECONDS
-            while (lock := Lock.take(self._folder, _LOCK)) is None:
-                if time.monotonic() > deadline:
-                    raise OSError(errno.EAGAIN, "another process holds the lock of the seals")
-                time.sleep(_RETRY_SECONDS)
-            try:
+        deadline = time.monotonic() + wait_seconds
+        while (lock := Lock.take(self._folder, _LOCK)) is None:
+            if time.monotonic() > deadline:
+                raise OSError(errno.EAGAIN, "another process holds the lock of the seals")
+            time.sleep(_RETRY_SECONDS)
+        try:
+            with self._mutex:
                 self._read()
                 yield
-            finally:
-                lock.release()
+        finally:
+            lock.release()
 
     def _read(self) -> None:
         for number, path in seal_files(self._folder).items():
