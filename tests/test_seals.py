@@ -111,6 +111,23 @@ def test_a_change_made_before_the_segment_is_closed_is_found(tmp_path: Path) -> 
     ]
 
 
+def test_a_journal_that_is_checked_while_it_is_written_is_whole(tmp_path: Path) -> None:
+    async def story() -> None:
+        journal = FileJournal(tmp_path, SMALL, sign=sign)
+        running = asyncio.create_task(journal.run())
+        for number in range(0, 600, 20):
+            writing = [journal.record(event(number + n)) for n in range(20)]
+            checking = asyncio.create_task(asyncio.to_thread(examine, tmp_path))
+            await asyncio.gather(*writing)
+            check = await checking
+            assert [f for f in check.findings if f.broken] == []
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await journal.aclose()
+
+    asyncio.run(story())
+
+
 # Attacks on the chain
 
 

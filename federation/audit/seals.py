@@ -44,7 +44,7 @@ SEAL_TYPE = "audit-seal+jwt"
 Sign = Callable[[Mapping[str, object]], str]
 """Signs a payload as a compact JWS of type `SEAL_TYPE`, with the key that signs now."""
 
-_NAME = re.compile(r"(\d{12})\.seal")
+_NAME = re.compile(r"(\d{12,18})\.seal")
 _NAME_FORMAT = "{:012d}.seal"
 _LOCK = "seals"
 _LOCK_SECONDS = 5.0
@@ -92,10 +92,12 @@ def parse_seal(payload: Mapping[str, object]) -> Seal:
 
 def seal_files(folder: Path) -> dict[int, Path]:
     """Return the files of all seals in *folder* by number, in order."""
-    with suppress(FileNotFoundError):
-        names = sorted(path.name for path in folder.iterdir())
-        return {int(match[1]): folder / name for name in names if (match := _NAME.fullmatch(name))}
-    return {}
+    try:
+        matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return {}
+    found = {int(match[1]): folder / match[0] for match in matches if match}
+    return dict(sorted(found.items()))
 
 
 def read_seal(path: Path) -> bytes:
@@ -148,7 +150,7 @@ class Seals:
         return segment in self._sealed
 
     def dropped(self, segment: str) -> bool:
-        """Return whether a seal says that *segment* was dropped."""
+        """Return whether *segment* was dropped, here or as a seal says."""
         return segment in self._dropped
 
     def add_closed(self, closed: Closed, wait_seconds: float = _LOCK_SECONDS) -> None:
@@ -163,6 +165,7 @@ class Seals:
 
         Raises: OSError.
         """
+        self._dropped.add(segment)  # a thread that waits to seal it must not do so any more
         with self._alone(wait_seconds):
             if segment in self._sealed:
                 self._write(dropped=segment)

@@ -7,6 +7,7 @@ without a gap. An open segment has no seal yet, so only its form can be checked.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from federation.text import quoted
 
 __all__ = ["JournalCheck", "SegmentFinding", "check_journal"]
 
+_TRIES = 20
 _HALF_A_LINE = (
     "ends within a line, which was never acknowledged: a process was killed, or is writing"
 )
@@ -147,9 +149,10 @@ def _authentic_seals(folder: Path, keys: KeySet, check: JournalCheck) -> list[Se
 
 def _seal_texts(folder: Path) -> dict[int, tuple[Path, bytes]]:
     """Read all seals, again from the start if the broker removes an old one meanwhile."""
-    while True:
+    for _ in range(_TRIES):
         with suppress(FileNotFoundError):
             return {n: (path, read_seal(path)) for n, path in seal_files(folder).items()}
+    raise OSError(errno.EAGAIN, f"the seals in {folder} do not stay the same; try again")
 
 
 def _verified(text: bytes, keys: KeySet) -> Seal:
@@ -186,13 +189,12 @@ def _check_missing(path: Path, keys: KeySet, check: JournalCheck) -> None:
 
 def _check_closed(segment: Stored, closed: Closed, end: int, check: JournalCheck) -> None:
     """Compare a segment with its seal. *end* is where readers stop."""
-    if segment.size < closed.bytes:
-        check.broken(
-            segment.path, f"was cut: {segment.size} of {closed.bytes} sealed bytes are there"
-        )
+    size = segment.path.stat().st_size  # it may have grown and been sealed since the listing
+    if size < closed.bytes:
+        check.broken(segment.path, f"was cut: {size} of {closed.bytes} sealed bytes are there")
     elif _sha256(segment.path, closed.bytes) != closed.sha256:
         check.broken(segment.path, "was changed: it has another SHA-256 than its seal")
-    elif segment.size > closed.bytes:
+    elif size > closed.bytes:
         if end <= closed.bytes:
             check.note(segment.path, f"what comes after byte {end} was never acknowledged")
         elif _half_a_line(segment.path, closed.bytes):
