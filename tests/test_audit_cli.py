@@ -1,4 +1,4 @@
-"""`federation audit`: the journal is read, doubted and delivered again, and never changed."""
+"""`federation audit` shows, verifies and resends the journal, and never changes it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_tail_shows_the_last_events_of_all_processes_by_time(state: Path, count:
     assert shown("--state", state, "-n", count) == numbers(*range(max(0, 40 - count), 40))
 
 
-def test_tail_shows_twenty_where_it_is_not_told(state: Path) -> None:
+def test_tail_shows_twenty_by_default(state: Path) -> None:
     assert shown("--state", state) == numbers(*range(20, 40))
 
 
@@ -131,7 +131,7 @@ def test_follow_shows_events_as_they_come(state: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["tail", "verify"])
-def test_a_state_without_a_journal_is_told(tmp_path: Path, command: str) -> None:
+def test_a_state_without_a_journal_is_an_error(tmp_path: Path, command: str) -> None:
     result = run(command, "--state", tmp_path)
     assert result.exit_code == 1
     assert "no audit journal under" in result.output
@@ -267,7 +267,7 @@ def test_nothing_but_the_jwks_is_needed(state: Path, rotated: dict[str, object])
         (b'{"keys": []}', 302, "answered 302"),
     ],
 )
-def test_a_jwks_that_cannot_be_used_is_told(
+def test_a_jwks_that_cannot_be_used_is_an_error(
     state: Path, content: bytes, status: int, message: str
 ) -> None:
     with serving(content, status) as url:
@@ -380,7 +380,7 @@ def test_resend_delivers_everything_again(state: Path, receiver: Receiver) -> No
 @pytest.mark.parametrize(
     "since", ["2027-01-15T08:00:35Z", "2027-01-15T08:00:35", "2027-01-15T09:00:35+01:00"]
 )
-def test_resend_begins_where_it_is_told(state: Path, receiver: Receiver, since: str) -> None:
+def test_resend_begins_at_since(state: Path, receiver: Receiver, since: str) -> None:
     result = run("resend", "--state", state, "--webhook", receiver.url, "--since", since)
     assert result.exit_code == 0, result.output
     sent = [e["request_id"] for each in receiver.taken for e in each.events]
@@ -406,5 +406,5 @@ def test_resend_tries_again_and_then_fails(state: Path, receiver: Receiver) -> N
         pytest.param([], id="no webhook"),
     ],
 )
-def test_wrong_use_is_told(state: Path, arguments: list[str]) -> None:
+def test_wrong_use_exits_with_2(state: Path, arguments: list[str]) -> None:
     assert run("resend", "--state", state, *arguments).exit_code == 2

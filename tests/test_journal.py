@@ -1,4 +1,4 @@
-"""An event is on disk before anybody hears of what it tells, or it is refused."""
+"""An event is on disk before the answer leaves, or the request is refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert segment.path.stat().st_mode & 0o077 == 0
 
 
-def test_callers_that_wait_together_share_one_sync(tmp_path: Path) -> None:
+def test_concurrent_callers_share_one_sync(tmp_path: Path) -> None:
     disk = Disk()
     journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
 
@@ -89,7 +89,7 @@ def test_callers_that_wait_together_share_one_sync(tmp_path: Path) -> None:
     assert len(recorded(tmp_path)) == 101
 
 
-def test_what_was_recorded_is_there_before_the_caller_goes_on(tmp_path: Path) -> None:
+def test_an_event_is_on_disk_before_record_returns(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
@@ -148,7 +148,7 @@ def test_a_closed_journal_refuses(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
 
 
-def test_an_event_beyond_all_measure_is_refused_alone(tmp_path: Path) -> None:
+def test_an_event_that_is_too_large_is_refused_alone(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, SIZE, sign=sign)
 
     async def story() -> None:
@@ -164,7 +164,7 @@ def test_an_event_beyond_all_measure_is_refused_alone(tmp_path: Path) -> None:
 # Faults of the disk
 
 
-def test_what_cannot_be_synced_is_refused_to_each_caller_and_leaves_no_trace(
+def test_a_failed_sync_refuses_each_caller_and_leaves_no_trace(
     tmp_path: Path,
 ) -> None:
     disk = Disk()
@@ -188,7 +188,7 @@ def test_what_cannot_be_synced_is_refused_to_each_caller_and_leaves_no_trace(
     assert report.findings == []
 
 
-def test_what_could_not_be_cut_off_is_left_out_by_readers(
+def test_readers_leave_out_what_could_not_be_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk()
@@ -217,7 +217,7 @@ def test_what_could_not_be_cut_off_is_left_out_by_readers(
     assert ["never acknowledged" in f.message for f in report.findings] == [True]
 
 
-def test_failing_for_long_leaves_no_heap_of_files(tmp_path: Path) -> None:
+def test_a_long_failure_leaves_only_two_segments(tmp_path: Path) -> None:
     disk = Disk()
     journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
 
@@ -236,7 +236,7 @@ def test_failing_for_long_leaves_no_heap_of_files(tmp_path: Path) -> None:
     assert examine(tmp_path).whole
 
 
-def test_a_journal_heals_by_itself_without_a_request(tmp_path: Path) -> None:
+def test_a_journal_recovers_without_a_request(tmp_path: Path) -> None:
     disk = Disk()
     disk.failure = OSError(errno.ENOSPC, "No space left on device")
     journal = FileJournal(tmp_path, SIZE, sync=disk, sign=sign)
@@ -272,9 +272,7 @@ async def fill(journal: FileJournal, kept: list[str]) -> None:
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut", "lengthened", "whole folder"])
-def test_a_segment_that_is_harmed_under_the_broker_is_not_written_to_again(
-    tmp_path: Path, harm: str
-) -> None:
+def test_a_segment_that_was_changed_from_outside_is_closed(tmp_path: Path, harm: str) -> None:
     folder = tmp_path / "audit"
     journal = FileJournal(folder, SIZE, sign=sign)
     after = event(2)
@@ -309,7 +307,7 @@ def test_a_folder_that_cannot_be_made_refuses(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
 
 
-def test_a_write_that_ends_half_way_spoils_nothing(tmp_path: Path) -> None:
+def test_a_partial_write_spoils_no_other_line(tmp_path: Path) -> None:
     with recorder(tmp_path, "--file-bytes", "100000") as process:
         assert process.stdout is not None
         said = [process.stdout.readline().rstrip("\n") for _ in range(600)]
@@ -357,7 +355,7 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
 # Bounds
 
 
-def test_without_a_webhook_the_oldest_goes_for_room(tmp_path: Path) -> None:
+def test_without_a_webhook_the_oldest_segments_are_dropped(tmp_path: Path) -> None:
     many = [event(n) for n in range(400)]
     record(FileJournal(tmp_path, SMALL, sign=sign), *many)
     assert sum(segment.size for segment in stored(tmp_path)) <= SMALL
@@ -367,7 +365,7 @@ def test_without_a_webhook_the_oldest_goes_for_room(tmp_path: Path) -> None:
     assert examine(tmp_path).whole
 
 
-def test_what_a_webhook_is_owed_is_never_dropped(tmp_path: Path) -> None:
+def test_undelivered_events_are_never_dropped(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, SMALL, deliver=True, sign=sign)
     kept: list[str] = []
 
@@ -389,7 +387,7 @@ def test_what_a_webhook_is_owed_is_never_dropped(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_what_was_recorded_without_a_webhook_is_not_owed_to_one(tmp_path: Path) -> None:
+def test_events_recorded_without_a_webhook_are_not_delivered_later(tmp_path: Path) -> None:
     record(FileJournal(tmp_path, SMALL, sign=sign), *(event(n) for n in range(100)))
     journal = FileJournal(tmp_path, SMALL, deliver=True, sign=sign)
 
@@ -432,7 +430,7 @@ def test_many_workers_share_the_bound(tmp_path: Path) -> None:
     assert examine(tmp_path).whole
 
 
-def test_the_status_counts_what_waits_as_it_comes_and_goes(tmp_path: Path) -> None:
+def test_the_status_counts_undelivered_events(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, SIZE, deliver=True, clock=lambda: 1_800_000_100.0, sign=sign)
 
     async def story() -> None:
@@ -481,7 +479,7 @@ def _kill_while_recording(folder: Path, seconds: float) -> None:
     assert len(recorded(folder)) - len(acknowledged) <= 2 * CALLERS
 
 
-def test_half_a_line_at_the_end_is_told_and_is_no_fault(tmp_path: Path) -> None:
+def test_half_a_line_at_the_end_is_reported_as_a_note(tmp_path: Path) -> None:
     with recorder(tmp_path) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -495,7 +493,7 @@ def test_half_a_line_at_the_end_is_told_and_is_no_fault(tmp_path: Path) -> None:
     assert len(recorded(tmp_path)) == 3
 
 
-def test_what_a_dead_process_left_without_an_event_is_tidied_away(tmp_path: Path) -> None:
+def test_empty_segments_and_locks_of_dead_processes_are_removed(tmp_path: Path) -> None:
     with recorder(tmp_path, "--file-bytes", "1") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("refused")
