@@ -11,7 +11,7 @@ from pathlib import Path
 from federation.audit.read import chunks
 from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
 
-__all__ = ["Backlog", "Waiting", "owing"]
+__all__ = ["Backlog", "Waiting", "undelivered_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Backlog:
         return Waiting(events, held, min((time for time in oldest if time), default=None))
 
     def _count(self, segment: Stored) -> _Counted | None:
-        """Count the lines after the cursor of *segment*. Return None if nothing of it is owed."""
-        start, end = owing(segment), segment.size
+        """Count the lines after the cursor of *segment*. Return None if it is delivered."""
+        start, end = undelivered_from(segment), segment.size
         if start is None:
             return None
         known = self._counted.get(segment.path)
@@ -69,9 +69,9 @@ class Backlog:
         return _Counted(start, end, known.lines - delivered + new)
 
 
-def owing(segment: Stored) -> int | None:
+def undelivered_from(segment: Stored) -> int | None:
     """
-    Return the byte from which *segment* must still be delivered, None if nothing must.
+    Return the byte from which *segment* must still be delivered, None if nothing is left.
 
     Raises: OSError.
     """

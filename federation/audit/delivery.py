@@ -23,7 +23,7 @@ import httpx2
 import structlog
 
 from federation import __version__
-from federation.audit.backlog import owing
+from federation.audit.backlog import undelivered_from
 from federation.audit.journal import FileJournal
 from federation.audit.read import Batch, batch_of, ends
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
@@ -269,7 +269,9 @@ class Delivery:
             process = segment.process
             if process == self._journal.process or process in self._adopted:
                 continue
-            if owing(segment) is not None and (lock := Lock.take(self._journal.folder, process)):
+            if undelivered_from(segment) is not None and (
+                lock := Lock.take(self._journal.folder, process)
+            ):
                 self._adopted[process] = lock
                 self._log.info("audit events of an ended process adopted", process=process)
         for process in self._adopted:
@@ -284,7 +286,7 @@ class Delivery:
         segments = stored(self._journal.folder)
         counted = ends(segments)
         for segment in segments:
-            if segment.process in self._adopted and owing(segment) is not None:
+            if segment.process in self._adopted and undelivered_from(segment) is not None:
                 if batch := self._after_cursor(segment.path, counted[segment.path]):
                     return batch
                 self._done(segment.path)
@@ -293,17 +295,17 @@ class Delivery:
         return None
 
     def _of_this_process(self) -> Batch | None:
-        for owed in self._journal.owed():
+        for segment in self._journal.undelivered():
             try:
-                batch = self._after_cursor(owed.path, owed.end)
+                batch = self._after_cursor(segment.path, segment.end)
             except FileNotFoundError:
-                self._log.error("an undelivered audit segment is gone", segment=owed.path.name)
+                self._log.error("an undelivered audit segment is gone", segment=segment.path.name)
                 batch = None
             if batch:
                 return batch
-            if owed.closed:
-                self._done(owed.path)
-                self._journal.delivered(owed.path)
+            if segment.closed:
+                self._done(segment.path)
+                self._journal.delivered(segment.path)
         return None
 
     def _after_cursor(self, path: Path, end: int) -> Batch | None:

@@ -1,5 +1,5 @@
 """
-The durable audit journal: an event is on disk before the answer that it tells of leaves.
+The durable audit journal: an event is on disk before its answer leaves.
 
 Concurrent events share one write and one fsync. If that fails, every caller of the batch is
 refused and the segment is closed: the next attempt opens another, so half a line never spoils a
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from federation.audit.backlog import Backlog, owing
+from federation.audit.backlog import Backlog, undelivered_from
 from federation.audit.event import Event
 from federation.audit.read import ends
 from federation.audit.seals import Seals, Sign, closed_as_found
@@ -46,7 +46,7 @@ from federation.batching import Batcher
 from federation.errors import Reason, Refusal
 from federation.jose.strict_json import dumps_ascii
 
-__all__ = ["FileJournal", "Owed", "Status"]
+__all__ = ["FileJournal", "Status", "Undelivered"]
 
 _SEGMENT_BYTES = 64 * 1024 * 1024
 _SEGMENTS = 8
@@ -82,7 +82,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class Undelivered:
     """A segment of this process that must be delivered up to *end*."""
 
     path: Path
@@ -152,11 +152,11 @@ class FileJournal:
         await self._submit(content)
         self.recorded.set()
 
-    def owed(self) -> list[Owed]:
+    def undelivered(self) -> list[Undelivered]:
         """Return the segments of this process that are not wholly delivered, in order."""
         current = self._segment
         return [
-            Owed(path, end, current is None or path != current.path)
+            Undelivered(path, end, current is None or path != current.path)
             for path, end in list(self._ends.items())
         ]
 
@@ -336,7 +336,7 @@ class FileJournal:
 
     def _dropped(self, segment: Stored) -> bool:
         """Drop *segment* and return True, if it may go."""
-        if self._deliver and owing(segment) is not None:
+        if self._deliver and undelivered_from(segment) is not None:
             return False
         if not segment.latest:
             return self._drop(segment)
