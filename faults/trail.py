@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from federation.audit.read import Event, ends, events, examine
+from federation.audit.read import StoredEvent, ends, events
 from federation.audit.segments import by_process, stored
+from federation.audit.verify import check_journal
+from federation.jose.jwk import KeySet, parse_key_set
+from federation.tokens.signing_keys import KeyFolder, read_pem
 from tests.harness.broker import Served
 from tests.harness.load import Sent
 
@@ -17,12 +20,12 @@ __all__ = ["broken_promises", "digest", "not_granted", "recorded", "recorded_by_
 _MOST_TOLD = 5
 
 
-def recorded(*states: Path) -> list[Event]:
+def recorded(*states: Path) -> list[StoredEvent]:
     """Every event in the audit trails of *states*."""
     return [event for state in states for own in recorded_by_process(state) for event in own]
 
 
-def recorded_by_process(state: Path) -> list[list[Event]]:
+def recorded_by_process(state: Path) -> list[list[StoredEvent]]:
     """The events of each process, in the order in which it recorded them."""
     segments = stored(state / "audit")
     counted = ends(segments)
@@ -60,7 +63,7 @@ def broken_promises(
     grants = Counter(str(e["token_sha256"]) for e in trail if e["response_code"] == 200)
     wrong += [f"{n} grants in the trail for one token" for n in grants.values() if n > 1]
     for broker in brokers:
-        findings = examine(broker.state / "audit").findings
+        findings = check_journal(broker.state / "audit", _public_keys(broker.state)).findings
         wrong += [f"the trail: {found}" for found in findings if found.broken]
         wrong += [] if errors_expected else broker.unexpected_errors()
     return [*wrong[:_MOST_TOLD], *_more(wrong)]
@@ -70,6 +73,13 @@ def not_granted(sent: Sequence[Sent], what: str = "an exchange") -> list[str]:
     """Those of *sent* that were not granted, as sentences; there must be some that were sent."""
     wrong = [f"{what} got {each.answer}" for each in sent if each.status != 200]
     return wrong if sent else ["nothing was sent"]
+
+
+def _public_keys(state: Path) -> KeySet:
+    given = [key for folder in state.parents if (key := folder / "signing.pem").exists()]
+    if given:  # replicas share one key
+        return parse_key_set({"keys": [read_pem(given[0].read_bytes()).jwk]})
+    return parse_key_set({**KeyFolder.under(state).load().jwks()})
 
 
 def _more(wrong: Sequence[str]) -> list[str]:

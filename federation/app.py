@@ -27,6 +27,7 @@ from federation.audit import Journal
 from federation.audit.delivery import Delivery, Webhook, trusting
 from federation.audit.journal import FileJournal
 from federation.audit.log import LOGGER, LoggedJournal
+from federation.audit.seals import SEAL_TYPE
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
@@ -41,10 +42,10 @@ from federation.server.gauges import Standing
 from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import FileSource
-from federation.state import Store
+from federation.state import Observe, Store
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
-from federation.state.timed import TimedStore
+from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
@@ -94,13 +95,15 @@ def build(
         deliver=settings.audit_webhook is not None,
         workers=settings.workers,
         clock=clock,
+        # Signing keys rotate: each seal is signed with the key of its moment.
+        sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
     )
     broker = Broker(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or signing_keys(settings),
-        state=TimedStore(state or _store(settings, clock), metrics.stored),
+        state=state or _store(settings, clock, metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
         policies=PolicySets(),
@@ -335,11 +338,14 @@ def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
     )
 
 
-def _store(settings: Settings, clock: Callable[[], float]) -> Store:
+def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
     if settings.shared_state is None:
-        return SqliteStore(settings.state / "state.db", clock)
+        return SqliteStore(settings.state / "state.db", clock, observe=observe)
     return RedisStore(
-        settings.shared_state.get_secret_value(), clock, settings.state / "shared-state-life"
+        settings.shared_state.get_secret_value(),
+        clock,
+        settings.state / "shared-state-life",  # the name of the file with the epoch since 0.1
+        observe,
     )
 
 

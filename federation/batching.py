@@ -1,9 +1,9 @@
 """
-Group commit: many callers wait for one piece of blocking work done for them together.
+Group commit: one blocking operation, such as an fsync, serves many concurrent callers.
 
-While a batch is at work, new items gather; they become the next batch, which begins when the
-event loop is done with what it has to do. A busy moment so costs latency and not throughput,
-and the event loop never waits for a disk.
+Items that arrive while a batch runs form the next batch. It starts when the event loop has
+nothing else to do. Load therefore raises latency and not cost, and the event loop never waits
+for a disk.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Result = TypeVar("Result")
 
 _BATCH = 512
 _GATHER_SECONDS = 0.002
-_QUIET_SECONDS = 0.00003  # a turn of the loop without work takes a few microseconds
+_QUIET_SECONDS = 0.00003  # an idle turn of the loop takes a few microseconds
 
 
 class Batcher(Generic[Item, Result]):
     """
-    Runs *work* on batches of items, one batch at a time, in a thread of its own.
+    Runs *work* on batches of items in a thread of its own, one batch at a time.
 
-    *work* returns one result an item, in order. What it raises reaches every caller of the
-    batch. One event loop uses it.
+    *work* returns one result for each item, in order. An exception of *work* is raised to every
+    caller of the batch. Use a batcher from one event loop only.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], name: str) -> None:
@@ -46,9 +46,9 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """
-        The result for *item*, once a batch with it is done.
+        Return the result for *item* when its batch has run.
 
-        A caller that is cancelled does not take its item back: it may be at work already.
+        Cancelling the caller does not withdraw the item, because its batch may be running.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
@@ -59,7 +59,7 @@ class Batcher(Generic[Item, Result]):
         return await future
 
     async def aclose(self) -> None:
-        """Everything submitted is done, and the thread has ended."""
+        """Wait until every submitted item is done, then end the thread."""
         await self._idle.wait()
         if self._thread is not None:
             self._given.put(None)
@@ -68,15 +68,16 @@ class Batcher(Generic[Item, Result]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.monotonic()
-        # Not at once: what else this turn of the loop submits belongs to the same batch.
+        # Not at once: other items of this turn of the event loop belong to the same batch.
         loop.call_soon(self._gather, loop, now, now)
 
     def _gather(self, loop: asyncio.AbstractEventLoop, since: float, turned: float) -> None:
         """
-        The next batch begins once the loop has nothing else to do, or has long been busy.
+        Start the next batch when the event loop is idle, or after `_GATHER_SECONDS`.
 
-        While it works on requests, each of its turns may submit more of them, and each batch
-        costs about as much as an exchange. *turned* is when the last turn began.
+        A batch costs about as much as an exchange, and each turn of a busy loop may submit more
+        items, so it pays to wait for them. *since* is when the waiting began, *turned* when the
+        last turn began.
         """
         now = time.monotonic()
         if now - turned > _QUIET_SECONDS and now - since < _GATHER_SECONDS:
@@ -92,14 +93,14 @@ class Batcher(Generic[Item, Result]):
         self._given.put((loop, batch))
 
     def _run(self) -> None:
-        """What the thread does: batches, until there is none."""
+        """Run batches in the thread until `aclose` ends it."""
         while (given := self._given.get()) is not None:
             loop, batch = given
             try:
                 results, error = self._work([item for item, _ in batch]), None
             except Exception as raised:
                 results, error = (), raised
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            with suppress(RuntimeError):  # the loop was closed, so no caller is left
                 loop.call_soon_threadsafe(self._finish, loop, batch, results, error)
 
     def _finish(

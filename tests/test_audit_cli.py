@@ -1,24 +1,34 @@
-"""`federation audit`: the journal is read, doubted and delivered again, and never changed."""
+"""`federation audit` shows, verifies and resends the journal, and never changes it."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner, Result
 
+from federation.audit.delivery import Delivery, Webhook
 from federation.audit.event import Actor
 from federation.audit.journal import FileJournal
+from federation.audit.seals import SEAL_TYPE
 from federation.audit.segments import stored
 from federation.cli import main
-from tests.harness.journal_writer import SIZE, event
+from federation.jose import jws
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import KeyFolder
+from tests.harness.journal_writer import SIZE, event, sign
 from tests.harness.webhook_receiver import Receiver, answer, receiving
 
 SMALL = 32 * 1024
@@ -33,7 +43,12 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state directory whose journal has forty events of two processes, taken turns."""
-    journals = [FileJournal(tmp_path / "audit", SMALL) for _ in range(2)]
+    signs = KeyFolder.under(tmp_path).ensure().signs
+
+    def sign(payload: Mapping[str, object]) -> str:
+        return sign_jws(payload, signs, SEAL_TYPE)
+
+    journals = [FileJournal(tmp_path / "audit", SMALL, sign=sign) for _ in range(2)]
 
     async def story() -> None:
         for number in range(40):
@@ -67,7 +82,7 @@ def test_tail_shows_the_last_events_of_all_processes_by_time(state: Path, count:
     assert shown("--state", state, "-n", count) == numbers(*range(max(0, 40 - count), 40))
 
 
-def test_tail_shows_twenty_where_it_is_not_told(state: Path) -> None:
+def test_tail_shows_twenty_by_default(state: Path) -> None:
     assert shown("--state", state) == numbers(*range(20, 40))
 
 
@@ -80,7 +95,7 @@ def test_a_line_for_people_says_who_what_and_why(state: Path) -> None:
 
 
 def test_a_line_for_people_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path / "audit", SIZE)
+    journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
     nasty = "fed:\x1b]0;owned\x07\r\n2030 200 POST \u202e"
 
     async def story() -> None:
@@ -102,7 +117,7 @@ def test_follow_shows_events_as_they_come(state: Path) -> None:
     ) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
-        journal = FileJournal(state / "audit", SIZE)
+        journal = FileJournal(state / "audit", SIZE, sign=sign)
 
         async def story() -> None:
             for number in (100, 101):
@@ -116,7 +131,7 @@ def test_follow_shows_events_as_they_come(state: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["tail", "verify"])
-def test_a_state_without_a_journal_is_told(tmp_path: Path, command: str) -> None:
+def test_a_state_without_a_journal_is_an_error(tmp_path: Path, command: str) -> None:
     result = run(command, "--state", tmp_path)
     assert result.exit_code == 1
     assert "no audit journal under" in result.output
@@ -132,49 +147,217 @@ def test_a_whole_journal_is_called_whole(state: Path) -> None:
 
 
 Harm = Callable[[list[bytes]], list[bytes]]
-HARMS: dict[str, tuple[Harm, int]] = {
-    "changed": (lambda t: [*t[:2], t[2].replace(b'"response_code":200', b'"response_code":403'), *t[3:]], 3),
-    "one character": (lambda t: [*t[:2], t[2].replace(b"octo", b"0cto", 1), *t[3:]], 3),
-    "taken out": (lambda t: [*t[:2], *t[3:]], 3),
-    "exchanged": (lambda t: [*t[:2], t[3], t[2], *t[4:]], 3),
-    "doubled": (lambda t: [*t[:3], *t[2:]], 4),
-    "header changed": (lambda t: [t[0].replace(b'"journal":1', b'"journal":2'), *t[1:]], 1),
-    "header taken out": (lambda t: t[1:], 1),
-    "garbage": (lambda t: [*t[:2], b"garbage\n", *t[3:]], 3),
-    "last taken out": (lambda t: t[:-1], -1),
-    "last but half": (lambda t: [*t[:-1], t[-1][:50]], -1),
+HARMS: dict[str, tuple[Harm, str]] = {
+    "changed": (lambda t: [*t[:2], t[2].replace(b'"response_code":200', b'"response_code":403'), *t[3:]], "was changed"),
+    "one character": (lambda t: [*t[:2], t[2].replace(b"octo", b"0cto", 1), *t[3:]], "was changed"),
+    "taken out": (lambda t: [*t[:2], *t[3:]], "was cut"),
+    "exchanged": (lambda t: [*t[:2], t[3], t[2], *t[4:]], "was changed"),
+    "doubled": (lambda t: [*t[:3], *t[2:]], "was changed"),
+    "header changed": (lambda t: [t[0].replace(b'"journal":2', b'"journal":1'), *t[1:]], "was changed"),
+    "header taken out": (lambda t: t[1:], "was cut"),
+    "garbage": (lambda t: [*t[:2], b"x" * (len(t[2]) - 1) + b"\n", *t[3:]], "was changed"),
+    "last taken out": (lambda t: t[:-1], "was cut"),
+    "last but half": (lambda t: [*t[:-1], t[-1][:50]], "was cut"),
+    "emptied": (lambda _: [], "was cut"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HARMS)
-def test_what_was_changed_or_taken_out_is_named_by_file_and_line(state: Path, name: str) -> None:
-    harm, line = HARMS[name]
-    segment = stored(state / "audit")[0].path
+@pytest.mark.parametrize("which", [0, 3], ids=["first segment", "later segment"])
+def test_a_segment_that_was_changed_or_cut_is_named(state: Path, name: str, which: int) -> None:
+    harm, message = HARMS[name]
+    segment = stored(state / "audit")[which].path
     text = segment.read_bytes().splitlines(keepends=True)
     segment.write_bytes(b"".join(harm(text)))
     result = run("verify", "--state", state)
     assert result.exit_code == 1, result.output
-    line = line if line > 0 else len(text) + line
-    assert f"{segment}:{line}: broken: " in result.output
+    assert f"{segment}: broken: {message}" in result.output
     assert "NOT whole" in result.output
 
 
-def test_a_segment_taken_out_of_the_middle_is_missed(state: Path) -> None:
-    segments = stored(state / "audit")
-    own = [segment for segment in segments if segment.process == segments[0].process]
-    assert len(own) >= 3
-    own[1].path.unlink()
+def test_lines_added_to_a_sealed_segment_are_found(state: Path) -> None:
+    segment = stored(state / "audit")[-1].path
+    text = segment.read_bytes()
+    segment.write_bytes(text + text.splitlines(keepends=True)[-1])
     result = run("verify", "--state", state)
     assert result.exit_code == 1
-    assert f"{own[2].path}:1: broken: follows {own[1].path.name}" in result.output
+    assert f"{segment}: broken: has lines after byte {len(text)}" in result.output
 
 
-def test_an_oldest_segment_that_is_gone_is_told_and_is_no_fault(state: Path) -> None:
-    oldest = stored(state / "audit")[0].path
-    oldest.unlink()
+@pytest.mark.parametrize("place", [0, 1, 2, -1])
+def test_a_segment_that_was_taken_out_is_missed(state: Path, place: int) -> None:
+    gone = stored(state / "audit")[place].path
+    gone.unlink()
     result = run("verify", "--state", state)
+    assert result.exit_code == 1
+    assert f"{gone}: broken: was removed" in result.output
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_segment_that_was_taken_out_with_its_seal_is_missed(state: Path, place: int) -> None:
+    folder = state / "audit"
+    gone = stored(folder)[place].path
+    (seal,) = [path for path in folder.glob("*.seal") if names(path) == gone.name]
+    gone.unlink()
+    seal.unlink()
+    result = run("verify", "--state", state)
+    assert result.exit_code == 1
+    assert f"follows seal {int(seal.stem)}, which is missing: it was removed" in result.output
+
+
+def names(seal: Path) -> object:
+    """The segment that *seal* is about."""
+    closed = jws.parse(seal.read_text("ascii")).claims["closed"]
+    assert isinstance(closed, dict)
+    return closed["segment"]
+
+
+def test_segments_that_changed_places_are_found(state: Path) -> None:
+    first, second = (segment.path for segment in stored(state / "audit")[:2])
+    texts = first.read_bytes(), second.read_bytes()
+    first.write_bytes(texts[1])
+    second.write_bytes(texts[0])
+    result = run("verify", "--state", state)
+    assert result.exit_code == 1
+    for path in (first, second):
+        assert f"{path}: broken: was c" in result.output
+
+
+# verify: whose keys
+
+
+@pytest.fixture
+def rotated(state: Path) -> dict[str, object]:
+    """The JWKS that signed the seals. The state has other keys since."""
+    folder = KeyFolder.under(state)
+    before = folder.load().jwks()
+    shutil.rmtree(state / "signing-keys")
+    folder.ensure()
+    return {**before}
+
+
+def test_a_key_that_was_rotated_out_is_named_as_such(
+    state: Path, rotated: dict[str, object], tmp_path: Path
+) -> None:
+    result = run("verify", "--state", state)
+    assert result.exit_code == 1
+    assert result.output.count("is signed by a key that is not in the JWKS") == 6
+    (tmp_path / "old.json").write_text(json.dumps(rotated))
+    (tmp_path / "new.json").write_text(json.dumps(KeyFolder.under(state).load().jwks()))
+    both = ["--jwks", tmp_path / "new.json", "--jwks", tmp_path / "old.json"]
+    assert run("verify", "--state", state, *both).exit_code == 0
+
+
+def test_nothing_but_the_jwks_is_needed(state: Path, rotated: dict[str, object]) -> None:
+    shutil.rmtree(state / "signing-keys")
+    assert run("verify", "--state", state).exit_code == 1, "there are no keys"
+    with serving(json.dumps(rotated).encode()) as url:
+        result = run("verify", "--state", state, "--jwks", url)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"{}", 200, "holds no JWKS"),
+        (b'{"keys": []}', 200, "no list of keys, or an empty one"),
+        (b"[", 200, "no public keys"),
+        (b" " * 300_000, 200, "larger than 256 KiB"),
+        (b'{"keys": []}', 404, "answered 404"),
+        (b'{"keys": []}', 302, "answered 302"),
+    ],
+)
+def test_a_jwks_that_cannot_be_used_is_an_error(
+    state: Path, content: bytes, status: int, message: str
+) -> None:
+    with serving(content, status) as url:
+        result = run("verify", "--state", state, "--jwks", url)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+@pytest.mark.parametrize("url", ["http://keys.example.com/jwks", "ftp://127.0.0.1/", "http://"])
+def test_a_jwks_is_fetched_over_tls_or_from_this_machine(state: Path, url: str) -> None:
+    result = run("verify", "--state", state, "--jwks", url)
+    assert result.exit_code == 1
+    assert "must be https" in result.output
+
+
+@contextmanager
+def serving(content: bytes, status: int = 200) -> Iterator[str]:
+    """The URL of a server that answers everything with *content*."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with suppress(OSError):  # the client does not read a long answer to its end
+                self.wfile.write(content)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# The form before there were seals
+
+
+def older(folder: Path, count: int) -> list[str]:
+    """Write a segment as the former version did, each line with a chain. Return the ids."""
+    process = "77-00000000000000aa"
+    header = {"journal": 1, "process": process, "opened": "2027-01-15T08:00:00Z"}
+    contents = [{**header, "deliver": True, "follows": None}]
+    contents += [event(number).as_json() for number in range(count)]
+    chain, text = "", b""
+    for content in contents:
+        line = json.dumps(content, separators=(",", ":")).encode()
+        chain = hashlib.sha256(chain.encode() + line).hexdigest()
+        text += line[:-1] + b',"chain":"' + chain.encode() + b'"}\n'
+    folder.mkdir(parents=True)
+    (folder / f"{1:020d}-{process}.jsonl").write_bytes(text)
+    return [str(content["event_id"]) for content in contents[1:]]
+
+
+def test_a_journal_of_the_former_version_is_read_and_delivered(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    ids = older(tmp_path / "audit", 5)
+    KeyFolder.under(tmp_path).ensure()
+    assert len(shown("--state", tmp_path)) == 5
+    result = run("verify", "--state", tmp_path)
     assert result.exit_code == 0
-    assert f"note: follows {oldest.name}, which was dropped for room, or removed" in result.output
+    assert "note: has the older, unsealed form" in result.output
+    assert "5 events in 1 segment: whole" in result.output
+
+    async def story() -> None:
+        journal = FileJournal(tmp_path / "audit", SIZE, sign=sign, deliver=True)
+        running = [asyncio.create_task(journal.run())]
+        delivery = Delivery(journal, Webhook(receiver.url))
+        running.append(asyncio.create_task(delivery.run()))
+        for _ in range(500):
+            if len(receiver.event_ids) == 5:
+                break
+            await asyncio.sleep(0.01)
+        delivery.stop()
+        await running[1]
+        running[0].cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert receiver.event_ids == ids
+    assert all("chain" not in e for each in receiver.taken for e in each.events)
+    assert not list((tmp_path / "audit").glob("*.seal")), "nobody can vouch for it any more"
 
 
 # resend
@@ -197,7 +380,7 @@ def test_resend_delivers_everything_again(state: Path, receiver: Receiver) -> No
 @pytest.mark.parametrize(
     "since", ["2027-01-15T08:00:35Z", "2027-01-15T08:00:35", "2027-01-15T09:00:35+01:00"]
 )
-def test_resend_begins_where_it_is_told(state: Path, receiver: Receiver, since: str) -> None:
+def test_resend_begins_at_since(state: Path, receiver: Receiver, since: str) -> None:
     result = run("resend", "--state", state, "--webhook", receiver.url, "--since", since)
     assert result.exit_code == 0, result.output
     sent = [e["request_id"] for each in receiver.taken for e in each.events]
@@ -223,5 +406,5 @@ def test_resend_tries_again_and_then_fails(state: Path, receiver: Receiver) -> N
         pytest.param([], id="no webhook"),
     ],
 )
-def test_wrong_use_is_told(state: Path, arguments: list[str]) -> None:
+def test_wrong_use_exits_with_2(state: Path, arguments: list[str]) -> None:
     assert run("resend", "--state", state, *arguments).exit_code == 2

@@ -1,4 +1,4 @@
-"""Many callers share one piece of blocking work, and each gets its own answer."""
+"""Concurrent callers share one blocking operation, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def told(story: Callable[[Recorded, Batcher[int, int]], Awaitable[None]]) -> lis
     return work.batches
 
 
-def test_what_is_submitted_in_one_turn_is_one_batch_and_each_gets_its_answer() -> None:
+def test_items_of_one_turn_are_one_batch_and_each_gets_its_answer() -> None:
     async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
         answers = await asyncio.gather(*(batcher.submit(number) for number in range(5)))
         assert answers == [0, 2, 4, 6, 8]
@@ -50,7 +50,7 @@ def test_what_is_submitted_in_one_turn_is_one_batch_and_each_gets_its_answer() -
     assert told(story) == [[0, 1, 2, 3, 4]]
 
 
-def test_what_comes_while_a_batch_is_at_work_is_the_next() -> None:
+def test_items_that_arrive_during_a_batch_are_the_next_batch() -> None:
     async def story(work: Recorded, batcher: Batcher[int, int]) -> None:
         work.may_end.clear()
         first = asyncio.create_task(batcher.submit(1))
@@ -83,7 +83,7 @@ def test_a_loop_that_is_busy_gathers_what_its_turns_submit(
     assert told(story) == [[0, 1, 2, 3, 4]]
 
 
-def test_a_loop_that_is_busy_for_long_holds_nobody_up() -> None:
+def test_a_loop_that_stays_busy_delays_no_batch_for_long() -> None:
     async def story(work: Recorded, batcher: Batcher[int, int]) -> None:
         async def busy() -> None:
             while True:

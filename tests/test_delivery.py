@@ -1,4 +1,4 @@
-"""What is recorded reaches the webhook: at least once, in order, whatever comes between."""
+"""Each event reaches the webhook at least once, in order, through faults and restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
 from tests.harness.broker import logged
-from tests.harness.journal_writer import SIZE, event, recorded, recorder
+from tests.harness.journal_writer import SIZE, event, recorded, recorder, sign
 from tests.harness.webhook_receiver import (
     Behaviour,
     Receiver,
@@ -60,7 +60,7 @@ def deliver(
     """*story* is told to a journal whose delivery runs, and then both stop as a server does."""
 
     async def told() -> None:
-        journal = FileJournal(folder, SIZE, deliver=True)
+        journal = FileJournal(folder, SIZE, deliver=True, sign=sign)
         delivery = Delivery(journal, webhook, jitter)
         running = asyncio.create_task(delivery.run())
         try:
@@ -104,9 +104,7 @@ def test_a_delivery_has_the_headers_of_openfaas(tmp_path: Path, receiver: Receiv
     assert "s3cret" not in repr(webhook)
 
 
-def test_the_wire_has_the_members_of_the_event_and_no_chain(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_a_delivered_event_has_only_its_own_members(tmp_path: Path, receiver: Receiver) -> None:
     one = event()
 
     async def story(journal: FileJournal) -> None:
@@ -124,7 +122,7 @@ def test_the_wire_has_the_members_of_the_event_and_no_chain(
     [(b"key", b"key"), (b"key\n", b"key"), (b"key\r\n", b"key"), (b"key\n\n", b"key\n")],
     ids=["bare", "newline", "carriage return", "only one newline"],
 )
-def test_one_line_end_is_not_of_the_secret(
+def test_one_line_end_is_removed_from_the_secret(
     tmp_path: Path, receiver: Receiver, written: bytes, meant: bytes
 ) -> None:
     secret = tmp_path / "secret"
@@ -152,7 +150,7 @@ def test_a_changed_secret_signs_from_then_on(tmp_path: Path, receiver: Receiver)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "newline alone"])
-def test_nothing_is_sent_unsigned_where_the_secret_cannot_be_read(
+def test_nothing_is_sent_unsigned_if_the_secret_cannot_be_read(
     tmp_path: Path, receiver: Receiver, content: str | None
 ) -> None:
     secret = tmp_path / "secret"
@@ -328,7 +326,7 @@ def test_a_webhook_that_comes_up_late_gets_everything(tmp_path: Path) -> None:
 # Restarts
 
 
-def test_what_was_not_delivered_is_delivered_after_a_restart(
+def test_undelivered_events_are_delivered_after_a_restart(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     async def down(journal: FileJournal) -> None:
@@ -343,7 +341,7 @@ def test_what_was_not_delivered_is_delivered_after_a_restart(
     assert receiver.event_ids == recorded(tmp_path)
 
 
-def test_what_was_delivered_is_not_delivered_again_after_a_restart(
+def test_delivered_events_are_not_delivered_again_after_a_restart(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     async def five(journal: FileJournal) -> None:
@@ -355,9 +353,9 @@ def test_what_was_delivered_is_not_delivered_again_after_a_restart(
     assert len(receiver.event_ids) == 15
 
 
-def test_a_process_that_lives_delivers_its_own(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_living_process_delivers_its_own_events(tmp_path: Path, receiver: Receiver) -> None:
     async def story(journal: FileJournal) -> None:
-        other = FileJournal(tmp_path, SIZE, deliver=True)
+        other = FileJournal(tmp_path, SIZE, deliver=True, sign=sign)
         await other.record(event(1))
         await journal.record(event(2))
         await until(lambda: len(receiver.event_ids) == 1)
@@ -368,7 +366,9 @@ def test_a_process_that_lives_delivers_its_own(tmp_path: Path, receiver: Receive
     deliver(tmp_path, Webhook(receiver.url), story)
 
 
-def test_what_a_killed_process_left_is_adopted(tmp_path: Path, receiver: Receiver) -> None:
+def test_events_of_a_killed_process_are_delivered_by_another(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     with recorder(tmp_path, "--webhook", "http://127.0.0.1:1/") as process:
         assert process.stdout is not None
         acknowledged = [process.stdout.readline().strip() for _ in range(300)]
@@ -417,9 +417,7 @@ def test_a_full_disk_does_not_send_the_same_over_and_over(
     assert receiver.event_ids == recorded(tmp_path)
 
 
-def test_a_line_that_somebody_broke_does_not_stop_the_others(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_a_damaged_line_does_not_stop_the_others(tmp_path: Path, receiver: Receiver) -> None:
     async def down(journal: FileJournal) -> None:
         for number in range(3):
             await journal.record(event(number))
@@ -437,7 +435,7 @@ def test_a_line_that_somebody_broke_does_not_stop_the_others(
     assert "were changed and are not delivered" in log.getvalue()
 
 
-def test_a_fault_that_nobody_foresaw_is_told_and_delivery_goes_on(
+def test_an_unexpected_fault_is_logged_and_delivery_goes_on(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = Webhook(receiver.url)

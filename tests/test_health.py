@@ -17,6 +17,7 @@ from federation.state.memory import MemoryStore
 from tests.harness.broker import BrokenStore, InProcess
 from tests.harness.builders import NOW
 from tests.harness.issuer import answering
+from tests.harness.journal_writer import sign
 
 Told = TypeVar("Told")
 
@@ -69,7 +70,7 @@ def test_a_store_that_does_not_answer_makes_it_unready_within_a_second() -> None
 def test_a_journal_that_cannot_be_written_makes_it_unready_and_says_why(tmp_path: Path) -> None:
     broker = InProcess()
     (tmp_path / "audit").write_text("in the way")
-    journal = FileJournal(tmp_path / "audit", 1 << 24)
+    journal = FileJournal(tmp_path / "audit", 1 << 24, sign=sign)
     broker.app.state.health.journal = journal
     with pytest.raises(Refusal):
         asyncio.run(journal.record(Trail("id", "GET", "/", NOW).event(200)))

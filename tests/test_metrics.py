@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from federation.issuers.key_ring import KeyRing, KeyStatus
 from federation.server.gauges import Standing
 from federation.server.metrics import Metrics
 from federation.server.metrics_endpoint import Exposition, SharedCounts
+from federation.state.sqlite import SqliteStore
 from tests.harness import builders as built
-from tests.harness.broker import DOCUMENTS, BrokenStore, InProcess, catalog_of, form, logged
+from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, logged
 from tests.harness.builders import NOW, issuer
 from tests.harness.clock import Clock
 from tests.harness.gateway import Front, header
@@ -71,16 +72,20 @@ def value(metrics: Metrics | str, name: str, **labels: str) -> float | None:
     return samples(metrics).get((f"federation_{name}", tuple(sorted(labels.items()))))
 
 
+def _timed_store(place: Path, metrics: Metrics) -> Callable[[Callable[[], float]], SqliteStore]:
+    return lambda clock: SqliteStore(place, clock, observe=metrics.stored)
+
+
 def counted(broker: InProcess) -> Metrics:
     metrics: Metrics = broker.app.state.metrics
     return metrics
 
 
 class TestExchanges:
-    def test_one_that_is_granted(self) -> None:
-        broker = InProcess()
+    def test_one_that_is_granted(self, tmp_path: Path) -> None:
+        metrics = Metrics()
+        broker = InProcess(state=_timed_store(tmp_path / "db", metrics), metrics=metrics)
         broker.exchange()
-        metrics = counted(broker)
         assert value(metrics, "exchanges_total", outcome="granted", reason="") == 1
         assert value(metrics, "exchange_duration_seconds_count", outcome="granted") == 1
         assert value(
@@ -95,10 +100,11 @@ class TestExchanges:
             told = value(counted(broker), "exchanges_total", outcome="refused", reason=reason)
             assert told == 1
 
-    def test_one_that_cannot_be_answered(self) -> None:
-        broker = InProcess(state=BrokenStore)
+    def test_one_that_cannot_be_answered(self, tmp_path: Path) -> None:
+        metrics = Metrics()
+        not_a_file = tmp_path
+        broker = InProcess(state=_timed_store(not_a_file, metrics), metrics=metrics)
         broker.exchange()
-        metrics = counted(broker)
         labels = {"outcome": "unavailable", "reason": "state_unavailable"}
         assert value(metrics, "exchanges_total", **labels) == 1
         assert value(

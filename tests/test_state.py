@@ -1,4 +1,4 @@
-"""What any store must keep, whichever it is."""
+"""The promises that every store keeps, and those of SQLite and Redis."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from federation.errors import Reason, Refusal
 from federation.providers.table import LEEWAY
-from federation.state import Store
+from federation.state import Observe, Store
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
@@ -109,7 +109,7 @@ def tell(opened: Open, story: Story) -> None:
 
 
 @any_store
-def test_only_the_first_to_spend_a_key_is_told_yes(opened: Open) -> None:
+def test_only_the_first_caller_spends_a_key(opened: Open) -> None:
     async def story(store: Store, _clock: Clock) -> None:
         assert await store.spend("a", UNTIL, NOW)
         assert not await store.spend("a", UNTIL, NOW)
@@ -119,7 +119,7 @@ def test_only_the_first_to_spend_a_key_is_told_yes(opened: Open) -> None:
 
 
 @any_store
-def test_of_many_at_the_same_moment_exactly_one_is_told_yes(opened: Open) -> None:
+def test_exactly_one_of_many_concurrent_callers_spends_a_key(opened: Open) -> None:
     async def story(store: Store, _clock: Clock) -> None:
         for key in ("a", "b", "c"):
             told = await asyncio.gather(*(store.spend(key, UNTIL, NOW) for _ in range(100)))
@@ -129,7 +129,7 @@ def test_of_many_at_the_same_moment_exactly_one_is_told_yes(opened: Open) -> Non
 
 
 @any_store
-def test_what_is_given_back_can_be_spent_once_more(opened: Open) -> None:
+def test_a_key_that_was_given_back_can_be_spent_once_more(opened: Open) -> None:
     async def story(store: Store, _clock: Clock) -> None:
         assert await store.spend("a", UNTIL, NOW)
         await store.restore("a")
@@ -140,7 +140,7 @@ def test_what_is_given_back_can_be_spent_once_more(opened: Open) -> None:
 
 
 @any_store
-def test_what_was_given_back_and_spent_again_stays_spent_for_its_whole_time(opened: Open) -> None:
+def test_a_key_that_was_spent_again_stays_spent_until_its_new_time(opened: Open) -> None:
     async def story(store: Store, clock: Clock) -> None:
         assert await store.spend("a", UNTIL - 300, NOW)
         await store.restore("a")
@@ -152,7 +152,7 @@ def test_what_was_given_back_and_spent_again_stays_spent_for_its_whole_time(open
 
 
 @any_store
-def test_giving_back_what_nobody_spent_changes_nothing(opened: Open) -> None:
+def test_giving_back_an_unspent_key_changes_nothing(opened: Open) -> None:
     async def story(store: Store, _clock: Clock) -> None:
         await store.restore("a")
         assert await store.spend("a", UNTIL, NOW)
@@ -249,7 +249,7 @@ def test_a_caller_that_gives_up_leaves_the_store_whole(opened: Open) -> None:
 
 
 @any_store
-def test_to_run_ends_when_it_is_cancelled_at_whatever_moment(opened: Open) -> None:
+def test_run_ends_when_it_is_cancelled_at_any_moment(opened: Open) -> None:
     async def cancelled(after_turns: int) -> None:
         store = opened(Clock(NOW))
         running = asyncio.create_task(store.run())
@@ -267,7 +267,7 @@ def test_to_run_ends_when_it_is_cancelled_at_whatever_moment(opened: Open) -> No
 
 
 @lasting_store
-def test_what_was_spent_and_revoked_outlives_the_process(opened: Open) -> None:
+def test_spent_and_revoked_tokens_survive_a_restart(opened: Open) -> None:
     async def before(store: Store, _clock: Clock) -> None:
         await store.spend("a", UNTIL, NOW)
         await store.revoke("r", UNTIL)
@@ -281,7 +281,7 @@ def test_what_was_spent_and_revoked_outlives_the_process(opened: Open) -> None:
 
 
 @any_store
-def test_claims_that_come_together_are_each_answered_for_themselves(opened: Open) -> None:
+def test_each_of_many_concurrent_claims_gets_its_own_answer(opened: Open) -> None:
     async def story(store: Store, clock: Clock) -> None:
         assert await together(store, "abc") == [True, True, True]
         assert await together(store, "adde") == [False, True, False, True]
@@ -295,7 +295,7 @@ def test_claims_that_come_together_are_each_answered_for_themselves(opened: Open
 
 
 @lasting_store
-def test_two_stores_at_one_place_never_both_say_yes(opened: Open) -> None:
+def test_two_stores_on_the_same_data_never_both_spend_a_key(opened: Open) -> None:
     async def story(store: Store, clock: Clock) -> None:
         other = opened(clock)
         try:
@@ -310,7 +310,7 @@ def test_two_stores_at_one_place_never_both_say_yes(opened: Open) -> None:
 
 
 @lasting_store
-def test_what_another_revoked_is_known_within_a_second(opened: Open) -> None:
+def test_a_revocation_by_another_store_is_known_within_a_second(opened: Open) -> None:
     async def story(store: Store, clock: Clock) -> None:
         assert not await store.revoked("a")
         other = opened(clock)
@@ -335,7 +335,7 @@ class TestSqlite:
         assert place.exists()
 
     @pytest.mark.parametrize("fault", ["under a file", "a folder", "not a database"])
-    def test_a_place_that_cannot_hold_it_is_an_answer_and_not_a_fault(
+    def test_a_path_that_cannot_hold_the_file_is_a_refusal(
         self, tmp_path: Path, fault: str
     ) -> None:
         place = tmp_path / "db"
@@ -362,9 +362,7 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(place, clock), story)
 
-    def test_what_expired_long_ago_leaves_the_file_and_nothing_else_does(
-        self, tmp_path: Path
-    ) -> None:
+    def test_only_rows_that_expired_long_ago_are_deleted(self, tmp_path: Path) -> None:
         place = tmp_path / "db"
         old = [*(f"{number:02x}f" for number in range(256)), "", "00", "zz", "~"]
         new = [f"{key}-new" for key in old]
@@ -384,7 +382,7 @@ class TestSqlite:
             assert {key for (key,) in connection.execute("SELECT key FROM spent")} == set(new)
             assert connection.execute("SELECT jti FROM revoked").fetchall() == [("new",)]
 
-    def test_what_was_spent_is_on_disk_within_seconds(self, tmp_path: Path) -> None:
+    def test_a_spent_key_reaches_the_file_within_seconds(self, tmp_path: Path) -> None:
         # A power cut may take the write-ahead log with it; what reached the file itself stays.
         async def story(store: Store, _clock: Clock) -> None:
             assert await store.spend("a", UNTIL, NOW)
@@ -419,7 +417,14 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(place, clock), story)
 
-    def test_a_locked_file_is_an_answer_and_it_recovers(self, tmp_path: Path) -> None:
+    def test_each_operation_of_a_caller_is_timed_once(self, tmp_path: Path) -> None:
+        seen: list[tuple[str, bool]] = []
+        _operate_on(
+            lambda clock: SqliteStore(tmp_path / "db", clock, observe=_noting(seen)), waits=0.6
+        )
+        assert seen == [("spend", True), ("restore", True), ("revoke", True)]
+
+    def test_a_locked_file_is_a_refusal_and_the_store_recovers(self, tmp_path: Path) -> None:
         async def story(store: Store, _clock: Clock) -> None:
             assert await store.spend("a", UNTIL, NOW)
             with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
@@ -434,8 +439,52 @@ class TestSqlite:
         tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
 
 
+def _noting(seen: list[tuple[str, bool]]) -> Observe:
+    """An observer that notes each operation and whether it was answered."""
+
+    def observe(operation: str, answered: bool, seconds: float) -> None:
+        assert 0 <= seconds < 20
+        seen.append((operation, answered))
+
+    return observe
+
+
+def _operate_on(opened: Open, waits: float = 0.0) -> None:
+    """Spend, restore, revoke and ask; a refusal of one does not stop the others."""
+
+    async def story(store: Store, _clock: Clock) -> None:
+        with suppress(Refusal):
+            await store.spend("a", UNTIL, NOW)
+        with suppress(Refusal):
+            await store.restore("a")
+        with suppress(Refusal):
+            await store.revoke("a", UNTIL)
+        with suppress(Refusal):
+            await store.revoked("b")
+        await asyncio.sleep(waits)  # polls and sweeps are not operations of a caller
+
+    tell(opened, story)
+
+
 class TestRedis:
-    def test_once_it_lost_its_memory_no_token_from_before_is_taken(
+    def test_each_operation_of_a_caller_is_timed_once(
+        self, redis_port: int, tmp_path: Path
+    ) -> None:
+        ask_redis(redis_port, "FLUSHALL")
+        seen: list[tuple[str, bool]] = []
+        url = f"redis://127.0.0.1:{redis_port}/0"
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)), 0.6)
+        assert seen == [("spend", True), ("restore", True), ("revoke", True)]
+
+    def test_an_operation_without_an_answer_is_timed_as_unavailable(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        seen: list[tuple[str, bool]] = []
+        url = f"redis://127.0.0.1:{port}/0"
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)))
+        assert seen == [("spend", False), ("restore", False), ("revoke", False)]
+
+    def test_after_a_loss_of_data_older_tokens_are_refused(
         self, redis: Open, redis_port: int
     ) -> None:
         async def story(store: Store, clock: Clock) -> None:
@@ -452,7 +501,7 @@ class TestRedis:
 
         tell(redis, story)
 
-    def test_a_loss_is_known_to_a_replica_that_was_down_meanwhile(
+    def test_a_replica_that_was_down_notices_a_loss_of_data(
         self, redis: Open, redis_port: int
     ) -> None:
         async def before(store: Store, _clock: Clock) -> None:
@@ -467,7 +516,7 @@ class TestRedis:
         ask_redis(redis_port, "FLUSHALL")
         tell(redis, after)
 
-    def test_what_was_revoked_is_brought_back_to_a_redis_that_lost_it(
+    def test_revocations_are_written_back_after_a_loss_of_data(
         self, redis: Open, redis_port: int, tmp_path: Path
     ) -> None:
         async def story(store: Store, clock: Clock) -> None:
@@ -483,7 +532,7 @@ class TestRedis:
 
         tell(redis, story)
 
-    def test_where_there_is_none_it_is_an_answer_and_not_a_fault(self, tmp_path: Path) -> None:
+    def test_an_unreachable_redis_is_a_refusal(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
 

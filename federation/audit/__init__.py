@@ -1,4 +1,4 @@
-"""One event per exchange attempt, whatever its outcome. Tokens never appear in one."""
+"""The audit trail: one event per exchange attempt, whatever its outcome, never with a token."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Journal"]
 
 
 class Journal(Protocol):
-    """Where events go before their response leaves."""
+    """Records events before their response leaves."""
 
     def check(self) -> None:
         """
-        As far as is known, events can be recorded.
+        Do nothing if events can be recorded, as far as is known.
 
-        Raises: Refusal with `audit_unavailable` where they cannot.
+        Raises: Refusal with `audit_unavailable` if they cannot.
         """
 
     async def record(self, event: Event) -> None:
         """
-        *event* is recorded.
+        Record *event* durably.
 
-        Raises: Refusal with `audit_unavailable` where it cannot be.
+        Raises: Refusal with `audit_unavailable` if that is not possible.
         """

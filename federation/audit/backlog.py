@@ -1,30 +1,28 @@
-"""How much of the journal still waits for the webhook, counted without reading a line twice."""
+"""Counting the events that still wait for the webhook, without reading a line twice."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored, unsealed
+from federation.audit.read import chunks
+from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
 
-__all__ = ["Backlog", "Waiting", "owing"]
-
-_CHUNK = 1024 * 1024
+__all__ = ["Backlog", "Waiting", "undelivered_from"]
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits."""
+    """The undelivered events."""
 
     events: int
     segment_bytes: int
-    """The size of all segments with such an event in them; none of those may be dropped."""
+    """The size of all segments with such an event. None of them may be dropped."""
     oldest: float | None
-    """When the oldest was, in seconds since the epoch."""
+    """The time of the oldest, in seconds since the epoch."""
 
 
 @dataclass(slots=True)
@@ -35,23 +33,19 @@ class _Counted:
 
 
 class Backlog:
-    """Counts what waits in the journal at *folder*."""
+    """Counts the undelivered events of the journal at *folder*."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._counted: dict[Path, _Counted] = {}
 
     def measure(self) -> Waiting:
-        """
-        What waits now.
-
-        Raises: OSError.
-        """
+        """Return the undelivered events. Raises: OSError."""
         segments = stored(self._folder)
         events, held, oldest = 0, 0, []
         kept: dict[Path, _Counted] = {}
         for segment in segments:
-            with suppress(FileNotFoundError):  # dropped meanwhile
+            with suppress(FileNotFoundError):  # dropped since the listing
                 if (counted := self._count(segment)) is None:
                     continue
                 kept[segment.path] = counted
@@ -63,48 +57,34 @@ class Backlog:
         return Waiting(events, held, min((time for time in oldest if time), default=None))
 
     def _count(self, segment: Stored) -> _Counted | None:
-        """The lines after the cursor of *segment*; None where nothing of it is owed."""
-        start = owing(segment)
+        """Count the lines after the cursor of *segment*. Return None if it is delivered."""
+        start, end = undelivered_from(segment), segment.size
         if start is None:
             return None
         known = self._counted.get(segment.path)
-        if known is None or not known.start <= start <= known.end <= segment.size:
-            return _Counted(start, segment.size, _lines(segment.path, start, segment.size))
-        return _Counted(
-            start,
-            segment.size,
-            known.lines
-            - _lines(segment.path, known.start, start)
-            + _lines(segment.path, known.end, segment.size),
-        )
+        if known is None or not known.start <= start <= known.end <= end:
+            known = _Counted(start, start, 0)
+        delivered = _lines(segment.path, known.start, start)
+        new = _lines(segment.path, known.end, end)
+        return _Counted(start, end, known.lines - delivered + new)
 
 
-def owing(segment: Stored) -> int | None:
+def undelivered_from(segment: Stored) -> int | None:
     """
-    From which byte on *segment* is owed to the webhook; None where nothing of it is.
+    Return the byte from which *segment* must still be delivered, None if nothing is left.
 
     Raises: OSError.
     """
     try:
         header = header_of(segment.path)
     except (FileNotFoundError, ValueError):
-        return None  # dropped meanwhile, or never begun
+        return None  # dropped since the listing, or killed before the header was whole
     start = max(cursor_of(segment.path), header.line_bytes)
     return start if header.deliver and start < segment.size else None
 
 
 def _lines(path: Path, start: int, end: int) -> int:
-    return sum(chunk.count(b"\n") for chunk in _chunks(path, start, end))
-
-
-def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
-    if start == end:
-        return
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end and (chunk := file.read(min(_CHUNK, end - start))):
-            start += len(chunk)
-            yield chunk
+    return sum(chunk.count(b"\n") for chunk in chunks(path, start, end))
 
 
 def _time_at(path: Path, offset: int) -> float | None:
@@ -112,5 +92,5 @@ def _time_at(path: Path, offset: int) -> float | None:
         file.seek(offset)
         line = file.readline(LINE_BYTES)
     with suppress(ValueError, KeyError, TypeError):
-        return datetime.fromisoformat(json.loads(unsealed(line)[0])["time"]).timestamp()
+        return datetime.fromisoformat(json.loads(content_of(line))["time"]).timestamp()
     return None

@@ -1,8 +1,8 @@
 """
-Delivery to a webhook as OpenFaaS does it: at least once, in the order of each process.
+Delivery of audit events to a webhook, as OpenFaaS does it: at least once, in order per process.
 
-Only a 2xx answer counts, and only then does the cursor move; anything else is tried again until
-it is taken, ever more slowly. What a dead process left behind is adopted by one that lives.
+Only a 2xx answer counts and moves the cursor. Any other batch is retried with exponential
+back-off until the webhook accepts it. A living process delivers what a dead one left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx2
 import structlog
 
 from federation import __version__
-from federation.audit.backlog import owing
+from federation.audit.backlog import undelivered_from
 from federation.audit.journal import FileJournal
 from federation.audit.read import Batch, batch_of, ends
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
@@ -38,11 +38,11 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
 _ADOPT_SECONDS = 5.0
-_PASSING = frozenset({408, 425, 429})
+_TEMPORARY = frozenset({408, 425, 429})
 
 
 class NotDelivered(Exception):
-    """Why the webhook did not take a batch."""
+    """The webhook did not accept a batch."""
 
     def __init__(
         self, why: str, *, status: int | None = None, retry_after_seconds: float = 0.0
@@ -53,25 +53,25 @@ class NotDelivered(Exception):
 
     @property
     def needs_help(self) -> bool:
-        """Whether trying again alone is not likely to mend it."""
-        return self.status is not None and self.status < 500 and self.status not in _PASSING
+        """Whether retrying is unlikely to help without an operator."""
+        return self.status is not None and self.status < 500 and self.status not in _TEMPORARY
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext | bool:
     """
-    What a webhook's certificate is held against: *ca* alone, or what the machine trusts.
+    Return what verifies the webhook's certificate: *ca* alone, or the machine's trust store.
 
-    Raises: OSError, of which ssl.SSLError is one.
+    Raises: OSError, including ssl.SSLError.
     """
     return ssl.create_default_context(cafile=str(ca)) if ca else True
 
 
 class Webhook:
     """
-    The receiver at *url*.
+    Sends batches to the receiver at *url*.
 
-    The files with the secret and the CA are read again when they are needed, so that either can
-    be changed while the broker runs. Proxies and `SSL_CERT_FILE` from the environment hold.
+    The secret is read for each batch and the CA for each new client, so that both can be changed
+    while the broker runs. Proxies and `SSL_CERT_FILE` from the environment apply.
     """
 
     def __init__(
@@ -93,15 +93,11 @@ class Webhook:
 
     @property
     def host(self) -> str:
-        """The part of the URL that may be shown."""
+        """The host. The rest of the URL may hold a secret and is never logged."""
         return httpx2.URL(self._url).host
 
     async def post(self, body: bytes, delivery_id: str) -> None:
-        """
-        The receiver took *body*.
-
-        Raises: NotDelivered.
-        """
+        """Send *body* and wait for a 2xx answer. Raises: NotDelivered."""
         try:
             headers = self._headers(body, delivery_id)
             client = self._client = self._client or _client(trusting(self._ca))
@@ -113,11 +109,11 @@ class Webhook:
             await self.aclose()
             raise NotDelivered(f"no whole answer within {self._total_seconds:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            await self.aclose()  # a new client reads the CA, the proxies and the name anew
+            await self.aclose()  # a new client reads the CA, the proxies and the DNS name again
             raise NotDelivered(str(error) or type(error).__name__) from error
 
     async def aclose(self) -> None:
-        """Connections are closed."""
+        """Close the connections."""
         client, self._client = self._client, None
         if client:
             await client.aclose()
@@ -153,7 +149,7 @@ class Webhook:
 
 
 class Delivery:
-    """Brings what *journal* holds to *webhook*, and what dead processes left beside it."""
+    """Delivers the events of *journal*, and those that dead processes left, to *webhook*."""
 
     def __init__(
         self,
@@ -171,7 +167,7 @@ class Delivery:
         self._log = structlog.get_logger("federation.audit")
 
     async def run(self) -> None:
-        """Everything is delivered as it comes, until `stop`; what then fails is left."""
+        """Deliver events as they come until `stop`. Then stop at the first failure."""
         try:
             while await self._step():
                 pass
@@ -181,33 +177,33 @@ class Delivery:
                 self._adopted.pop(process).release()
 
     def stop(self) -> None:
-        """`run` ends once all is delivered, or the webhook does not take it at once."""
+        """End `run` when everything is delivered, or at the first failure."""
         self._stopping.set()
         self._journal.recorded.set()
 
     async def _step(self) -> bool:
-        """One batch more was taken, or waited for; whether to go on."""
+        """Deliver one batch or wait for one. Return False to end."""
         try:
             self._journal.recorded.clear()
             batch = await asyncio.to_thread(self._find)
             if batch:
                 return await self._deliver(batch)
             if not self._stopping.is_set():
-                await self._more()
+                await self._wait_for_more()
                 return True
-        except Exception as error:  # the edge: delivery must outlive whatever it meets
+        except Exception as error:  # the error boundary: delivery must survive any fault
             self._log.exception("audit delivery failed; it goes on", exc_info=error)
             await self._pause(_LONGEST_PAUSE_SECONDS if not isinstance(error, OSError) else 1.0)
         return not self._stopping.is_set()
 
-    async def _more(self) -> None:
-        """There may be something to deliver."""
+    async def _wait_for_more(self) -> None:
+        """Wait for a new event, or until it is time to look for dead processes again."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_ADOPT_SECONDS):
                 await self._journal.recorded.wait()
 
     async def _deliver(self, batch: Batch) -> bool:
-        """Whether *batch* was taken; False only where the broker stops."""
+        """Send *batch* until it is accepted. Return False if the broker stops first."""
         if batch.unreadable:
             self._log.error(
                 "audit lines were changed and are not delivered; see `federation audit verify`",
@@ -221,7 +217,7 @@ class Delivery:
                 break
             except NotDelivered as refused:
                 seconds = self._seconds_to_wait(tries, refused)
-                self._tell(refused, batch, tries, seconds)
+                self._log_refusal(refused, batch, tries, seconds)
             tries += 1
             if await self._pause(seconds):
                 return False
@@ -231,13 +227,17 @@ class Delivery:
         return True
 
     def _seconds_to_wait(self, tries: int, refused: NotDelivered) -> float:
-        """Full jitter, so that many brokers do not come back at once; not before it was asked."""
+        """
+        Back off exponentially, with full jitter so that many brokers do not retry at once.
+
+        `Retry-After` is the least.
+        """
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
         return max(self._jitter(0, longest), refused.retry_after_seconds)
 
-    def _tell(self, refused: NotDelivered, batch: Batch, tries: int, seconds: float) -> None:
-        tell = self._log.error if refused.needs_help else self._log.warning
-        tell(
+    def _log_refusal(self, refused: NotDelivered, batch: Batch, tries: int, seconds: float) -> None:
+        log = self._log.error if refused.needs_help else self._log.warning
+        log(
             "audit webhook did not take a batch",
             host=self._webhook.host,
             why=str(refused),
@@ -248,38 +248,45 @@ class Delivery:
         )
 
     async def _pause(self, seconds: float) -> bool:
-        """Whether the broker began to stop within *seconds*."""
+        """Wait *seconds*. Return True if the broker began to stop meanwhile."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await self._stopping.wait()
         return False
 
-    # What follows runs in a thread, one at a time.
+    # The following methods run in a thread, one at a time.
 
     def _find(self) -> Batch | None:
-        """The next batch: first what the dead left, then our own."""
+        """Return the next batch: of dead processes first, then of this one."""
         if monotonic() >= self._adopt_due:
             self._adopt()
             self._adopt_due = monotonic() + _ADOPT_SECONDS
-        return self._of_the_dead() or self._of_our_own()
+        return self._of_dead_processes() or self._of_this_process()
 
     def _adopt(self) -> None:
-        """Processes that ended and left something are ours to deliver."""
+        """Take over what dead processes left: deliver it, and seal it as nobody else can now."""
         for segment in stored(self._journal.folder):
             process = segment.process
             if process == self._journal.process or process in self._adopted:
                 continue
-            if owing(segment) is not None and (lock := Lock.take(self._journal.folder, process)):
+            if undelivered_from(segment) is not None and (
+                lock := Lock.take(self._journal.folder, process)
+            ):
                 self._adopted[process] = lock
                 self._log.info("audit events of an ended process adopted", process=process)
+        for process in self._adopted:
+            try:
+                self._journal.seal_left_by(process)
+            except OSError as error:  # tried again with the next look
+                self._log.warning("audit segments not sealed", process=process, error=str(error))
 
-    def _of_the_dead(self) -> Batch | None:
+    def _of_dead_processes(self) -> Batch | None:
         if not self._adopted:
             return None
         segments = stored(self._journal.folder)
         counted = ends(segments)
         for segment in segments:
-            if segment.process in self._adopted and owing(segment) is not None:
+            if segment.process in self._adopted and undelivered_from(segment) is not None:
                 if batch := self._after_cursor(segment.path, counted[segment.path]):
                     return batch
                 self._done(segment.path)
@@ -287,18 +294,18 @@ class Delivery:
             self._adopted.pop(process).release()
         return None
 
-    def _of_our_own(self) -> Batch | None:
-        for owed in self._journal.owed():
+    def _of_this_process(self) -> Batch | None:
+        for segment in self._journal.undelivered():
             try:
-                batch = self._after_cursor(owed.path, owed.end)
+                batch = self._after_cursor(segment.path, segment.end)
             except FileNotFoundError:
-                self._log.error("an undelivered audit segment is gone", segment=owed.path.name)
+                self._log.error("an undelivered audit segment is gone", segment=segment.path.name)
                 batch = None
             if batch:
                 return batch
-            if owed.closed:
-                self._done(owed.path)
-                self._journal.delivered(owed.path)
+            if segment.closed:
+                self._done(segment.path)
+                self._journal.delivered(segment.path)
         return None
 
     def _after_cursor(self, path: Path, end: int) -> Batch | None:
@@ -306,15 +313,15 @@ class Delivery:
         return batch_of(path, cursor_of(path) if start is None else start, end)
 
     def _done(self, path: Path) -> None:
-        """Nothing of *path* is owed any more, nor will be."""
+        """Move the cursor of *path* to its end: nothing more comes."""
         with suppress(FileNotFoundError):
             if self._taken(path, path.stat().st_size):
                 self._cursors.pop(path, None)
 
     def _taken(self, path: Path, end: int) -> bool:
-        """The cursor of *path* is at *end*; whether it is so on disk too."""
-        # On a full disk it is kept in memory alone, and what was delivered does not go out
-        # over and over again.
+        """Move the cursor of *path* to *end*. Return whether it is on disk."""
+        # On a full disk the cursor is kept in memory alone. Without that, the same batch would
+        # be sent over and over.
         self._cursors[path] = end
         try:
             set_cursor(path, end)
@@ -330,9 +337,9 @@ def _client(trusted: ssl.SSLContext | bool) -> httpx2.AsyncClient:
 
 def _read_secret(path: Path) -> bytes:
     """
-    The secret in *path*, less the one line end that editors leave.
+    Return the secret in *path* without the one line end that editors add.
 
-    Raises: NotDelivered, since what should be signed is not sent unsigned.
+    Raises: NotDelivered, because a batch that should be signed is not sent unsigned.
     """
     try:
         with path.open("rb") as file:
@@ -346,7 +353,7 @@ def _read_secret(path: Path) -> bytes:
 
 
 def _retry_after(response: httpx2.Response) -> float:
-    """How long the receiver asks us to wait (RFC 9110, section 10.2.3), within a bound."""
+    """Return the seconds of `Retry-After` (RFC 9110, section 10.2.3), within a bound."""
     given = response.headers.get("retry-after", "").strip()
     if given.isdecimal() and len(given) < 10:
         seconds = float(given)

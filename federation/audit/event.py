@@ -1,9 +1,9 @@
 """
-What an audit event says, built from the facts that a road has proven.
+Audit events, built from the facts that were proven about a request.
 
-A `Trail` begins empty and gains facts as they are proven; what was never proven is never
-written. Its `event` is OpenFaaS's audit event with the broker's own fields beside it. Whatever
-a caller sent, nothing that reads like a token gets into an event.
+A `Trail` begins empty and gains facts as they are proven. A fact that was not proven is not
+written. Its `event` is OpenFaaS's audit event with the broker's own fields. Text from a caller
+that looks like a token is replaced, wherever it stands.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from federation.errors import HttpError, Reason
 
 __all__ = ["Actor", "Event", "Trail", "fresh_id", "token_sha256"]
 
-# How base64url begins where the text is a JSON object: {" or { and white space. The pattern
-# never fails after its seventeenth character, so it reads each text once.
+# The first characters of a JSON object in base64url: `{"`, or `{` and white space. The pattern
+# cannot fail after its 17th character, so it reads each text once: no quadratic search.
 _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")
 _MESSAGE_CHARS = 16 * 1024
 _VALUE_CHARS = 300
@@ -31,7 +31,7 @@ _LIST_ITEMS = 50
 
 
 class Actor(NamedTuple):
-    """Who asked: the subject as access tokens name it, the broker, the federated issuer."""
+    """The caller: the subject as in access tokens, the broker, the federated issuer."""
 
     sub: str
     issuer: str
@@ -39,7 +39,7 @@ class Actor(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One finished event, as it is written and delivered."""
+    """A finished event, as it is written and delivered."""
 
     event_id: str
     request_id: str
@@ -54,13 +54,13 @@ class Event(NamedTuple):
     policies: tuple[str, ...]
     reason: Reason | None
     custom_message: str
-    """The sentence that the caller got and, where it was refused, the evidence behind it."""
+    """The sentence that the caller got and, after a refusal, the evidence for it."""
     token_sha256: str | None
     evidence: Mapping[str, object] = MappingProxyType({})
-    """Both sides of a refusal, for the log; `custom_message` has them already."""
+    """The evidence as an object, for the log. `custom_message` holds it, too."""
 
     def as_json(self) -> dict[str, object]:
-        """The event's members; `actor` is left out where nobody was identified."""
+        """Return the event's members, without `actor` if nobody was identified."""
         members: dict[str, object] = {
             "event_id": self.event_id,
             "request_id": self.request_id,
@@ -87,7 +87,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Trail:
-    """The facts of one request, as far as they are proven."""
+    """The facts of one request that are proven so far."""
 
     request_id: str
     method: str
@@ -104,14 +104,14 @@ class Trail:
     evidence: dict[str, object] = field(default_factory=dict)
 
     def refused(self, error: HttpError) -> None:
-        """Add that the request ended with *error*."""
+        """Record that the request ended with *error*."""
         self.reason = error.reason
         self.message = error.public
         if error.evidence:
             self.evidence = dict(error.evidence)
 
     def event(self, response_code: int) -> Event:
-        """The event of a request that was answered with *response_code*."""
+        """Return the event of the request, which was answered with *response_code*."""
         evidence = {name: _plain(value) for name, value in self.evidence.items()}
         return Event(
             event_id=fresh_id(),
@@ -133,17 +133,17 @@ class Trail:
 
 
 def fresh_id() -> str:
-    """A name for an event or a request that no other has. It is no secret, and may be guessed."""
+    """Return a unique id for an event or a request. It is no secret and can be guessed."""
     return f"{random.getrandbits(128):032x}"
 
 
 def token_sha256(token: str) -> str:
-    """The lower-case hex SHA-256 by which a trail names a token."""
+    """Return the lower-case hex SHA-256 that stands for *token* in events."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _written(seconds: float) -> str:
-    """RFC 3339 with all six digits, so that times sort as text."""
+    """Return RFC 3339 with all six digits, so that times sort as text."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
@@ -153,7 +153,7 @@ def _named(actor: Actor) -> Actor:
 
 
 def _message(sentence: str, evidence: Mapping[str, object]) -> str:
-    """*sentence* with *evidence* after it, as the events' schema has no place of its own for it."""
+    """Return *sentence* and *evidence*, for which OpenFaaS's schema has no member."""
     if not evidence:
         return _without_tokens(sentence)
     both = f"{_without_tokens(sentence)} Evidence: {json.dumps(evidence, ensure_ascii=False)}"
@@ -161,7 +161,7 @@ def _message(sentence: str, evidence: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> object:
-    """*value* as JSON can hold it, within bounds, and without tokens."""
+    """Return *value* as bounded JSON without tokens."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
@@ -173,7 +173,7 @@ def _plain(value: object) -> object:
 
 
 def _without_tokens(text: str) -> str:
-    """*text* with whatever reads like a JWT, or the beginning of one, taken out."""
+    """Replace whatever in *text* looks like a JWT or the beginning of one."""
     if "ey" not in text and "ew" not in text:
         return text
     return _TOKEN.sub("(a token)", text)

@@ -1,10 +1,10 @@
 """
-The durable journal: an event is on disk before anybody hears of what it tells.
+The durable audit journal: an event is on disk before its answer leaves.
 
-Events that arrive while the disk is at work share the next write and the next fsync. What
-could not be made durable is refused to every caller that waited for it, and nothing more is
-written to that segment: the next attempt opens another, so that no half of a line ever spoils
-a whole one. The journal is bounded; what a webhook is still owed is never dropped for room.
+Concurrent events share one write and one fsync. If that fails, every caller of the batch is
+refused and the segment is closed: the next attempt opens another, so half a line never spoils a
+whole one. The journal's size is bounded. Events that a webhook must still get are never dropped.
+Closed segments are sealed in the background.
 """
 
 from __future__ import annotations
@@ -15,37 +15,46 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from federation.audit.backlog import Backlog, owing
+from federation.audit.backlog import Backlog, undelivered_from
 from federation.audit.event import Event
+from federation.audit.read import ends
+from federation.audit.seals import Seals, Sign, closed_as_found
 from federation.audit.segments import (
     LINE_BYTES,
+    UNSEALED_VERSION,
+    Closed,
     Lock,
     Segment,
     Stored,
     Sync,
+    by_process,
     drop,
     fresh_process,
+    header_of,
+    remove_stale_locks,
     stored,
     sync_folder,
-    tidy,
 )
 from federation.batching import Batcher
 from federation.errors import Reason, Refusal
 from federation.jose.strict_json import dumps_ascii
 
-__all__ = ["FileJournal", "Owed", "Status"]
+__all__ = ["FileJournal", "Status", "Undelivered"]
 
 _SEGMENT_BYTES = 64 * 1024 * 1024
 _SEGMENTS = 8
 _LOOK_SECONDS = 1.0
 _PROBE_BYTES = 4096
-_SEAL_BYTES = 77
 _LOCK_TRIES = 5
+_EVENTS_WAIT_SECONDS = 0.05
+"""How long events wait for the lock of the seals. Background work waits longer."""
 _ALARM = 0.8
 
 fdatasync: Sync = os.fdatasync if sys.platform == "linux" else os.fsync
@@ -53,7 +62,7 @@ fdatasync: Sync = os.fdatasync if sys.platform == "linux" else os.fsync
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the journal is. Figures are of the whole directory, so every worker tells the same."""
+    """The state of the journal. Figures are of the whole directory, so all workers agree."""
 
     bytes_used: int
     bytes_allowed: int
@@ -63,6 +72,8 @@ class Status:
     oldest_undelivered_seconds: float
     problem: str | None
     """Why nothing can be recorded at the moment."""
+    sealing_problem: str | None = None
+    """Why closed segments cannot be sealed at the moment. Events are recorded all the same."""
 
     @property
     def nearly_full(self) -> bool:
@@ -71,8 +82,8 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """A segment of this process, to be delivered up to *end*."""
+class Undelivered:
+    """A segment of this process that must be delivered up to *end*."""
 
     path: Path
     end: int
@@ -81,9 +92,10 @@ class Owed:
 
 class FileJournal:
     """
-    Segments in *folder*, *size_bytes* of them at most, shared by all *workers* of a machine.
+    Appends events to segments in *folder*, at most *size_bytes*, shared by all *workers*.
 
-    With *deliver* every event is owed to a webhook. `recorded` is set whenever there is more.
+    *sign* signs the seals of closed segments. With *deliver*, every event must be delivered to a
+    webhook. `recorded` is set whenever there is a new event.
     """
 
     def __init__(
@@ -91,6 +103,7 @@ class FileJournal:
         folder: Path,
         size_bytes: int,
         *,
+        sign: Sign,
         deliver: bool = False,
         workers: int = 1,
         clock: Callable[[], float] = time.time,
@@ -112,14 +125,19 @@ class FileJournal:
         self._used = 0
         self._used_known_until = 0.0
         self._backlog = Backlog(folder)
+        self._seals = Seals(folder, sign, sync)
+        self._unsealed: list[Closed] = []
+        self._unrecorded: list[str] = []
+        """Segments that were dropped while seals could not be written."""
         self._problem: str | None = None
+        self._sealing_problem: str | None = None
         self._status: Status | None = None
         self._closed = False
         self._log = structlog.get_logger("federation.audit")
 
     def check(self) -> None:
         """
-        Nothing kept the last event from being recorded, or it was mended since.
+        Do nothing if the last event could be recorded, or the fault was mended since.
 
         Raises: Refusal with `audit_unavailable`.
         """
@@ -127,37 +145,67 @@ class FileJournal:
             raise _unavailable(self._problem)
 
     async def record(self, event: Event) -> None:
-        """
-        *event* is on disk.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Write *event* to disk. Raises: Refusal with `audit_unavailable`."""
         content = dumps_ascii(event.as_json())
-        if len(content) + _SEAL_BYTES > LINE_BYTES:
+        if len(content) >= LINE_BYTES:
             raise _unavailable("the event is larger than 1 MiB")
         await self._submit(content)
         self.recorded.set()
 
-    def owed(self) -> list[Owed]:
-        """The segments of this process that a webhook is still owed, in order."""
+    def undelivered(self) -> list[Undelivered]:
+        """Return the segments of this process that are not wholly delivered, in order."""
         current = self._segment
         return [
-            Owed(path, end, current is None or path != current.path)
+            Undelivered(path, end, current is None or path != current.path)
             for path, end in list(self._ends.items())
         ]
 
     def delivered(self, path: Path) -> None:
-        """Nothing of the closed segment at *path* is owed any more."""
+        """Forget the closed segment at *path*, because all of it was delivered."""
         self._ends.pop(path, None)
 
     def status(self) -> Status:
-        """How the journal is, or was within the last seconds."""
+        """Return the status as it was within the last seconds."""
         if self._status is None:
             self._status = self._look()
         return self._status
 
     async def run(self) -> None:
-        """The status stays fresh, and what failed is tried again, until cancelled."""
+        """Seal segments, refresh the status and retry what failed, until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._keep_recording())
+            both.create_task(self._keep_sealing())
+
+    async def aclose(self) -> None:
+        """Wait until every event is on disk, then close and seal the files."""
+        self._closed = True
+        await self._lines.aclose()
+        if self._segment:
+            self._retire(self._segment.close)
+        await asyncio.to_thread(self._try_to_seal, self._seal_own)
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def seal_left_by(self, process: str) -> None:
+        """
+        Seal what the dead *process*, whose lock the caller holds, left unsealed.
+
+        Raises: OSError.
+        """
+        own = [segment for segment in stored(self.folder) if segment.process == process]
+        end_of = ends(own)
+        self._seals.refresh()
+        for segment in own:
+            if not self._lacks_seal(segment):
+                continue
+            closed = closed_as_found(segment.path, end_of[segment.path])
+            if closed.events > 0 and not self._seals.dropped(segment.path.name):
+                self._seals.add_closed(closed)
+            else:
+                drop(segment.path)
+
+    async def _keep_recording(self) -> None:
         await asyncio.to_thread(self._tidy)
         await self._probe()
         alarmed = False
@@ -170,16 +218,10 @@ class FileJournal:
             if self._problem:
                 await self._probe()
 
-    async def aclose(self) -> None:
-        """Everything recorded is on disk, and the files are closed."""
-        self._closed = True
-        await self._lines.aclose()
-        if self._segment:
-            self._segment.close()
-            self._segment = None
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+    async def _keep_sealing(self) -> None:
+        while True:
+            await asyncio.to_thread(self._try_to_seal, self._seal_all)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _submit(self, content: bytes) -> None:
         if self._closed:
@@ -190,7 +232,7 @@ class FileJournal:
             raise _unavailable(error.strerror or str(error)) from error
 
     async def _probe(self) -> None:
-        """Whether anything can be recorded is known."""
+        """Find out whether anything can be recorded, by opening a segment."""
         before = self._problem
         try:
             await self._submit(b"")
@@ -201,12 +243,12 @@ class FileJournal:
             if before is not None:
                 self._log.info("audit journal can be written again")
 
-    # What follows runs in the journal's own thread.
+    # The following methods run in the journal's own thread.
 
     def _append(self, contents: Sequence[bytes]) -> Sequence[None]:
-        """All of *contents* are on disk, or none is acknowledged."""
+        """Write all of *contents* to disk, or acknowledge none."""
         lines = [content for content in contents if content]
-        need = sum(map(len, lines)) + _SEAL_BYTES * len(lines) or _PROBE_BYTES
+        need = sum(map(len, lines)) + len(lines) or _PROBE_BYTES
         try:
             segment = self._ready(need)
             if lines:
@@ -229,7 +271,7 @@ class FileJournal:
             self._ends[segment.path] = segment.end
 
     def _ready(self, need: int) -> Segment:
-        """The segment to append to, with room for *need* bytes."""
+        """Return the segment to append to, with room for *need* bytes."""
         if self._lock is None or not self._lock.holds():
             self._lock = self._own_lock()
         self._make_room(need)
@@ -240,35 +282,38 @@ class FileJournal:
         elif segment and segment.end >= self._segment_bytes:
             self._retire(segment.close)
         if self._segment is None:
+            self._seals.refresh()  # the header names the newest seal
             self._segment = Segment.create(
                 self.folder,
                 self.process,
                 deliver=self._deliver,
                 follows=self._before,
+                newest_seal=self._seals.newest,
                 sync=self._sync,
             )
             self._used += self._segment.end
         return self._segment
 
-    def _retire(self, end: Callable[[], None]) -> None:
-        """The segment is written to no more; *end* says how it ends."""
+    def _retire(self, close: Callable[[], None]) -> None:
+        """Write no more to the segment. *close* closes its file."""
         segment, self._segment = self._segment, None
         if segment and segment.events:
             self._before = segment
-        end()
+            self._unsealed.append(segment.closed())
+        close()
 
     def _own_lock(self) -> Lock:
         if not self.folder.is_dir():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
-        for _ in range(_LOCK_TRIES):  # another process may tidy it away once
+        for _ in range(_LOCK_TRIES):  # another process may remove a new lock file once
             if lock := Lock.take(self.folder, self.process):
                 return lock
         raise OSError(errno.EAGAIN, "the journal's lock cannot be taken")
 
     def _make_room(self, need: int) -> None:
         """
-        *need* more bytes are within the bound; oldest segments went for it where they may.
+        Drop the oldest segments, if they may go, until *need* more bytes fit.
 
         Raises: OSError.
         """
@@ -278,38 +323,106 @@ class FileJournal:
         segments = stored(self.folder)
         self._used = sum(segment.size for segment in segments)
         self._used_known_until = now + _LOOK_SECONDS
+        if self._used + need <= self._size:
+            return
+        self._try_to_seal(partial(self._seal_own, _EVENTS_WAIT_SECONDS))  # else nothing may go
+        self._seals.refresh()
         for segment in segments:
-            if self._used + need <= self._size:
-                return
             if self._dropped(segment):
                 self._used -= segment.size
-        if self._used + need > self._size:
-            raise OSError(
-                errno.EDQUOT, "the journal is full of events that the webhook has not taken"
-            )
+            if self._used + need <= self._size:
+                return
+        raise OSError(errno.EDQUOT, "the journal is full of events that the webhook has not taken")
 
     def _dropped(self, segment: Stored) -> bool:
-        """Whether *segment* was one that may go, and went."""
-        if self._deliver and owing(segment) is not None:
+        """Drop *segment* and return True, if it may go."""
+        if self._deliver and undelivered_from(segment) is not None:
             return False
         if not segment.latest:
-            drop(segment.path)
-            return True
-        # A process that lives appends to its latest segment.
+            return self._drop(segment)
+        # A living process appends to its latest segment.
         lock = Lock.take(self.folder, segment.process)
         if lock is None:
             return False
+        try:
+            return self._drop(segment)
+        finally:
+            lock.release()
+
+    def _drop(self, segment: Stored) -> bool:
+        """
+        Delete *segment* after a seal says so: what is missing without one was removed.
+
+        A segment that still lacks its seal stays, or its seal might be made after it is gone.
+        While seals cannot be written, segments go all the same: recording events comes first.
+        """
+        name = segment.path.name
+        if self._lacks_seal(segment) and not self._sealing_problem:
+            return False
+        try:
+            self._seals.add_dropped(name, _EVENTS_WAIT_SECONDS)
+        except OSError:
+            self._unrecorded.append(name)
+        self._unsealed = [closed for closed in self._unsealed if closed.segment != name]
         drop(segment.path)
-        lock.release()
         return True
 
-    # What follows runs in any thread, one at a time.
+    # The following methods run in any thread.
+
+    def _lacks_seal(self, segment: Stored) -> bool:
+        """Return whether *segment* must be sealed and is not; the unsealed form never is."""
+        name = segment.path.name
+        if self._seals.sealed(name):
+            return False
+        try:
+            return header_of(segment.path).version != UNSEALED_VERSION
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            return True  # its process was killed before the header was whole
 
     def _tidy(self) -> None:
         try:
-            tidy(self.folder)
+            remove_stale_locks(self.folder)
         except OSError as error:
             self._log.debug("audit folder not tidied", error=str(error))
+
+    def _try_to_seal(self, work: Callable[[], None]) -> None:
+        """Run *work*. Log and show a failure; the next try comes within a second."""
+        before, problem = self._sealing_problem, None
+        try:
+            work()
+        except OSError as error:
+            problem = error.strerror or str(error)
+        self._sealing_problem = problem
+        if problem and not before:
+            self._log.error("audit segments cannot be sealed; trying again", error=problem)
+        elif before and not problem:
+            self._log.info("audit segments can be sealed again")
+
+    def _seal_own(self, *wait_seconds: float) -> None:
+        for closed in list(self._unsealed):
+            self._seals.add_closed(closed, *wait_seconds)
+            with suppress(ValueError):  # another thread of this process did the same
+                self._unsealed.remove(closed)
+        for name in list(self._unrecorded):
+            self._seals.add_dropped(name, *wait_seconds)
+            with suppress(ValueError):
+                self._unrecorded.remove(name)
+
+    def _seal_all(self) -> None:
+        """Seal the closed segments of this process and of dead ones."""
+        self._seal_own()
+        self._seals.refresh()
+        for own in by_process(stored(self.folder)):
+            process = own[0].process
+            if process == self.process or not any(map(self._lacks_seal, own)):
+                continue
+            if lock := Lock.take(self.folder, process):
+                try:
+                    self.seal_left_by(process)
+                finally:
+                    lock.release()
 
     def _look(self) -> Status:
         try:
@@ -327,11 +440,12 @@ class FileJournal:
             undelivered_events=waiting.events if self._deliver else 0,
             oldest_undelivered_seconds=max(0.0, oldest) if self._deliver else 0.0,
             problem=self._problem,
+            sealing_problem=self._sealing_problem,
         )
 
 
 def _disk_room(folder: Path, growth: int) -> int:
-    """What the disk leaves to a journal that may still grow by *growth* bytes."""
+    """Return how much the disk leaves to a journal that may still grow by *growth* bytes."""
     while not folder.exists():
         folder = folder.parent
     disk = os.statvfs(folder)

@@ -1,4 +1,4 @@
-"""One line of the structured log for each audit event, with the evidence beside it."""
+"""Writes one line of the structured log for each audit event, with its evidence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOGGER = "federation.audit"
 
 class LoggedJournal:
     """
-    Records in *journal*, then tells the log: what the log calls granted is on disk.
+    Records each event in *journal* and then logs it, so that a logged grant is on disk.
 
-    *info* writes the line of each event.
+    *info* writes the line.
     """
 
     def __init__(self, journal: Journal, info: Callable[..., None] | None = None) -> None:
@@ -30,18 +30,14 @@ class LoggedJournal:
 
     def check(self) -> None:
         """
-        As far as is known, events can be recorded.
+        Do nothing if events can be recorded, as far as is known.
 
-        Raises: Refusal with `audit_unavailable` where they cannot.
+        Raises: Refusal with `audit_unavailable` if they cannot.
         """
         self._journal.check()
 
     async def record(self, event: Event) -> None:
-        """
-        *event* is recorded and a line of the log.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Record *event*, then log it. Raises: Refusal with `audit_unavailable`."""
         try:
             await self._journal.record(event)
         except Refusal as refusal:
@@ -63,7 +59,7 @@ class LoggedJournal:
 
 
 def facts(event: Event) -> dict[str, object]:
-    """What a line of the log says of the request that *event* tells of."""
+    """Return the facts of *event* that a log line about its request has."""
     return {
         "request_id": event.request_id,
         "method": event.method,

@@ -1,11 +1,10 @@
 """
-The files of the journal: what a line is, what a segment is, and whose it is.
+The journal's segment files: their lines, headers, delivery cursors and locks.
 
-A segment is a file of JSON lines that one process alone appends to. Its first line is a header
-that says which segment of the same process it follows, and where that one ended: whatever lies
-beyond that end was never acknowledged. Each line ends with a chain, SHA-256 over the chain of
-the line before and this line's own text, so that a line that was changed or taken out is found.
-A process holds a lock as long as it lives, so that others know whose segments are left behind.
+A segment is a file of JSON lines that one process appends to. Its first line is a header. The
+header names the segment before it of the same process and the byte where that one ended: bytes
+beyond it were never acknowledged. A process holds a lock file while it lives, so that others
+can tell which segments belong to a dead process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,76 +24,66 @@ from pathlib import Path
 
 __all__ = [
     "LINE_BYTES",
+    "UNSEALED_VERSION",
+    "Closed",
     "Header",
     "Lock",
     "Segment",
     "Stored",
     "Sync",
     "by_process",
-    "chain_after",
+    "content_of",
     "cursor_of",
     "drop",
     "fresh_process",
     "header_of",
     "parse_header",
+    "remove_stale_locks",
     "set_cursor",
     "stored",
     "sync_folder",
-    "tidy",
-    "unsealed",
 ]
 
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
+UNSEALED_VERSION = 1
+"""The form of segments before there were seals. Each line ended with a `chain` member."""
+
+_VERSION = 2
 _NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
 _LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
-_SEAL = re.compile(rb',"chain":"([0-9a-f]{64})"\}\Z')
-_VERSION = 1
+_CHAIN = re.compile(rb',"chain":"[0-9a-f]{64}"\}\Z')
 
 Sync = Callable[[int], None]
 
 
-# A line
+# Reading segments
 
 
-def sealed(content: bytes, chain: str) -> tuple[bytes, str]:
-    """The line for *content*, a JSON object, after *chain*; and the chain after it."""
-    after = chain_after(chain, content)
-    return b'%s,"chain":"%s"}\n' % (content[:-1], after.encode("ascii")), after
-
-
-def unsealed(line: bytes) -> tuple[bytes, str]:
+def content_of(line: bytes) -> bytes:
     """
-    The content and the chain of *line*.
+    Return the JSON object on *line*, without the `chain` member of the unsealed form.
 
-    Raises: ValueError where it is no line of a journal.
+    The pattern cannot match inside a string of an event, where quotes are escaped.
     """
-    seal = _SEAL.search(line.removesuffix(b"\n"))
-    if seal is None or not line.startswith(b"{"):
-        raise ValueError("not a line of an audit journal")
-    return line[: seal.start()] + b"}", seal[1].decode("ascii")
-
-
-def chain_after(chain: str, content: bytes) -> str:
-    """The chain of a line with *content* that comes after *chain*."""
-    return hashlib.sha256(chain.encode("ascii") + content).hexdigest()
-
-
-# A segment that is read
+    text = line.removesuffix(b"\n")
+    chain = _CHAIN.search(text)
+    return text[: chain.start()] + b"}" if chain else text
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the first line of a segment says."""
+    """The first line of a segment."""
 
-    process: str
+    version: int
     deliver: bool
-    """Whether its events are owed to a webhook."""
+    """Whether its events must be delivered to a webhook."""
     follows: str | None
-    """The name of the segment before it."""
+    """The name of the segment before it of the same process."""
     follows_bytes: int
-    follows_chain: str
+    newest_seal: int
+    """The number of the newest seal when the segment was opened."""
     line_bytes: int
 
 
@@ -106,11 +95,23 @@ class Stored:
     process: str
     size: int
     latest: bool
-    """Whether it is its process's last; only that one may still grow."""
+    """Whether it is the last segment of its process. Only that one may still grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A segment that nothing more is written to, as its seal describes it."""
+
+    segment: str
+    bytes: int
+    events: int
+    sha256: str
+    adopted: bool
+    """Whether another process sealed it, because its own ended without doing so."""
 
 
 def stored(folder: Path) -> list[Stored]:
-    """The segments in *folder*, oldest first."""
+    """Return the segments in *folder*, the oldest first."""
     found: list[tuple[Path, str, int]] = []
     try:
         paths = sorted(folder.iterdir())
@@ -118,14 +119,14 @@ def stored(folder: Path) -> list[Stored]:
         return []
     for path in paths:
         if match := _NAME.fullmatch(path.name):
-            with suppress(FileNotFoundError):  # it may have been dropped meanwhile
+            with suppress(FileNotFoundError):  # dropped since the listing
                 found.append((path, match["process"], path.stat().st_size))
     last = {process: path for path, process, _ in found}
     return [Stored(path, process, size, last[process] == path) for path, process, size in found]
 
 
 def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
-    """*segments* in groups, one a process, in the order given."""
+    """Group *segments* by process, in the order given."""
     groups: dict[str, list[Stored]] = {}
     for segment in segments:
         groups.setdefault(segment.process, []).append(segment)
@@ -134,54 +135,52 @@ def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
 
 def header_of(path: Path) -> Header:
     """
-    What the segment at *path* says of itself.
+    Read the header of the segment at *path*.
 
-    Raises: OSError; ValueError where its first line is no header.
+    Raises: OSError; ValueError if its first line is not a header.
     """
     with path.open("rb") as file:
         return parse_header(file.readline(LINE_BYTES))
 
 
 def parse_header(line: bytes) -> Header:
-    """
-    The header that *line* is.
-
-    Raises: ValueError.
-    """
+    """Parse *line* as a header of either form. Raises: ValueError."""
     if not line.endswith(b"\n"):
         raise ValueError("the header is incomplete")
-    match json.loads(unsealed(line)[0]):
+    match json.loads(content_of(line)):
         case {
-            "journal": 1,
-            "process": str(process),
+            "journal": 1 | 2 as version,
             "deliver": bool(deliver),
-            "follows": None | {"segment": str(), "bytes": int(), "chain": str()} as follows,
+            "follows": None | {"segment": str(), "bytes": int()} as follows,
+            **rest,
         }:
-            before = follows or {"segment": None, "bytes": 0, "chain": ""}
+            before = follows or {"segment": None, "bytes": 0}
+            newest = rest.get("newest_seal", 0)
             return Header(
-                process, deliver, before["segment"], before["bytes"], before["chain"], len(line)
+                version=version,
+                deliver=deliver,
+                follows=before["segment"],
+                follows_bytes=before["bytes"],
+                newest_seal=newest if isinstance(newest, int) else 0,
+                line_bytes=len(line),
             )
         case _:
             raise ValueError("not a header of an audit journal")
 
 
-# How far a segment has been delivered
+# Delivery cursors
 
 
 def cursor_of(path: Path) -> int:
-    """Up to which byte the segment at *path* was delivered."""
+    """Return the byte up to which the segment at *path* was delivered."""
     try:
         return int(_cursor(path).read_bytes()[:20])
     except (OSError, ValueError):
-        return 0  # delivered twice rather than not at all
+        return 0  # deliver twice rather than not at all
 
 
 def set_cursor(path: Path, offset: int) -> None:
-    """
-    The segment at *path* is known to be delivered up to *offset*.
-
-    Raises: OSError.
-    """
+    """Store that the segment at *path* was delivered up to *offset*. Raises: OSError."""
     cursor = _cursor(path)
     draft = cursor.with_suffix(".draft")
     draft.write_bytes(b"%d\n" % offset)
@@ -189,7 +188,7 @@ def set_cursor(path: Path, offset: int) -> None:
 
 
 def drop(path: Path) -> None:
-    """The segment at *path* is no more."""
+    """Delete the segment at *path* and its cursor."""
     path.unlink(missing_ok=True)
     _cursor(path).unlink(missing_ok=True)
 
@@ -198,11 +197,11 @@ def _cursor(path: Path) -> Path:
     return path.with_suffix(".cursor")
 
 
-# A segment that is written
+# Writing a segment
 
 
 def fresh_process() -> str:
-    """A name for this process that no other ever has."""
+    """Return a name for this process that no other process ever has."""
     return f"{os.getpid()}-{secrets.token_hex(8)}"
 
 
@@ -213,93 +212,101 @@ class Segment:
         self.path = path
         self.opened_ns = opened_ns
         self.end = 0
-        """Where the last line ends that is known to be on disk."""
-        self.chain = ""
+        """The end of the last line that is known to be on disk."""
         self.events = 0
+        self._digest = hashlib.sha256()
         self._descriptor = descriptor
         self._sync = sync
 
     @classmethod
     def create(
-        cls, folder: Path, process: str, *, deliver: bool, follows: Segment | None, sync: Sync
+        cls,
+        folder: Path,
+        process: str,
+        *,
+        deliver: bool,
+        follows: Segment | None,
+        newest_seal: int,
+        sync: Sync,
     ) -> Segment:
         """
-        A new segment on disk, with its header.
+        Create a segment on disk and write its header.
 
-        Raises: OSError, and then there is none.
+        Raises: OSError, after removing what was created.
         """
-        # Names of one process must sort as they were made, even where the clock is set back.
+        # Names must sort in the order of creation, even if the clock is set back.
         opened_ns = max(time.time_ns(), follows.opened_ns + 1 if follows else 0)
         path = folder / f"{opened_ns:020d}-{process}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         segment = cls(path, os.open(path, flags, 0o600), opened_ns, sync)
+        header = {
+            "journal": _VERSION,
+            "process": process,
+            "opened": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "deliver": deliver,
+            "follows": follows and {"segment": follows.path.name, "bytes": follows.end},
+            "newest_seal": newest_seal,
+        }
         try:
-            segment._begin(process, deliver=deliver, follows=follows)
+            segment._write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
             sync_folder(folder)
         except OSError:
             segment.abandon()
             raise
         return segment
 
-    def append(self, contents: Iterable[bytes]) -> None:
+    def append(self, contents: Sequence[bytes]) -> None:
         """
-        A line for each of *contents* is on disk.
+        Write a line for each of *contents* and sync them to disk.
 
         Raises: OSError; the segment must then be abandoned.
         """
-        chain, lines = self.chain, []
-        for content in contents:
-            line, chain = sealed(content, chain)
-            lines.append(line)
-        self._write(b"".join(lines))
-        self.chain = chain
-        self.events += len(lines)
+        self._write(b"".join(content + b"\n" for content in contents))
+        self.events += len(contents)
+
+    def closed(self) -> Closed:
+        """
+        Describe the segment for its seal.
+
+        The digest is of what was written, not of what the file holds now, so that a change made
+        before the segment was closed is found as well.
+        """
+        digest = self._digest.hexdigest()
+        return Closed(self.path.name, self.end, self.events, digest, adopted=False)
 
     def intact(self) -> bool:
-        """Whether the file is where it was and as it was left."""
+        """Return whether the file still exists and has the size that this process gave it."""
         found = os.fstat(self._descriptor)
         return found.st_nlink > 0 and found.st_size == self.end
 
     def abandon(self) -> None:
-        """Nothing more is written here, and what was not acknowledged is cut off if possible."""
+        """Cut off what was not acknowledged, if possible, and close the file."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, self.end)
         self.close()
 
     def close(self) -> None:
-        """The file is closed, and gone if it has no event."""
+        """Close the file, and delete it if it has no event."""
         self.leave()
         if not self.events:
             with suppress(OSError):
                 drop(self.path)
 
     def leave(self) -> None:
-        """The file is closed and stays as it is."""
+        """Close the file and leave it as it is."""
         os.close(self._descriptor)
-
-    def _begin(self, process: str, *, deliver: bool, follows: Segment | None) -> None:
-        header = {
-            "journal": _VERSION,
-            "process": process,
-            "opened": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            "deliver": deliver,
-            "follows": follows
-            and {"segment": follows.path.name, "bytes": follows.end, "chain": follows.chain},
-        }
-        before = follows.chain if follows else ""
-        line, self.chain = sealed(json.dumps(header, separators=(",", ":")).encode(), before)
-        self._write(line)
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
             left = left[os.write(self._descriptor, left) :]
         self._sync(self._descriptor)
+        self._digest.update(data)
         self.end += len(data)
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in *folder* are on disk."""
+    """Sync the names in *folder* to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -307,24 +314,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# Whose segments
+# Locks
 
 
 class Lock:
-    """A process's name, held; the system lets go when the holder ends, however it ends."""
+    """A lock file that this process holds. The system releases it however the process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, folder: Path, process: str) -> Lock | None:
+    def take(cls, folder: Path, name: str) -> Lock | None:
         """
-        The lock of *process*; None where somebody holds it.
+        Take the lock *name*, usually of a process. Return None if somebody holds it.
 
         Raises: OSError.
         """
-        path = folder / f"{process}.lock"
+        path = folder / f"{name}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -334,53 +341,49 @@ class Lock:
                 return None
             raise
         lock = cls(path, descriptor)
-        # The file may have been removed by the last holder between the two calls.
+        # The last holder may have removed the file between the two calls.
         if lock.holds():
             return lock
         os.close(descriptor)
         return None
 
+    @staticmethod
+    def held(folder: Path, name: str) -> bool:
+        """
+        Return whether somebody holds the lock *name*, without changing anything on disk.
+
+        Raises: OSError.
+        """
+        try:
+            descriptor = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def holds(self) -> bool:
-        """Whether it is still this file that others ask for."""
+        """Return whether the lock file is still the one that others would take."""
         with suppress(FileNotFoundError):
             return self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
         return False
 
     def release(self) -> None:
-        """Anybody may take it."""
+        """Remove the lock file and let go of the lock."""
         with suppress(OSError):
             self._path.unlink()
         os.close(self._descriptor)
 
 
-def tidy(folder: Path) -> None:
-    """
-    What dead processes left behind without an event in it is gone.
-
-    Raises: OSError.
-    """
-    segments = stored(folder)
-    for own in by_process(segments):
-        if len(own) == 1 and _empty(own[0]) and (lock := Lock.take(folder, own[0].process)):
-            if _empty(own[0]):
-                drop(own[0].path)
-            lock.release()
-    known = {segment.process for segment in segments}
+def remove_stale_locks(folder: Path) -> None:
+    """Remove the lock files of dead processes that left no segment. Raises: OSError."""
+    known = {segment.process for segment in stored(folder)}
     for path in folder.iterdir():
         match = _LOCK.fullmatch(path.name)
-        if (
-            match
-            and match["process"] not in known
-            and (lock := Lock.take(folder, match["process"]))
-        ):
+        process = match and match["process"]
+        if process and process not in known and (lock := Lock.take(folder, process)):
             lock.release()
-
-
-def _empty(segment: Stored) -> bool:
-    """Whether no complete line follows the header."""
-    try:
-        with segment.path.open("rb") as file:
-            file.readline(LINE_BYTES)
-            return not file.readline(LINE_BYTES).endswith(b"\n")
-    except FileNotFoundError:
-        return False

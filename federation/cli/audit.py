@@ -1,8 +1,8 @@
 """
-`federation audit`: the journal, read by people.
+`federation audit`: show, verify and resend the audit journal. Nothing here changes it.
 
-What a caller could write into an event is shown on one line, with nothing in it that a
-terminal would obey. Nothing here changes the journal.
+Text that a caller could write into an event is shown on one line, with control characters
+escaped, so that it cannot command the terminal or pass for another line.
 """
 
 from __future__ import annotations
@@ -12,33 +12,37 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import httpx2
 
 from federation.audit.delivery import NotDelivered, Webhook, trusting
 from federation.audit.read import (
-    BATCH_BYTES,
-    BATCH_EVENTS,
-    Event,
     News,
+    StoredEvent,
+    batch_of,
     ends,
-    events,
-    examine,
     last,
 )
 from federation.audit.segments import stored
-from federation.config import webhook_url
+from federation.audit.verify import check_journal
+from federation.config import loopback, webhook_url
+from federation.jose.jwk import KeySet, parse_key_set
+from federation.jose.strict_json import loads_object
 from federation.text import counted, printable
+from federation.tokens.signing_keys import KeyFolder
 
 __all__ = ["audit"]
 
 _LOOK_SECONDS = 0.3
 _TRIES = 3
 _PAUSE_SECONDS = 0.5
+_JWKS_BYTES = 256 * 1024
+_JWKS_SECONDS = 15.0
 
 _state = click.option(
     "--state",
@@ -78,7 +82,7 @@ def audit() -> None:
 def tail(state: Path, count: int, follow: bool, form: str) -> None:
     """Show the last events of all workers, by time."""
     show = _as_json if form == "json" else _as_text
-    with _told_plainly():
+    with _plain_errors():
         folder = _folder(state)
         news = News(folder)
         _show(map(show, last(folder, count)))
@@ -89,24 +93,33 @@ def tail(state: Path, count: int, follow: bool, form: str) -> None:
 
 @audit.command()
 @_state
+@click.option(
+    "--jwks",
+    "places",
+    multiple=True,
+    metavar="FILE|URL",
+    help="The broker's JWKS: a file, or an https URL (http on loopback). Repeat it for keys that"
+    " were rotated out. Default: the signing keys in the state directory.",
+)
 @click.pass_context
-def verify(context: click.Context, state: Path) -> None:
+def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None:
     """
-    See whether any event was changed or taken out.
+    Check the journal against its seals.
 
-    Exits with 1 and names file and line where one was. The half of a line that a killed process
-    left is told, and is no fault: it was never acknowledged.
+    Exits with 1 and names the file if a closed segment was changed, cut, moved or removed.
+    Segments that are not closed are not sealed yet: they get a note, and so does half a line that
+    a killed process left, because it was never acknowledged.
     """
-    with _told_plainly():
-        report = examine(_folder(state))
-    for finding in report.findings:
+    with _plain_errors():
+        check = check_journal(_folder(state), _public_keys(state, places))
+    for finding in check.findings:
         label = click.style("broken", fg="red", bold=True) if finding.broken else "note"
-        click.echo(f"{finding.path}:{finding.line}: {label}: {finding.message}", color=_colours())
-    verdict = "whole" if report.whole else "NOT whole"
+        click.echo(f"{finding.place}: {label}: {finding.message}", color=_colours())
+    verdict = "whole" if check.whole else "NOT whole"
     click.echo(
-        f"{counted(report.events, 'event')} in {counted(report.segments, 'segment')}: {verdict}"
+        f"{counted(check.events, 'event')} in {counted(check.segments, 'segment')}: {verdict}"
     )
-    context.exit(0 if report.whole else 1)
+    context.exit(0 if check.whole else 1)
 
 
 @audit.command()
@@ -129,39 +142,40 @@ def resend(
     """
     Deliver events again, at once.
 
-    Receivers know an event that they have by its event_id. The broker's own delivery goes on
-    as if nothing had happened, and nothing is deleted.
+    Receivers recognise an event that they have by its event_id. The broker's own delivery goes
+    on, and nothing is deleted.
     """
     try:
         webhook_url(webhook)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--webhook") from error
     moment = _moment(since) if since else None
-    with _told_plainly():
+    with _plain_errors():
         trusting(ca)
         batches = _batches(_folder(state), moment)
         sent = asyncio.run(_resend(batches, Webhook(webhook, secret=secret, ca=ca)))
     click.echo(f"{counted(sent, 'event')} delivered")
 
 
-async def _resend(batches: Iterator[list[Event]], webhook: Webhook) -> int:
-    """How many events of *batches* the webhook took, which is all of them."""
+async def _resend(batches: Iterator[list[bytes]], webhook: Webhook) -> int:
+    """Send all *batches*. Return how many events that were."""
     sent = 0
     try:
         for batch in batches:
-            body = json.dumps(batch, separators=(",", ":")).encode()
-            await _deliver(webhook, body, str(uuid.uuid4()), sent)
+            await _deliver(webhook, b"[" + b",".join(batch) + b"]", sent)
             sent += len(batch)
-            click.echo(f"{sent} delivered so far, up to {batch[-1].get('time')}", err=True)
+            latest = json.loads(batch[-1]).get("time")
+            click.echo(f"{sent} delivered so far, up to {printable(str(latest))}", err=True)
     finally:
         await webhook.aclose()
     return sent
 
 
-async def _deliver(webhook: Webhook, body: bytes, delivery_id: str, sent: int) -> None:
+async def _deliver(webhook: Webhook, body: bytes, sent: int) -> None:
+    delivery_id = str(uuid.uuid4())
     for attempt in range(_TRIES):
         try:
-            await webhook.post(body, delivery_id)
+            return await webhook.post(body, delivery_id)
         except NotDelivered as refused:
             if attempt == _TRIES - 1:
                 raise click.ClickException(
@@ -169,33 +183,24 @@ async def _deliver(webhook: Webhook, body: bytes, delivery_id: str, sent: int) -
                     f" {counted(sent, 'event')} delivered before it"
                 ) from refused
             await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
-        else:
-            return
+    return None
 
 
-def _batches(folder: Path, since: datetime | None) -> Iterator[list[Event]]:
-    """The events since then in the order of the segments, some at a time."""
-    batch: list[Event] = []
-    size = 0
-    segments = stored(folder)
-    counted = ends(segments)
-    for segment in segments:
-        for line, event in events(segment.path, 0, counted[segment.path]):
-            if since and not _is_since(event, since):
-                continue
-            if batch and (len(batch) == BATCH_EVENTS or size + len(line.text) > BATCH_BYTES):
-                yield batch
-                batch, size = [], 0
-            batch.append(event)
-            size += len(line.text)
-    if batch:
-        yield batch
+def _batches(folder: Path, since: datetime | None) -> Iterator[list[bytes]]:
+    """Yield the events since then in the order of the segments, some at a time."""
+    for path, end in ends(stored(folder)).items():
+        start = 0
+        while batch := batch_of(path, start, end):
+            start = batch.end
+            if contents := [event for event in batch.contents if _is_since(event, since)]:
+                yield contents
 
 
-def _is_since(event: Event, since: datetime) -> bool:
+def _is_since(content: bytes, since: datetime | None) -> bool:
+    """Return whether the event is not older; one without a readable time is not left out."""
     try:
-        return datetime.fromisoformat(str(event.get("time"))) >= since
-    except ValueError:
+        return not since or datetime.fromisoformat(str(json.loads(content).get("time"))) >= since
+    except (ValueError, TypeError):
         return True
 
 
@@ -209,6 +214,49 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _public_keys(state: Path, places: Sequence[str]) -> KeySet:
+    """Return the keys at all *places*, or those of *state* if there are none."""
+    try:
+        if not places:
+            return parse_key_set({**KeyFolder.under(state).load().jwks()})
+        return parse_key_set({"keys": [jwk for place in places for jwk in _jwks(place)]})
+    except (ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise click.ClickException(f"no public keys: {error}; set --jwks") from error
+
+
+def _jwks(place: str) -> list[object]:
+    """Read the keys of the JWKS at *place*, a file or a URL. Raises: ValueError."""
+    if "://" in place:
+        text = _fetched(httpx2.URL(place))
+    else:
+        with Path(place).open("rb") as file:
+            text = file.read(_JWKS_BYTES + 1)
+    if len(text) > _JWKS_BYTES:
+        raise ValueError(f"{place} is larger than 256 KiB")
+    keys = loads_object(text).get("keys")
+    if not isinstance(keys, list):
+        raise ValueError(f"{place} holds no JWKS")  # noqa: TRY004  one kind of error for bad input
+    return keys
+
+
+def _fetched(url: httpx2.URL) -> bytes:
+    """Return the body at *url*, cut where it is too long. Raises: ValueError, httpx2.HTTPError."""
+    # The answer decides which seals are believed, so nobody on the way may change it.
+    if url.scheme != "https" and not (url.scheme == "http" and loopback(url.host)):
+        raise ValueError("the URL of a JWKS must be https; http is for loopback addresses only")
+    text, headers = b"", {"Accept-Encoding": "identity"}
+    with httpx2.stream(
+        "GET", url, headers=headers, timeout=_JWKS_SECONDS, follow_redirects=False
+    ) as response:
+        if response.status_code != httpx2.codes.OK:
+            raise ValueError(f"{url.host} answered {response.status_code}")
+        for chunk in response.iter_raw():
+            text += chunk
+            if len(text) > _JWKS_BYTES:
+                break
+    return text
+
+
 def _folder(state: Path) -> Path:
     folder = state / "audit"
     if not folder.is_dir():
@@ -217,8 +265,8 @@ def _folder(state: Path) -> Path:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Errors of the disk become one sentence and exit code 1."""
+def _plain_errors() -> Iterator[None]:
+    """Turn errors of the disk into one sentence and exit code 1."""
     try:
         yield
     except BrokenPipeError:
@@ -233,16 +281,16 @@ def _show(written: Iterator[str]) -> None:
 
 
 def _colours() -> bool | None:
-    """None lets the terminal decide."""
+    """Return False if NO_COLOR asks for it. With None, click colours only for a terminal."""
     return False if os.environ.get("NO_COLOR") else None
 
 
-def _as_json(event: Event) -> str:
+def _as_json(event: StoredEvent) -> str:
     return json.dumps(event, separators=(",", ":"))
 
 
-def _as_text(event: Event) -> str:
-    """When, how it ended, who, what, and why not, on one line."""
+def _as_text(event: StoredEvent) -> str:
+    """Return time, status, subject and the facts that the event has, on one line."""
     status = event.get("response_code")
     good = isinstance(status, int) and status < 400
     actor = event.get("actor")
@@ -262,7 +310,7 @@ def _as_text(event: Event) -> str:
 
 
 def _plain(value: object) -> str:
-    """*value* with whatever is not meant to be seen as an escape; with spaces, in quotes."""
+    """Return *value* with control characters escaped, in quotes if it has spaces."""
     if isinstance(value, list):
         return ",".join(_plain(item) for item in value)
     text = printable(str(value))

@@ -1,4 +1,4 @@
-"""What every store keeps in memory: sets whose members leave, and how old a view is."""
+"""In-memory parts that the stores share: a set with expiry, and the age of a cached view."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import time
 __all__ = ["KEPT_LONGER_SECONDS", "VIEW_SECONDS", "ExpiringSet", "Freshness"]
 
 VIEW_SECONDS = 1.0
-"""A view of what others revoked is never used when it is older."""
-
+"""A store never answers from a view of revoked tokens that is older than this."""
 
 KEPT_LONGER_SECONDS = 900.0
-"""What is past its time stays this much longer: a clock that was set forward by mistake, and
-then back, must not make a spent token new."""
+"""Entries stay this much longer than they must. Without it, a clock that was set forward by
+mistake and then back would make a spent token new again."""
 
 
 class ExpiringSet:
-    """A set whose members leave by themselves. Times are seconds since the epoch."""
+    """A set that removes expired members. Times are seconds since the epoch."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -27,14 +26,14 @@ class ExpiringSet:
         return member in self._until
 
     def items(self) -> list[tuple[str, float]]:
-        """Each member and until when it is one."""
+        """Return each member with the time when it expires."""
         return list(self._until.items())
 
     def __len__(self) -> int:
         return len(self._until)
 
     def add(self, member: str, until: float, now: float) -> bool:
-        """*member* is in the set until *until*; True if it was not before."""
+        """Add *member* until *until*. Return False if it was in the set already."""
         self._drop(now)
         if member in self._until:
             return False
@@ -43,26 +42,26 @@ class ExpiringSet:
         return True
 
     def discard(self, member: str) -> None:
-        """*member* is not in the set."""
+        """Remove *member* if it is in the set."""
         self._until.pop(member, None)
 
     def _drop(self, now: float) -> None:
         while self._next and self._next[0][0] + KEPT_LONGER_SECONDS < now:
             due, member = heapq.heappop(self._next)
-            if self._until.get(member) == due:
+            if self._until.get(member) == due:  # else it was discarded and added again
                 del self._until[member]
 
 
 class Freshness:
-    """When a view was last known to be whole."""
+    """Remembers when a cached view was last complete."""
 
     def __init__(self) -> None:
         self._as_of = float("-inf")
 
     def seen(self, began: float) -> None:
-        """The view is whole as of *began*, on the monotonic clock."""
+        """Record that the view holds everything up to *began*, on the monotonic clock."""
         self._as_of = max(self._as_of, began)
 
     def stale(self) -> bool:
-        """Whether the view is too old to be believed."""
+        """Return whether the view is too old to answer from."""
         return time.monotonic() - self._as_of > VIEW_SECONDS

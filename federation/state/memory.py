@@ -1,4 +1,4 @@
-"""A store within one process. What it knows is gone when the process ends."""
+"""A store in the memory of one process. A restart forgets everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Two sets whose members leave by themselves."""
+    """Keeps spent and revoked tokens in two expiring sets."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -19,7 +19,7 @@ class MemoryStore:
         self._revoked = ExpiringSet()
 
     async def spend(self, key: str, until: float, issued: float) -> bool:
-        """Claim *key*; True for the first caller."""
+        """Claim *key*. Return True for the first caller."""
         return self._spent.add(key, until, self._clock())
 
     async def restore(self, key: str) -> None:
@@ -27,16 +27,16 @@ class MemoryStore:
         self._spent.discard(key)
 
     async def revoke(self, jti: str, until: float) -> None:
-        """Remember that *jti* was ended."""
+        """Remember that *jti* was revoked."""
         self._revoked.add(jti, until, self._clock())
 
     async def revoked(self, jti: str) -> bool:
-        """Whether *jti* was ended."""
+        """Return whether *jti* was revoked."""
         return jti in self._revoked
 
     async def run(self) -> None:
-        """There is nothing to keep fresh."""
+        """Wait until cancelled; there is nothing to refresh."""
         await asyncio.Event().wait()
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing; the store holds nothing open."""

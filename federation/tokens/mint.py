@@ -21,7 +21,7 @@ from federation.jose.strict_json import dumps
 from federation.policy.roles import Admission
 from federation.tokens.signing_keys import SigningKey
 
-__all__ = ["Minted", "access_claims", "function_claims", "lifetime", "sign"]
+__all__ = ["Minted", "access_claims", "function_claims", "lifetime", "sign", "sign_jws"]
 
 ACCESS_TOKEN_TYPE = "at+jwt"
 FUNCTION_TOKEN_TYPE = "JWT"
@@ -105,10 +105,17 @@ def function_claims(
 
 def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minted:
     """*claims* as a compact JWS (RFC 7515, section 7.1), signed with ES256."""
-    signing_input = _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(claims)
+    return Minted(sign_jws(claims, key, typ), int(str(claims["exp"])))
+
+
+def sign_jws(payload: Mapping[str, object], key: SigningKey, typ: str) -> str:
+    """Return *payload* as a compact JWS (RFC 7515, section 7.1) of type *typ*, signed with ES256."""
+    signing_input = (
+        _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(payload)
+    )
     r, s = decode_dss_signature(key.private.sign(signing_input, _ES256))
     signature = encode_base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
-    return Minted((signing_input + b"." + signature).decode("ascii"), int(str(claims["exp"])))
+    return (signing_input + b"." + signature).decode("ascii")
 
 
 def _segment(members: Mapping[str, object]) -> bytes:

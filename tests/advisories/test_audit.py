@@ -19,15 +19,25 @@ import pytest
 from federation.app import build
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
-from federation.audit.read import examine, last
+from federation.audit.read import last
+from federation.audit.seals import SEAL_TYPE, seal_files
+from federation.audit.verify import check_journal
 from federation.config import Settings
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
+from federation.jose.jwk import parse_key_set
+from federation.state.memory import MemoryStore
 from federation.state.sqlite import SqliteStore
-from tests.harness.broker import URL, InProcess, form, logged, refusal
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import SigningKey
+from federation.tokens.verify import AccessTokens, Bearer
+from tests.harness.broker import URL, InProcess, form, logged, refusal, said
 from tests.harness.clock import Clock
 from tests.harness.issuer import base64url
+from tests.harness.journal_writer import sign
 from tests.harness.webhook_receiver import receiving
+
+OTHER = SigningKey.generate()
 
 
 class OnDisk(InProcess):
@@ -152,7 +162,7 @@ def test_a_token_is_known_however_its_json_is_laid_out(payload: bytes) -> None:
     assert "(a token)" in written
 
 
-def test_looking_for_tokens_takes_no_longer_for_being_fooled() -> None:
+def test_looking_for_tokens_takes_linear_time() -> None:
     trail = Trail("r", "POST", "/", 1.0)
     fools = ["eyJ" * 20_000, "eyJ" + "a" * 60_000, "eyJ." * 15_000, "a." * 30_000, "." * 60_000]
     trail.refused(Refusal(Reason.EXPIRED, evidence={"fools": fools}))
@@ -169,7 +179,68 @@ def test_no_caller_can_forge_a_line(broker: OnDisk) -> None:
     events = last(broker.folder, 10)
     assert len(events) == 3
     assert "forged" not in {event["event_id"] for event in events}
-    assert examine(broker.folder).whole
+    assert check_journal(broker.folder, parse_key_set({**broker.signing.jwks()})).whole
+
+
+# Seals and tokens are signed by the same keys
+
+
+def sealed_by(broker: OnDisk) -> str:
+    """The seal that *broker* leaves when it stops after one exchange."""
+
+    async def story(client: httpx2.AsyncClient) -> None:
+        async with broker.app.router.lifespan_context(broker.app):
+            await client.post("/oauth/token", data=form(broker.job()))
+
+    broker.tell(story)
+    (seal,) = seal_files(broker.folder).values()
+    return seal.read_text("ascii")
+
+
+def test_a_broker_that_stops_has_sealed_its_trail(broker: OnDisk) -> None:
+    sealed_by(broker)
+    check = check_journal(broker.folder, parse_key_set({**broker.signing.jwks()}))
+    assert (check.events, check.findings) == (1, [])
+    assert not check_journal(broker.folder, parse_key_set({"keys": [OTHER.jwk]})).whole
+
+
+def test_a_seal_is_no_token(broker: OnDisk, tmp_path: Path) -> None:
+    seal = sealed_by(broker)
+    other = OnDisk(tmp_path / "other")
+    other.app.state.broker.signing = broker.signing
+    assert refusal(other.exchange(seal)) == (400, "missing_claim")
+    with pytest.raises(Refusal):
+        asyncio.run(_bearer(broker, seal))
+
+
+def test_the_claims_of_an_access_token_in_a_seal_open_nothing(broker: OnDisk) -> None:
+    token = broker.access_token()
+    asyncio.run(_bearer(broker, token))
+    seal = sign_jws(said(token), broker.signing.signs, SEAL_TYPE)
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(_bearer(broker, seal))
+    assert caught.value.reason is Reason.WRONG_AUDIENCE
+    assert caught.value.evidence == {"typ": SEAL_TYPE}
+    assert broker.exchange(token, scope="function", audience="dev:env").status_code == 200
+    answer = broker.exchange(seal, scope="function", audience="dev:env")
+    assert refusal(answer) == (400, "wrong_audience")
+
+
+async def _bearer(broker: OnDisk, token: str) -> Bearer:
+    """Who bears *token* at the gateway."""
+    tokens = AccessTokens(URL, MemoryStore(broker.clock), broker.clock)
+    return await tokens.bearer(token, broker.signing)
+
+
+def test_an_access_token_is_no_seal(broker: OnDisk) -> None:
+    token = broker.access_token()
+    sealed_by(broker)
+    (path,) = seal_files(broker.folder).values()
+    path.write_text(token, "ascii")
+    check = check_journal(broker.folder, parse_key_set({**broker.signing.jwks()}))
+    assert "is not a signed seal: its header has another type or algorithm" in {
+        finding.message for finding in check.findings if finding.broken
+    }
 
 
 def test_no_grant_leaves_without_its_event(broker: OnDisk) -> None:
@@ -211,7 +282,7 @@ async def _until_ready(client: httpx2.AsyncClient, status: int) -> None:
     pytest.fail(f"/readyz never said {status}")
 
 
-def test_both_sides_of_a_refusal_are_with_the_operator_and_one_with_the_caller(
+def test_the_operator_sees_expected_values_and_the_caller_does_not(
     broker: OnDisk,
 ) -> None:
     with logged() as log:
@@ -227,7 +298,7 @@ def test_both_sides_of_a_refusal_are_with_the_operator_and_one_with_the_caller(
 
 
 def test_a_flood_of_refusals_stays_within_the_bound(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path, 256 * 1024)
+    journal = FileJournal(tmp_path, 256 * 1024, sign=sign)
 
     async def story() -> None:
         for number in range(100):

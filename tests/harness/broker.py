@@ -31,6 +31,7 @@ from federation.gateway.client import Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.jose import jws
 from federation.logs import configure_logs
+from federation.server.metrics import Metrics
 from federation.state import Store
 from federation.state.memory import MemoryStore
 from federation.tokens.signing_keys import SigningKey, SigningKeys
@@ -138,6 +139,7 @@ class InProcess:
         state: Callable[[Callable[[], float]], Store] = MemoryStore,
         signing: Sequence[SigningKey] = (),
         upstream: Upstream | None = None,
+        metrics: Metrics | None = None,
         **settings: Any,
     ) -> None:
         self.clock = Clock(NOW)
@@ -155,6 +157,7 @@ class InProcess:
             signing=self.signing,
             state=self.state,
             journal=LoggedJournal(self.journal),
+            metrics=metrics,
             upstream=upstream,
             clock=self.clock,
         )

@@ -29,6 +29,7 @@ from federation.demo.stage import serving
 from federation.documents.model import Policy
 from federation.gateway.client import (
     BasicAuth,
+    ConnectionPool,
     Upstream,
     UpstreamRequest,
     UpstreamResponse,

@@ -1,8 +1,8 @@
 """
 Audit events for tests, and a process that records them until it is killed.
 
-`python -m tests.harness.journal_writer FOLDER [--webhook URL] [--file-bytes N]` prints the id of each
-event as soon as it is recorded.
+`python -m tests.harness.journal_writer FOLDER [--webhook URL] [--file-bytes N] [--size N]` prints the
+id of each event as soon as it is recorded.
 """
 
 from __future__ import annotations
@@ -11,21 +11,41 @@ import asyncio
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.audit.delivery import Delivery, Webhook
 from federation.audit.event import Actor, Event, Trail
 from federation.audit.journal import FileJournal
 from federation.audit.read import ends, events
+from federation.audit.seals import SEAL_TYPE
 from federation.audit.segments import stored
+from federation.audit.verify import JournalCheck, check_journal
 from federation.errors import Refusal
+from federation.jose.jwk import parse_key_set
 from federation.logs import configure_logs
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import SigningKey
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64 * 1024 * 1024
 CALLERS = 16
+SEALING_KEY = SigningKey.of(ec.derive_private_key(5, ec.SECP256R1()))
+"""The same in each process."""
+SEAL_KEYS = parse_key_set({"keys": [SEALING_KEY.jwk]})
+
+
+def sign(payload: Mapping[str, object]) -> str:
+    """A seal with *payload*, signed as the broker signs it."""
+    return sign_jws(payload, SEALING_KEY, SEAL_TYPE)
+
+
+def examine(folder: Path) -> JournalCheck:
+    """Check the journal at *folder* against seals that `sign` signed."""
+    return check_journal(folder, SEAL_KEYS)
 
 
 def event(number: int = 0, **facts: object) -> Event:
@@ -74,8 +94,9 @@ def recorder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.stdout.close()
 
 
-async def _record(folder: Path, webhook: str | None, file_bytes: int | None) -> None:
-    journal = FileJournal(folder, SIZE, deliver=webhook is not None)
+async def _record(folder: Path, webhook: str | None, file_bytes: int | None, size: int) -> None:
+    journal = FileJournal(folder, size, sign=sign, deliver=webhook is not None)
+    running = asyncio.create_task(journal.run())
     if webhook:
         delivering = asyncio.create_task(Delivery(journal, Webhook(webhook)).run())
     if file_bytes:
@@ -91,11 +112,18 @@ async def _record(folder: Path, webhook: str | None, file_bytes: int | None) -> 
             else:
                 print(one.event_id, flush=True)  # noqa: T201  its output
 
-    await asyncio.gather(*map(caller, range(CALLERS)), *([delivering] if webhook else []))
+    await asyncio.gather(*map(caller, range(CALLERS)), running, *([delivering] if webhook else []))
 
 
 if __name__ == "__main__":
     options = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
     configure_logs("json", quiet=True)
     limit = options.get("--file-bytes")
-    asyncio.run(_record(Path(sys.argv[1]), options.get("--webhook"), limit and int(limit)))  # type: ignore[arg-type]
+    asyncio.run(
+        _record(
+            Path(sys.argv[1]),
+            options.get("--webhook"),
+            int(limit) if limit else None,
+            int(options.get("--size", SIZE)),
+        )
+    )
