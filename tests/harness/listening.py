@@ -13,10 +13,10 @@ from typing import Any
 
 import uvloop
 
-from federation.cli.serve import configured
 from federation.demo.stage import serving
 from federation.gateway.upstream import BasicAuth, Upstream
 from federation.gateway.wire import Wire
+from federation.server.http_limits import http_config
 from tests.harness.gateway import Front
 
 
@@ -38,7 +38,7 @@ class Listening(Front):
         """Both answer from the one event until the other."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serving(self.sample.app, self.behind))
-            served = serving(self.app, self.listener, configured(self.app))
+            served = serving(self.app, self.listener, http_config(self.app))
             await stack.enter_async_context(served)
             up.set()
             await asyncio.to_thread(down.wait)
