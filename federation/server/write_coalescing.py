@@ -20,6 +20,7 @@ class CoalescingTransport:
     """*transport*, with the writes of one turn of *loop* joined."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_closing = transport.is_closing  # asked several times for each request
         self._transport = transport
         self._loop = loop
         self._buffer = bytearray()
@@ -43,5 +44,5 @@ class CoalescingTransport:
 
     def _flush(self) -> None:
         data, self._buffer = self._buffer, bytearray()
-        if data and not self._transport.is_closing():
+        if data and not self.is_closing():
             self._transport.write(data)

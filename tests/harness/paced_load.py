@@ -20,7 +20,9 @@ class Load:
 
     statuses: list[int] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    """Requests that were sent and not answered."""
+    """Requests that were sent on an accepted connection and not answered."""
+    not_accepted: int = 0
+    """Connections that were reset before their first answer. The client connects again."""
     closed_with_warning: int = 0
     """Connections whose last answer said that it is the last."""
     refused: threading.Event = field(default_factory=threading.Event)
@@ -55,10 +57,20 @@ def _client(url: str, body: bytes, keeps: bool, load: Load, stop: threading.Even
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
     try:
         while not stop.is_set():
-            if connection.sock is None:
-                connection.connect()
-            connection.request("POST", place.path, body, headers)
-            answer = connection.getresponse()
+            is_new = connection.sock is None
+            try:
+                if is_new:
+                    connection.connect()
+                connection.request("POST", place.path, body, headers)
+                answer = connection.getresponse()
+            except ConnectionRefusedError:
+                raise
+            except ConnectionError:
+                if not is_new:
+                    raise
+                load.not_accepted += 1
+                connection.close()
+                continue
             answer.read()
             load.statuses.append(answer.status)
             if answer.getheader("Connection") == "close":
