@@ -95,6 +95,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 
 ExistingPath = Annotated[Path, AfterValidator(_existing)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
+WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(BaseModel):
@@ -102,132 +107,104 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    documents: Annotated[
-        tuple[ExistingPath, ...],
-        Field(min_length=1, description="File or directory of documents."),
-    ]
-    issuer_url: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else _public_url(url)),
-        Field(
-            description="Public URL of this broker, without a path."
-            " Needed unless it listens on loopback only."
-        ),
-    ] = None
-    state: Annotated[
-        Path, Field(description="Directory for keys, spent tokens and the audit journal.")
-    ] = Path(".federation")
-    shared_state: Annotated[
-        SecretStr | None,
-        AfterValidator(lambda url: url if url is None else _redis_url(url)),
-        Field(
-            description="redis://… or rediss://… URL of a store for spent and revoked tokens that"
-            " several replicas share. They need the same signing-key and issuer-url too."
-        ),
-    ] = None
-    signing_key: Annotated[
-        tuple[ExistingPath, ...],
-        Field(
-            description="PEM file with a P-256 private key; the first signs, all are accepted."
-            " Default: a key that is made in the state directory."
-        ),
-    ] = ()
-    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[
-        int, Field(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    ] = 8080
-    workers: Annotated[
-        int, Field(ge=1, le=64, description="How many processes serve, sharing the port.")
-    ] = 1
-    upstream: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else _gateway_url(url)),
-        Field(
-            description="URL of the OpenFaaS gateway behind the broker. Without it the broker only"
-            " exchanges tokens."
-        ),
-    ] = None
-    upstream_secrets: Annotated[
-        ExistingPath | None,
-        Field(
-            description="Directory with the files basic-auth-user and basic-auth-password, the"
-            " upstream's own credentials."
-        ),
-    ] = None
-    upstream_timeout: Annotated[
-        int,
-        Field(ge=1, le=3600, description="Seconds the upstream may take to begin an answer."),
-    ] = 60
-    upstream_connections: Annotated[
-        int, Field(ge=1, le=10_000, description="Most connections to the upstream at once.")
-    ] = 1000
-    functions: Annotated[
-        Literal["open", "authorize", "closed"],
-        Field(
-            description="Who may call functions through the broker: open (anybody),"
-            " authorize (callers with Function:Invoke) or closed (nobody)."
-        ),
-    ] = "open"
-    function_namespace: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
-            description="The namespace of requests that name none.",
-        ),
-    ] = "openfaas-fn"
-    failed_exchanges: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description="Failed exchanges a minute that one address may cause in each worker"
-            " before it gets 429; 0 means no limit.",
-        ),
-    ] = 60
-    trusted_proxies: Annotated[
-        str,
-        AfterValidator(_networks),
-        Field(
-            description="Networks of your reverse proxies, separated by commas. Their"
-            " X-Forwarded-For names the caller whose failed exchanges are counted."
-            " Default: none, the peer is the caller."
-        ),
-    ] = ""
-    audit_verbs: Annotated[
-        str,
-        Field(
-            pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
-            description="Methods of gateway requests that cause an audit event, separated by commas.",
-        ),
-    ] = "PUT,POST,DELETE"
-    audit_webhook: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else webhook_url(url)),
-        Field(description="URL that audit events are sent to, in addition to the journal."),
-    ] = None
-    audit_webhook_secret: Annotated[
-        ExistingPath | None,
-        Field(description="File with the secret that signs the events sent to the webhook."),
-    ] = None
-    audit_webhook_ca: Annotated[
-        ExistingPath | None,
-        Field(description="PEM file with the private CA of the webhook."),
-    ] = None
-    audit_size: Annotated[
-        int, Field(ge=16, description="MiB that the audit journal may take on disk.")
-    ] = 1024
-    metrics_port: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=65535,
-            description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
-        ),
-    ] = None
-    log_format: Annotated[
-        Literal["json", "text"] | None,
-        Field(description="json or text. Default: text on a terminal, else json."),
-    ] = None
+    documents: tuple[ExistingPath, ...] = Field(
+        min_length=1, description="File or directory of documents."
+    )
+    issuer_url: PublicUrl | None = Field(
+        default=None,
+        description="Public URL of this broker, without a path."
+        " Needed unless it listens on loopback only.",
+    )
+    state: Path = Field(
+        default=Path(".federation"),
+        description="Directory for keys, spent tokens and the audit journal.",
+    )
+    shared_state: RedisUrl | None = Field(
+        default=None,
+        description="redis://… or rediss://… URL of a store for spent and revoked tokens that"
+        " several replicas share. They need the same signing-key and issuer-url too.",
+    )
+    signing_key: tuple[ExistingPath, ...] = Field(
+        default=(),
+        description="PEM file with a P-256 private key; the first signs, all are accepted."
+        " Default: a key that is made in the state directory.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    workers: int = Field(
+        default=1, ge=1, le=64, description="How many processes serve, sharing the port."
+    )
+    upstream: GatewayUrl | None = Field(
+        default=None,
+        description="URL of the OpenFaaS gateway behind the broker. Without it the broker only"
+        " exchanges tokens.",
+    )
+    upstream_secrets: ExistingPath | None = Field(
+        default=None,
+        description="Directory with the files basic-auth-user and basic-auth-password, the"
+        " upstream's own credentials.",
+    )
+    upstream_timeout: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Seconds the upstream may take to begin an answer.",
+    )
+    upstream_connections: int = Field(
+        default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
+    )
+    functions: Literal["open", "authorize", "closed"] = Field(
+        default="open",
+        description="Who may call functions through the broker: open (anybody),"
+        " authorize (callers with Function:Invoke) or closed (nobody).",
+    )
+    function_namespace: str = Field(
+        default="openfaas-fn",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="The namespace of requests that name none.",
+    )
+    failed_exchanges: int = Field(
+        default=60,
+        ge=0,
+        le=1_000_000,
+        description="Failed exchanges a minute that one address may cause in each worker"
+        " before it gets 429; 0 means no limit.",
+    )
+    trusted_proxies: Networks = Field(
+        default="",
+        description="Networks of your reverse proxies, separated by commas. Their"
+        " X-Forwarded-For names the caller whose failed exchanges are counted."
+        " Default: none, the peer is the caller.",
+    )
+    audit_verbs: str = Field(
+        default="PUT,POST,DELETE",
+        pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
+        description="Methods of gateway requests that cause an audit event, separated by commas.",
+    )
+    audit_webhook: WebhookUrl | None = Field(
+        default=None,
+        description="URL that audit events are sent to, in addition to the journal.",
+    )
+    audit_webhook_secret: ExistingPath | None = Field(
+        default=None, description="File with the secret that signs the events sent to the webhook."
+    )
+    audit_webhook_ca: ExistingPath | None = Field(
+        default=None, description="PEM file with the private CA of the webhook."
+    )
+    audit_size: int = Field(
+        default=1024, ge=16, description="MiB that the audit journal may take on disk."
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
+    )
+    log_format: Literal["json", "text"] | None = Field(
+        default=None, description="json or text. Default: text on a terminal, else json."
+    )
 
     @model_validator(mode="after")
     def _check_combination(self) -> Settings:

@@ -167,6 +167,14 @@ class TestMetrics:
         assert not (tmp_path / "state").exists()
 
 
+class TestSupervisor:
+    def test_workers_free_the_port_when_their_parent_is_killed(self, two: Served) -> None:
+        with two.connect() as connection:
+            address = connection.getpeername()
+        two.process.kill()
+        connect_until_refused(address)
+
+
 class TestReadiness:
     def test_a_restarted_broker_is_ready_once_it_has_asked_for_keys(self, tmp_path: Path) -> None:
         with local_issuer() as issuer, started(tmp_path, issuer) as up:
