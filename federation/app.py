@@ -86,6 +86,7 @@ def build(
     if source is None:
         source = FileSource(settings.documents, clock=clock, on_change=_reporting(metrics))
         _log_problems(source.current().warnings)
+    # Otherwise a token of ours could be exchanged for a fresh one again and again.
     if settings.url in source.current().issuers:
         raise SettingsRefused(
             [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
