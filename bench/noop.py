@@ -8,8 +8,8 @@ import sys
 
 from starlette.types import Receive, Scope, Send
 
-from federation.cli.serve import configured
-from federation.server.shutdown import DrainingServer
+from federation.server.http_limits import http_config
+from federation.server.shutdown import GracefulServer
 
 
 async def nothing(scope: Scope, _receive: Receive, send: Send) -> None:
@@ -27,9 +27,9 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     listening = {"event": "listening", "port": listener.getsockname()[1]}
     print(json.dumps(listening), file=sys.stderr, flush=True)
-    config = configured(nothing)
+    config = http_config(nothing)
     config.lifespan = "off"
-    DrainingServer(config).run(sockets=[listener])
+    GracefulServer(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

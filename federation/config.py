@@ -1,8 +1,8 @@
 """
-Settings: read once, from flags and the environment, every problem at once.
+Settings: read from flags and environment variables, and validated together.
 
-`FEDERATION_X` in the environment, `--x` as a flag of `serve`; the flag wins. This is the only
-place that reads the broker's environment; every other room takes plain values.
+A setting is the flag `--x` of `serve` or the variable `FEDERATION_X`; the flag wins. All problems
+are reported at once. Only this module reads the broker's environment; rooms take plain values.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _gateway_url(url: str) -> str:
 
 def webhook_url(url: str) -> str:
     """
-    *url*, to which audit events may be sent.
+    Return *url* if audit events may be sent to it.
 
     Raises: ValueError.
     """
@@ -88,167 +88,145 @@ def _networks(text: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    # It may hold a password, so no message quotes it.
+    # The URL may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
         raise ValueError("it must begin with redis:// or rediss://")
     return url
 
 
 ExistingPath = Annotated[Path, AfterValidator(_existing)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
+WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(BaseModel):
-    """Everything `serve` needs to know, checked."""
+    """The settings of `serve`, validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    documents: Annotated[
-        tuple[ExistingPath, ...],
-        Field(min_length=1, description="File or directory of documents."),
-    ]
-    issuer_url: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else _public_url(url)),
-        Field(
-            description="Public URL of this broker, without a path."
-            " Needed unless it listens on loopback only."
-        ),
-    ] = None
-    state: Annotated[Path, Field(description="Directory for what the broker must remember.")] = (
-        Path(".federation")
+    documents: tuple[ExistingPath, ...] = Field(
+        min_length=1, description="File or directory of documents."
     )
-    shared_state: Annotated[
-        SecretStr | None,
-        AfterValidator(lambda url: url if url is None else _redis_url(url)),
-        Field(
-            description="redis://… or rediss://…: spent and revoked tokens live there, for several"
-            " replicas, which then share a signing-key and the issuer-url."
-        ),
-    ] = None
-    signing_key: Annotated[
-        tuple[ExistingPath, ...],
-        Field(
-            description="PEM file with a P-256 private key; the first signs, all are accepted."
-            " Default: a key made once under the state directory."
-        ),
-    ] = ()
-    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[
-        int, Field(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    ] = 8080
-    workers: Annotated[
-        int, Field(ge=1, le=64, description="How many processes serve, sharing the port.")
-    ] = 1
-    upstream: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else _gateway_url(url)),
-        Field(
-            description="URL of the OpenFaaS gateway to stand before. Without it the broker only"
-            " exchanges tokens."
-        ),
-    ] = None
-    upstream_secrets: Annotated[
-        ExistingPath | None,
-        Field(
-            description="Directory with the files basic-auth-user and basic-auth-password, the"
-            " upstream's own credentials."
-        ),
-    ] = None
-    upstream_timeout: Annotated[
-        int,
-        Field(ge=1, le=3600, description="Seconds the upstream may take to begin an answer."),
-    ] = 60
-    upstream_connections: Annotated[
-        int, Field(ge=1, le=10_000, description="Most connections to the upstream at once.")
-    ] = 1000
-    functions: Annotated[
-        Literal["open", "authorize", "closed"],
-        Field(
-            description="Who may call functions through the broker: open, anybody;"
-            " authorize, who has Function:Invoke; closed, nobody."
-        ),
-    ] = "open"
-    function_namespace: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
-            description="The namespace meant where a request names none.",
-        ),
-    ] = "openfaas-fn"
-    failed_exchanges: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description="Failed exchanges a minute that one address may cause before it is told to"
-            " wait, in each worker; 0 is no limit.",
-        ),
-    ] = 60
-    trusted_proxies: Annotated[
-        str,
-        AfterValidator(_networks),
-        Field(
-            description="Networks of the proxies whose X-Forwarded-For says which address failed"
-            " exchanges count for, with commas. Default: none, the peer is the caller."
-        ),
-    ] = ""
-    audit_verbs: Annotated[
-        str,
-        Field(
-            pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
-            description="Methods of gateway requests that make an audit event, with commas.",
-        ),
-    ] = "PUT,POST,DELETE"
-    audit_webhook: Annotated[
-        str | None,
-        AfterValidator(lambda url: url if url is None else webhook_url(url)),
-        Field(description="URL that audit events are delivered to, beside the journal."),
-    ] = None
-    audit_webhook_secret: Annotated[
-        ExistingPath | None,
-        Field(description="File with the secret that signs what is delivered."),
-    ] = None
-    audit_webhook_ca: Annotated[
-        ExistingPath | None,
-        Field(description="PEM file with the CA of the webhook, where it is a private one."),
-    ] = None
-    audit_size: Annotated[
-        int, Field(ge=16, description="MiB that the audit journal may take on disk.")
-    ] = 1024
-    metrics_port: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=65535,
-            description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
-        ),
-    ] = None
-    log_format: Annotated[
-        Literal["json", "text"] | None,
-        Field(description="json or text. Default: text on a terminal, else json."),
-    ] = None
+    issuer_url: PublicUrl | None = Field(
+        default=None,
+        description="Public URL of this broker, without a path."
+        " Needed unless it listens on loopback only.",
+    )
+    state: Path = Field(
+        default=Path(".federation"),
+        description="Directory for keys, spent tokens and the audit journal.",
+    )
+    shared_state: RedisUrl | None = Field(
+        default=None,
+        description="redis://… or rediss://… URL of a store for spent and revoked tokens that"
+        " several replicas share. They need the same signing-key and issuer-url too.",
+    )
+    signing_key: tuple[ExistingPath, ...] = Field(
+        default=(),
+        description="PEM file with a P-256 private key; the first signs, all are accepted."
+        " Default: a key that is made in the state directory.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    workers: int = Field(
+        default=1, ge=1, le=64, description="How many processes serve, sharing the port."
+    )
+    upstream: GatewayUrl | None = Field(
+        default=None,
+        description="URL of the OpenFaaS gateway behind the broker. Without it the broker only"
+        " exchanges tokens.",
+    )
+    upstream_secrets: ExistingPath | None = Field(
+        default=None,
+        description="Directory with the files basic-auth-user and basic-auth-password, the"
+        " upstream's own credentials.",
+    )
+    upstream_timeout: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Seconds the upstream may take to begin an answer.",
+    )
+    upstream_connections: int = Field(
+        default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
+    )
+    functions: Literal["open", "authorize", "closed"] = Field(
+        default="open",
+        description="Who may call functions through the broker: open (anybody),"
+        " authorize (callers with Function:Invoke) or closed (nobody).",
+    )
+    function_namespace: str = Field(
+        default="openfaas-fn",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="The namespace of requests that name none.",
+    )
+    failed_exchanges: int = Field(
+        default=60,
+        ge=0,
+        le=1_000_000,
+        description="Failed exchanges a minute that one address may cause in each worker"
+        " before it gets 429; 0 means no limit.",
+    )
+    trusted_proxies: Networks = Field(
+        default="",
+        description="Networks of your reverse proxies, separated by commas. Their"
+        " X-Forwarded-For names the caller whose failed exchanges are counted."
+        " Default: none, the peer is the caller.",
+    )
+    audit_verbs: str = Field(
+        default="PUT,POST,DELETE",
+        pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
+        description="Methods of gateway requests that cause an audit event, separated by commas.",
+    )
+    audit_webhook: WebhookUrl | None = Field(
+        default=None,
+        description="URL that audit events are sent to, in addition to the journal.",
+    )
+    audit_webhook_secret: ExistingPath | None = Field(
+        default=None, description="File with the secret that signs the events sent to the webhook."
+    )
+    audit_webhook_ca: ExistingPath | None = Field(
+        default=None, description="PEM file with the private CA of the webhook."
+    )
+    audit_size: int = Field(
+        default=1024, ge=16, description="MiB that the audit journal may take on disk."
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
+    )
+    log_format: Literal["json", "text"] | None = Field(
+        default=None, description="json or text. Default: text on a terminal, else json."
+    )
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Settings:
-        if problems := _together(dict(self)):
+    def _check_combination(self) -> Settings:
+        if problems := _combination_problems(dict(self)):
             raise ValueError("\n".join(problems))
         return self
 
     @property
     def url(self) -> str:
-        """The broker's public URL: its tokens' `iss` and `aud`."""
+        """The broker's public URL, which is its tokens' `iss` and `aud`."""
         return self.issuer_url or local_url(self.host, self.port)
 
     @property
     def shares_one_address(self) -> bool:
-        """Whether all callers come from one address, as far as the broker can tell."""
-        # It speaks no TLS itself, so with https there is always a proxy.
+        """True if every caller seems to come from the address of one proxy."""
+        # The broker speaks no TLS itself, so an https URL means that a proxy is in front of it.
         behind_a_proxy = self.url.startswith("https:")
         return behind_a_proxy and not self.trusted_proxies and self.failed_exchanges > 0
 
 
-def _together(given: Mapping[str, object]) -> list[str]:
-    """What settings ask of each other and do not get. *given* need not be valid or complete."""
+def _combination_problems(given: Mapping[str, object]) -> list[str]:
+    """Settings that lack or contradict another one. *given* may be invalid or incomplete."""
     problems = []
     if not given.get("issuer_url") and not loopback(str(given.get("host") or "127.0.0.1")):
         problems.append(
@@ -272,7 +250,7 @@ def _together(given: Mapping[str, object]) -> list[str]:
 
 
 def local_url(host: str, port: int) -> str:
-    """The URL of a server on this machine."""
+    """The URL of a server on *host*, without TLS."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -287,7 +265,7 @@ def variable(field: str) -> str:
 
 
 def repeatable(field: str) -> bool:
-    """Whether *field* may be given more than once."""
+    """True if *field* may be given more than once."""
     return field in {"documents", "signing_key"}
 
 
@@ -295,10 +273,10 @@ def read_settings(
     flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str] | None = None
 ) -> Settings:
     """
-    The settings that *flags* (by field) and *environ* give; an empty one is as if not there.
+    Read the settings from *flags*, which are named as the fields, and from *environ*.
 
-    In a variable, several paths are separated as in `PATH`.
-    Raises: SettingsRefused with every problem, each with what to set.
+    An empty value counts as unset. A variable separates several paths as `PATH` does.
+    Raises: SettingsRefused with every problem and the flag or variable that solves it.
     """
     environ = os.environ if environ is None else environ
     given: dict[str, object] = {}
@@ -311,9 +289,9 @@ def read_settings(
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        # Where a setting is wrong by itself, the model does not go on to how they fit together.
-        alone = [_sentence(problem) for problem in error.errors() if problem["loc"]]
-        raise SettingsRefused([*alone, *_together(given)]) from error
+        # pydantic skips `_check_combination` if a single setting is invalid, so it is done here.
+        single = [_sentence(problem) for problem in error.errors() if problem["loc"]]
+        raise SettingsRefused([*single, *_combination_problems(given)]) from error
 
 
 def _sentence(problem: ErrorDetails) -> str:

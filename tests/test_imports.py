@@ -38,7 +38,7 @@ HOMES = {
     "cachetools": {"issuers", "tokens"},
     "yaml": {"documents", "sources", "client"},
     "aiohttp": {"gateway"},
-    "prometheus_client": {"server", "cli"},
+    "prometheus_client": {"server"},
 }
 READS_ENVIRONMENT = {"config", "client", "cli"}
 PURE = (

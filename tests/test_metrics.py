@@ -1,4 +1,4 @@
-"""What is counted, what it is called, and that no caller can put words into it."""
+"""Metrics: their values, their names, and that no caller can create a label."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,14 +20,20 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from federation.audit.journal import Status
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing, KeyStatus
-from federation.server.gauges import Standing
+from federation.server.gauges import BrokerStatus
 from federation.server.metrics import Metrics
-from federation.server.metrics_endpoint import Exposition, SharedCounts
+from federation.server.metrics_endpoint import (
+    WorkerFiles,
+    exposition,
+    metrics_server,
+    worker_files,
+)
 from federation.state.sqlite import SqliteStore
 from tests.harness import builders as built
 from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, logged
@@ -42,21 +49,9 @@ PAGE = ROOT / "docs" / "monitoring.md"
 Labels = Mapping[str, str]
 
 
-def listening() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
-
-
-def exposed(metrics: Metrics) -> Exposition:
-    return Exposition(listening(), metrics.registry.collect, lambda: {"0": 0})
-
-
-def text(metrics: Metrics) -> str:
-    """What Prometheus would read."""
-    exposition = exposed(metrics)
-    try:
-        return exposition.text().decode()
-    finally:
-        exposition.stop()
+def text(metrics: Metrics, pid: int = 0) -> str:
+    """What Prometheus reads from one process."""
+    return generate_latest(exposition(metrics.registry.collect, lambda: {"0": pid})).decode()
 
 
 def samples(metrics: Metrics | str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -199,19 +194,21 @@ class TestKeys:
         assert value(metrics, "key_fetches_total", **labels) == 1
 
 
-def standing(documents: str = DOCUMENTS, **changes: Any) -> Standing:
-    status = Status(10, 100, 90, 3, 7.5, None)
+def status_of(documents: str = DOCUMENTS, **changes: Any) -> BrokerStatus:
+    journal = Status(10, 100, 90, 3, 7.5, None)
     given: dict[str, Any] = {
         "ready": True, "degraded": False, "catalog": catalog_of(documents), "adopted": NOW - 60,
-        "problems": 0, "keys": {}, "journal": status, "now": NOW,
+        "problems": 0, "keys": {}, "journal": journal, "now": NOW,
     }  # fmt: skip
-    return Standing(**(given | changes))
+    return BrokerStatus(**(given | changes))
 
 
-class TestStanding:
+class TestGauges:
     def test_everything_that_stands_somehow_is_told(self) -> None:
         metrics = Metrics()
-        metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}, problems=4))
+        metrics.set_gauges(
+            status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}, problems=4)
+        )
         told = {
             "ready": 1, "degraded": 0, "catalog_problems": 4,
             "catalog_adopted_timestamp_seconds": NOW - 60,
@@ -227,19 +224,19 @@ class TestStanding:
 
     def test_keys_that_never_came_have_no_age(self) -> None:
         metrics = Metrics()
-        metrics.stands(standing())
+        metrics.set_gauges(status_of())
         assert value(metrics, "issuer_keys", issuer="github") == 0
         assert value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github") is None
 
     def test_an_issuer_that_is_gone_is_not_told_of(self) -> None:
         metrics = Metrics()
-        metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
-        metrics.stands(standing(catalog=built.catalog()))
+        metrics.set_gauges(status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
+        metrics.set_gauges(status_of(catalog=built.catalog()))
         assert 'issuer="github"' not in text(metrics)
 
     def test_a_journal_that_cannot_be_written_is_told(self) -> None:
         metrics = Metrics()
-        metrics.stands(standing(journal=Status(0, 100, 0, 0, 0.0, "No space left on device")))
+        metrics.set_gauges(status_of(journal=Status(0, 100, 0, 0, 0.0, "No space left on device")))
         assert value(metrics, "journal_recording") == 0
 
     def test_a_running_broker_tells_it_by_itself(self) -> None:
@@ -266,74 +263,68 @@ class TestStanding:
 # -- several processes
 
 
-def count_in_another_process(folder: Path, grants: int) -> int:
-    """The pid of a process that counted *grants* grants and then was killed."""
+def count_as_worker(worker: int, folder: Path, grants: int) -> None:
+    """Run a process that counts *grants* grants as *worker*, and is then killed."""
     code = (
-        "import os, signal, sys\n"
+        "import os, signal\n"
         "from federation.server.metrics import Metrics\n"
+        "from federation.server.metrics_endpoint import count_in_files_of\n"
+        f"count_in_files_of({worker})\n"
         "metrics = Metrics()\n"
         f"for _ in range({grants}): metrics.exchanged(None, 0.01)\n"
-        "sys.stdout.write(str(os.getpid())); sys.stdout.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run(  # noqa: S603  our own program
         [sys.executable, "-c", code],
         env={"PROMETHEUS_MULTIPROC_DIR": str(folder)},
-        capture_output=True,
-        text=True,
         check=False,
         cwd=ROOT,
     )
-    return int(done.stdout)
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[SharedCounts]:
-    counts = SharedCounts(tmp_path)
-    yield counts
-    counts.close()
+def shared(tmp_path: Path) -> Iterator[WorkerFiles]:
+    with worker_files(tmp_path) as files:
+        yield files
 
 
-def told_by(shared: SharedCounts) -> str:
-    exposition = Exposition(listening(), shared.collect, dict)
-    try:
-        return exposition.text().decode()
-    finally:
-        exposition.stop()
+def text_of_all(shared: WorkerFiles) -> str:
+    return generate_latest(exposition(shared.collect, dict)).decode()
 
 
 class TestSeveralProcesses:
-    def test_totals_are_of_all_and_outlive_each(self, shared: SharedCounts) -> None:
-        pids = [count_in_another_process(shared.path, grants) for grants in (2, 3)]
-        for done in range(3):
-            told = told_by(shared)
+    def test_totals_are_of_all_workers_and_outlive_each(self, shared: WorkerFiles) -> None:
+        for worker, grants in enumerate((2, 3)):
+            count_as_worker(worker, shared.path, grants)
+        for worker in range(3):
+            told = text_of_all(shared)
             assert value(told, "exchanges_total", outcome="granted", reason="") == 5
             assert value(told, "exchange_duration_seconds_count", outcome="granted") == 5
-            if done < 2:
-                shared.ended(pids[done])
+            shared.ended(worker)
 
-    def test_a_process_that_ended_has_no_say_in_gauges(self, shared: SharedCounts) -> None:
-        pid = count_in_another_process(shared.path, 1)
-        assert value(told_by(shared), "ready") == 0
-        shared.ended(pid)
-        assert value(told_by(shared), "ready") is None
+    def test_a_worker_that_ended_has_no_gauges(self, shared: WorkerFiles) -> None:
+        count_as_worker(0, shared.path, 1)
+        assert value(text_of_all(shared), "ready") == 0
+        shared.ended(0)
+        assert value(text_of_all(shared), "ready") is None
 
-    def test_however_many_end_the_files_are_few(self, shared: SharedCounts) -> None:
+    def test_restarts_add_no_files_and_lose_no_counts(self, shared: WorkerFiles) -> None:
         for _ in range(3):
-            shared.ended(count_in_another_process(shared.path, 1))
-        assert {path.name for path in shared.path.iterdir()} == {
-            "counter_ended.db", "histogram_ended.db",
-        }  # fmt: skip
-        assert value(told_by(shared), "exchanges_total", outcome="granted", reason="") == 3
+            count_as_worker(0, shared.path, 1)
+            shared.ended(0)
+        assert {path.name for path in shared.path.iterdir()} == {"counter_0.db", "histogram_0.db"}
+        told = text_of_all(shared)
+        assert value(told, "exchanges_total", outcome="granted", reason="") == 3
+        assert value(told, "exchange_duration_seconds_count", outcome="granted") == 3
 
-    def test_the_directory_is_gone_at_the_end(self, tmp_path: Path) -> None:
-        shared = SharedCounts(tmp_path)
-        assert shared.path.is_dir()
-        shared.close()
-        assert not shared.path.exists()
+    def test_the_directory_is_removed_at_the_end(self, tmp_path: Path) -> None:
+        with worker_files(tmp_path) as files:
+            assert files.path.is_dir()
+        assert not files.path.exists()
 
-    def test_what_a_killed_broker_left_is_cleared_and_a_living_ones_is_not(
-        self, shared: SharedCounts, tmp_path: Path
+    def test_the_next_start_removes_the_directory_of_a_killed_broker_only(
+        self, shared: WorkerFiles, tmp_path: Path
     ) -> None:
         left = shared.path.parent / "federation-metrics-left"
         left.mkdir()
@@ -341,9 +332,9 @@ class TestSeveralProcesses:
             for folder in (left, shared.path):
                 long_ago = time.time() - 3600
                 os.utime(folder, (long_ago, long_ago))
-            SharedCounts(tmp_path).close()
-            assert not left.exists()
-            assert shared.path.exists()
+            with worker_files(tmp_path):
+                assert not left.exists()
+                assert shared.path.exists()
         finally:
             shutil.rmtree(left, ignore_errors=True)
 
@@ -354,10 +345,10 @@ class TestSeveralProcesses:
 class TestPort:
     @pytest.fixture
     def url(self) -> Iterator[str]:
-        exposition = exposed(Metrics())
-        exposition.start()
-        yield f"http://127.0.0.1:{exposition.port}"
-        exposition.stop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            with metrics_server(listener, exposition(Metrics().registry.collect, dict)):
+                yield f"http://127.0.0.1:{port}"
 
     def test_it_serves_metrics_and_nothing_else(self, url: str) -> None:
         answer = httpx2.get(f"{url}/metrics?x=y")
@@ -402,12 +393,8 @@ def families() -> dict[str, str]:
     metrics.fetched(issuer(), True)
     metrics.stored("spend", True, 0.1)
     metrics.reloaded(True)
-    metrics.stands(standing(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
-    exposition = Exposition(listening(), metrics.registry.collect, lambda: {"0": os.getpid()})
-    try:
-        told = exposition.text().decode()
-    finally:
-        exposition.stop()
+    metrics.set_gauges(status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
+    told = text(metrics, os.getpid())
     return {
         family.name + ("_total" if family.type == "counter" else ""): family.type
         for family in text_string_to_metric_families(told)

@@ -1,117 +1,134 @@
-"""A server that stops loses nobody who was let in, and lets in nobody whom it would lose."""
+"""A shutdown answers every connection that was accepted, also those in the listener's queue."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import sys
+import struct
 import threading
-import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from federation.cli.serve import configured
-from federation.server.shutdown import DrainingServer, let_nobody_begin
+from federation.server.http_limits import http_config
+from federation.server.shutdown import GracefulServer
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-NO_FILTER = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a filter")
+ASK_AND_STAY = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class SlowToClose(socket.socket):
-    """A listener whose process has to wait for the processor just as it closes it."""
+class App:
+    """Answers every request with 204, and counts them."""
 
-    def close(self) -> None:
-        """Close it, a while later."""
-        time.sleep(0.1)
-        super().close()
+    def __init__(self) -> None:
+        self.requests = 0
 
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        self.requests += 1
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
 
 
-async def nothing(scope: Scope, _receive: Receive, send: Send) -> None:
-    assert scope["type"] == "http"
-    await send({"type": "http.response.start", "status": 204, "headers": []})
-    await send({"type": "http.response.body"})
+def server_of(app: App) -> GracefulServer:
+    config = http_config(app)
+    config.lifespan = "off"
+    return GracefulServer(config)
 
 
-def come(listener: socket.socket, patience: float = 0.1) -> socket.socket:
-    """A connection to *listener*. Raises `TimeoutError` if nobody lets it in."""
-    return socket.create_connection(listener.getsockname()[:2], timeout=patience)
+def connect(listener: socket.socket) -> socket.socket:
+    return socket.create_connection(listener.getsockname()[:2], timeout=10)
 
 
-@NO_FILTER
-@pytest.mark.parametrize(
-    ("family", "host"),
-    [
-        (socket.AF_INET, "127.0.0.1"),
-        pytest.param(
-            socket.AF_INET6,
-            "::1",
-            marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on loopback here"),
-        ),
-    ],
-)
-def test_who_has_begun_still_comes_and_nobody_else(family: socket.AddressFamily, host: str) -> None:
-    with socket.create_server((host, 0), family=family) as listener, come(listener) as client:
-        let_nobody_begin(listener)
-        with pytest.raises(TimeoutError):
-            come(listener)
-        served, _ = listener.accept()
-        with served:
-            client.sendall(b"ask")
-            assert served.recv(10) == b"ask"
-            served.sendall(b"answer")
-            assert client.recv(10) == b"answer"
-            client.shutdown(socket.SHUT_WR)
-            assert served.recv(10) == b""
+def shut_down_after(queue_up: Callable[[socket.socket], Awaitable[None]]) -> None:
+    """Shut a server down at once after *queue_up*, which the server has no turn to accept."""
+
+    async def run() -> None:
+        server = server_of(App())
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+            await server.startup(sockets=[listener])
+            await queue_up(listener)
+            await server.shutdown([listener])
+
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
-@NO_FILTER
-def test_another_listener_on_that_port_is_not_concerned() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        let_nobody_begin(listener)
-        port = listener.getsockname()[1]
-    with socket.create_server(("127.0.0.1", port)) as listener, come(listener):
-        pass
+class TestQueue:
+    """Connections that wait in the listener's queue when the shutdown begins."""
+
+    @pytest.mark.parametrize("request_", [ASK, ASK_AND_STAY], ids=["last", "keep-alive"])
+    def test_requests_in_the_queue_are_answered(self, request_: bytes) -> None:
+        clients: list[socket.socket] = []
+
+        async def queue_up(listener: socket.socket) -> None:
+            for _ in range(20):
+                clients.append(connect(listener))
+                clients[-1].sendall(request_)
+
+        shut_down_after(queue_up)
+        for client in clients:
+            with client:
+                assert client.recv(1000).startswith(b"HTTP/1.1 204 ")
+
+    def test_a_queued_connection_may_send_its_request_a_moment_later(self) -> None:
+        answers: list[bytes] = []
+        asking: list[threading.Timer] = []
+
+        async def queue_up(listener: socket.socket) -> None:
+            client = connect(listener)
+
+            def ask() -> None:
+                with client:
+                    client.sendall(ASK_AND_STAY)
+                    answers.append(client.recv(1000))
+
+            asking.append(threading.Timer(0.3, ask))
+            asking[0].start()
+
+        shut_down_after(queue_up)
+        asking[0].join()
+        assert [answer.splitlines()[0] for answer in answers] == [b"HTTP/1.1 204 No Content"]
+
+    def test_a_client_that_hung_up_in_the_queue_disturbs_no_other(self) -> None:
+        clients: list[socket.socket] = []
+
+        async def queue_up(listener: socket.socket) -> None:
+            for number in range(10):
+                client = connect(listener)
+                client.sendall(ASK)
+                if number % 2:
+                    no_linger = struct.pack("ii", 1, 0)  # closing sends a reset
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+                    client.close()
+                else:
+                    clients.append(client)
+
+        shut_down_after(queue_up)
+        for client in clients:
+            with client:
+                assert client.recv(1000).startswith(b"HTTP/1.1 204 ")
 
 
-def test_a_listener_that_is_closed_is_no_failure() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.close()
-    let_nobody_begin(listener)
-
-
-@NO_FILTER
-def test_nobody_is_let_in_to_be_thrown_out() -> None:
-    listener = SlowToClose(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(2048)
-    address, outcomes, ended = listener.getsockname(), Counter[str](), threading.Event()
+def test_every_request_that_was_read_is_answered_while_clients_keep_coming() -> None:
+    app, outcomes, ended = App(), Counter[str](), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    address = listener.getsockname()
 
     def client() -> None:
         while not ended.is_set():
             try:
-                with socket.create_connection(address, timeout=0.05) as connection:
-                    connection.settimeout(10)
+                with socket.create_connection(address, timeout=10) as connection:
                     connection.sendall(ASK)
                     outcomes[connection.recv(1000)[9:12].decode()] += 1
-            except (TimeoutError, ConnectionRefusedError):
-                outcomes["not let in"] += 1
-            except OSError as error:
-                outcomes[type(error).__name__] += 1
+            except ConnectionError:
+                outcomes["not accepted"] += 1  # refused, or reset in the moment of the close
 
     async def stopped() -> None:
-        config = configured(nothing)
-        config.lifespan = "off"
-        server = DrainingServer(config)
+        server = server_of(app)
         running = asyncio.create_task(server._serve([listener]))
         await asyncio.sleep(0.3)
         server.should_exit = True
@@ -124,4 +141,26 @@ def test_nobody_is_let_in_to_be_thrown_out() -> None:
     ended.set()
     for each in clients:
         each.join()
-    assert outcomes.keys() == {"204", "not let in"}
+    assert outcomes.keys() == {"204", "not accepted"}
+    assert outcomes["204"] == app.requests
+
+
+def test_a_worker_that_shuts_down_leaves_the_port_to_the_others() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            servers = [server_of(App()) for _ in range(2)]
+            running = [asyncio.create_task(each._serve([listener.dup()])) for each in servers]
+            await asyncio.sleep(0.1)
+            servers[0].should_exit = True
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(ASK)
+                assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 204 ")
+                writer.close()
+                await asyncio.sleep(0.05)
+            assert running[0].done()
+            servers[1].should_exit = True
+            await asyncio.gather(*running)
+
+    asyncio.run(asyncio.wait_for(run(), 30))

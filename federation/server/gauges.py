@@ -1,8 +1,8 @@
 """
-How everything stands, as gauges.
+Prometheus gauges for readiness, documents, issuers' keys and the audit journal.
 
-A gauge is set again every few seconds. Times are told as moments, so that an age is right also
-where nobody sets it any more. Of several processes each gauge tells the worst.
+The broker sets them every few seconds. Times are timestamps, not ages, so that they stay right
+between two updates. Of several workers, Prometheus sees the worst value of each gauge.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from federation.audit.journal import Status
 from federation.documents.catalog import Catalog
 from federation.issuers.key_ring import KeyStatus
 
-__all__ = ["Gauges", "Standing"]
+__all__ = ["BrokerStatus", "Gauges"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How everything stands. Times are seconds since the epoch."""
+class BrokerStatus:
+    """The values behind the gauges. Times are seconds since the epoch."""
 
     ready: bool
     degraded: bool
@@ -32,7 +32,7 @@ class Standing:
     adopted: float
     """When the catalog was adopted."""
     problems: int
-    """Errors of a set that was not adopted; 0 when all is well."""
+    """Errors of the newest documents if they were not adopted, else 0."""
     keys: Mapping[str, KeyStatus]
     """By `iss`."""
     journal: Status | None
@@ -44,15 +44,15 @@ class Gauges:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(
-            name: str, text: str, of_several: Literal["livemin", "livemax"], *labels: str
+            name: str, text: str, worst: Literal["livemin", "livemax"], *labels: str
         ) -> Gauge:
-            """*of_several* says whose value counts where several processes each have one."""
+            """*worst* says which of several workers' values is exposed."""
             return Gauge(
-                f"federation_{name}", text, labels, registry=registry, multiprocess_mode=of_several
+                f"federation_{name}", text, labels, registry=registry, multiprocess_mode=worst
             )
 
         self._issuers: set[str] = set()
-        """The names whose gauges were last set."""
+        """The issuers whose gauges are set."""
         self._ready = gauge("ready", "Whether exchanges can be answered.", "livemin")
         self._degraded = gauge("degraded", "Whether something needs mending.", "livemax")
         self._adopted = gauge(
@@ -80,36 +80,33 @@ class Gauges:
         self._oldest = gauge(
             "journal_oldest_undelivered_seconds", "How long the oldest has waited.", "livemax"
         )
-        gauge("build_info", "The version that runs.", "livemax", "version").labels(__version__).set(
-            1
-        )
+        version = gauge("build_info", "The version that runs.", "livemax", "version")
+        version.labels(__version__).set(1)
 
-    def set(self, standing: Standing) -> None:
-        """Everything stands as *standing* says."""
-        self._ready.set(standing.ready)
-        self._degraded.set(standing.degraded)
-        self._adopted.set(standing.adopted)
-        self._problems.set(standing.problems)
-        for kind, documents in (
-            ("JwtIssuer", standing.catalog.issuers),
-            ("Role", standing.catalog.roles),
-            ("Policy", standing.catalog.policies),
-        ):
-            self._documents.labels(kind).set(len(documents))
-        self._set_keys(standing)
-        if standing.journal is not None:
-            self._set_journal(standing.journal)
+    def set(self, status: BrokerStatus) -> None:
+        """Set every gauge from *status*."""
+        self._ready.set(status.ready)
+        self._degraded.set(status.degraded)
+        self._adopted.set(status.adopted)
+        self._problems.set(status.problems)
+        self._documents.labels("JwtIssuer").set(len(status.catalog.issuers))
+        self._documents.labels("Role").set(len(status.catalog.roles))
+        self._documents.labels("Policy").set(len(status.catalog.policies))
+        self._set_keys(status)
+        if status.journal is not None:
+            self._set_journal(status.journal)
 
-    def _set_keys(self, standing: Standing) -> None:
-        names = {iss: issuer.name for iss, issuer in standing.catalog.issuers.items()}
-        for gone in self._issuers - set(names.values()):
-            self._keys.labels(gone).set(nan)  # it cannot be taken away; see `exposition`
-            self._keys_fetched.labels(gone).set(nan)
+    def _set_keys(self, status: BrokerStatus) -> None:
+        names = {iss: issuer.name for iss, issuer in status.catalog.issuers.items()}
+        for removed in self._issuers - set(names.values()):
+            # While several processes count, a gauge cannot be removed; the endpoint leaves NaN out.
+            self._keys.labels(removed).set(nan)
+            self._keys_fetched.labels(removed).set(nan)
         for iss, name in names.items():
-            keys = standing.keys.get(iss)
+            keys = status.keys.get(iss)
             age = keys.age_seconds if keys else None
             self._keys.labels(name).set(keys.keys if keys else 0)
-            self._keys_fetched.labels(name).set(nan if age is None else standing.now - age)
+            self._keys_fetched.labels(name).set(nan if age is None else status.now - age)
         self._issuers = set(names.values())
 
     def _set_journal(self, journal: Status) -> None:

@@ -1,8 +1,9 @@
 """
-What the broker counts, for Prometheus.
+Prometheus counters and histograms of one process.
 
-Labels come from small closed sets: reasons, actions, kinds of routes, and the names that the
-operator gave to issuers. Nothing that a caller sends becomes a label.
+Each event has one method, and rooms call it through a protocol or callback of their own. Labels
+come from small closed sets: reasons, actions, kinds of routes, and the operator's names of
+issuers. Nothing that a caller sends becomes a label, or a caller could create series without end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason
-from federation.server.gauges import Gauges, Standing
+from federation.server.gauges import BrokerStatus, Gauges
 
 __all__ = ["Metrics"]
 
@@ -25,7 +26,7 @@ _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60
 
 
 class Metrics:
-    """One process's metrics, in a registry of their own."""
+    """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,8 +57,8 @@ class Metrics:
             "catalog_reloads", "Sets of documents read because they changed.", "outcome"
         )
         self._gauges = Gauges(self.registry)
-        self._kept: dict[tuple[object, ...], Any] = {}
-        self._begin()
+        self._labelled: dict[tuple[object, ...], Any] = {}
+        self._create_series()
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """An exchange was answered after *seconds*: granted, or refused for *reason*."""
@@ -66,7 +67,7 @@ class Metrics:
         self._of(self._exchange_seconds, outcome).observe(seconds)
 
     def decided(self, action: str, allowed: bool) -> None:
-        """It was decided whether a caller may do *action*."""
+        """A gateway request's *action* was allowed or denied."""
         self._of(self._decisions, action, "allowed" if allowed else "denied").inc()
 
     def answered(self, status: int) -> None:
@@ -78,24 +79,24 @@ class Metrics:
         self._of(self._upstream_seconds, route, outcome).observe(seconds)
 
     def fetched(self, issuer: JwtIssuer, succeeded: bool) -> None:
-        """The keys of *issuer* were asked for."""
+        """A fetch of the keys of *issuer* ended."""
         self._fetches.labels(issuer.name, "fetched" if succeeded else "failed").inc()
 
     def stored(self, operation: str, answered: bool, seconds: float) -> None:
-        """The store was asked."""
+        """The store answered *operation* after *seconds*, or could not."""
         outcome = "answered" if answered else "unavailable"
         self._of(self._store_seconds, operation, outcome).observe(seconds)
 
     def reloaded(self, adopted: bool) -> None:
-        """Changed documents were read."""
+        """Changed documents were read, and adopted or not."""
         self._reloads.labels("adopted" if adopted else "not_adopted").inc()
 
-    def stands(self, standing: Standing) -> None:
-        """Everything stands as *standing* says."""
-        self._gauges.set(standing)
+    def set_gauges(self, status: BrokerStatus) -> None:
+        """Set every gauge from *status*."""
+        self._gauges.set(status)
 
-    def _begin(self) -> None:
-        """What alerts look for is there before it first happens, so that its rate is right."""
+    def _create_series(self) -> None:
+        """Start the series that alerts watch at 0, so that `rate` sees the first event too."""
         for reason in (None, *Reason):
             outcome = _outcome(reason)
             self._exchanges.labels(outcome, reason or "")
@@ -107,11 +108,11 @@ class Metrics:
                 self._store_seconds.labels(operation, outcome)
 
     def _of(self, metric: Labelled, *labels: str) -> Labelled:
-        """*metric* with *labels*; the library's own look-up costs more than to count."""
-        kept: Labelled | None = self._kept.get((metric, *labels))
-        if kept is None:
-            kept = self._kept[metric, *labels] = metric.labels(*labels)
-        return kept
+        """*metric* with *labels*, remembered: the library's look-up costs more than the count."""
+        found: Labelled | None = self._labelled.get((metric, *labels))
+        if found is None:
+            found = self._labelled[metric, *labels] = metric.labels(*labels)
+        return found
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"federation_{name}", text, labels, registry=self.registry)

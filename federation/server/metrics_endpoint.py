@@ -1,10 +1,9 @@
 """
-Metrics on a port of their own, of one process or of several.
+The metrics endpoint: `GET /metrics` on a port of its own, for one process or for several workers.
 
-Several processes count in memory-mapped files of one directory, which are added up when
-Prometheus asks. It lies in memory where it can: a page of a file on a full disk would kill the
-process that writes to it. A process that ended keeps its share of the totals, and of nothing
-else.
+Several workers count in memory-mapped files of one directory, and prometheus_client's multiprocess
+collector adds them up. The files are named after the worker's number. A worker that replaces
+another one opens its files and continues its totals, so restarts lose no count and add no file.
 """
 
 from __future__ import annotations
@@ -16,93 +15,146 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import isnan
 from pathlib import Path
+from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["Exposition", "Processes", "SharedCounts"]
+from federation.server.http_limits import http_config
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_REQUEST_SECONDS = 5.0
-_AT_ONCE = 8
-_POLL_SECONDS = 0.1
+__all__ = ["WorkerFiles", "count_in_files_of", "exposition", "metrics_server", "worker_files"]
+
+_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_CONNECTIONS = 100
+_STOP_SECONDS = 1
+
 _PREFIX = "federation-metrics-"
 _ABANDONED_SECONDS = 60.0
-_ENDED = "ended"
+"""A directory that is younger may belong to a broker that has not locked it yet."""
 
 
-class SharedCounts:
-    """
-    A fresh directory in which processes count, and what they counted in all.
+class WorkerFiles:
+    """The directory of the workers' files, and what they counted together."""
 
-    Each of them must have its path in `PROMETHEUS_MULTIPROC_DIR` before it begins.
-    """
-
-    def __init__(self, fallback: Path) -> None:
-        memory = Path("/dev/shm")  # noqa: S108  a fresh directory within, of this user alone
-        parent = memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else fallback
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _clear(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock = _held(self.path)
-        self._files = threading.Lock()
-        self._collector = MultiProcessCollector(None, str(self.path))  # type: ignore[no-untyped-call]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._collector = MultiProcessCollector(None, str(path))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics of all processes."""
-        with self._files:
-            return list(self._collector.collect())  # type: ignore[no-untyped-call]
+        """The metrics of all workers."""
+        metrics: Iterable[Metric] = self._collector.collect()  # type: ignore[no-untyped-call]
+        return metrics
 
-    def ended(self, pid: int) -> None:
-        """The process *pid* is no more: its totals are kept, in one file for all that ended."""
-        with self._files:
-            mark_process_dead(pid, str(self.path))  # type: ignore[no-untyped-call]
-            for path in self.path.glob(f"*_{pid}.db"):
-                kind = path.name.partition("_")[0]
-                _add(path, self.path / f"{kind}_{_ENDED}.db")
-                path.unlink()
-
-    def close(self) -> None:
-        """The directory is gone."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+    def ended(self, worker: int) -> None:
+        """Remove the gauges of *worker*, which ended. Its counters and histograms stay."""
+        mark_process_dead(worker, str(self.path))  # type: ignore[no-untyped-call]
 
 
-class Processes(Collector):
-    """Memory, processor time and open files of the processes that *pids* names."""
+@contextmanager
+def worker_files(fallback: Path) -> Iterator[WorkerFiles]:
+    """
+    A new directory for the workers' files, which is removed at the end.
 
-    def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
-        self._pids = pids
+    It lies in memory where possible, else in *fallback*: a write to a memory-mapped file on a full
+    disk kills the process.
+    """
+    memory = Path("/dev/shm")  # noqa: S108  a new directory within it, for this user alone
+    parent = memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else fallback
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        with _locked(path):
+            yield WorkerFiles(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
-    def collect(self) -> Iterable[Metric]:
-        """`process_*`, with the name of each process as label."""
-        merged: dict[str, Metric] = {}
-        for name, pid in self._pids().items():
-            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-                known = merged.setdefault(metric.name, metric)
-                samples = [s._replace(labels={**s.labels, "process": name}) for s in metric.samples]
-                known.samples = samples if known is metric else [*known.samples, *samples]
-        return merged.values()
+
+def count_in_files_of(worker: int) -> None:
+    """
+    Make each metric that this process creates from now on count in the files of *worker*.
+
+    `PROMETHEUS_MULTIPROC_DIR` must name their directory.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
-class _Told(Collector):
-    """What *collect* finds, less what has no value and what only one process alone can tell."""
+@contextmanager
+def metrics_server(listener: socket.socket, registry: CollectorRegistry) -> Iterator[None]:
+    """
+    Answer `GET /metrics` on *listener* in a thread of its own, until the end of the block.
+
+    Prometheus is answered even while the broker's own event loop is blocked.
+    """
+    config = http_config(_MetricsApp(registry), _CONNECTIONS, _STOP_SECONDS)
+    config.lifespan = "off"
+    server = uvicorn.Server(config)
+    run = partial(server.run, sockets=[listener])
+    thread = threading.Thread(target=run, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def exposition(
+    collect: Callable[[], Iterable[Metric]], pids: Callable[[], Mapping[str, int]]
+) -> CollectorRegistry:
+    """A registry of the metrics from *collect* and of the `process_*` metrics of *pids*."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Exposed(collect))
+    registry.register(_Processes(pids))
+    return registry
+
+
+class _MetricsApp:
+    """An ASGI application with one resource, in Prometheus' text format."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    async def __call__(self, scope: Mapping[str, Any], _receive: Any, send: Any) -> None:
+        """Answer one request."""
+        status, body = 200, b""
+        if scope["method"] != "GET":
+            status = 501
+        elif scope["path"] != "/metrics":
+            status = 404
+        else:
+            body = generate_latest(self._registry)
+        headers = [
+            (b"content-type", _CONTENT_TYPE),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Exposed(Collector):
+    """
+    The metrics from *collect* without the samples that mean nothing.
+
+    NaN stands for a gauge of something that is gone, since prometheus_client cannot remove one
+    while several processes count. `_created` is known of a single process only.
+    """
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, each with the samples that are told."""
+        """The metrics, each with its meaningful samples."""
         for metric in self._collect():
             metric.samples = [
                 sample
@@ -112,125 +164,44 @@ class _Told(Collector):
             yield metric
 
 
-class Exposition:
-    """
-    `GET /metrics` on *listener*, in threads of its own, from `start` to `stop`.
+class _Processes(Collector):
+    """Memory, processor time and open files of the processes that *pids* names."""
 
-    It answers even where the broker itself is stuck.
-    """
+    def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
+        self._pids = pids
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        counts: Callable[[], Iterable[Metric]],
-        pids: Callable[[], Mapping[str, int]],
-    ) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Told(counts))
-        self._registry.register(Processes(pids))
-        self._server = _Server(listener, self.text)
-        self._thread: threading.Thread | None = None
-
-    @property
-    def port(self) -> int:
-        """Where it is."""
-        port: int = self._server.socket.getsockname()[1]
-        return port
-
-    def text(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
-        return generate_latest(self._registry)
-
-    def start(self) -> None:
-        """From now on it answers."""
-        serve = partial(self._server.serve_forever, _POLL_SECONDS)
-        self._thread = threading.Thread(target=serve, name="metrics", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """It answers no more, and the port is free."""
-        if self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+    def collect(self) -> Iterable[Metric]:
+        """`process_*`, with each process's name as label."""
+        merged: dict[str, Metric] = {}
+        for name, pid in self._pids().items():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                samples = [s._replace(labels={**s.labels, "process": name}) for s in metric.samples]
+                metric.samples = []
+                merged.setdefault(metric.name, metric).samples += samples
+        return merged.values()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, listener: socket.socket, text: Callable[[], bytes]) -> None:
-        super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
-        self.text = text
-        self._room = threading.BoundedSemaphore(_AT_ONCE)
-
-    def process_request(self, request: object, client_address: object) -> None:
-        """Answer in a thread, unless there are too many."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)  # type: ignore[arg-type]
-        else:
-            self.shutdown_request(request)  # type: ignore[arg-type]
-
-    def process_request_thread(self, request: object, client_address: object) -> None:
-        """Answer; then there is room for another."""
-        try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
-        finally:
-            self._room.release()
-
-    def handle_error(self, *_whose: object) -> None:
-        """Whoever asked is gone; that is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = _REQUEST_SECONDS
-    server: _Server
-
-    def do_GET(self) -> None:
-        """Answer with the metrics, or that there is nothing else here."""
-        if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404)
-            return
-        body = self.server.text()
-        self.send_response(200)
-        self.send_header("Content-Type", CONTENT_TYPE)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def version_string(self) -> str:
-        """What it is made with is nobody's business."""
-        return "federation"
-
-    def log_message(self, *_what: object) -> None:
-        """Scrapes are not logged."""
-
-
-def _add(source: Path, target: Path) -> None:
-    """What is counted in the file *source* is counted in *target* too."""
-    total = MmapedDict(str(target))  # type: ignore[no-untyped-call]
-    for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
-        known, _ = total.read_value(key)  # type: ignore[no-untyped-call]
-        total.write_value(key, known + value, 0.0)  # type: ignore[no-untyped-call]
-    total.close()  # type: ignore[no-untyped-call]
-
-
-def _held(folder: Path) -> int:
-    """A descriptor of *folder*, locked for as long as this process lives."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _clear(parent: Path) -> None:
-    """What processes left behind that were killed is gone."""
-    for folder in parent.glob(f"{_PREFIX}*"):
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the directories of brokers that were killed."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        # A living broker holds the lock of its directory, which raises an OSError here.
         with suppress(OSError):
-            found = folder.lstat()
-            if found.st_uid != os.getuid() or time.time() - found.st_mtime < _ABANDONED_SECONDS:
-                continue
-            os.close(_held(folder))
-            shutil.rmtree(folder, ignore_errors=True)
+            found = path.lstat()
+            if found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_SECONDS:
+                with _locked(path):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """
+    Lock *folder*; the system unlocks it should this process die.
+
+    Raises: OSError if another process holds the lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

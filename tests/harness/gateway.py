@@ -23,7 +23,6 @@ import uvloop
 from starlette.types import ASGIApp
 
 from federation.claims import Claims
-from federation.cli.serve import configured
 from federation.demo.issuer import LocalIssuer
 from federation.demo.stage import serving
 from federation.documents.model import Policy
@@ -35,6 +34,7 @@ from federation.gateway.client import (
     UpstreamResponse,
 )
 from federation.gateway.refusals import UpstreamFailed
+from federation.server.http_limits import http_config
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
 from tests.harness import builders, documents
@@ -227,7 +227,7 @@ class Listening(Front):
         """Serve the broker and the gateway inside the `with` block."""
         async with (
             serving(self.sample.app, self.behind),
-            serving(self.app, self.listener, configured(self.app)),
+            serving(self.app, self.listener, http_config(self.app)),
         ):
             yield
 

@@ -206,7 +206,9 @@ class Answers:
 
     statuses: list[int] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    """The errors of requests that were sent and not answered."""
+    """The errors of requests that were sent on an accepted connection and not answered."""
+    not_accepted: int = 0
+    """Connections that were reset before their first answer. The client connects again."""
     closed_with_warning: int = 0
     """Keep-alive connections that ended after an answer with `Connection: close`."""
     refused: threading.Event = field(default_factory=threading.Event)
@@ -244,10 +246,20 @@ def _send_again(
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
     try:
         while not stop.is_set():
-            if connection.sock is None:
-                connection.connect()
-            connection.request("POST", place.path, body, headers)
-            answer = connection.getresponse()
+            is_new = connection.sock is None
+            try:
+                if is_new:
+                    connection.connect()
+                connection.request("POST", place.path, body, headers)
+                answer = connection.getresponse()
+            except ConnectionRefusedError:
+                raise
+            except ConnectionError:
+                if not is_new:
+                    raise
+                answers.not_accepted += 1
+                connection.close()
+                continue
             answer.read()
             answers.statuses.append(answer.status)
             if answer.getheader("Connection") == "close":

@@ -1,15 +1,15 @@
-"""What is written within one turn leaves as one piece, and nothing waits for longer."""
+"""Writes of one event loop turn leave in one piece, and none waits longer than that turn."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from federation.server.joining import JoiningTransport
+from federation.server.write_coalescing import CoalescingTransport
 
 
 class Sent(asyncio.Transport):
-    """A transport that remembers the pieces it was given."""
+    """A transport that records what it is given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,22 +31,22 @@ class Sent(asyncio.Transport):
 
 
 def after(
-    story: Callable[[JoiningTransport], None], turns: int = 1, below: Sent | None = None
+    story: Callable[[CoalescingTransport], None], turns: int = 1, below: Sent | None = None
 ) -> tuple[list[bytes], bool]:
-    """What was sent, and whether the connection is closed, when *story* and *turns* turns of the loop are over."""
+    """The pieces sent after *story* and *turns* turns of the loop; True if it is closed by then."""
 
-    async def told() -> tuple[list[bytes], bool]:
+    async def run() -> tuple[list[bytes], bool]:
         sent = below or Sent()
-        story(JoiningTransport(sent, asyncio.get_running_loop()))
+        story(CoalescingTransport(sent, asyncio.get_running_loop()))
         for _ in range(turns):
             await asyncio.sleep(0)
         return list(sent.pieces), sent.closed
 
-    return asyncio.run(told())
+    return asyncio.run(run())
 
 
-def test_a_head_and_its_body_leave_as_one_piece_at_the_end_of_the_turn() -> None:
-    def story(transport: JoiningTransport) -> None:
+def test_a_head_and_its_body_are_sent_in_one_piece_at_the_end_of_the_turn() -> None:
+    def story(transport: CoalescingTransport) -> None:
         transport.write(b"head ")
         transport.write(b"body")
 
@@ -54,12 +54,12 @@ def test_a_head_and_its_body_leave_as_one_piece_at_the_end_of_the_turn() -> None
     assert after(story, turns=0)[0] == []
 
 
-def test_a_head_waits_for_no_body() -> None:
+def test_a_head_without_a_body_is_sent_at_the_end_of_the_turn() -> None:
     assert after(lambda transport: transport.write(b"head"))[0] == [b"head"]
 
 
-def test_much_leaves_at_once_so_that_the_transport_can_say_enough() -> None:
-    def story(transport: JoiningTransport) -> None:
+def test_a_full_buffer_is_sent_at_once_so_that_back_pressure_works() -> None:
+    def story(transport: CoalescingTransport) -> None:
         for _ in range(3):
             transport.write(b"x" * 10_000)
 
@@ -67,24 +67,24 @@ def test_much_leaves_at_once_so_that_the_transport_can_say_enough() -> None:
     assert [len(piece) for piece in after(story)[0]] == [20_000, 10_000]
 
 
-def test_what_was_written_is_sent_before_the_connection_closes() -> None:
-    def story(transport: JoiningTransport) -> None:
+def test_closing_sends_what_was_written_first() -> None:
+    def story(transport: CoalescingTransport) -> None:
         transport.write(b"last words")
         transport.close()
 
     assert after(story) == ([b"last words"], True)
 
 
-def test_nothing_is_written_to_a_connection_that_was_lost_or_given_up() -> None:
+def test_nothing_is_written_to_a_lost_or_aborted_connection() -> None:
     below = Sent()
 
-    def lost(transport: JoiningTransport) -> None:
+    def lost(transport: CoalescingTransport) -> None:
         transport.write(b"to nobody")
         below.close()
 
-    def given_up(transport: JoiningTransport) -> None:
+    def aborted(transport: CoalescingTransport) -> None:
         transport.write(b"to nobody")
         transport.abort()
 
     assert after(lost, below=below) == ([], True)
-    assert after(given_up) == ([], True)
+    assert after(aborted) == ([], True)
