@@ -465,17 +465,6 @@ def test_a_gitlab_job_is_told_what_to_change(
 
 # --- faas-cli's config ----------------------------------------------------------------------
 
-_OTHERS = {
-    "as faas-cli writes it": (
-        "auths:\n- gateway: https://other.test\n  auth: basic\n  token: b3RoZXI=\n  options:\n"
-        "  - name: client_id\n    value: x\n"
-    ),
-    "indented": (
-        "auths:\n    - gateway: https://other.test\n      auth: basic\n      token: b3RoZXI=\n"
-        "      options:\n        - name: client_id\n          value: x\n"
-    ),
-}
-
 
 def test_faas_cli_is_logged_in_for_later_steps(runner: Runner, around: World) -> None:
     ran = runner.github(FEDERATION_FAAS_CLI="true")
@@ -487,52 +476,34 @@ def test_faas_cli_is_logged_in_for_later_steps(runner: Runner, around: World) ->
     }
 
 
-@pytest.mark.parametrize("text", [*_OTHERS.values()], ids=[*_OTHERS])
-def test_other_logins_of_faas_cli_are_kept(runner: Runner, around: World, text: str) -> None:
-    config = runner.folder / "mine" / "config.yml"
-    config.parent.mkdir()
-    stale = "".join(
-        f"{margin}{line}\n"
-        for margin in [text.splitlines()[1].split("-")[0]]
-        for line in (f"- gateway: {around.url}/", "  auth: basic", "  token: c3RhbGU=")
-    )
-    config.write_text(text + stale)
-    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
-    others = yaml.safe_load(text)["auths"]
-    mine = {"gateway": around.url, "auth": "oauth2", "token": around.access_token}
-    assert yaml.safe_load(config.read_text()) == {"auths": [*others, mine]}
-    assert stat.S_IMODE(config.stat().st_mode) == 0o600
-    assert "An earlier entry for" in ran.log
+@pytest.mark.parametrize("given", [True, False], ids=["OPENFAAS_CONFIG", "workspace"])
+def test_the_login_has_a_config_of_its_own_and_others_are_left_alone(
+    runner: Runner, around: World, *, given: bool
+) -> None:
+    config = runner.folder / "mine" if given else runner.workspace / ".openfaas"
+    config.mkdir()
+    (config / "config.yml").write_text("auths:\n- gateway: https://other.test\n")
+    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config) if given else None)
+    assert ran.code == 0, ran.log
+    folder = Path(ran.later["OPENFAAS_CONFIG"])
+    assert folder != config
+    assert (f"OPENFAAS_CONFIG was {config} and is now" in ran.log) == given
     runner.github("logout")
-    assert yaml.safe_load(config.read_text()) == {"auths": others}
-    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
+    assert not folder.exists()
+    assert [p.name for p in config.iterdir()] == ["config.yml"]
+    assert "other.test" in (config / "config.yml").read_text()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["auths: [{gateway: x}]\n", "# mine\nauths:\n- gateway: x\n", "other: 1\n",
-     "auths:\n- auth: basic\n  gateway: x\n", "auths:\n- gateway: x\nmore: 1\n", "---\nauths: []\n"],
-)  # fmt: skip
-def test_a_config_in_another_form_is_left_alone(runner: Runner, text: str) -> None:
-    config = runner.folder / "mine" / "config.yml"
-    config.parent.mkdir()
-    config.write_text(text)
-    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
-    assert ran.code == 1
-    assert "was left alone" in ran.log
-    assert config.read_text() == text
-    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
-
-
-@pytest.mark.parametrize("text", ["auths: []\n", "", "auths:\n"])
-def test_an_empty_config_is_filled(runner: Runner, around: World, text: str) -> None:
-    config = runner.workspace / ".openfaas" / "config.yml"
-    config.parent.mkdir()
-    config.write_text(text)
-    ran = runner.github(FEDERATION_FAAS_CLI="true")
-    assert yaml.safe_load(config.read_text())["auths"][0]["token"] == around.access_token
-    assert "inside the workspace" in ran.log
-    assert ran.later["OPENFAAS_CONFIG"] == str(config.parent)
+def test_a_job_can_log_in_at_two_gateways(runner: Runner, around: World) -> None:
+    first = runner.github(FEDERATION_FAAS_CLI="true").later["OPENFAAS_CONFIG"]
+    for _ in range(2):
+        ran = runner.github(
+            FEDERATION_FAAS_CLI="true", FEDERATION_URL=f"{around.url}/b", OPENFAAS_CONFIG=first
+        )
+        assert ran.code == 0, ran.log
+        assert "OPENFAAS_CONFIG was" not in ran.log
+    config = yaml.safe_load((Path(ran.later["OPENFAAS_CONFIG"]) / "config.yml").read_text())
+    assert [e["gateway"] for e in config["auths"]] == [f"{around.url}/b", around.url]
 
 
 def test_another_gateway_in_the_environment_is_pointed_out(runner: Runner) -> None:
