@@ -43,7 +43,6 @@ from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import FileSource
 from federation.state import Store
-from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from federation.state.timed import TimedStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
@@ -338,6 +337,13 @@ def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
 def _store(settings: Settings, clock: Callable[[], float]) -> Store:
     if settings.shared_state is None:
         return SqliteStore(settings.state / "state.db", clock)
+    try:
+        from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        problem = "shared-state: redis is not installed. Run: pip install 'federation[redis]'"
+        raise SettingsRefused([problem]) from error
     return RedisStore(
         settings.shared_state.get_secret_value(), clock, settings.state / "shared-state-life"
     )

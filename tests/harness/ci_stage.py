@@ -207,7 +207,7 @@ def _tools(folder: Path) -> Path:
     folder.mkdir()
     tool = folder / "faas-cli"
     real = shutil.which("faas-cli")
-    command = real or f"{sys.executable} {ROOT / 'tests' / 'end_to_end' / 'faas_cli.py'}"
+    command = real or f"{sys.executable} {ROOT / 'tests' / 'harness' / 'faas_cli_requests.py'}"
     tool.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     tool.chmod(0o755)
     return folder
