@@ -23,7 +23,7 @@ _CONFIG_BYTES = 1024 * 1024
 
 
 def config_path(environ: Mapping[str, str], here: Path, home: Path) -> Path:
-    """Return the path that faas-cli reads: in OPENFAAS_CONFIG, in CI in the workspace, else at home."""
+    """Return the file that faas-cli reads: in OPENFAAS_CONFIG, in CI here, else at home."""
     if folder := environ.get("OPENFAAS_CONFIG"):
         return Path(folder) / "config.yml"
     in_ci = environ.get("CI", "") in {"true", "1"}

@@ -1,8 +1,8 @@
 """
 HTTP client of a CI job, with timeouts and retries.
 
-Connection errors, 429 and 5xx are retried three times, for at most a minute. Any other answer is final. Proxies
-and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
+Connection errors, 429 and 5xx are retried three times, for at most a minute. Any other answer
+is final. Proxies and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations

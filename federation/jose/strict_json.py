@@ -17,7 +17,7 @@ import orjson
 __all__ = ["MAX_DEPTH", "dumps", "dumps_ascii", "loads", "loads_object"]
 
 MAX_DEPTH = 32
-"""How deeply objects and lists may be nested. Real tokens and key sets need fewer than five levels."""
+"""How deeply objects and lists may be nested. Real tokens and key sets need at most four levels."""
 
 _MAX_NUMBER_CHARS = 64
 _QUICK_BYTES = 64 * 1024  # orjson needs twelve times the memory of the text
@@ -132,7 +132,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _deeper_than(levels: int, value: object) -> bool:
-    """True if *value* is nested more than *levels* deep. It does not recurse, so it cannot overflow."""
+    """True if *value* is nested more than *levels* deep; found without recursion."""
     layer = [value]
     for _ in range(levels):
         layer = [
