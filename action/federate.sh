@@ -467,6 +467,10 @@ end_login() {
   token=$(cat "$login/token")
   export_as=$(cat "$login/export")
   mask "$token"
+  if ! is_jwt "$token" || ! is_safe_url "$url"; then # not written by this script
+    remove_login
+    return
+  fi
   whom=$(host_of "$url")
   if with_retries revoke && [ "$status" = 200 ]; then
     say "The access token of $url is revoked."

@@ -165,6 +165,23 @@ def test_a_logout_follows_no_link_to_another_folder(
     assert sorted(p.name for p in precious.iterdir()) == ["config", "token", "url"]
 
 
+def test_a_planted_login_cannot_give_curl_settings_of_its_own(runner: Runner) -> None:
+    written = runner.folder / "written"
+    login = Path(f"{runner.workspace}.tmp") / "federation-17" / "login.planted"
+    login.mkdir(parents=True)
+    for folder in (login, login.parent):
+        folder.chmod(0o700)
+    for name, text in {
+        "token": jwt(other=True),
+        "url": f'{runner.world.url}/"\ntrace-ascii = "{written}"\nurl = "{runner.world.url}',
+        "export": "",
+    }.items():
+        (login / name).write_text(text)
+    assert runner.gitlab("logout").code == 0
+    assert not written.exists()
+    assert runner.world.requests == []
+
+
 def test_every_variable_of_the_script_starts_empty() -> None:
     text = SCRIPT.read_text()
     (listed,) = re.findall(r"^for name in ((?:[a-z_]+|\\\n|\s)+); do\n  unset", text, re.MULTILINE)
