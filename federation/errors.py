@@ -1,16 +1,16 @@
 """
-The error tree: every exception that this program raises on purpose.
+Exceptions of the broker, and the reasons for which it refuses a request.
 
     FederationError
     ├── HttpError              an error that a caller gets as a response: status, sentence, headers
-    │   ├── Refusal            a "no" with a reason slug
+    │   ├── Refusal            a refused request: reason, public sentence, evidence
     │   ├── NotFound           a path or method that does not exist (web/refusals)
-    │   └── GatewayError       errors of the gateway road (gateway/refusals)
+    │   └── GatewayError       errors of gateway requests (gateway/refusals)
     ├── DocumentsRefused       a set of documents that was not adopted: its problems
-    └── SettingsRefused        settings that cannot be used: its problems
+    └── SettingsRefused        settings that cannot be used: their problems
 
-An HttpError has two readers. `public` goes to the caller and says no more than the caller may
-know; `evidence` goes to the operator's log and audit event, under the same request id.
+An HttpError has two readers. The caller gets `public`, which contains only what the caller may
+know. The operator finds `evidence` in the log and in the audit event, under the same request id.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Reason(StrEnum):
-    """The stable slug of a refusal. `docs/refusals.md` says what to do about each."""
+    """The stable identifier of a refusal. `docs/refusals.md` says what to do about each."""
 
     MALFORMED_TOKEN = "malformed_token"
     TOKEN_TOO_LARGE = "token_too_large"
@@ -60,11 +60,11 @@ class Reason(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
     SERVER_ERROR = "server_error"
-    """An unexpected exception. The code never raises it; the error boundary answers with it."""
+    """An unexpected exception. The error boundary reports and records it; nothing raises it."""
 
     @property
     def sentence(self) -> str:
-        """What anybody may hear of this refusal."""
+        """The public sentence, which any caller may read."""
         return _SENTENCES[self]
 
     @property
@@ -90,7 +90,7 @@ class Reason(StrEnum):
 
     @property
     def temporary(self) -> bool:
-        """Whether the broker could not answer, rather than answered no."""
+        """True if the broker could not decide, so that the same request may succeed later."""
         return self in _TEMPORARY
 
 
@@ -145,7 +145,7 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
 
 
 class FederationError(Exception):
-    """The base of all errors that this program raises on purpose."""
+    """Base class of the errors that this program raises on purpose."""
 
 
 class HttpError(FederationError):
@@ -169,9 +169,10 @@ class HttpError(FederationError):
 
 class Refusal(HttpError):
     """
-    A "no": *reason* for programs, *public* for the caller, *evidence* for the operator.
+    A refused request: *reason* for programs, *public* for the caller, *evidence* for the operator.
 
-    *public* defaults to the reason's constant sentence.
+    *public* defaults to the constant sentence of the reason. Any other text must contain only
+    what this caller may know.
     """
 
     reason: Reason
@@ -197,7 +198,7 @@ class Refusal(HttpError):
 
 
 class Severity(StrEnum):
-    """Whether a problem keeps a set of documents from being adopted."""
+    """An error keeps a set of documents from being adopted; a warning does not."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -205,11 +206,11 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """Something wrong in a document: where, what, and what to write instead."""
+    """A problem in a document: its place, what is wrong, and what to write instead."""
 
     path: str
     line: int
-    """One-based; 0 where the problem is not of one line."""
+    """The first line is 1; 0 if the problem does not belong to one line."""
     code: str
     severity: Severity
     message: str
@@ -238,7 +239,7 @@ class DocumentsRefused(FederationError):
 
 
 class SettingsRefused(FederationError):
-    """Settings that cannot be used together, every problem at once."""
+    """Settings that cannot be used, with every problem found."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems)

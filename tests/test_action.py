@@ -1,8 +1,8 @@
 """
-The login of CI jobs: `action/`, `gitlab/` and the one script behind both.
+Tests of the login of CI jobs: `action/`, `gitlab/` and the script that both run.
 
-No token is where others can read it, what may pass is tried again and a refusal is not, and
-each failure is said in words with what to change.
+Tokens stay out of logs, arguments and environments. Errors that may pass are retried, and
+refusals are not. Each error says what to change.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _runner(tmp_path: Path, around: World) -> Runner:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_github_job_gets_its_token_and_what_it_gives(
+def test_a_github_job_gets_its_token_roles_and_policies(
     tmp_path: Path, around: World, shell: str
 ) -> None:
     ran = Runner(tmp_path, around, shell).github()
@@ -92,7 +92,7 @@ def test_a_gitlab_job_gets_its_token_into_its_own_shell(
     assert shown == f"{around.access_token},{around.url},unset"
 
 
-def test_the_broker_is_asked_as_rfc_8693_says(runner: Runner, around: World) -> None:
+def test_the_request_to_the_broker_follows_rfc_8693(runner: Runner, around: World) -> None:
     runner.github(FEDERATION_ROLE="deployer\nreader, third", FEDERATION_URL=f"{around.url}/")
     (asked,) = around.asked("/oauth/token")
     assert asked.form == {
@@ -103,7 +103,7 @@ def test_the_broker_is_asked_as_rfc_8693_says(runner: Runner, around: World) -> 
     }
 
 
-def test_functions_are_asked_for_by_name(runner: Runner, around: World) -> None:
+def test_functions_are_requested_by_name(runner: Runner, around: World) -> None:
     runner.github(FEDERATION_FUNCTION_AUDIENCE="dev:env dev:cows")
     (asked,) = around.asked("/oauth/token")
     assert (asked.form["scope"], asked.form["audience"]) == (["function"], ["dev:env", "dev:cows"])
@@ -113,7 +113,7 @@ def test_functions_are_asked_for_by_name(runner: Runner, around: World) -> None:
     ("given", "expected"),
     [("", None), ("https://a.test/?x=1&y=2 #%", "https://a.test/?x=1&y=2 #%"), ('a"b\\c', 'a"b\\c')],
 )  # fmt: skip
-def test_the_audience_is_the_url_or_what_was_given_and_is_encoded(
+def test_the_audience_defaults_to_the_url_and_is_encoded(
     runner: Runner, around: World, given: str, expected: str | None
 ) -> None:
     runner.github(FEDERATION_AUDIENCE=given)
@@ -123,7 +123,9 @@ def test_the_audience_is_the_url_or_what_was_given_and_is_encoded(
     assert asked.headers["authorization"] == "bearer the-request-token"
 
 
-def test_later_steps_have_the_token_only_if_that_was_asked(runner: Runner, around: World) -> None:
+def test_later_steps_get_the_token_only_with_the_input_export(
+    runner: Runner, around: World
+) -> None:
     assert runner.github(FEDERATION_EXPORT="MY_TOKEN").later == {"MY_TOKEN": around.access_token}
 
 
@@ -151,9 +153,7 @@ def test_no_token_is_in_arguments_or_environment_of_any_program(
         assert token not in seen
 
 
-def test_each_token_is_masked_before_all_else_and_never_shown(
-    runner: Runner, around: World
-) -> None:
+def test_each_token_is_masked_first_and_printed_nowhere_else(runner: Runner, around: World) -> None:
     log = runner.github(FEDERATION_FAAS_CLI="true").log
     for token in ("the-request-token", *around.minted, around.access_token):
         assert [line for line in log.splitlines() if token in line] == [f"::add-mask::{token}"]
@@ -162,9 +162,7 @@ def test_each_token_is_masked_before_all_else_and_never_shown(
     assert log.count(around.access_token) == 1
 
 
-def test_the_settings_of_the_user_of_the_runner_are_not_taken(
-    runner: Runner, around: World
-) -> None:
+def test_the_curlrc_of_the_runner_user_is_ignored(runner: Runner, around: World) -> None:
     (runner.folder / ".curlrc").write_text("verbose\nuser-agent = theirs\n")
     ran = runner.gitlab(HOME=str(runner.folder), CURL_HOME=str(runner.folder))
     assert ran.code == 0, ran.log
@@ -185,9 +183,7 @@ def test_a_trace_shows_no_token(runner: Runner, around: World, platform: str) ->
 
 
 @pytest.mark.parametrize("platform", ["github", "gitlab"])
-def test_what_is_kept_is_for_the_job_alone_and_outside_the_workspace(
-    runner: Runner, platform: str
-) -> None:
+def test_files_are_private_and_outside_the_workspace(runner: Runner, platform: str) -> None:
     run = runner.github if platform == "github" else runner.gitlab
     run(FEDERATION_FAAS_CLI="true")
     kept = [p for p in runner.folder.rglob("*federation*/**/*") if p.is_file()]
@@ -198,7 +194,7 @@ def test_what_is_kept_is_for_the_job_alone_and_outside_the_workspace(
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
 
-def test_a_folder_of_somebody_else_is_not_used(runner: Runner) -> None:
+def test_another_users_folder_is_not_used(runner: Runner) -> None:
     beside = Path(f"{runner.workspace}.tmp")
     beside.mkdir()
     (beside / "federation-17").symlink_to(runner.temporary)
@@ -208,22 +204,22 @@ def test_a_folder_of_somebody_else_is_not_used(runner: Runner) -> None:
     assert not list(runner.temporary.iterdir())
 
 
-def test_a_gitlab_token_goes_only_where_it_was_meant_for(runner: Runner, around: World) -> None:
+def test_a_gitlab_token_is_sent_only_to_its_audience(runner: Runner, around: World) -> None:
     ran = runner.gitlab(FEDERATION_ID_TOKEN=jwt(aud="https://broker.test"))
     assert ran.code == 1
     assert "is for https://broker.test, but would be sent to" in ran.log
     assert around.requests == []
 
 
-def test_a_traced_gitlab_job_is_warned(runner: Runner) -> None:
+def test_a_traced_gitlab_job_gets_a_warning(runner: Runner) -> None:
     assert "CI_DEBUG_TRACE is on" in runner.gitlab(CI_DEBUG_TRACE="true").log
 
 
-# --- trying again ---------------------------------------------------------------------------
+# --- retries ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_what_may_pass_is_tried_four_times(runner: Runner, around: World, status: int) -> None:
+def test_temporary_errors_are_tried_four_times(runner: Runner, around: World, status: int) -> None:
     around.broker = [Answer(status, "not now")]
     ran = runner.github()
     assert ran.code == 1
@@ -232,7 +228,7 @@ def test_what_may_pass_is_tried_four_times(runner: Runner, around: World, status
     assert f"answered HTTP {status}, four times" in ran.log
 
 
-def test_each_try_has_an_id_token_of_its_own(runner: Runner, around: World) -> None:
+def test_each_try_uses_a_new_id_token(runner: Runner, around: World) -> None:
     around.broker = [Answer(502), Answer(502), around.grant()]
     assert runner.github().code == 0
     sent = [request.form["subject_token"][0] for request in around.asked("/oauth/token")]
@@ -240,7 +236,7 @@ def test_each_try_has_an_id_token_of_its_own(runner: Runner, around: World) -> N
 
 
 @pytest.mark.parametrize(("said", "waited"), [("3", "3"), ("3600", "10"), ("soon", "1")])
-def test_the_broker_says_how_long_to_wait_within_reason(
+def test_retry_after_is_honoured_up_to_ten_seconds(
     runner: Runner, around: World, said: str, waited: str
 ) -> None:
     around.broker = [Answer(503, "", {"Retry-After": said}), around.grant()]
@@ -257,7 +253,7 @@ def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: in
     assert runner.pauses() == []
 
 
-# --- words ----------------------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -311,7 +307,7 @@ def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: in
         pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": f"{DOWN}/?a=b"}, ["127.0.0.1:9 could not be reached"], id="github unreachable"),
     ],
 )  # fmt: skip
-def test_a_github_job_is_told_what_to_change(
+def test_an_error_in_a_github_job_says_what_to_change(
     runner: Runner, changes: Mapping[str, Any], words: list[str]
 ) -> None:
     ran = runner.github(**changes)
@@ -338,7 +334,7 @@ def test_a_github_job_is_told_what_to_change(
         ),
     ],
 )  # fmt: skip
-def test_an_answer_that_grants_nothing_is_told(
+def test_an_answer_without_a_token_is_reported(
     runner: Runner, around: World, answer: Answer, words: str
 ) -> None:
     around.broker = [answer]
@@ -347,7 +343,7 @@ def test_an_answer_that_grants_nothing_is_told(
     assert words in ran.log
 
 
-def test_a_certificate_that_is_not_trusted_is_told_and_can_be(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_reported_and_can_be_trusted(tmp_path: Path) -> None:
     with world(_self_signed(tmp_path)) as around:
         runner = Runner(tmp_path / "runner", around)
         ran = runner.gitlab(CURL_CA_BUNDLE=None, SSL_CERT_FILE=None)
@@ -358,7 +354,9 @@ def test_a_certificate_that_is_not_trusted_is_told_and_can_be(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("platform", ["github", "gitlab"])
-def test_a_refusal_is_told_whole(runner: Runner, around: World, platform: str) -> None:
+def test_a_refusal_is_reported_with_the_claims(
+    runner: Runner, around: World, platform: str
+) -> None:
     around.broker = [Answer(400, REFUSAL)]
     around.claims = {
         "sub": "repo:o/r",
@@ -406,7 +404,7 @@ def test_each_reason_has_its_advice(runner: Runner, around: World, reason: str, 
     ids=["shell", "escaped line", "line", "old command", "terminal", "quotes", "markdown", "blank"],
 )  # fmt: skip
 @pytest.mark.parametrize("refused", [True, False])
-def test_hostile_text_stays_text(
+def test_hostile_text_is_printed_as_text(
     runner: Runner, around: World, hostile: str, refused: bool
 ) -> None:
     around.claims = {"sub": hostile, "environment": hostile}
@@ -437,7 +435,7 @@ def test_text_cannot_leave_the_data_of_a_workflow_command(text: str, data: str) 
     assert _evaluate("dash", f"command_data {_quoted(text)}") == data
 
 
-def test_a_runner_without_curl_is_told(runner: Runner, around: World) -> None:
+def test_a_runner_without_curl_gets_an_error(runner: Runner, around: World) -> None:
     for name in _PROGRAMS[1:]:
         runner.watch(name)
     ran = runner.github(PATH=str(runner.tools))
@@ -454,7 +452,7 @@ def test_a_runner_without_curl_is_told(runner: Runner, around: World) -> None:
         ({"FEDERATION_URL": None}, "The input url is missing"),
     ],
 )
-def test_a_gitlab_job_is_told_what_to_change(
+def test_an_error_in_a_gitlab_job_says_what_to_change(
     runner: Runner, changes: Mapping[str, Any], words: str
 ) -> None:
     ran = runner.gitlab(**changes)
@@ -464,17 +462,6 @@ def test_a_gitlab_job_is_told_what_to_change(
 
 
 # --- faas-cli's config ----------------------------------------------------------------------
-
-_OTHERS = {
-    "as faas-cli writes it": (
-        "auths:\n- gateway: https://other.test\n  auth: basic\n  token: b3RoZXI=\n  options:\n"
-        "  - name: client_id\n    value: x\n"
-    ),
-    "indented": (
-        "auths:\n    - gateway: https://other.test\n      auth: basic\n      token: b3RoZXI=\n"
-        "      options:\n        - name: client_id\n          value: x\n"
-    ),
-}
 
 
 def test_faas_cli_is_logged_in_for_later_steps(runner: Runner, around: World) -> None:
@@ -487,55 +474,37 @@ def test_faas_cli_is_logged_in_for_later_steps(runner: Runner, around: World) ->
     }
 
 
-@pytest.mark.parametrize("text", [*_OTHERS.values()], ids=[*_OTHERS])
-def test_other_logins_of_faas_cli_are_kept(runner: Runner, around: World, text: str) -> None:
-    config = runner.folder / "mine" / "config.yml"
-    config.parent.mkdir()
-    stale = "".join(
-        f"{margin}{line}\n"
-        for margin in [text.splitlines()[1].split("-")[0]]
-        for line in (f"- gateway: {around.url}/", "  auth: basic", "  token: c3RhbGU=")
-    )
-    config.write_text(text + stale)
-    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
-    others = yaml.safe_load(text)["auths"]
-    mine = {"gateway": around.url, "auth": "oauth2", "token": around.access_token}
-    assert yaml.safe_load(config.read_text()) == {"auths": [*others, mine]}
-    assert stat.S_IMODE(config.stat().st_mode) == 0o600
-    assert "An earlier entry for" in ran.log
+@pytest.mark.parametrize("given", [True, False], ids=["OPENFAAS_CONFIG", "workspace"])
+def test_the_login_has_a_config_of_its_own_and_others_are_left_alone(
+    runner: Runner, around: World, *, given: bool
+) -> None:
+    config = runner.folder / "mine" if given else runner.workspace / ".openfaas"
+    config.mkdir()
+    (config / "config.yml").write_text("auths:\n- gateway: https://other.test\n")
+    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config) if given else None)
+    assert ran.code == 0, ran.log
+    folder = Path(ran.later["OPENFAAS_CONFIG"])
+    assert folder != config
+    assert (f"OPENFAAS_CONFIG was {config} and is now" in ran.log) == given
     runner.github("logout")
-    assert yaml.safe_load(config.read_text()) == {"auths": others}
-    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
+    assert not folder.exists()
+    assert [p.name for p in config.iterdir()] == ["config.yml"]
+    assert "other.test" in (config / "config.yml").read_text()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["auths: [{gateway: x}]\n", "# mine\nauths:\n- gateway: x\n", "other: 1\n",
-     "auths:\n- auth: basic\n  gateway: x\n", "auths:\n- gateway: x\nmore: 1\n", "---\nauths: []\n"],
-)  # fmt: skip
-def test_a_config_in_another_form_is_left_alone(runner: Runner, text: str) -> None:
-    config = runner.folder / "mine" / "config.yml"
-    config.parent.mkdir()
-    config.write_text(text)
-    ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_CONFIG=str(config.parent))
-    assert ran.code == 1
-    assert "was left alone" in ran.log
-    assert config.read_text() == text
-    assert [p.name for p in config.parent.iterdir()] == ["config.yml"]
+def test_a_job_can_log_in_at_two_gateways(runner: Runner, around: World) -> None:
+    first = runner.github(FEDERATION_FAAS_CLI="true").later["OPENFAAS_CONFIG"]
+    for _ in range(2):
+        ran = runner.github(
+            FEDERATION_FAAS_CLI="true", FEDERATION_URL=f"{around.url}/b", OPENFAAS_CONFIG=first
+        )
+        assert ran.code == 0, ran.log
+        assert "OPENFAAS_CONFIG was" not in ran.log
+    config = yaml.safe_load((Path(ran.later["OPENFAAS_CONFIG"]) / "config.yml").read_text())
+    assert [e["gateway"] for e in config["auths"]] == [f"{around.url}/b", around.url]
 
 
-@pytest.mark.parametrize("text", ["auths: []\n", "", "auths:\n"])
-def test_an_empty_config_is_filled(runner: Runner, around: World, text: str) -> None:
-    config = runner.workspace / ".openfaas" / "config.yml"
-    config.parent.mkdir()
-    config.write_text(text)
-    ran = runner.github(FEDERATION_FAAS_CLI="true")
-    assert yaml.safe_load(config.read_text())["auths"][0]["token"] == around.access_token
-    assert "inside the workspace" in ran.log
-    assert ran.later["OPENFAAS_CONFIG"] == str(config.parent)
-
-
-def test_another_gateway_in_the_environment_is_pointed_out(runner: Runner) -> None:
+def test_another_gateway_in_the_environment_gives_a_warning(runner: Runner) -> None:
     ran = runner.github(FEDERATION_FAAS_CLI="true", OPENFAAS_URL="https://other.test")
     assert "OPENFAAS_URL is https://other.test, but this login is for" in ran.log
     assert "OPENFAAS_URL" not in ran.later
@@ -545,7 +514,7 @@ def test_another_gateway_in_the_environment_is_pointed_out(runner: Runner) -> No
 
 
 @pytest.mark.parametrize("platform", ["github", "gitlab"])
-def test_logging_out_revokes_every_token_of_the_job_and_leaves_nothing(
+def test_the_logout_revokes_every_token_and_removes_every_file(
     runner: Runner, around: World, platform: str
 ) -> None:
     run = runner.github if platform == "github" else runner.gitlab
@@ -561,7 +530,7 @@ def test_logging_out_revokes_every_token_of_the_job_and_leaves_nothing(
         assert ran.later == {"OPENFAAS_CONFIG": "", "MY_TOKEN": ""}
 
 
-def test_a_token_that_cannot_be_revoked_is_a_warning(runner: Runner, around: World) -> None:
+def test_a_failed_revocation_is_a_warning(runner: Runner, around: World) -> None:
     runner.github()
     around.revocation = [Answer(500)]
     ran = runner.github("logout")
@@ -571,16 +540,14 @@ def test_a_token_that_cannot_be_revoked_is_a_warning(runner: Runner, around: Wor
     assert not list(runner.temporary.glob("federation/*"))
 
 
-def test_a_gitlab_job_that_replaced_the_login_is_told_so_loudly(runner: Runner) -> None:
+def test_a_gitlab_job_that_replaced_the_login_gets_an_error(runner: Runner) -> None:
     ran = runner.gitlab("logout")
     assert ran.code == 0
     assert "THE LOGIN OF .federation DID NOT RUN IN THIS JOB" in ran.log
     assert "!reference [.federation, before_script]" in ran.log
 
 
-def test_a_gitlab_job_whose_login_failed_is_not_told_that_it_never_ran(
-    runner: Runner, around: World
-) -> None:
+def test_a_failed_gitlab_login_is_not_reported_as_missing(runner: Runner, around: World) -> None:
     around.broker = [Answer(400, REFUSAL)]
     assert runner.gitlab().code == 1
     ran = runner.gitlab("logout")
@@ -588,7 +555,7 @@ def test_a_gitlab_job_whose_login_failed_is_not_told_that_it_never_ran(
     assert "DID NOT RUN" not in ran.log
 
 
-# --- what is promised -----------------------------------------------------------------------
+# --- the files that users include -----------------------------------------------------------------------
 
 
 def test_the_template_carries_the_script_that_the_action_runs() -> None:
@@ -604,7 +571,7 @@ def test_the_template_carries_the_script_that_the_action_runs() -> None:
     assert job["after_script"][0] == job["before_script"][0]
 
 
-def test_the_template_keeps_the_names_that_people_wrote() -> None:
+def test_the_template_keeps_its_names() -> None:
     (header, template) = yaml.safe_load_all(TEMPLATE.read_text())
     assert set(header["spec"]["inputs"]) == {
         "url", "role", "scope", "function-audience", "faas-cli",
@@ -617,7 +584,7 @@ def test_the_template_keeps_the_names_that_people_wrote() -> None:
     assert all("$[[" not in line for line in (*job["before_script"], *job["after_script"]))
 
 
-def test_the_action_keeps_the_names_that_people_wrote() -> None:
+def test_the_action_keeps_its_names() -> None:
     action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
     assert set(action["inputs"]) == {
         "url", "audience", "role", "scope", "function-audience", "faas-cli", "export",
@@ -632,7 +599,7 @@ def test_no_expression_stands_in_a_script(path: str) -> None:
     assert all("${{" not in step["run"] for step in steps)
 
 
-# --- the small readers ----------------------------------------------------------------------
+# --- the JSON reader ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -640,7 +607,7 @@ def test_no_expression_stands_in_a_script(path: str) -> None:
     "value",
     ["plain", 'quote " and \\ back', "sla/sh", "ümläut €", "", "a:b,c]d}e{[", "\\n", 17, True],
 )
-def test_a_member_is_read_as_json_means_it(shell: str, value: object) -> None:
+def test_a_member_is_decoded_as_json(shell: str, value: object) -> None:
     text = json.dumps({"before": ['x"]', {"a": "]"}], "it": value, "z": 1}, ensure_ascii=False)
     expected = json.dumps(value) if isinstance(value, bool | int) else str(value)
     assert _evaluate(shell, f"member {_quoted(text)} it") == expected
@@ -652,7 +619,7 @@ def test_a_member_is_read_as_json_means_it(shell: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"it"}', '{"it": "x', "null", "<html>", '{"it" 1}']
 )
-def test_what_is_no_json_object_has_no_members(text: str) -> None:
+def test_text_that_is_not_a_json_object_has_no_members(text: str) -> None:
     assert _evaluate("dash", f"member {_quoted(text)} it") == ""
 
 

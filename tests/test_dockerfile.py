@@ -1,4 +1,4 @@
-"""What the image promises, read from the Dockerfile: who it runs as, what is in it, its health."""
+"""Tests of the Dockerfile: its user, its contents and its health check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Instruction(NamedTuple):
 
 
 def instructions(dockerfile: str) -> list[Instruction]:
-    """Every instruction, comments gone and continued lines joined."""
+    """Return every instruction without comments, with continued lines joined."""
     kept = "\n".join(line for line in dockerfile.splitlines() if not line.lstrip().startswith("#"))
     joined = re.sub(r"\\\n", " ", kept)
     lines = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
@@ -30,7 +30,7 @@ FINAL = ALL[STAGES[-1] :]
 
 
 def values(name: str) -> list[str]:
-    """What the final stage says by instruction *name*."""
+    """Return the values of the instruction *name* in the final stage."""
     return [instruction.value for instruction in FINAL if instruction.name == name]
 
 
@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def test_the_last_word_on_the_user_is_an_unprivileged_number() -> None:
+def test_the_final_user_is_an_unprivileged_number() -> None:
     user, _, group = values("USER")[-1].partition(":")
     assert user.isdecimal()
     assert group.isdecimal()
@@ -47,7 +47,7 @@ def test_the_last_word_on_the_user_is_an_unprivileged_number() -> None:
     assert int(group) > 0
 
 
-def test_nothing_that_can_write_the_image_runs_as_the_user() -> None:
+def test_no_instruction_writes_the_image_as_that_user() -> None:
     names = [instruction.name for instruction in FINAL]
     after = names[names.index("USER") :]
     assert not {"RUN", "COPY", "ADD"} & set(after)
@@ -64,12 +64,17 @@ def test_base_images_are_slim_and_pinned_by_tag_or_digest() -> None:
     assert len(set(images)) == 1
 
 
+def test_the_image_can_serve_and_share_state_in_redis() -> None:
+    installs = [i.value for i in ALL if i.name == "RUN" and " install " in i.value]
+    assert any(run.endswith('whl)[redis,server]"') for run in installs)
+
+
 def test_pip_leaves_no_cache_behind() -> None:
     words = shlex.split(" ".join(i.value for i in ALL if i.name == "RUN"))
     assert words.count("--no-cache-dir") == words.count("pip") > 0
 
 
-def test_all_that_is_written_lies_in_the_volume() -> None:
+def test_state_and_home_are_in_the_volume() -> None:
     (volume,) = values("VOLUME")
     environ = environment()
     assert environ["FEDERATION_STATE"] == environ["HOME"] == volume
@@ -77,7 +82,7 @@ def test_all_that_is_written_lies_in_the_volume() -> None:
     assert any(volume in run and "--owner=65532" in run for run in values("RUN"))
 
 
-def test_health_is_asked_by_python_at_livez() -> None:
+def test_the_health_check_asks_livez_with_python() -> None:
     (check,) = values("HEALTHCHECK")
     command = json.loads(check[check.index("[") :])
     assert command[:2] == ["python", "-c"]

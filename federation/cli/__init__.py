@@ -1,8 +1,9 @@
 """
-The command line. Exit codes: 0 yes or done, 1 no or problems found, 2 wrong use.
+The command line: `federation` and its subcommands.
 
-One module a command; this one only gathers them, each imported when it is called for, so that
-`federation exchange` in a CI job does not wait for what only a server needs.
+Each subcommand is a module that is imported when the command is called. `federation exchange`
+in a CI job therefore neither loads nor needs the libraries of the server. Exit codes are 0 for
+yes or done, 1 for no or problems found, and 2 for wrong use.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
         "audit": "Read, verify and deliver again the audit trail.",
     }
 )
+_SERVER_LIBRARIES = frozenset(
+    {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
+)
+"""The libraries of the extra `server`, which the plain install lacks."""
 
 
 class _Commands(click.Group):
@@ -37,9 +42,16 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(
-            importlib.import_module(f"federation.cli.{cmd_name}"), cmd_name
-        )
+        try:
+            module = importlib.import_module(f"federation.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if error.name not in _SERVER_LIBRARIES:
+                raise
+            raise click.ClickException(
+                f"federation {cmd_name} needs {error.name}, which is not installed. Run:"
+                " pip install 'federation[server]'"
+            ) from error
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -53,6 +65,6 @@ def main() -> None:
     """
     Let CI deploy without stored secrets.
 
-    A broker that trades a CI job's signed identity token for an access token that lives for
-    minutes and may do what named policies say.
+    A broker that trades a CI job's signed identity token for an access token. The access token
+    expires after minutes and allows what named policies say.
     """

@@ -1,8 +1,8 @@
 """
-`federation check`: every problem in a set of documents, with file and line, before a broker has it.
+`federation check`: report every problem in a set of documents, with file and line.
 
-It reads the same files in the same way as `serve` and needs no network. What it prints about a
-document stays on one line and holds nothing that a terminal or a CI log would obey.
+It reads the files as `serve` does and needs no network. Text from a document is printed on one
+line and without control characters, so that it cannot act on a terminal or a CI log.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _coloured(problem: Problem) -> str:
 def _summary(found: Assembled) -> str:
     errors = sum(problem.severity is Severity.ERROR for problem in found.problems)
     numbers = ((errors, "error"), (len(found.problems) - errors, "warning"))
-    told = ", ".join(counted(number, thing) for number, thing in numbers if number)
+    counts = ", ".join(counted(number, thing) for number, thing in numbers if number)
     documents = counted(found.documents, "document") if found.documents else "no documents"
-    return f"{documents}: {told or 'no problems'}"
+    return f"{documents}: {counts or 'no problems'}"
 
 
 def _as_json(found: Assembled) -> str:
@@ -105,7 +105,7 @@ def _as_json(found: Assembled) -> str:
 
 
 def _as_github(found: Assembled) -> str:
-    """Workflow commands, one a problem, which GitHub shows beside the lines they are about."""
+    """One workflow command for each problem. GitHub shows it at its line of the file."""
     return "\n".join([*map(_workflow_command, found.problems), _summary(found)])
 
 
@@ -124,12 +124,12 @@ def _subject(problem: Problem) -> str:
 
 
 def _sentence(problem: Problem) -> str:
-    """What is wrong and what to write, without the place."""
+    """Return the message and the hint of *problem*, without its place."""
     field = f"{problem.field}: " if problem.field else ""
     return field + problem.message + (f"; {problem.hint}" if problem.hint else "")
 
 
-# As actions/toolkit escapes them. The percent sign comes first.
+# The escapes of actions/toolkit. The percent sign comes first, or it would be escaped twice.
 _IN_MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
 

@@ -1,4 +1,4 @@
-"""`federation exchange`: the client in a CI job."""
+"""`federation exchange`: exchange a CI job's ID token for an access token."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def exchange(
     """
     Trade this CI job's ID token for an access token, and print it.
 
-    The token goes to standard output, all else to standard error. Exit code 0 means a token
-    was given, 1 that it was refused or could not be had.
+    The token goes to standard output and everything else to standard error. The exit code is 0
+    if there is a token, and 1 if the broker refused or could not be reached.
     """
     if for_faas_cli and functions:
         raise click.UsageError("faas-cli asks for function tokens itself; leave out --function")
@@ -71,19 +71,19 @@ def exchange(
             )
             granted = trade(url, subject, sender, roles=roles, functions=functions)
         if for_faas_cli:
-            _hand_to_faas_cli(url, granted)
+            _save_for_faas_cli(url, granted)
         else:
             click.echo(granted.token)
     except ClientError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _hand_to_faas_cli(url: str, granted: AccessToken) -> None:
+def _save_for_faas_cli(url: str, granted: AccessToken) -> None:
     path = config_path(os.environ, Path.cwd(), Path.home())
-    for way in save_token(path, url, granted.token):
-        if way != "oauth2":
+    for replaced in save_token(path, url, granted.token):
+        if replaced != "oauth2":
             click.echo(
-                f"Notice: a saved {way} login for {gateway_name(url)} was replaced.", err=True
+                f"Notice: a saved {replaced} login for {gateway_name(url)} was replaced.", err=True
             )
     click.echo(
         f"faas-cli may use {gateway_name(url)} for the next {granted.expires_in_seconds} seconds"

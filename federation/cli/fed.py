@@ -1,7 +1,7 @@
 """
-`fed`: a plugin of faas-cli, so that `faas-cli fed auth` signs in.
+`fed`: a plugin of faas-cli. `faas-cli fed auth` signs faas-cli in.
 
-faas-cli runs any executable in `~/.openfaas/plugins` by its name:
+faas-cli runs an executable in `~/.openfaas/plugins` by its name:
 `mkdir -p ~/.openfaas/plugins && ln -s "$(command -v fed)" ~/.openfaas/plugins/`.
 """
 
@@ -46,10 +46,10 @@ def auth(
     roles: tuple[str, ...],
 ) -> None:
     """
-    Trade this CI job's ID token, so that faas-cli may use the gateway for some minutes.
+    Exchange this CI job's ID token and sign faas-cli in to the gateway for some minutes.
 
-    It writes the token where faas-cli looks for it; a saved password for the same gateway is
-    replaced.
+    The token is written where faas-cli looks for it. It replaces a saved password for the same
+    gateway.
     """
     context.invoke(
         exchange,

@@ -1,4 +1,4 @@
-"""`federation keys`: the signing keys in the state directory."""
+"""`federation keys`: make, list and rotate the signing keys in the state directory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["keys"]
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Errors of the folder become one sentence and exit code 1."""
+def _one_line_errors() -> Iterator[None]:
+    """Report an error of the key folder as one sentence with exit code 1."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -38,8 +38,8 @@ def keys() -> None:
     """
     Make, list and rotate the broker's signing keys.
 
-    A running broker follows within seconds. Tokens signed by a retired key stay good until
-    they expire.
+    A running broker uses a change within seconds. Tokens signed by a retired key stay valid
+    until they expire.
     """
 
 
@@ -47,20 +47,20 @@ def keys() -> None:
 @_state
 def generate(state: Path) -> None:
     """
-    Make a key, published but not signing yet.
+    Make a key that is published but does not sign yet.
 
-    Verifiers that cache keys can learn it before `rotate` lets it sign. The first key of all
-    signs at once.
+    Verifiers that cache keys can fetch it before `rotate` makes it sign. The very first key
+    signs immediately.
     """
-    with _told_plainly():
+    with _one_line_errors():
         click.echo(KeyFolder.under(state).generate().kid)
 
 
 @keys.command(name="list")
 @_state
 def list_keys(state: Path) -> None:
-    """Show each key: what it does, since when it exists, its kid."""
-    with _told_plainly():
+    """Show the status, the time of creation and the kid of each key."""
+    with _one_line_errors():
         stored = KeyFolder.under(state).list()
     if not stored:
         raise click.ClickException(
@@ -74,11 +74,12 @@ def list_keys(state: Path) -> None:
 @_state
 def rotate(state: Path) -> None:
     """
-    Let the next key sign, made now if there is none.
+    Sign with the next key. If there is none, make it now.
 
-    A key that stopped signing more than 24 hours ago is dropped: no token of it can be alive.
+    A key that stopped signing more than 24 hours ago is deleted, because every token that it
+    signed has expired.
     """
-    with _told_plainly():
+    with _one_line_errors():
         key, dropped = KeyFolder.under(state).rotate(datetime.now(UTC))
     for gone in dropped:
         click.echo(f"dropped  {gone.kid}", err=True)

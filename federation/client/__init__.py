@@ -1,4 +1,4 @@
-"""The CI side: find this job's identity, trade it, put the result where tools look."""
+"""The client in a CI job: get an ID token, exchange it, and save the access token for faas-cli."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ClientError"]
 
 
 class ClientError(FederationError):
-    """What went wrong on the CI side, in one sentence, and what to change."""
+    """An error of the client: one sentence about the problem, and advice on what to change."""
 
     def __init__(self, problem: str, advice: str = "") -> None:
         super().__init__(problem, advice)

@@ -1,7 +1,8 @@
 """
-The identity that a CI system gives this job, or exactly what is missing.
+Get this CI job's ID token from GitHub Actions or GitLab CI.
 
-GitHub Actions hands out a URL and a request token; GitLab puts an ID token into a variable.
+On GitHub the job asks a URL for the token; URL and request token are in its environment. On
+GitLab the token is in a variable. If either is missing, the error names it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _EVENT_BYTES = 16 * 1024 * 1024
 
 def subject_token(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
     """
-    An ID token of this job for *audience*.
+    Return an ID token of this job for *audience*.
 
-    Raises: ClientError where this is no CI job, or the job may not have one.
+    Raises: ClientError if this is not a CI job, or if the job may not get an ID token.
     """
     if environ.get(_URL) or environ.get(_TOKEN) or environ.get("GITHUB_ACTIONS") == "true":
         return _github(environ, audience, sender)
@@ -84,7 +85,7 @@ def _permission_advice(environ: Mapping[str, str]) -> str:
 
 
 def _from_fork(environ: Mapping[str, str]) -> bool:
-    # A pull_request_target job runs for the base repository and may have a token, forks or not.
+    # A pull_request_target job runs as the base repository. It may get a token even for a fork.
     event_name = environ.get("GITHUB_EVENT_NAME", "")
     if event_name == "pull_request_target" or not event_name.startswith("pull_request"):
         return False

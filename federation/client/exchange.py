@@ -1,4 +1,4 @@
-"""Trading a subject token at a broker, as any RFC 8693 client does."""
+"""Exchange a subject token for an access token at a broker (RFC 8693)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What the broker gave."""
+    """An access token and its lifetime."""
 
     token: str = field(repr=False)
     expires_in_seconds: int
@@ -33,10 +33,11 @@ def exchange(
     functions: Sequence[str] = (),
 ) -> AccessToken:
     """
-    The access token that the broker at *url* gives for *token*; with *functions*
-    (`<namespace>:<function>`), a function token for those.
+    Exchange *token* at the broker at *url*.
 
-    Raises: ClientError, with the broker's own reason where it refused. A refusal is not retried.
+    With *functions* (`<namespace>:<function>`), ask for a function token for them instead of an
+    access token. A refusal is not retried.
+    Raises: ClientError, with the broker's reason if it refused.
     """
     require_secure_url(url, "The broker's URL")
     form: dict[str, str | list[str]] = {
@@ -63,7 +64,7 @@ def _refused(response: httpx2.Response) -> ClientError:
         case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
             return ClientError(
                 f"The broker refused ({reason}): {description}",
-                f"Request id {rid}: the broker's log and audit trail have the whole story under it."
+                f"Request id {rid}: the broker's log and audit trail have the details under it."
                 f" docs/refusals.md says what to do about {reason}.",
             )
         case _:

@@ -1,9 +1,9 @@
 """
-faas-cli's own configuration: the access token where an unmodified faas-cli looks for it.
+Save an access token in the configuration file of faas-cli.
 
-faas-cli finds an entry by the gateway's exact text, which it has lowered and stripped of a
-slash at the end. A `basic` entry for the same gateway would silently win over any token, so it
-is replaced, and the caller is told. Everything else in the file is kept.
+faas-cli looks an entry up by the gateway's URL in lower case, without a slash at its end. It
+prefers a `basic` entry to a token, so such an entry for the same gateway is replaced, and
+`save_token` returns that it was. All other entries and settings stay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONFIG_BYTES = 1024 * 1024
 
 
 def config_path(environ: Mapping[str, str], here: Path, home: Path) -> Path:
-    """Where faas-cli keeps its configuration: as told, in the workspace in CI, else at home."""
+    """Return the file that faas-cli reads: in OPENFAAS_CONFIG, in CI here, else at home."""
     if folder := environ.get("OPENFAAS_CONFIG"):
         return Path(folder) / "config.yml"
     in_ci = environ.get("CI", "") in {"true", "1"}
@@ -31,16 +31,16 @@ def config_path(environ: Mapping[str, str], here: Path, home: Path) -> Path:
 
 
 def gateway_name(url: str) -> str:
-    """*url* as faas-cli writes it when it looks for an entry."""
+    """Return *url* in the form in which faas-cli looks an entry up."""
     return url.lower().rstrip("/")
 
 
 def save_token(path: Path, url: str, token: str) -> list[str]:
     """
-    faas-cli uses *token* for the gateway at *url*; the file is its owner's alone.
+    Save *token* for the gateway at *url* in the file *path*, which only its owner can read.
 
-    Returns the ways of signing in that were replaced, such as `basic`.
-    Raises: ClientError where the file is there and is not faas-cli's.
+    Returns the `auth` of each entry that was replaced, such as `basic`.
+    Raises: ClientError if the file exists and is not a configuration of faas-cli.
     """
     gateway = gateway_name(url)
     config = _read(path)
@@ -70,14 +70,14 @@ def _read(path: Path) -> dict[str, object]:
 def _write(path: Path, config: Mapping[str, object]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkstemp makes the file 0600. The rename replaces the old file whole, or a link itself.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".config-")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 yaml.safe_dump(dict(config), file, sort_keys=False)
             Path(temporary).replace(path)
-        except BaseException:
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise ClientError(f"faas-cli's configuration cannot be written: {error}.") from error
 

@@ -1,8 +1,8 @@
 """
-HTTP as a CI job needs it: bounded in time, and patient only with what may pass.
+HTTP client of a CI job, with timeouts and retries.
 
-A connection error, 429 or 5xx is tried again a few times; any other answer is final. Proxies
-and a private CA are taken from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
+Connection errors, 429 and 5xx are retried three times, for at most a minute. Any other answer
+is final. Proxies and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Pause = Callable[[float], None]
 
 class Sender:
     """
-    Sends requests and tries again where that can help.
+    Sends requests and retries those that may succeed later.
 
-    Raises: ClientError where the environment's proxy or CA cannot be used.
+    Raises: ClientError if the proxy or CA that the environment names cannot be used.
     """
 
     def __init__(self, client: httpx2.Client | None = None, pause: Pause = time.sleep) -> None:
@@ -40,14 +40,14 @@ class Sender:
         return self
 
     def __exit__(self, *_how: object) -> None:
-        """Every connection is closed."""
+        """Close every connection."""
         self._client.close()
 
     def send(self, request: httpx2.Request) -> httpx2.Response:
         """
-        The final answer to *request*.
+        Send *request* and return the final answer.
 
-        Raises: ClientError where no answer came.
+        Raises: ClientError if no answer came.
         """
         began, problem = time.monotonic(), ""
         for attempt in range(_TRIES):
@@ -76,18 +76,18 @@ class Sender:
         self, method: str, url: str, *, data: dict[str, str | list[str]] | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx2.Request:  # fmt: skip
-        """A request to be sent."""
+        """Build a request for `send`."""
         return self._client.build_request(method, url, data=data, headers=headers)
 
 
 def require_secure_url(url: str, what: str) -> None:
     """
-    *url* is https, or http on this machine.
+    Check that *url* is https, or http to this machine. *what* names it in the error.
 
     Raises: ClientError.
     """
     try:
-        parts = httpx2.URL(url)  # read as it will be when it is asked for
+        parts = httpx2.URL(url)  # the same parser reads it when it is requested
     except (httpx2.InvalidURL, UnicodeError):
         parts = httpx2.URL()
     local = parts.host in {"localhost", "127.0.0.1", "::1"}
@@ -116,7 +116,7 @@ def _retry_after(response: httpx2.Response) -> float | None:
 
 def _transport_problem(error: httpx2.TransportError) -> str:
     if isinstance(error, httpx2.LocalProtocolError):
-        return type(error).__name__  # its text quotes headers, which hold tokens
+        return type(error).__name__  # its text quotes headers, which contain tokens
     return str(error) or type(error).__name__
 
 

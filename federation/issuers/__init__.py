@@ -1,1 +1,1 @@
-"""The room that takes a subject token and proves it: keys of issuers, and what they signed."""
+"""Verify subject tokens: fetch the public keys of issuers and check what they signed."""

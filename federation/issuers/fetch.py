@@ -1,9 +1,9 @@
 """
-Where an issuer's keys are, and fetching them.
+Fetch an issuer's public keys, through its discovery document or from its `jwksUri`.
 
-An issuer's discovery document may send us only to places that the operator trusts already: the
-issuer's own origin, or the one that the document of the issuer names. Nothing is followed
-elsewhere, nothing is read beyond a bound, and an answer that is odd is no answer.
+A discovery document may refer only to an origin that the operator named in the JwtIssuer: that of
+`iss` or of `issInternal`. Redirects are not followed, answers are bounded in size, and a
+malformed answer counts as a failed fetch.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _DISCOVERY = "/.well-known/openid-configuration"
 _MAX_URL_CHARS = 2048
 _HEADERS = {
     "Accept": "application/json",
-    # What is not compressed cannot be a bomb, and key sets are small.
+    # Ask for no compression, so that a small answer cannot unpack to a large one.
     "Accept-Encoding": "identity",
     "User-Agent": f"federation/{__version__}",
 }
 
 
 class FetchFailed(Exception):
-    """Why an issuer's keys could not be had, for the operator."""
+    """A failed fetch. The text tells the operator why."""
 
 
 def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
     """
-    A client that trusts *ca_bundle* alone, or without one what the machine trusts.
+    Open a client that trusts only *ca_bundle*, or the machine's trust store if it is None.
 
-    Proxies and `SSL_CERT_FILE` from the environment are honoured.
-    Raises: ssl.SSLError where *ca_bundle* holds no certificate.
+    It uses the proxies and `SSL_CERT_FILE` of the environment.
+    Raises: ssl.SSLError if *ca_bundle* contains no certificate.
     """
     trusted = ssl.create_default_context(cadata=ca_bundle) if ca_bundle else True
     return httpx2.AsyncClient(verify=trusted, follow_redirects=False)
@@ -49,7 +49,7 @@ def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
 
 async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
     """
-    The keys that *issuer* publishes now, at least one of them usable or skipped with a reason.
+    Fetch the keys that *issuer* publishes. Keys that cannot be used are listed with a reason.
 
     Raises: FetchFailed, httpx2.HTTPError, httpx2.InvalidURL.
     """
@@ -61,7 +61,7 @@ async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
 
 
 async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
-    """Where the issuer's discovery document (OpenID Connect Discovery 1.0) says its keys are."""
+    """Return the `jwks_uri` of the discovery document (OpenID Connect Discovery 1.0)."""
     base = _base(issuer)
     url = base + _DISCOVERY
     try:
@@ -69,32 +69,33 @@ async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
     except ValueError as error:
         raise FetchFailed(f"{url}: not a discovery document: {error}") from None
     if document.get("issuer") != issuer.iss:
-        # Keys of another issuer must not vouch for this one (section 4.3 there).
+        # Section 4.3: otherwise the keys of another issuer would verify tokens of this one.
         named = shown(document.get("issuer"))
         raise FetchFailed(f"{url}: names the issuer {named}, not {issuer.iss}")
     jwks_uri = document.get("jwks_uri")
     if not isinstance(jwks_uri, str) or len(jwks_uri) > _MAX_URL_CHARS:
         raise FetchFailed(f"{url}: names no jwks_uri")
-    return _trusted_place(jwks_uri, issuer, base)
+    return _checked_jwks_uri(jwks_uri, issuer, base)
 
 
 def _base(issuer: JwtIssuer) -> str:
-    """The URL that `/.well-known/` follows. Upstream's examples write the whole path."""
+    """Return the URL before `/.well-known/`. OpenFaaS's own examples give the whole path."""
     return (issuer.internal_url or issuer.iss).rstrip("/").removesuffix(_DISCOVERY)
 
 
-def _trusted_place(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
+def _checked_jwks_uri(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
     """
-    *jwks_uri*, if it is on the origin that discovery came from, or moved there from `iss`'s.
+    Return *jwks_uri* on the origin of *base*, where discovery was fetched.
 
-    Both origins are the operator's words, so https or loopback follows from them.
+    A URL on the origin of `iss` is rewritten to *base*. The operator wrote both origins, and
+    they were checked to be https or loopback, so the result is, too.
     """
-    place, inside, outside = httpx2.URL(jwks_uri), httpx2.URL(base), httpx2.URL(issuer.iss)
-    if place.userinfo or place.fragment:
+    given, inside, outside = httpx2.URL(jwks_uri), httpx2.URL(base), httpx2.URL(issuer.iss)
+    if given.userinfo or given.fragment:
         raise FetchFailed(f"jwks_uri {shown(jwks_uri)} has a user or a fragment")
-    if _origin(place) == _origin(inside):
+    if _origin(given) == _origin(inside):
         return jwks_uri
-    if _origin(place) != _origin(outside):
+    if _origin(given) != _origin(outside):
         raise FetchFailed(
             f"jwks_uri {shown(jwks_uri)} is on another origin than {base};"
             " if that is right, set jwksUri in the JwtIssuer"
@@ -102,7 +103,7 @@ def _trusted_place(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
     prefix = issuer.iss.rstrip("/") + "/"
     if jwks_uri.startswith(prefix):
         return f"{base}/{jwks_uri.removeprefix(prefix)}"
-    return str(inside.copy_with(raw_path=place.raw_path))
+    return str(inside.copy_with(raw_path=given.raw_path))
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
@@ -111,9 +112,9 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 async def _get(client: httpx2.AsyncClient, url: str) -> dict[str, object]:
     """
-    The JSON object at *url*.
+    Fetch the JSON object at *url*.
 
-    Raises: ValueError where the body is none; FetchFailed for an answer that is not read.
+    Raises: ValueError if the body is not a JSON object; FetchFailed for any other bad answer.
     """
     async with client.stream("GET", url, headers=_HEADERS, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:

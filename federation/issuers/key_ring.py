@@ -1,9 +1,9 @@
 """
-The key ring: issuers' public keys, fetched once and remembered.
+The key ring: a cache of the issuers' public keys, refreshed in the background.
 
-Good keys outlive bad answers: a failed, empty or malformed one replaces nothing, and what is
-held serves for a day. However many tokens come, and whatever they name, an issuer sees one
-fetch at a time, and for unknown keys one a minute.
+A failed, empty or malformed answer never replaces keys, and keys are used for up to a day. For
+each issuer at most one fetch runs at a time. Tokens with unknown keys cause at most one fetch a
+minute, so that nobody can make the broker flood an issuer.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _FAILURES = (FetchFailed, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueErr
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """How an issuer's keys stand."""
+    """The state of one issuer's keys, for health and metrics."""
 
     keys: int
-    """How many can be used now."""
+    """The number of keys that can be used now."""
     pinned: bool
     age_seconds: float | None
-    """Since they were last fetched; None where they never were."""
+    """Seconds since the last successful fetch; None if there was none."""
     failure: str
-    """Why the last fetch failed; empty where it did not."""
+    """The reason of the last failed fetch; empty if the last fetch succeeded."""
 
 
 class _Identity(NamedTuple):
-    """What decides which keys an issuer has. If any of it changes, nothing held is valid."""
+    """The settings that decide an issuer's keys. If one changes, the cached keys are not used."""
 
     iss: str
     internal_url: str | None
@@ -67,18 +67,18 @@ class _Identity(NamedTuple):
 
 @dataclass(slots=True)
 class _Held:
-    """What the ring has of one issuer. Times are the ring's clock."""
+    """The cached keys and the state of one issuer. Times are of the ring's clock."""
 
     issuer: JwtIssuer
     keys: KeySet | None = None
     fetched: float = -inf
-    """When a fetch last succeeded."""
+    """The end of the last successful fetch."""
     tried: float = -inf
-    """When a fetch last ended."""
+    """The end of the last fetch."""
     asked: float = -inf
-    """When an unknown `kid` last caused a fetch."""
+    """The last fetch that an unknown `kid` caused."""
     due: float = -inf
-    """When to fetch again unasked."""
+    """The time of the next background refresh."""
     failure: str = ""
     skipped: Mapping[str, str] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
@@ -94,11 +94,11 @@ class _Held:
 
 class KeyRing:
     """
-    The public keys of issuers, by issuer and `kid`.
+    Finds an issuer's public key by its `kid` and fetches keys when that is needed.
 
-    *connect* opens the client for a CA bundle (None: what the machine trusts); the ring closes
-    it. *clock* counts seconds and never goes back. *on_fetch* is told of each fetch that ended,
-    and whether it brought keys.
+    *connect* opens the client for a CA bundle (None means the machine's trust store); the ring
+    closes it. *clock* counts seconds monotonically. *on_fetch* is called after each fetch, with
+    True if it brought keys.
     """
 
     def __init__(
@@ -122,27 +122,27 @@ class KeyRing:
 
     async def key(self, issuer: JwtIssuer, kid: str | None, alg: str) -> Key:
         """
-        The key of *issuer* that is named *kid*, or the only one that fits where none is named.
+        Return the key *kid* of *issuer*. If *kid* is None, return the only key that fits *alg*.
 
-        Raises: Refusal with `unknown_key`, `keys_unavailable`, or `bad_signature` where the
-        named key is of a kind that cannot make a signature with *alg*.
+        Raises: Refusal with `unknown_key`, `keys_unavailable`, or `bad_signature` if the key
+        *kid* is of a type that cannot sign with *alg*.
         """
-        held = self._of(issuer)
-        key = self._find(held, kid, alg) or await self._look_again(held, kid, alg)
+        held = self._entry(issuer)
+        key = self._find(held, kid, alg) or await self._find_after_fetch(held, kid, alg)
         if key is None:
             raise self._refusal(held, kid, alg)
         return key
 
     async def refresh(self, issuers: Callable[[], Iterable[JwtIssuer]]) -> None:
-        """Keep the keys of *issuers*, as they are at each moment, fresh until cancelled."""
+        """Refresh the keys of the current *issuers* until cancelled."""
         while True:
             await self.refresh_due(issuers())
             await asyncio.sleep(_TICK_SECONDS)
 
     async def refresh_due(self, issuers: Iterable[JwtIssuer]) -> None:
-        """The keys of *issuers* that had become due are fetched; other issuers are forgotten."""
-        wanted = [self._of(issuer) for issuer in issuers]
-        await self._forget_all_but(wanted)
+        """Fetch the keys of *issuers* whose refresh is due, and forget all other issuers."""
+        wanted = [self._entry(issuer) for issuer in issuers]
+        await self._keep_only(wanted)
         now = self._clock()
         tasks = {
             held.running or self._fetch(held)
@@ -153,11 +153,11 @@ class KeyRing:
             await asyncio.wait(tasks)
 
     def status(self) -> Mapping[str, KeyStatus]:
-        """How the keys stand of each issuer that was asked for, by `iss`."""
+        """Return the state of the keys of each issuer that was used, by `iss`."""
         return {iss: self._status(held) for iss, held in self._latest.items()}
 
     async def aclose(self) -> None:
-        """Nothing is being fetched any more, and every connection is closed."""
+        """Cancel all fetches and close every connection."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -166,7 +166,7 @@ class KeyRing:
             await client.aclose()
         self._clients.clear()
 
-    def _of(self, issuer: JwtIssuer) -> _Held:
+    def _entry(self, issuer: JwtIssuer) -> _Held:
         latest = self._latest.get(issuer.iss)
         if latest is not None and latest.issuer is issuer:
             return latest
@@ -188,7 +188,7 @@ class KeyRing:
             held.failure = _none_usable(held.keys)
 
     def _usable(self, held: _Held) -> KeySet | None:
-        """The keys held, while they may be used."""
+        """Return the cached keys, or None if they are too old."""
         young = self._clock() - held.fetched < _SERVE_SECONDS
         return held.keys if held.pinned or young else None
 
@@ -204,12 +204,12 @@ class KeyRing:
             )
         return key
 
-    async def _look_again(self, held: _Held, kid: str | None, alg: str) -> Key | None:
+    async def _find_after_fetch(self, held: _Held, kid: str | None, alg: str) -> Key | None:
         """
-        The key, after the fetch that is under way or that this lookup may cause.
+        Wait for a running fetch, or start one if that is allowed, and look the key up again.
 
-        A fetch under way may have begun before the key was published, so one that was joined
-        does not use up the one that this lookup may cause.
+        A running fetch may have started before the key was published. Waiting for it therefore
+        does not count as the one fetch a minute that an unknown key may cause.
         """
         while True:
             task, started = held.running, False
@@ -217,7 +217,7 @@ class KeyRing:
                 if not self._may_fetch(held):
                     return None
                 task, started = self._fetch(held), True
-            # A caller that is cancelled here leaves the fetch to those who share it.
+            # `wait` does not cancel the task: other callers may wait for the same fetch.
             await asyncio.wait({task})
             if key := self._find(held, kid, alg):
                 return key
@@ -233,13 +233,13 @@ class KeyRing:
         return now - held.asked >= _UNKNOWN_KEY_PAUSE_SECONDS
 
     def _fetch(self, held: _Held) -> asyncio.Task[None]:
-        held.task = task = asyncio.create_task(self._renew(held))
+        held.task = task = asyncio.create_task(self._fetch_and_replace(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _renew(self, held: _Held) -> None:
-        """Newly fetched keys replace those held; a failure only leaves its reason."""
+    async def _fetch_and_replace(self, held: _Held) -> None:
+        """Fetch keys and replace the cached ones. On failure, only record the reason."""
         try:
             async with asyncio.timeout(self._fetch_seconds):
                 keys = await fetch_keys(self._client(held.issuer.ca_bundle), held.issuer)
@@ -252,17 +252,17 @@ class KeyRing:
             self._failed(held, _none_usable(keys))
             held.skipped = keys.skipped
             return
-        self._tell(held, True)
+        self._report(held, True)
         held.keys, held.skipped, held.failure = keys, keys.skipped, ""
         held.fetched = self._clock()
         held.due = held.fetched + _REFRESH_SECONDS * (0.9 + 0.2 * self._jitter())
 
     def _failed(self, held: _Held, failure: str) -> None:
-        self._tell(held, False)
+        self._report(held, False)
         held.failure = failure
         held.due = self._clock() + _RETRY_SECONDS
 
-    def _tell(self, held: _Held, fetched: bool) -> None:
+    def _report(self, held: _Held, fetched: bool) -> None:
         if self._on_fetch is not None:
             self._on_fetch(held.issuer, fetched)
 
@@ -271,7 +271,7 @@ class KeyRing:
             self._clients[ca_bundle] = self._connect(ca_bundle)
         return self._clients[ca_bundle]
 
-    async def _forget_all_but(self, wanted: Iterable[_Held]) -> None:
+    async def _keep_only(self, wanted: Iterable[_Held]) -> None:
         kept = {id(held) for held in wanted}
         for held in self._held.values():
             if id(held) not in kept and held.running:
@@ -283,11 +283,11 @@ class KeyRing:
             await client.aclose()
 
     def _refusal(self, held: _Held, kid: str | None, alg: str) -> Refusal:
-        """Unknown, if the issuer was heard and does not publish it; else we cannot say."""
+        """Return `unknown_key` if the issuer's keys are known, else `keys_unavailable`."""
         why = held.skipped.get(kid or "", "")
-        heard = held.pinned or why or (self._usable(held) is not None and not held.failure)
+        known = held.pinned or why or (self._usable(held) is not None and not held.failure)
         return Refusal(
-            Reason.UNKNOWN_KEY if heard else Reason.KEYS_UNAVAILABLE,
+            Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE,
             evidence={
                 "iss": held.issuer.iss,
                 "kid": kid,

@@ -1,9 +1,9 @@
 """
-Who made this subject token, and what it says: the only door from `UnverifiedClaims` to `Claims`.
+Verify a subject token: issuer, signature, audience, times, and the provider's own claims.
 
-The checks run cheapest first, and none is reached before those above it hold. The issuer is
-known by its exact name before any key is looked for, so a stranger's token causes no traffic.
-Until signature and audience hold, a caller hears the reason's sentence and nothing else.
+The checks run in this order, cheapest first, and the first that fails ends the verification. The
+issuer must match by its exact name before any key is fetched, so an unknown issuer's token causes
+no traffic. Until signature and audience are verified, the caller gets only constant sentences.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LEEWAY_SECONDS = LEEWAY.total_seconds()
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A subject token that was proven."""
+    """A verified subject token."""
 
     claims: Claims
     issuer: JwtIssuer
     spend_key: str
-    """What stands for this token, and no other, in the record of spent ones."""
+    """A digest that identifies this token in the record of spent tokens."""
     issued: float
     """`iat`, in seconds since the epoch."""
     expires: float
@@ -45,7 +45,7 @@ async def verify(
     token: Unverified, issuers: Mapping[str, JwtIssuer], keys: KeyRing, now: float
 ) -> Verified:
     """
-    *token*, proven to come from one of *issuers* (by `iss`) and to be valid at *now*.
+    Verify that *token* comes from one of *issuers* (by `iss`) and is valid at *now*.
 
     Raises: Refusal with `missing_claim`, `untrusted_issuer`, `unsupported_algorithm`,
     `unknown_key`, `keys_unavailable`, `bad_signature`, `malformed_token`, `wrong_audience`,
@@ -59,7 +59,7 @@ async def verify(
 
 def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -> JwtIssuer:
     """
-    The issuer of *issuers* that `iss` names, character for character.
+    Return the issuer whose name equals `iss`, character for character.
 
     Raises: Refusal with `missing_claim` or `untrusted_issuer`.
     """
@@ -74,10 +74,10 @@ def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -
 
 async def _check_signature(token: Unverified, issuer: JwtIssuer, keys: KeyRing) -> None:
     """
-    One of the issuer's keys signed *token*, as its header says.
+    Check that the issuer's key that the header names signed *token*.
 
-    Of the header only `alg`, `kid` and `crit` are read. `jku`, `x5u`, `jwk` and `x5c` would
-    let a token bring its own key.
+    Only `alg`, `kid` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
+    token could bring its own key. RFC 7515, section 4.1.11: unknown `crit` must be refused.
     """
     alg = token.header.get("alg")
     if not isinstance(alg, str) or alg not in issuer.profile.algorithms:
@@ -105,10 +105,10 @@ def check_claims(
     issuer: JwtIssuer, claims: UnverifiedClaims, now: float | None
 ) -> tuple[float, float]:
     """
-    What *claims* say is for us, is of now, and is what this kind of issuer says.
+    Check subject, audience, times, and the claims that the issuer's provider must send.
 
-    *now* is None where there is no clock: times must then still be times. Returns `iat` and
-    `exp`, in seconds since the epoch.
+    If *now* is None, times are only checked for their form. Returns `iat` and `exp`, in seconds
+    since the epoch.
     Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
     `not_yet_valid` or `not_a_ci_token`.
     """
@@ -150,9 +150,9 @@ def _meant_for(issuer: JwtIssuer, meant: list[object]) -> bool:
 
 def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:
     """
-    `iat` and `exp`, between which *now* lies (RFC 7519, sections 4.1.4 to 4.1.6).
+    Check that *now* lies between `iat` and `exp` (RFC 7519, sections 4.1.4 to 4.1.6).
 
-    The audience holds, so a caller may hear of them.
+    The audience is already verified, so the message may tell the caller these times.
     """
     expires = _required_time(claims, "exp")
     issued = _required_time(claims, "iat")
@@ -199,9 +199,9 @@ def _required_time(claims: UnverifiedClaims, claim: str) -> float:
 
 
 def _time(claims: UnverifiedClaims, claim: str) -> float:
-    """A NumericDate (RFC 7519, section 2), of a year that a calendar can write."""
+    """Read a NumericDate (RFC 7519, section 2) in the years that `datetime` can represent."""
     moment = claims.get(claim)
-    # A boolean is a number to Python, and to nobody else.
+    # In Python True is the number 1, in JSON it is not.
     if isinstance(moment, bool) or not isinstance(moment, int | float):
         moment = None
     if moment is not None and 0 <= moment < _YEAR_10000:
@@ -219,9 +219,10 @@ def _moment(seconds: float) -> str:
 
 def _spend_key(token: Unverified) -> str:
     """
-    The digest of the token's `jti` under its issuer, or of the token where it has none.
+    Return a digest of issuer and `jti`, or of issuer and signed text if there is no `jti`.
 
-    Of the token without its signature: from one ECDSA signature anybody can make a second.
+    The signature is left out: anybody can make a second valid ECDSA signature from the first,
+    and could then use the token twice.
     """
     iss, jti = str(token.claims["iss"]), token.claims.get("jti")
     named = isinstance(jti, str | int) and not isinstance(jti, bool) and jti != ""

@@ -1,9 +1,9 @@
 """
-A token taken apart, once and strictly, before anything in it is believed.
+Parse a JWT in the compact form of RFC 7515, strictly and without verifying it.
 
-The compact form of RFC 7515 has many loose readings: padding, stray characters, bits beyond
-the last byte, members that stand twice. Each lets two programs see two tokens in one text, so
-each is refused. Nothing here says that a token is good.
+Lenient parsers accept padding, stray characters, bits after the last byte, and duplicate members
+in JSON. With any of these, two programs can read two different tokens from the same text, so
+they are refused. A parsed token is not yet verified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_TOKEN_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """What a token says of itself."""
+    """The parts of a parsed token, none of them verified."""
 
     header: Mapping[str, object]
     claims: UnverifiedClaims = field(repr=False)
@@ -33,7 +33,7 @@ class Unverified:
 
 def parse(token: str) -> Unverified:
     """
-    *token* taken apart: three segments, two of them JSON objects, nothing verified.
+    Split *token* into its three segments and decode them; verify nothing.
 
     Raises: Refusal with `token_too_large` or `malformed_token`.
     """
@@ -60,33 +60,34 @@ def _parts(token: bytes) -> Unverified:
 
 def decode_base64url(segment: bytes) -> bytes:
     """
-    The bytes that *segment* encodes (RFC 7515, section 2), if it is their only encoding.
+    Decode *segment* (RFC 7515, section 2), if it is the only encoding of its bytes.
 
     Raises: ValueError.
     """
     if b"+" in segment or b"/" in segment or b"=" in segment:
         raise ValueError("not base64url in its only form")
-    beyond = len(segment) % 4
-    standard = segment.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[beyond]
+    rest = len(segment) % 4
+    standard = segment.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[rest]
     decoded = a2b_base64(standard, strict_mode=True)
-    # The last characters hold bits beyond the last byte; the decoder takes them whatever they are.
-    if beyond and encode_base64url(decoded[1 - beyond :]) != segment[-beyond:]:
+    # Only zero is valid for the unused bits of the last character, but the decoder accepts any
+    # value. Encode the last bytes again and compare, so that one token has one spelling.
+    if rest and encode_base64url(decoded[1 - rest :]) != segment[-rest:]:
         raise ValueError("not base64url in its only form")
     return decoded
 
 
 def encode_base64url(raw: bytes) -> bytes:
-    """*raw* in base64url without padding (RFC 7515, section 2)."""
+    """Encode *raw* in base64url without padding (RFC 7515, section 2)."""
     standard = b2a_base64(raw, newline=False)
     return standard.rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_")
 
 
 _PADDING = (b"", b"===", b"==", b"=")
-"""What standard base64 has behind a last group of so many characters; one alone is an error."""
+"""The padding for a last group of this many characters. One character is always an error."""
 
 
 def _why(error: ValueError) -> str:
-    """What was wrong, without the text that was wrong: it is a part of the token."""
+    """Return the cause without the text that caused it, because that is a part of the token."""
     if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
         return f"not {error.encoding}"
     return str(error).partition(": line ")[0]

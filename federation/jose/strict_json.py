@@ -1,8 +1,8 @@
 """
-JSON that can be read in one way only.
+Strict JSON reader and writer: refuses ambiguous or oversized input.
 
-Two programs that read one text differently are how a check is got around: the first of two
-equal members here, the last there. What is ambiguous or extravagant is refused, not mended.
+If an object has the same member twice, one program uses the first and another the last. An
+attacker can use that to get past a check. Such text is refused and never repaired.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import orjson
 __all__ = ["MAX_DEPTH", "dumps", "dumps_ascii", "loads", "loads_object"]
 
 MAX_DEPTH = 32
-"""How deep objects and lists may lie in each other. Real tokens and key sets stay under five."""
+"""How deeply objects and lists may be nested. Real tokens and key sets need at most four levels."""
 
 _MAX_NUMBER_CHARS = 64
-_QUICK_BYTES = 64 * 1024  # the quick reader takes twelve times a text's memory
+_QUICK_BYTES = 64 * 1024  # orjson needs twelve times the memory of the text
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def loads_object(data: bytes) -> dict[str, object]:
     """
-    The JSON object that *data* holds, read as `loads` reads.
+    Parse the JSON object *data* as `loads` does.
 
     Raises: ValueError.
     """
@@ -38,19 +38,18 @@ def loads_object(data: bytes) -> dict[str, object]:
 
 def loads(data: bytes) -> object:
     """
-    The JSON value (RFC 8259) that *data* holds.
+    Parse the JSON value *data* (RFC 8259).
 
-    No byte order mark, no member twice in any object, no NaN or infinity however written, no
-    number longer than 64 characters, no half of a surrogate pair, nothing nested deeper than
-    `MAX_DEPTH`.
+    Refuses a byte order mark, a duplicate member, NaN and infinity in any spelling, a number
+    longer than 64 characters, half a surrogate pair, and nesting deeper than `MAX_DEPTH`.
     Raises: ValueError.
     """
-    value = _plain(data)
+    value = _quick(data)
     return _careful(data.decode("utf-8")) if value is _UNDECIDED else value
 
 
 def dumps(value: object) -> bytes:
-    """*value* as compact JSON in UTF-8; dictionaries keep their order."""
+    """Write *value* as compact JSON in UTF-8. Dictionaries keep their order."""
     try:
         return orjson.dumps(value)
     except TypeError:  # a number beyond 64 bits, or a mapping that is no dict
@@ -58,7 +57,7 @@ def dumps(value: object) -> bytes:
 
 
 def dumps_ascii(value: object) -> bytes:
-    """*value* as compact JSON in which nothing but ASCII stands, so that a line is a line."""
+    """Write *value* as compact JSON in ASCII, so that no character in it ends a line."""
     written = dumps(value)
     return written if written.isascii() else _ASCII_ENCODER.encode(value).encode("ascii")
 
@@ -66,12 +65,12 @@ def dumps_ascii(value: object) -> bytes:
 _UNDECIDED = object()
 
 
-def _plain(data: bytes) -> object:
+def _quick(data: bytes) -> object:
     """
-    What *data* holds, where a quick look shows that it can be read in one way only.
+    Parse *data* with orjson, or return `_UNDECIDED` if it may be ambiguous.
 
-    A text that comes out the same when its value is written again has no member twice and no
-    number in another form: either would be lost. Most tokens are written so.
+    orjson drops duplicate members and normalises numbers. If writing the value again gives the
+    same text, there were none, so the text is not ambiguous. Most tokens are written in this form.
     """
     if len(data) > _QUICK_BYTES or data.count(b"{") + data.count(b"[") > MAX_DEPTH:
         return _UNDECIDED
@@ -83,7 +82,7 @@ def _plain(data: bytes) -> object:
 
 
 def _careful(text: str) -> object:
-    """What *text* holds, each member and number looked at."""
+    """Parse *text* with a check of each member and number."""
     try:
         value: object = _DECODER.decode(text)
     except RecursionError:
@@ -91,7 +90,7 @@ def _careful(text: str) -> object:
     if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, value):
         raise ValueError("nested too deeply")
     if _ESCAPED_SURROGATE.search(text):
-        # A pair of escapes is one character; a half of one cannot be encoded.
+        # Two escapes of a pair are one character. Encoding fails if one of them is missing.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
@@ -133,7 +132,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _deeper_than(levels: int, value: object) -> bool:
-    """Whether *value* nests more than *levels* deep, found without recursion."""
+    """True if *value* is nested more than *levels* deep; found without recursion."""
     layer = [value]
     for _ in range(levels):
         layer = [

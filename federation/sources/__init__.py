@@ -1,7 +1,7 @@
 """
-Where documents come from.
+The interface of a document source.
 
-A source always has a catalog to serve: a set that cannot be adopted changes nothing.
+A source always has a catalog. Documents with errors never replace it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["Source"]
 
 
 class Source(Protocol):
-    """The documents as they stand now."""
+    """A place from which documents are read and watched."""
 
     def current(self) -> Catalog:
-        """The catalog to serve: the last set that was adopted."""
+        """Return the catalog of the last set of documents that was adopted."""
         ...
 
     def problems(self) -> tuple[Problem, ...]:
-        """The errors of the last set read, if it was not adopted; empty when all is well."""
+        """Return the errors of the last set read, or nothing if it was adopted."""
         ...

@@ -1,10 +1,11 @@
 """
-Documents in files, read at start and again whenever they change.
+Read documents from files, and reload them when the files change.
 
-A set is adopted whole or not at all. Changes are found by looking, not by being told: one
-`stat` a file and round sees what notifications miss, such as the swapped symlink of a mounted
-ConfigMap, a replaced directory or a network file system. A set is read once it has stood still
-for one round, so that half-written files are rarely read and never matter.
+A set of documents is adopted as a whole or not at all. Changes are found by polling: one `stat`
+for each file finds what notifications miss, such as the swapped symlink of a mounted ConfigMap, a
+replaced directory, or a change on a network file system. A changed set is read once it stayed
+the same for one round, so that half-written files are rarely read. If one is, it has errors or
+changes again, and the next round corrects it.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _FILES = 10_000
 _ENTRIES = 100_000
 _ALL_BYTES = 256 * 1024 * 1024
-_RESTLESS_ROUNDS = 3
-"""After so many rounds a set that never stands still is read as it is."""
+_MAX_CHANGING_ROUNDS = 3
+"""A set that keeps changing is read after this many rounds anyway."""
 
 
 def load(paths: Sequence[Path]) -> Assembled:
     """
-    The documents in *paths*, all of them or none.
+    Read the documents in *paths* as one set.
 
-    A directory is read with all below it: `*.yaml`, `*.yml` and `*.json`, names that begin with
-    a dot aside. A file that is named itself is read whatever its name.
+    A directory is read recursively: `*.yaml`, `*.yml` and `*.json`, without names that begin
+    with a dot. A path that is a file is read whatever its name.
     """
-    return _read(_look(paths))
+    return _read(_scan(paths))
 
 
 class FileSource:
     """
-    Files as a source of documents.
+    A source of documents in files.
 
-    Raises: DocumentsRefused where the first set cannot be adopted.
+    Raises: DocumentsRefused if the first set has errors.
     """
 
     def __init__(
@@ -64,49 +65,49 @@ class FileSource:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._on_change = on_change
-        self._seen, first = _load_at_rest(self._paths)
+        self._seen, first = _load_unchanged(self._paths)
         if first.catalog is None:
             raise DocumentsRefused(_errors(first))
         self._catalog = first.catalog
         self._problems: tuple[Problem, ...] = ()
         self.read_at = clock()
-        """When the last set was read, whether or not it was adopted."""
+        """The time when a set was last read, adopted or not."""
 
     def current(self) -> Catalog:
-        """The last set that was adopted."""
+        """Return the catalog of the last set that was adopted."""
         return self._catalog
 
     def problems(self) -> tuple[Problem, ...]:
-        """The errors of the last set, if it was not adopted."""
+        """Return the errors of the last set, or nothing if it was adopted."""
         return self._problems
 
     async def watch(self) -> None:
         """
-        Keep the catalog as the files are, until cancelled.
+        Reload the catalog when the files change, until cancelled.
 
-        An `OSError`, whatever its cause, costs a round and no more.
+        After an `OSError` the next round tries again.
         """
-        changed: _Sight | None = None
+        changed: _Listing | None = None
         rounds = 0
         while True:
             await asyncio.sleep(self._interval_seconds)
             try:
-                sight = await asyncio.to_thread(_look, self._paths)
-                if sight.prints == self._seen.prints:
+                listing = await asyncio.to_thread(_scan, self._paths)
+                if listing.prints == self._seen.prints:
                     changed, rounds = None, 0
                     continue
                 rounds += 1
-                at_rest = changed is not None and changed.prints == sight.prints
-                if at_rest or rounds >= _RESTLESS_ROUNDS:
+                unchanged = changed is not None and changed.prints == listing.prints
+                if unchanged or rounds >= _MAX_CHANGING_ROUNDS:
                     changed, rounds = None, 0
                     await self._reload()
                 else:
-                    changed = sight
+                    changed = listing
             except OSError:
                 continue
 
     async def _reload(self) -> None:
-        seen, assembled = await asyncio.to_thread(_load_at_rest, self._paths)
+        seen, assembled = await asyncio.to_thread(_load_unchanged, self._paths)
         self._seen = seen
         self.read_at = self._clock()
         if assembled.catalog is None:
@@ -118,82 +119,82 @@ class FileSource:
 
 
 _Print = tuple[str, int, int, int, int, int]
-"""Path, device, inode, size, and when content and inode last changed, in nanoseconds."""
+"""Path, device, inode, size, mtime and ctime in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     path: str
     label: str
-    """The path below the directory that was named: the same wherever that directory is."""
+    """The path relative to the configured directory. The digest does not depend on its place."""
     print: _Print
 
 
 @dataclass(slots=True)
-class _Sight:
-    """Which files there are and how they look from outside, at one moment."""
+class _Listing:
+    """The files at one moment, with the metadata that shows a change."""
 
     files: list[_File] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     entries: int = 0
     known: set[tuple[int, int]] = field(default_factory=set)
-    """Device and inode of every file and directory seen, so that each is read once."""
+    """Device and inode of every file and directory seen: each is read once, and loops end."""
 
     @property
     def prints(self) -> tuple[object, ...]:
-        """What differs as soon as a file came, went or changed."""
+        """A value that differs if a file was added, removed or changed."""
         return (*(file.print for file in self.files), *self.problems)
 
     def is_new(self, found: os.stat_result) -> bool:
-        """Whether this file or directory is seen for the first time; from now on it is not."""
+        """Return True the first time that this file or directory is seen."""
         identity = (found.st_dev, found.st_ino)
         new = identity not in self.known
         self.known.add(identity)
         return new
 
 
-def _look(paths: Sequence[Path]) -> _Sight:
-    """What there is to read at *paths*."""
-    sight = _Sight()
+def _scan(paths: Sequence[Path]) -> _Listing:
+    """List the files at *paths*."""
+    listing = _Listing()
     for path in paths:
         try:
             found = path.stat()
         except (OSError, ValueError) as error:
-            sight.problems.append(_unreadable(str(path), error))
+            listing.problems.append(_unreadable(str(path), error))
             continue
         if stat.S_ISDIR(found.st_mode):
-            _look_into(path, found, sight)
-        elif sight.is_new(found):
-            _note(sight, str(path), path.name, found)
-    return sight
+            _scan_directory(path, found, listing)
+        elif listing.is_new(found):
+            _record(listing, str(path), path.name, found)
+    return listing
 
 
-def _look_into(root: Path, found: os.stat_result, sight: _Sight) -> None:
-    """Note every file below *root*, in the order of their paths; symlinks are followed."""
+def _scan_directory(root: Path, found: os.stat_result, listing: _Listing) -> None:
+    """Record every file below *root*, in the order of their paths. Symlinks are followed."""
     waiting = [(str(root), "", found)]
     while waiting:
         path, label, found = waiting.pop()
         if stat.S_ISDIR(found.st_mode):
-            if sight.is_new(found):
-                waiting += reversed(_members(path, label, sight))
-        elif sight.is_new(found):
-            _note(sight, path, label, found)
-        if sight.entries > _ENTRIES or len(sight.files) > _FILES:
-            sight.problems.append(
+            if listing.is_new(found):
+                waiting += reversed(_members(path, label, listing))
+        elif listing.is_new(found):
+            _record(listing, path, label, found)
+        if listing.entries > _ENTRIES or len(listing.files) > _FILES:
+            listing.problems.append(
                 _problem(str(root), f"holds more than {_FILES:,} files or {_ENTRIES:,} entries")
             )
             return
 
 
-def _members(path: str, label: str, sight: _Sight) -> list[tuple[str, str, os.stat_result]]:
-    """The directories and documents in a directory, sorted by name."""
+def _members(path: str, label: str, listing: _Listing) -> list[tuple[str, str, os.stat_result]]:
+    """Return the directories and documents in a directory, sorted by name."""
     try:
         with os.scandir(path) as entries:
             names = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        sight.problems.append(_unreadable(path, error))
+        listing.problems.append(_unreadable(path, error))
         return []
-    sight.entries += len(names)
+    listing.entries += len(names)
     members: list[tuple[str, str, os.stat_result]] = []
     for entry in names:
         if entry.name.startswith("."):
@@ -201,15 +202,15 @@ def _members(path: str, label: str, sight: _Sight) -> list[tuple[str, str, os.st
         try:
             found = entry.stat()
         except OSError as error:
-            # A symlink to nowhere may have meant documents, so it is not passed over.
-            sight.problems.append(_unreadable(entry.path, error))
+            # A broken symlink may have pointed to documents, so it is an error.
+            listing.problems.append(_unreadable(entry.path, error))
             continue
         if stat.S_ISDIR(found.st_mode) or entry.name.endswith(_SUFFIXES):
             members.append((entry.path, f"{label}/{entry.name}", found))
     return members
 
 
-def _note(sight: _Sight, path: str, label: str, found: os.stat_result) -> None:
+def _record(listing: _Listing, path: str, label: str, found: os.stat_result) -> None:
     prints = (
         path,
         found.st_dev,
@@ -218,29 +219,30 @@ def _note(sight: _Sight, path: str, label: str, found: os.stat_result) -> None:
         found.st_mtime_ns,
         found.st_ctime_ns,
     )
-    sight.files.append(_File(path, label, prints))
+    listing.files.append(_File(path, label, prints))
 
 
-def _load_at_rest(paths: Sequence[Path]) -> tuple[_Sight, Assembled]:
+def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, Assembled]:
     """
-    A set, read again where it changed in the meantime, and how its files looked before.
+    Read a set, and read it again if files changed during the read.
 
-    A set that never rests is returned as it was read; it then differs from what comes next.
+    Returns the files as they were before the read, too. A set that keeps changing is returned as
+    it was read last; the files then differ from it, so the next round reloads it.
     """
-    before = _look(paths)
-    for _ in range(_RESTLESS_ROUNDS - 1):
+    before = _scan(paths)
+    for _ in range(_MAX_CHANGING_ROUNDS - 1):
         assembled = _read(before)
-        after = _look(paths)
+        after = _scan(paths)
         if after.prints == before.prints:
             return before, assembled
         before = after
     return before, _read(before)
 
 
-def _read(sight: _Sight) -> Assembled:
+def _read(listing: _Listing) -> Assembled:
     digest = hashlib.sha256()
-    unseen = Parsed(problems=tuple(sight.problems))
-    return assemble([unseen, *_parsed(sight.files, digest)], digest.hexdigest())
+    unseen = Parsed(problems=tuple(listing.problems))
+    return assemble([unseen, *_parsed(listing.files, digest)], digest.hexdigest())
 
 
 def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
@@ -248,7 +250,7 @@ def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
     places: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
     for file in files:
         try:
-            data = _content(file.path)
+            data = _read_file(file.path)
         except (OSError, ValueError) as error:
             yield Parsed(problems=(_unreadable(file.path, error),))
             continue
@@ -263,13 +265,13 @@ def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
             return
 
 
-def _content(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     """
-    What is in a regular file, as far as the limit and one byte more.
+    Read a regular file up to one byte more than the limit, so that a longer file is noticed.
 
-    Raises: OSError where it cannot be read, or is a device, a pipe or a directory.
+    Raises: OSError if it cannot be read, or is a device, a pipe or a directory.
     """
-    # Opening a pipe would wait for its writer.
+    # O_NONBLOCK: opening a pipe would otherwise wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

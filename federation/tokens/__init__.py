@@ -1,1 +1,1 @@
-"""The broker's own tokens: the keys that sign them, minting, and taking them back."""
+"""The broker's own tokens: signing keys, minting and verification."""

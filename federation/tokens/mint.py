@@ -1,8 +1,8 @@
 """
-Minting: what an access token says, and its signature.
+Mint access tokens and function tokens: compute their claims and sign them.
 
-The claims half is pure: values in, values out. The subject token's claims are copied, except
-those that the broker says itself and those that only meant something to the subject token.
+The functions that compute claims are pure. An access token has the claims of the subject token,
+except those that the broker sets itself and those that belong to one sign-in or session.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACCESS_TOKEN_TYPE = "at+jwt"
 FUNCTION_TOKEN_TYPE = "JWT"
 
 _OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "role", "function"})
-# They bind the subject token to one sign-in, one client or one session, and say nothing here.
+# These bind the subject token to one sign-in, client or session and mean nothing in our token.
 _PROTOCOL = frozenset(
     {"nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"}
 )
@@ -37,7 +37,7 @@ _ES256 = ec.ECDSA(hashes.SHA256())
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A signed token and what it says."""
+    """A signed token and its expiry."""
 
     token: str = field(repr=False)
     expires: int
@@ -45,7 +45,7 @@ class Minted:
 
 
 def lifetime(admission: Admission) -> timedelta:
-    """The least of the issuer's and the admitted Roles' `tokenExpiry`."""
+    """Return the shortest `tokenExpiry` of the issuer and the admitted Roles."""
     caps = [role.token_expiry for role in admission.roles if role.token_expiry is not None]
     return min([admission.issuer.token_expiry, *caps])
 
@@ -53,16 +53,16 @@ def lifetime(admission: Admission) -> timedelta:
 def access_claims(
     claims: Claims, admission: Admission, *, issuer_url: str, now: float, jti: str
 ) -> Claims:
-    """What the access token for *claims* says; verifiers read it by RFC 9068."""
+    """Return the claims of the access token for a subject token's *claims* (RFC 9068)."""
     issued = int(now)
     copied = {
         name: value
         for name, value in claims.items()
         if name not in _NOT_COPIED and not name.startswith("fed:")
     }
-    federated = {"fed:iss": claims["iss"]} | (
-        {"fed:jti": claims["jti"]} if claims.get("jti") else {}
-    )
+    federated = {"fed:iss": claims["iss"]}
+    if claims.get("jti"):
+        federated["fed:jti"] = claims["jti"]
     return Claims(
         {
             **copied,
@@ -84,11 +84,15 @@ def function_claims(
     access: Claims, *, permissions: Sequence[str], audience: Sequence[str], now: float, jti: str
 ) -> Claims:
     """
-    What the function token derived from *access* says; it never outlives it.
+    Return the claims of a function token for the access token *access*.
 
-    With an audience both lists hold exactly that: a deployed watchdog matches each as an
-    unanchored pattern and asks both to match.
+    It expires with the access token. If there is an audience, the caller passes the same list as
+    permissions: the watchdog of a function matches each list as unanchored patterns and requires
+    a match in both.
     """
+    function = {"permissions": list(permissions)}
+    if audience:
+        function["audience"] = list(audience)
     return Claims(
         {
             "iss": access["iss"],
@@ -97,19 +101,18 @@ def function_claims(
             "iat": int(now),
             "exp": access["exp"],
             "jti": jti,
-            "function": {"permissions": list(permissions)}
-            | ({"audience": list(audience)} if audience else {}),
+            "function": function,
         }
     )
 
 
 def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minted:
-    """*claims* as a compact JWS (RFC 7515, section 7.1), signed with ES256."""
+    """Sign *claims* with ES256, as a compact JWS (RFC 7515, section 7.1)."""
     return Minted(sign_jws(claims, key, typ), int(str(claims["exp"])))
 
 
 def sign_jws(payload: Mapping[str, object], key: SigningKey, typ: str) -> str:
-    """Return *payload* as a compact JWS (RFC 7515, section 7.1) of type *typ*, signed with ES256."""
+    """Sign *payload* with ES256, as a compact JWS (RFC 7515, section 7.1) of type *typ*."""
     signing_input = (
         _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(payload)
     )

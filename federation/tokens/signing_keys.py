@@ -1,10 +1,11 @@
 """
-The broker's signing keys: P-256, the first signs, all are published and accepted.
+The broker's signing keys (P-256): generation, rotation, and storage in the state directory.
 
-Because every key stays published until the tokens it signed have expired, rotation costs no
-token. Keys made by the broker lie in a folder of the state directory, one PEM file each, named
-by the key's thumbprint; the file `current` names the one that signs. A key newer than the
-current one is published but does not sign yet, so that verifiers can learn it beforehand.
+One key signs; all are published and accepted. A key stays published until every token that it
+signed has expired, so a rotation invalidates no token. The folder has one PEM file for each
+key, named by time and thumbprint, and a file `current` with the kid of the key that signs. A
+key newer than the current one is published but does not sign yet, so that verifiers can fetch it
+before they need it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from federation.jose.jws import encode_base64url
 __all__ = ["LONGEST_TOKEN", "KeyFolder", "SigningKey", "SigningKeys", "StoredKey", "read_pem"]
 
 LONGEST_TOKEN = timedelta(hours=24)
-"""No access token lives longer, so a key that signed before then may go."""
+"""No access token is valid for longer, so a key that stopped signing before then can be deleted."""
 
-_FOLLOWING = timedelta(minutes=1)
-"""A running broker signs with the old key until it has noticed a rotation."""
+_ROTATION_DELAY = timedelta(minutes=1)
+"""A running broker may sign with the old key for so long after a rotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ class SigningKey:
 
     @classmethod
     def of(cls, private: ec.EllipticCurvePrivateKey) -> SigningKey:
-        """The key with its thumbprint worked out."""
+        """Return the key with its thumbprint."""
         public = private.public_key()
         return cls(private, public, _thumbprint(_public_members(public)))
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new key."""
+        """Make a new key."""
         return cls.of(ec.generate_private_key(ec.SECP256R1()))
 
     @property
@@ -77,7 +78,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """All signing keys in force; the first signs."""
+    """The signing keys in use. The first signs; tokens of all are accepted."""
 
     keys: tuple[SigningKey, ...]
 
@@ -92,23 +93,23 @@ class SigningKeys:
 
     @property
     def kids(self) -> tuple[str, ...]:
-        """Their names, in order: two sets with the same are the same."""
+        """The kids in order. They identify the set."""
         return tuple(key.kid for key in self.keys)
 
     def find(self, kid: object) -> SigningKey | None:
-        """The key named *kid*, None where there is none."""
+        """Return the key named *kid*, or None."""
         return next((key for key in self.keys if key.kid == kid), None)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The public halves as a JWKS (RFC 7517, section 5)."""
+        """Return the public keys as a JWKS (RFC 7517, section 5)."""
         return {"keys": [key.jwk for key in self.keys]}
 
 
 def read_pem(pem: bytes) -> SigningKey:
     """
-    The signing key in *pem* (SEC1 or PKCS#8, not encrypted).
+    Read the signing key in *pem* (SEC1 or PKCS#8, not encrypted).
 
-    Raises: ValueError, with a sentence, where it holds none. The sentence never quotes *pem*.
+    Raises: ValueError with a sentence that does not quote *pem*, which is secret.
     """
     try:
         private = serialization.load_pem_private_key(pem, password=None)
@@ -123,7 +124,7 @@ def read_pem(pem: bytes) -> SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A signing key in the folder, and what it does there."""
+    """A signing key in the folder, with its status."""
 
     key: SigningKey
     made: datetime
@@ -132,7 +133,7 @@ class StoredKey:
 
 
 class KeyFolder:
-    """The signing keys that the broker made itself, in a folder that only it may read."""
+    """The folder of the signing keys that the broker made. Only its owner can read it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -140,70 +141,67 @@ class KeyFolder:
 
     @classmethod
     def under(cls, state: Path) -> KeyFolder:
-        """The folder within the state directory *state*."""
+        """Return the key folder of the state directory *state*."""
         return cls(state / "signing-keys")
 
     def ensure(self) -> SigningKeys:
-        """The keys in force, after making the first one if there was none."""
+        """Return the keys in use. If there is none, make the first."""
         if not self._current.exists():
-            with self._alone():
+            with self._lock():
                 if not self._current.exists():
                     self._add()
         return self.load()
 
     def load(self) -> SigningKeys:
         """
-        The keys in force, the one that signs first.
+        Return the keys in use, first the one that signs.
 
-        Raises: ValueError where the folder names a current key that it does not hold.
+        Raises: ValueError if `current` names a key that is not in the folder.
         """
         stored = self.list()
         return SigningKeys(tuple(entry.key for entry in sorted(stored, key=_signs_first)))
 
     def list(self) -> Sequence[StoredKey]:
-        """Every key, the oldest first."""
-        # A key is written before it is made current, so whatever this names is found below.
+        """Return every key, the oldest first."""
+        # Read `current` before the keys: a key is written before `current` names it, so a key that
+        # is named here is found below even if another process rotates now.
         current = self._current.read_text("ascii").strip() if self._current.exists() else ""
         entries = sorted(self._entries(), key=lambda entry: entry[0])
-        place = next((i for i, (_, key) in enumerate(entries) if key.kid == current), None)
-        if place is None and (entries or current):
+        signing = next((i for i, (_, key) in enumerate(entries) if key.kid == current), None)
+        if signing is None and (entries or current):
             raise ValueError(f"{self._current} names a key that is not in {self._folder}")
         return [
-            StoredKey(
-                key,
-                datetime.fromtimestamp(made_ns / 1e9, UTC),
-                "signs" if i == place else "next" if i > (place or 0) else "retired",
-            )
+            StoredKey(key, datetime.fromtimestamp(made_ns / 1e9, UTC), _status(i, signing or 0))
             for i, (made_ns, key) in enumerate(entries)
         ]
 
     def generate(self) -> SigningKey:
-        """Make a key. It is published and does not sign, unless it is the only one."""
-        with self._alone():
+        """Make a key. It is published, and signs only if it is the first."""
+        with self._lock():
             return self._add()
 
     def rotate(self, now: datetime) -> tuple[SigningKey, Sequence[SigningKey]]:
         """
-        Let the next key sign, made now if there is none, and drop those no token needs.
+        Sign with the next key, made now if there is none, and delete keys that are not needed.
 
-        A retired key goes once no token that it signed can be alive. Returns the key that signs
-        and the keys dropped.
+        A retired key is deleted once every token that it signed has expired. Returns the key that
+        signs and the deleted keys.
         """
-        with self._alone():
-            dropped = self._drop_retired(now)
+        with self._lock():
+            dropped = self._delete_retired(now)
             upcoming = [entry.key for entry in self.list() if entry.status == "next"]
             key = upcoming[0] if upcoming else self._add()
             self._make_current(key)
             return key, dropped
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Changes whenever a key was added, dropped or made current."""
+        """Return a value that changes when a key is added, deleted or made current."""
         names = sorted(path.name for path in self._folder.glob("*"))
         return (*names, self._current.stat().st_mtime_ns if self._current.exists() else 0)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else changes the folder within: two first starts must make one key."""
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder's file lock, so that two processes that start first make one key."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -232,11 +230,11 @@ class KeyFolder:
     def _make_current(self, key: SigningKey) -> None:
         _write_private(self._current, key.kid.encode("ascii"))
 
-    def _drop_retired(self, now: datetime) -> Sequence[SigningKey]:
+    def _delete_retired(self, now: datetime) -> Sequence[SigningKey]:
         if not self._current.exists():
             return []
         rotated = datetime.fromtimestamp(self._current.stat().st_mtime, UTC)
-        if now - rotated <= LONGEST_TOKEN + _FOLLOWING:
+        if now - rotated <= LONGEST_TOKEN + _ROTATION_DELAY:
             return []
         retired = [entry.key for entry in self.list() if entry.status == "retired"]
         for key in retired:
@@ -245,12 +243,18 @@ class KeyFolder:
         return retired
 
 
+def _status(position: int, signing: int) -> str:
+    if position == signing:
+        return "signs"
+    return "next" if position > signing else "retired"
+
+
 def _signs_first(entry: StoredKey) -> tuple[bool, datetime]:
     return entry.status != "signs", entry.made
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """*path* holds *content* and only its owner may read it; never half of it."""
+    """Write *content* to *path* atomically, readable by its owner alone."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{secrets.token_hex(4)}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -258,9 +262,8 @@ def _write_private(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _public_members(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
@@ -274,7 +277,7 @@ def _public_members(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
 
 
 def _thumbprint(members: dict[str, str]) -> str:
-    """RFC 7638: the required members, sorted, without white space, hashed."""
+    """Return the thumbprint (RFC 7638): a hash of the required members, sorted, without spaces."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
     return _text(hashlib.sha256(canonical).digest())
 

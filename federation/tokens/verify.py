@@ -1,9 +1,9 @@
 """
-Taking back the broker's own tokens: who bears this one, and is it still good?
+Verify tokens that this broker signed: access tokens and function tokens.
 
-Only tokens signed by a key in force, for this broker, in time and not revoked make `Bearer`s.
-A function token is never one: it is for functions, not for the broker. It makes a
-`FunctionBearer`, who may call the functions it names and do nothing else.
+A token must be signed by a key in use, be meant for this broker, be valid now, and not be
+revoked. An access token becomes a `Bearer`. A function token becomes a `FunctionBearer`, a type
+of its own, because it may call the functions that it names and nothing else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Who an access token speaks for."""
+    """The holder of a verified access token."""
 
     claims: Claims
     policies: tuple[str, ...]
@@ -55,29 +55,29 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class FunctionBearer:
-    """Who a function token speaks for, and the functions that it opens."""
+    """The holder of a verified function token, and the functions that it may call."""
 
     claims: Claims
     permissions: tuple[Resource, ...]
     audience: tuple[Resource, ...]
-    """Where it names any, a function must be among these too."""
+    """If not empty, a function must match one of these, too."""
     jti: str
     begins: float
     expires: float
 
     def opens(self, namespace: str, name: str) -> bool:
-        """Whether it may call the function *name* of *namespace*; matched whole, never in part."""
+        """Return whether it may call the function *name* in *namespace*. Names match as a whole."""
         return _covered(self.permissions, namespace, name) and (
             not self.audience or _covered(self.audience, namespace, name)
         )
 
 
 class Revocations(Protocol):
-    """Knows which tokens were ended."""
+    """The record of revoked tokens."""
 
     async def revoked(self, jti: str) -> bool:
         """
-        Whether the token *jti* was ended.
+        Return whether the token *jti* was revoked.
 
         Raises: Refusal with `state_unavailable`.
         """
@@ -85,9 +85,9 @@ class Revocations(Protocol):
 
 class AccessTokens:
     """
-    Remembers tokens of ours that were verified, so that a signature is checked once.
+    Verifies the broker's own tokens, with a cache of verified signatures.
 
-    What can change is asked every time: the hour, revocation, and the keys in force.
+    Whatever can change is checked on each call: the time, revocation, and the keys in use.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class AccessTokens:
 
     async def bearer(self, token: str, keys: SigningKeys) -> Bearer:
         """
-        Who *token*, an access token, speaks for.
+        Verify an access token.
 
         Raises: Refusal, as `verify` does.
         """
@@ -113,7 +113,7 @@ class AccessTokens:
 
     async def holder(self, token: str, keys: SigningKeys) -> Bearer | FunctionBearer:
         """
-        Who *token* speaks for, an access token or a function token.
+        Verify an access token or a function token.
 
         Raises: Refusal, as `verify` and `verify_function` do.
         """
@@ -123,6 +123,7 @@ class AccessTokens:
             await _check_now(holder, self._revocations, self._clock())
             return holder
         unverified = jws.parse(token)
+        # The type only chooses the function; either verifies the type with everything else.
         of_function = unverified.header.get("typ") == FUNCTION_TOKEN_TYPE
         holder = await (verify_function if of_function else verify)(
             unverified,
@@ -136,7 +137,7 @@ class AccessTokens:
 
 
 def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:
-    """Whether the token says that this broker signed it. It may lie."""
+    """Return whether the token claims to be ours. The signature is not verified yet."""
     return unverified.claims.get("iss") == issuer_url
 
 
@@ -149,7 +150,7 @@ async def verify(
     now: float,
 ) -> Bearer:
     """
-    The bearer of an access token that this broker signed, still valid and not revoked.
+    Verify an access token: signed by this broker, valid now, and not revoked.
 
     Raises: Refusal with `malformed_token`, `untrusted_issuer`, `unsupported_algorithm`,
     `unknown_key`, `bad_signature`, `wrong_audience`, `expired`, `not_yet_valid`, `revoked` or
@@ -177,7 +178,7 @@ async def verify_function(
     now: float,
 ) -> FunctionBearer:
     """
-    The bearer of a function token that this broker signed, still valid and not revoked.
+    Verify a function token: signed by this broker, valid now, and not revoked.
 
     Raises: Refusal, as `verify` does.
     """
@@ -203,7 +204,7 @@ async def verify_function(
 async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, now: float) -> None:
     if bearer.expires <= now:
         raise Refusal(Reason.EXPIRED)
-    # Replicas' clocks differ a little: a token that one minted just now is not of the future.
+    # The clocks of replicas differ a little, so a token may seem to be minted in the future.
     if bearer.begins > now + LEEWAY.total_seconds():
         raise Refusal(Reason.NOT_YET_VALID)
     if await revocations.revoked(bearer.jti):
@@ -212,7 +213,7 @@ async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, 
 
 def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) -> Claims:
     """
-    What *token* says, once it is certain that this broker signed it, at whatever time.
+    Check that this broker signed *token*, and return its claims. Times are not checked.
 
     Raises: Refusal with `untrusted_issuer`, `unsupported_algorithm`, `unknown_key` or
     `bad_signature`.

@@ -95,7 +95,7 @@ class World:
         match request.path:
             case "/github/token":
                 return _next(self.github) or self._mint(request.query["audience"][0])
-            case "/oauth/token":
+            case "/oauth/token" | "/b/oauth/token":
                 return _next(self.broker) or self.grant()
             case "/oauth/revoke":
                 return _next(self.revocation) or Answer()
