@@ -1,4 +1,4 @@
-"""The token road, whole and within one process: what is asked, what is given, what is refused."""
+"""The token exchange within one process: parameters, grants, refusals."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestGrant:
             pytest.param(IDP, PERSON, id="a person"),
         ],
     )
-    def test_every_kind_of_issuer_is_heard(
+    def test_tokens_of_every_kind_of_issuer_are_exchanged(
         self, broker: InProcess, sample: str, changes: dict[str, Any]
     ) -> None:
         assert broker.exchange(broker.job(sample, **changes)).status_code == 200
@@ -175,7 +175,7 @@ class TestParameters:
         assert broker.exchange(**{name: "anything"}).status_code == 200
 
     @pytest.mark.parametrize("name", ["requested_token_type", "scope", "audience", "role"])
-    def test_a_parameter_without_a_value_is_as_if_it_were_not_there(
+    def test_a_parameter_without_a_value_counts_as_absent(
         self, broker: InProcess, name: str
     ) -> None:
         answer = broker.exchange(**{name: ""})
@@ -299,7 +299,7 @@ class TestSubjectToken:
         broker.exchange(broker.job(iss=GITHUB + "/x"))
         assert broker.github.requests == []
 
-    def test_keys_that_cannot_be_had_are_a_503_and_when_to_try_again(
+    def test_keys_that_cannot_be_fetched_are_a_503_with_retry_after(
         self, broker: InProcess
     ) -> None:
         broker.github.key_set = answering(500)
@@ -308,7 +308,7 @@ class TestSubjectToken:
         assert answer.json()["error"] == "temporarily_unavailable"
         assert int(answer.headers["retry-after"]) > 0
 
-    def test_before_signature_and_audience_hold_only_the_sentence_is_told(
+    def test_the_caller_gets_no_details_before_signature_and_audience_are_verified(
         self, broker: InProcess
     ) -> None:
         for reason, token in {
@@ -370,7 +370,7 @@ class TestSpending:
         assert broker.exchange(token).status_code == 200
         assert broker.exchange(token).status_code == second
 
-    def test_it_stays_spent_as_long_as_its_leeway_lets_it_live(self, broker: InProcess) -> None:
+    def test_a_token_stays_spent_until_its_leeway_has_passed(self, broker: InProcess) -> None:
         token = broker.job()
         expires = said(token)["exp"]
         assert isinstance(expires, float)
@@ -392,7 +392,7 @@ class TestSpending:
         assert broker.exchange(broker.job(iat=NOW - 5, exp=NOW + 100)).status_code == 200
         assert told == [(NOW + 100 + 30 + 5, NOW - 5)]
 
-    def test_it_is_given_back_when_its_event_cannot_be_written(self, broker: InProcess) -> None:
+    def test_a_token_is_restored_if_its_event_cannot_be_written(self, broker: InProcess) -> None:
         token = broker.job()
         broker.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
         answer = broker.exchange(token)
@@ -402,7 +402,7 @@ class TestSpending:
         broker.journal.failure = None
         assert broker.exchange(token).status_code == 200
 
-    def test_it_is_given_back_when_the_journal_breaks_in_an_unknown_way(
+    def test_a_token_is_restored_if_the_journal_raises_an_unexpected_exception(
         self, broker: InProcess
     ) -> None:
         token = broker.job()
@@ -413,7 +413,7 @@ class TestSpending:
         broker.journal.failure = None
         assert broker.exchange(token).status_code == 200
 
-    def test_a_store_that_cannot_answer_gives_nothing(self) -> None:
+    def test_a_store_that_cannot_answer_is_503(self) -> None:
         broker = InProcess(state=BrokenStore)
         answer = broker.exchange()
         assert refusal(answer) == (503, "state_unavailable")
@@ -421,7 +421,7 @@ class TestSpending:
         (event,) = broker.journal.events
         assert (event.response_code, event.reason) == (503, "state_unavailable")
 
-    def test_a_caller_that_goes_away_while_its_event_is_written_does_not_lose_its_token(
+    def test_a_token_is_restored_if_the_caller_disconnects_while_its_event_is_written(
         self, broker: InProcess
     ) -> None:
         token = broker.job()
@@ -559,9 +559,11 @@ class TestFunctionTokens:
 
 
 class TestWhatIsTold:
-    """Details are for the owner of the code, and never what a Role expects."""
+    """Only the owner of the code gets details, and never the values that a Role expects."""
 
-    def test_the_owner_hears_which_keys_failed_with_its_own_values(self, broker: InProcess) -> None:
+    def test_the_owner_is_told_which_keys_failed_with_its_own_values(
+        self, broker: InProcess
+    ) -> None:
         told = broker.exchange(broker.job(ref="refs/heads/topic")).json()["error_description"]
         assert "octo-releaser" in told
         assert "jwt:ref (the token has refs/heads/topic)" in told
@@ -574,7 +576,7 @@ class TestWhatIsTold:
             pytest.param({"role": ["octo-releaser", "acme-deployer"]}, id="named with another's"),
         ],
     )
-    def test_nobody_hears_what_a_role_expects(
+    def test_no_caller_is_told_which_values_a_role_expects(
         self, broker: InProcess, changes: dict[str, Any]
     ) -> None:
         answer = broker.exchange(broker.job(ref="refs/heads/topic"), **changes)
@@ -584,21 +586,21 @@ class TestWhatIsTold:
         assert "777" not in json.dumps(without_id)
         assert "acme" not in answer.json()["error_description"]
 
-    def test_a_stranger_hears_the_sentence_and_no_more(self, broker: InProcess) -> None:
+    def test_a_stranger_gets_the_constant_sentence_only(self, broker: InProcess) -> None:
         answer = broker.exchange(broker.job(**STRANGER))
         assert answer.json()["error_description"] == (
             "No policies found for subject: repo:mallory/octo-repo:ref:refs/heads/main."
         )
 
     @pytest.mark.parametrize("name", ["acme-deployer", "octo-deployer", "no-such-role"])
-    def test_a_stranger_cannot_ask_whether_a_role_is_there(
+    def test_a_stranger_cannot_find_out_if_a_role_exists(
         self, broker: InProcess, name: str
     ) -> None:
         answer = broker.exchange(broker.job(**STRANGER), role=name)
         assert refusal(answer) == (400, "role_not_admitted")
         assert answer.json()["error_description"] == Reason.ROLE_NOT_ADMITTED.sentence
 
-    def test_another_issuers_claims_open_nothing(self, broker: InProcess) -> None:
+    def test_the_same_claims_from_another_issuer_match_no_role(self, broker: InProcess) -> None:
         # Whoever can set a claim at one issuer does not own what bears that name at another.
         pretender = broker.job(
             IDP, repository="octo-org/octo-repo", repository_owner_id="13420041", ref="x"
@@ -607,7 +609,9 @@ class TestWhatIsTold:
         assert refusal(answer) == (400, "role_not_admitted")
         assert answer.json()["error_description"] == Reason.ROLE_NOT_ADMITTED.sentence
 
-    def test_the_operator_hears_both_sides_under_the_same_id(self, broker: InProcess) -> None:
+    def test_the_event_has_expected_and_actual_values_under_the_same_id(
+        self, broker: InProcess
+    ) -> None:
         answer = broker.exchange(broker.job(ref="refs/heads/topic"))
         (event,) = broker.journal.events
         written = json.dumps(event.as_json())
@@ -615,13 +619,13 @@ class TestWhatIsTold:
         assert HIDDEN in written
         assert "refs/heads/topic" in written
 
-    def test_the_operator_hears_what_a_stranger_does_not(self, broker: InProcess) -> None:
+    def test_the_event_has_the_details_that_a_stranger_is_not_told(self, broker: InProcess) -> None:
         broker.exchange(broker.job(aud="https://wrong.example"))
         (event,) = broker.journal.events
         assert "https://wrong.example" in json.dumps(event.as_json())
 
 
-def test_unforeseen_faults_leave_an_event_too(broker: InProcess) -> None:
+def test_unexpected_exceptions_leave_an_event_too(broker: InProcess) -> None:
     class Broken:
         def current(self) -> Any:
             raise RuntimeError("secret detail")

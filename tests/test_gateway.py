@@ -1,4 +1,4 @@
-"""The gateway road: nobody reaches the upstream but who may, and as it was decided about."""
+"""The gateway road: only authorized calls reach the upstream, in the form that was authorized."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def front(tmp_path: Path) -> Front:
 
 
 def fronts(folder: Path, **settings: Any) -> Front:
-    """A broker with other settings than usual."""
+    """A broker with *settings*."""
     return Front(folder, **settings)
 
 
@@ -43,7 +43,7 @@ def fronts(folder: Path, **settings: Any) -> Front:
 
 @dataclass(frozen=True)
 class Example:
-    """A good request of a route for something in `dev`, that the upstream answers well."""
+    """A valid request for an object in `dev`, which the upstream answers with *status*."""
 
     route: Route
     target: str
@@ -55,7 +55,7 @@ class Example:
 
     @property
     def granted(self) -> tuple[str, str]:
-        """What must be granted for it."""
+        """The action and resource that it needs."""
         return str(self.route.action), "*" if self.route.path == "/system/info" else "dev:*"
 
 
@@ -208,7 +208,9 @@ class TestEveryRoute:
         ("POST", "/healthz"), ("POST", "/livez"), ("GET", "/oauth/token"),
     ],
 )  # fmt: skip
-def test_what_is_not_mapped_is_refused_whoever_asks(front: Front, method: str, target: str) -> None:
+def test_a_path_that_is_not_mapped_is_refused_for_every_caller(
+    front: Front, method: str, target: str
+) -> None:
     assert front.call(method, target).status_code in {401, 403, 405}
     assert front.call(method, target, front.grant(("*", "*"))).status_code in {403, 405}
     assert front.received == []
@@ -223,13 +225,13 @@ def test_a_method_in_lower_case_is_not_the_method(front: Front) -> None:
 
 class TestHealth:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_anybody_may_ask(self, front: Front, method: str) -> None:
+    def test_the_health_check_is_public(self, front: Front, method: str) -> None:
         assert front.call(method, "/healthz").status_code == 200
         (received,) = front.received
         assert (received.method, received.target) == ("GET", b"/healthz")
         assert header(received, "authorization") is None
 
-    def test_it_is_not_well_where_the_upstream_is_not(self, tmp_path: Path) -> None:
+    def test_the_health_check_fails_if_the_upstream_does(self, tmp_path: Path) -> None:
         front = Front(tmp_path, transport=failing(httpx2.ConnectError("refused")))
         assert front.call("GET", "/healthz").status_code == 502
 
@@ -243,17 +245,17 @@ def basic(user: str, password: str) -> str:
 
 class TestCredentials:
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-    def test_a_bearer_token_is_taken(self, front: Front, scheme: str) -> None:
+    def test_a_bearer_token_is_accepted(self, front: Front, scheme: str) -> None:
         token = front.grant(("Function:List", "dev:*"))
         sent = {"authorization": f"{scheme} {token}"}
         assert front.call("GET", LIST, headers=sent).status_code == 200
 
-    def test_a_login_as_token_is_taken(self, front: Front) -> None:
+    def test_a_basic_login_with_the_user_token_is_accepted(self, front: Front) -> None:
         sent = {"authorization": basic("token", front.grant(("Function:List", "dev:*")))}
         assert front.call("GET", LIST, headers=sent).status_code == 200
 
     @pytest.mark.parametrize("user", ["admin", "oidc", "", "Token", "token ", "token\x00"])
-    def test_a_login_as_anybody_else_is_401(self, front: Front, user: str) -> None:
+    def test_a_basic_login_with_another_user_is_401(self, front: Front, user: str) -> None:
         sent = {"authorization": basic(user, front.grant(("*", "*")))}
         not_authenticated(front, front.call("GET", LIST, headers=sent), "token is needed")
 
@@ -275,14 +277,14 @@ class TestCredentials:
         ["", "Bearer", "Bearer ", "Bearer  ", "Basic", "Basic !!!", "Basic dG9rZW4=",
          "Basic dG9rZW46", "Digest username=token", "Negotiate abc", "token", "Bearer\tx"],
     )  # fmt: skip
-    def test_what_is_no_credential_is_none(self, given: str) -> None:
+    def test_a_header_without_a_token_yields_none(self, given: str) -> None:
         assert access_token([given.encode()]) is None
 
     @pytest.mark.parametrize(
         "token",
         ["x", "a.b.c", "eyJhbGciOiJub25lIn0.e30.", "é.é.é", "a b", "." * 100, "x" * 30_000],
     )
-    def test_a_token_that_is_not_one_is_401_with_a_constant_sentence(
+    def test_a_malformed_token_is_401_with_a_constant_sentence(
         self, front: Front, token: str
     ) -> None:
         sent = {"authorization": f"Bearer {token}".encode()}
@@ -290,18 +292,18 @@ class TestCredentials:
         not_authenticated(front, answer, "The access token is")
         assert token not in answer.text or token == "x"
 
-    def test_a_function_token_is_not_for_the_api(self, front: Front) -> None:
+    def test_the_api_does_not_accept_a_function_token(self, front: Front) -> None:
         token = front.function_token(["*"])
         not_authenticated(front, front.call("GET", LIST, token), "another audience")
 
-    def test_a_job_s_own_token_is_not_for_the_api(self, front: Front) -> None:
+    def test_the_api_does_not_accept_a_ci_token(self, front: Front) -> None:
         not_authenticated(front, front.call("GET", LIST, front.job()), "not trusted here")
 
-    def test_a_granted_token_is_for_the_api(self, front: Front) -> None:
+    def test_the_api_accepts_a_granted_access_token(self, front: Front) -> None:
         token = front.access_token()
         assert front.call("GET", LIST, token).status_code == 200
 
-    def test_a_rotated_key_still_opens(self, front: Front) -> None:
+    def test_tokens_of_a_rotated_key_are_accepted_until_it_is_removed(self, front: Front) -> None:
         token = front.grant(("Function:List", "dev:*"))
         broker = front.app.state.broker
         assert front.call("GET", LIST, token).status_code == 200
@@ -310,13 +312,13 @@ class TestCredentials:
         broker.signing = replace(front.signing, keys=broker.signing.keys[:1])
         assert front.call("GET", LIST, token).status_code == 401
 
-    def test_a_remembered_token_that_is_revoked_opens_no_more(self, front: Front) -> None:
+    def test_a_cached_token_is_refused_once_it_is_revoked(self, front: Front) -> None:
         token = front.grant(("Function:List", "dev:*"))
         assert front.call("GET", LIST, token).status_code == 200
         front.post("/oauth/revoke", {"token": token})
         assert front.call("GET", LIST, token).status_code == 401
 
-    def test_where_revocation_cannot_be_asked_nothing_opens(self, tmp_path: Path) -> None:
+    def test_no_token_is_accepted_while_revocations_cannot_be_read(self, tmp_path: Path) -> None:
         front = fronts(tmp_path, state=BrokenStore)
         answer = front.call("GET", LIST, front.grant(("*", "*")))
         assert answer.status_code == 503
@@ -325,13 +327,13 @@ class TestCredentials:
 
 
 class TestUpstreamCredentials:
-    def test_they_replace_the_callers(self, front: Front) -> None:
+    def test_the_upstreams_password_replaces_the_callers_credentials(self, front: Front) -> None:
         front.call("GET", LIST, front.grant(("*", "*")), headers={"cookie": "session=1"})
         (received,) = front.received
         assert header(received, "authorization") == BASIC
         assert header(received, "cookie") is None
 
-    def test_they_are_read_again_when_they_change(self, front: Front) -> None:
+    def test_the_password_files_are_read_again_when_they_change(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         assert front.call("GET", LIST, token).status_code == 200
         front.write_secrets("admin", "another")
@@ -340,14 +342,14 @@ class TestUpstreamCredentials:
         sent = header(front.received[-1], "authorization") or b""
         assert base64.b64decode(sent.removeprefix(b"Basic ")) == b"admin:another"
 
-    def test_while_they_cannot_be_read_it_is_502(self, front: Front) -> None:
+    def test_a_password_that_cannot_be_read_is_502(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         (front.secrets / "basic-auth-password").unlink()
         assert front.call("PUT", "/system/functions", token, json=DEPLOYMENT).status_code == 502
         assert front.received == []
         assert [event.response_code for event in front.journal.events] == [502]
 
-    def test_they_are_never_shown(self, front: Front) -> None:
+    def test_the_password_is_not_in_the_repr(self, front: Front) -> None:
         assert "the-upstreams-own" not in repr(front.app.router.routes[-1])
 
 
@@ -355,7 +357,7 @@ class TestUpstreamCredentials:
 
 
 def failing(error: Exception) -> httpx2.MockTransport:
-    """An upstream that cannot be asked."""
+    """An upstream to which every request fails."""
 
     def answer(_request: httpx2.Request) -> httpx2.Response:
         raise error
@@ -366,7 +368,7 @@ def failing(error: Exception) -> httpx2.MockTransport:
 def answering(
     status: int, content: bytes | AsyncIterator[bytes] = b"", headers: Mapping[str, str] = {}
 ) -> httpx2.MockTransport:
-    """An upstream that always answers the same, as it comes."""
+    """An upstream that always gives the same response, in pieces."""
 
     async def pieces() -> AsyncIterator[bytes]:
         if isinstance(content, bytes):
@@ -382,7 +384,7 @@ def answering(
 
 class TestUpstreamAnswers:
     @pytest.mark.parametrize("status", [401, 403])
-    def test_its_own_401_and_403_are_502(self, tmp_path: Path, status: int) -> None:
+    def test_a_401_or_403_of_the_upstreams_api_is_502(self, tmp_path: Path, status: int) -> None:
         challenge = {"www-authenticate": "Basic"}
         front = Front(tmp_path, transport=answering(status, content=b"go away", headers=challenge))
         answer = front.call("GET", LIST, front.grant(("*", "*")))
@@ -391,7 +393,7 @@ class TestUpstreamAnswers:
         assert "www-authenticate" not in answer.headers
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_a_functions_own_401_and_403_are_its_own(self, tmp_path: Path, status: int) -> None:
+    def test_a_401_or_403_of_a_function_is_passed_on(self, tmp_path: Path, status: int) -> None:
         realm = {"www-authenticate": "Bearer realm=IAM function invoke"}
         front = Front(tmp_path, transport=answering(status, content=b"no", headers=realm))
         answer = front.call("POST", FIGLET)
@@ -409,7 +411,7 @@ class TestUpstreamAnswers:
             pytest.param(httpx2.PoolTimeout("late"), 504, id="no connection is free"),
         ],
     )
-    def test_its_failures_are_told_and_not_explained(
+    def test_an_upstream_failure_is_logged_but_not_explained_to_the_caller(
         self, tmp_path: Path, error: Exception, status: int
     ) -> None:
         front = Front(tmp_path, transport=failing(error))
@@ -421,12 +423,12 @@ class TestUpstreamAnswers:
         assert type(error).__name__ in log.getvalue(), "the operator learns why"
 
     @pytest.mark.parametrize("status", [200, 202, 400, 404, 409, 500, 501])
-    def test_other_answers_pass(self, tmp_path: Path, status: int) -> None:
+    def test_other_statuses_are_passed_on(self, tmp_path: Path, status: int) -> None:
         front = Front(tmp_path, transport=answering(status, content=b"so be it"))
         answer = front.call("GET", LIST, front.grant(("*", "*")))
         assert (answer.status_code, answer.text) == (status, "so be it")
 
-    def test_a_redirect_is_not_followed_and_not_shown(self, tmp_path: Path) -> None:
+    def test_a_redirect_is_neither_followed_nor_passed_on(self, tmp_path: Path) -> None:
         elsewhere = answering(301, headers={"location": "http://inner:8080/x"})
         answer = Front(tmp_path, transport=elsewhere).call("GET", "/healthz")
         assert answer.status_code == 301
@@ -446,7 +448,7 @@ class TestUpstreamAnswers:
         assert seen == [None, None]
 
 
-def test_nothing_is_sent_that_the_caller_did_not_send_or_the_broker_does_not_mean(
+def test_the_upstream_gets_no_header_that_nobody_set(
     front: Front,
 ) -> None:
     asyncio.run(Asked(front, target=LIST.encode(), token=front.grant(("*", "*"))).answer())
@@ -470,7 +472,7 @@ class TestNamespaces:
         assert answer.json() == ["dev", "staging"]
         assert answer.headers["content-type"] == "application/json"
 
-    def test_what_is_done_in_no_namespace_shows_none(self, front: Front) -> None:
+    def test_a_cluster_permission_makes_no_namespace_visible(self, front: Front) -> None:
         token = front.grant(("Namespace:List", "dev:*"), ("System:Info", "*"))
         assert front.call("GET", "/system/namespaces", token).json() == ["dev"]
 
@@ -478,7 +480,7 @@ class TestNamespaces:
         "content",
         [b"{}", b"[1]", b"[" * 100, b"not json", b'["a","a b"]', b'["' + b"x" * 2**21 + b'"]'],
     )
-    def test_what_is_no_list_of_names_is_shown_to_nobody(
+    def test_a_response_that_is_not_a_list_of_names_is_502(
         self, tmp_path: Path, content: bytes
     ) -> None:
         front = Front(tmp_path, transport=answering(200, content=content))
@@ -497,7 +499,7 @@ class TestDecisions:
     @pytest.mark.parametrize(
         ("ref", "status"), [("refs/heads/main", 200), ("refs/heads/other", 403)]
     )
-    def test_a_statements_condition_is_read_against_the_tokens_claims(
+    def test_a_statements_condition_is_compared_with_the_tokens_claims(
         self, front: Front, ref: str, status: int
     ) -> None:
         when = {"StringEqual": {"jwt:ref": ["refs/heads/main"]}}
@@ -518,20 +520,20 @@ class TestDecisions:
             ("Secret:Admin", "GET", "/system/secrets?namespace=dev", 403),
         ],
     )
-    def test_a_legacy_action_stands_for_its_set(
+    def test_a_legacy_action_means_its_set_of_actions(
         self, front: Front, legacy: str, method: str, target: str, status: int
     ) -> None:
         body = {"json": DEPLOYMENT} if method == "PUT" else {}
         answer = front.call(method, target, front.grant((legacy, "dev:*")), **body)
         assert answer.status_code == status, answer.text
 
-    def test_a_changed_policy_acts_at_once(self, front: Front) -> None:
+    def test_a_changed_policy_takes_effect_at_once(self, front: Front) -> None:
         token = front.grant(("Function:List", "dev:*"))
         assert front.call("GET", LIST, token).status_code == 200
         front.grant(("Function:List", "staging:*"))
         assert front.call("GET", LIST, token).status_code == 403
 
-    def test_no_namespace_is_the_default_one_and_is_sent(self, tmp_path: Path) -> None:
+    def test_a_missing_namespace_becomes_the_default_and_is_sent(self, tmp_path: Path) -> None:
         front = fronts(tmp_path, function_namespace="dev")
         token = front.grant(("Function:List", "dev:*"), ("Function:Invoke", "dev:*"))
         assert front.call("GET", "/system/functions", token).status_code == 200
@@ -552,7 +554,7 @@ class TestDecisions:
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.headers["cache-control"] == "no-store"
 
-    def test_the_canonical_form_is_sent(self, front: Front) -> None:
+    def test_the_body_is_sent_in_canonical_form(self, front: Front) -> None:
         token = front.grant(("Function:Delete", "dev:*"))
         body = b' {"namespace" : null, "functionName":"figlet" }'
         target = "/system/functions?namespace=dev"
@@ -567,7 +569,7 @@ class TestDecisions:
 
 
 class TestOpen:
-    """Mode `open`, the default: functions see to themselves who calls them."""
+    """Mode `open`, the default: functions check their callers themselves."""
 
     @pytest.mark.parametrize("given", [None, "Bearer anything", "Basic x", "whatever they like"])
     def test_authorization_passes_untouched(self, front: Front, given: str | None) -> None:
@@ -591,7 +593,9 @@ class TestOpen:
             b"/function/figlet.dev?",
         ],
     )
-    def test_path_and_query_reach_it_byte_for_byte(self, tmp_path: Path, target: bytes) -> None:
+    def test_path_and_query_reach_the_function_byte_for_byte(
+        self, tmp_path: Path, target: bytes
+    ) -> None:
         targets: list[object] = []
 
         def answer(request: httpx2.Request) -> httpx2.Response:
@@ -605,7 +609,7 @@ class TestOpen:
 
 
 class TestAuthorize:
-    """Mode `authorize`: who has `Function:Invoke`, or a function token."""
+    """Mode `authorize`: callers need `Function:Invoke` or a function token."""
 
     @pytest.fixture
     def front(self, tmp_path: Path) -> Front:
@@ -620,7 +624,7 @@ class TestAuthorize:
         realms = [d[6:].strip('"') for d in directives.split(", ") if d.startswith("realm=")]
         assert (scheme, realms) == ("Bearer", ["IAM function invoke"])
 
-    def test_the_api_asks_without_a_realm_so_that_no_client_trades_its_token_in_vain(
+    def test_the_challenge_of_the_api_has_no_realm_so_that_faas_cli_does_not_exchange_its_token(
         self, front: Front
     ) -> None:
         assert front.call("GET", LIST).headers["www-authenticate"] == "Bearer"
@@ -637,7 +641,7 @@ class TestAuthorize:
             (["dev:figlet", "dev:other"], ["dev:other", "dev:figlet"]),
         ],
     )
-    def test_a_function_token_opens_its_functions(
+    def test_a_function_token_invokes_its_functions(
         self, front: Front, permissions: list[str], audience: list[str]
     ) -> None:
         token = front.function_token(permissions, audience)
@@ -657,7 +661,7 @@ class TestAuthorize:
             ([], ["dev:figlet"]),
         ],
     )
-    def test_a_function_token_opens_no_other(
+    def test_a_function_token_invokes_no_other_function(
         self, front: Front, permissions: list[str], audience: list[str]
     ) -> None:
         answer = front.call("POST", FIGLET, front.function_token(permissions, audience))
@@ -679,7 +683,7 @@ class TestAuthorize:
             {"permissions": ["figlet"]},
         ],
     )
-    def test_a_function_token_of_another_shape_opens_nothing(
+    def test_a_function_token_with_malformed_claims_is_401(
         self, front: Front, function: object
     ) -> None:
         token = front.function_token(["dev:figlet"], function=function)
@@ -696,24 +700,24 @@ class TestAuthorize:
             pytest.param({"jti": None}, id="no jti"),
         ],
     )
-    def test_a_function_token_with_a_fault_opens_nothing(
+    def test_a_function_token_with_a_wrong_claim_is_401(
         self, front: Front, changes: dict[str, object]
     ) -> None:
         token = front.function_token(["dev:figlet"], ["dev:figlet"], **changes)
         not_authenticated(front, front.call("POST", FIGLET, token), "token")
 
-    def test_an_access_token_under_a_function_tokens_type_opens_nothing(self, front: Front) -> None:
+    def test_an_access_token_with_the_type_of_a_function_token_is_401(self, front: Front) -> None:
         front.grant(("*", "*"))
         claims = {**front.said(), "policy": ["p"]}
         not_authenticated(front, front.call("POST", FIGLET, front.signed(claims, "JWT")), "token")
 
-    def test_a_revoked_function_token_opens_nothing(self, front: Front) -> None:
+    def test_a_revoked_function_token_is_401(self, front: Front) -> None:
         token = front.function_token(["dev:figlet"])
         assert front.call("POST", FIGLET, token).status_code == 200
         front.post("/oauth/revoke", {"token": token})
         assert front.call("POST", FIGLET, token).status_code == 401
 
-    def test_what_faas_cli_does_succeeds(self, front: Front) -> None:
+    def test_the_requests_of_faas_cli_invoke_succeed(self, front: Front) -> None:
         access = front.access_token()
         assert front.call("POST", FIGLET, content=b"in").status_code == 401
         exchanged = front.exchange(access, scope="function", audience="dev:figlet")
@@ -730,7 +734,7 @@ class TestAuthorize:
             assert header(front.received[-1], "proxy-authorization") is None
 
 
-def test_closed_functions_are_closed_to_everybody(tmp_path: Path) -> None:
+def test_closed_functions_refuse_every_caller(tmp_path: Path) -> None:
     front = fronts(tmp_path, functions="closed")
     for token in (None, front.function_token(["*"]), front.grant(("*", "*"))):
         for target in (FIGLET, FIGLET + "/x", "/async-function/figlet.dev"):
@@ -799,14 +803,14 @@ class TestAudit:
         assert (event.actor is None) == (used != good)
 
     @pytest.mark.parametrize("failure", [502, 504])
-    def test_an_upstream_that_fails_leaves_its_event(self, tmp_path: Path, failure: int) -> None:
+    def test_an_upstream_failure_leaves_its_event(self, tmp_path: Path, failure: int) -> None:
         error = httpx2.ConnectError("no") if failure == 502 else httpx2.ReadTimeout("late")
         front = Front(tmp_path, transport=failing(error))
         token = front.grant(("*", "*"))
         front.call("PUT", "/system/functions", token, json=DEPLOYMENT)
         assert [event.response_code for event in front.journal.events] == [failure]
 
-    def test_a_fault_of_ours_leaves_its_event(self, tmp_path: Path) -> None:
+    def test_an_unexpected_exception_leaves_its_event(self, tmp_path: Path) -> None:
         front = Front(tmp_path, transport=failing(KeyError("a bug")))
         token = front.grant(("*", "*"))
         with logged():
@@ -815,12 +819,12 @@ class TestAudit:
         (event,) = front.journal.events
         assert (event.response_code, event.reason) == (500, Reason.SERVER_ERROR)
 
-    def test_verbs_that_are_not_audited_leave_none(self, front: Front) -> None:
+    def test_requests_of_other_methods_leave_no_event(self, front: Front) -> None:
         front.call("GET", LIST, front.grant(("*", "*")))
         front.call("GET", LIST)
         assert front.journal.events == []
 
-    def test_the_audited_verbs_are_a_setting(self, tmp_path: Path) -> None:
+    def test_the_audited_methods_are_a_setting(self, tmp_path: Path) -> None:
         front = fronts(tmp_path, audit_verbs="GET")
         token = front.grant(("*", "*"))
         front.call("GET", LIST, token)
@@ -849,7 +853,7 @@ class TestAudit:
 
         asyncio.run(story())
 
-    def test_a_caller_that_leaves_while_it_is_carried_out_leaves_an_event(
+    def test_a_disconnect_during_the_call_is_recorded_and_ends_it_at_the_upstream(
         self, tmp_path: Path
     ) -> None:
         begun = asyncio.Event()
@@ -904,7 +908,7 @@ class TestAudit:
         assert asked.sent == []
         assert [event.response_code for event in front.journal.events] == [500]
 
-    def test_a_caller_that_leaves_within_its_body_leaves_an_event(self, front: Front) -> None:
+    def test_a_disconnect_during_the_body_is_recorded(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         asked = Asked(front, method="PUT", target=b"/system/functions", token=token)
         asked.leave()
@@ -912,7 +916,7 @@ class TestAudit:
         assert [event.response_code for event in front.journal.events] == [499]
         assert front.received == []
 
-    def test_a_caller_that_leaves_after_the_answer_began_leaves_the_event_of_the_answer(
+    def test_a_disconnect_after_the_response_began_leaves_the_event_of_the_response(
         self, tmp_path: Path
     ) -> None:
         async def lines() -> AsyncIterator[bytes]:
@@ -933,7 +937,7 @@ class TestAudit:
         asyncio.run(story())
         assert [event.response_code for event in front.journal.events] == [200]
 
-    def test_what_cannot_be_recorded_is_answered_503(self, front: Front) -> None:
+    def test_a_call_that_cannot_be_recorded_is_answered_503(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         front.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
         with logged():
@@ -942,9 +946,7 @@ class TestAudit:
         assert answer.headers["retry-after"]
         assert "audit trail" in answer.text
 
-    def test_once_it_is_known_that_nothing_can_be_recorded_nothing_is_done(
-        self, front: Front
-    ) -> None:
+    def test_after_a_failed_record_no_audited_call_is_forwarded(self, front: Front) -> None:
         token = front.grant(("*", "*"))
         front.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
         with logged():
@@ -965,7 +967,7 @@ class TestAudit:
 
 @dataclass
 class Asked:
-    """One request to the application itself, whose caller can leave."""
+    """One request straight to the ASGI application, whose caller can disconnect."""
 
     front: Front
     method: str = "GET"
@@ -976,7 +978,7 @@ class Asked:
     sent: list[Message] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
-    """A part of the answer's body is here."""
+    """Set once a part of the response body was sent."""
 
     def json(self, body: object) -> Asked:
         content = json.dumps(body).encode()
@@ -1008,7 +1010,7 @@ class Asked:
         await self.front.app(scope, self._receive, self._send)
 
     async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Status, headers and body, to one without a body of its own."""
+        """Status, headers and body of the response to a request without a body."""
         self.incoming.append({"type": "http.request", "body": b"", "more_body": False})
         await self.run()
         start, *pieces = self.sent
@@ -1026,7 +1028,7 @@ class Asked:
             self.flowing.set()
 
 
-def test_a_websocket_is_closed_before_anything_is_asked(front: Front) -> None:
+def test_a_websocket_is_closed_at_once(front: Front) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

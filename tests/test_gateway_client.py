@@ -50,7 +50,7 @@ def ask(
     headers: Headers | None = None,
     body: Callable[[], AsyncIterator[bytes]] | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body of what *peer* answers."""
+    """Status and body of the response of *peer*."""
 
     async def story() -> tuple[int, bytes]:
         async with connected(peer) as pool:
@@ -66,7 +66,7 @@ def ask(
 
 
 def saying(answer: bytes, *, reset: bool = False) -> Peer:
-    """A server that says *answer* to whatever it is asked, and closes, or resets."""
+    """A server that sends *answer* to every request, then closes or resets the connection."""
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -81,7 +81,7 @@ def saying(answer: bytes, *, reset: bool = False) -> Peer:
     return peer
 
 
-def test_a_body_without_a_length_ends_where_the_connection_is_closed() -> None:
+def test_a_body_without_a_length_ends_with_the_connection() -> None:
     assert ask(saying(b"HTTP/1.1 200 OK\r\n\r\n" + PIECE)) == (200, PIECE)
 
 
@@ -97,7 +97,7 @@ def test_a_body_without_a_length_ends_where_the_connection_is_closed() -> None:
     ],
     ids=["reset", "short", "no-last-chunk", "half-a-head", "nothing", "another-protocol"],
 )
-def test_half_an_answer_never_looks_whole(peer: Peer) -> None:
+def test_half_a_response_is_a_failure(peer: Peer) -> None:
     with pytest.raises(UpstreamFailed):
         ask(peer)
 
@@ -128,7 +128,7 @@ def test_no_header_is_added_but_those_of_the_connection() -> None:
     assert [line for line in seen if line.startswith(b"x-a")] == [b"x-a: 1", b"x-a: \xc3\xa9"]
 
 
-def test_an_answer_may_begin_before_the_body_has_ended() -> None:
+def test_a_response_may_begin_before_the_request_body_has_ended() -> None:
     begun = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -147,7 +147,7 @@ def test_an_answer_may_begin_before_the_body_has_ended() -> None:
     assert ask(peer, body=body) == (200, b"second")
 
 
-def test_a_caller_that_leaves_is_not_the_upstreams_failure() -> None:
+def test_a_disconnect_of_the_caller_is_not_a_failure_of_the_upstream() -> None:
     class Left(Exception):
         pass
 

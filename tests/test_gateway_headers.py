@@ -1,4 +1,4 @@
-"""Which headers pass through the broker, in each direction."""
+"""The headers that pass through the broker, in each direction."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ MISLEADING = [
 
 @pytest.mark.parametrize("name", MISLEADING, ids=[n.decode() for n in MISLEADING])
 @pytest.mark.parametrize("function", [True, False], ids=["function", "api"])
-def test_a_header_that_misleads_does_not_pass(name: bytes, function: bool) -> None:
+def test_a_misleading_header_does_not_pass(name: bytes, function: bool) -> None:
     assert b"hostile" not in sent((name, b"hostile"), function=function).values()
 
 
-def test_what_connection_names_does_not_pass_and_nothing_of_ours_can_be_named_away() -> None:
+def test_connection_removes_the_headers_it_names_but_none_that_the_broker_sets() -> None:
     passed = sent(
         (b"Connection", b"X-Custom, authorization, x-forwarded-for, content-length"),
         (b"X-Custom", b"1"),
@@ -122,7 +122,7 @@ def test_what_connection_names_does_not_pass_and_nothing_of_ours_can_be_named_aw
     assert passed[b"content-length"] == b"3"
 
 
-def test_what_the_caller_did_not_say_of_itself_is_not_made_up() -> None:
+def test_without_headers_from_the_caller_only_the_brokers_own_are_sent() -> None:
     assert sent(function=True) == {**OURS, b"accept-encoding": b"identity"}
 
 
@@ -151,7 +151,7 @@ def test_the_upstreams_own_challenge_is_not_passed_on() -> None:
     assert back(*ANSWER) == {b"content-type": b"application/json", b"content-length": b"2"}
 
 
-def test_a_functions_answer_is_its_own_less_what_speaks_of_the_connection() -> None:
+def test_a_functions_response_loses_only_the_headers_of_the_connection() -> None:
     assert set(back(*ANSWER, function=True)) == {
         b"content-type",
         b"content-length",
@@ -161,5 +161,5 @@ def test_a_functions_answer_is_its_own_less_what_speaks_of_the_connection() -> N
     }
 
 
-def test_a_rewritten_answer_loses_the_length_of_the_old_one() -> None:
+def test_a_rewritten_response_loses_the_length_of_the_old_one() -> None:
     assert back(*ANSWER, rewritten=True) == {b"content-type": b"application/json"}

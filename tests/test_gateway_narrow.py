@@ -1,4 +1,4 @@
-"""A caller sees the namespaces in which it may do something, and no others."""
+"""Callers see only the namespaces in which they may do something."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ LISTING = [
 
 
 @pytest.mark.parametrize(("statements", "allowed", "sid"), LISTING)
-def test_whoever_may_list_one_namespace_may_ask_for_the_list(
+def test_a_caller_who_may_list_one_namespace_may_ask_for_the_list(
     statements: list[Document], allowed: bool, sid: str | None
 ) -> None:
     decision = may_list([policy("p", *statements)], CLAIMS)
@@ -144,7 +144,7 @@ def test_a_namespace_is_visible_by_any_of_the_policies() -> None:
         pytest.param(b"[" + b'"dev",' * 200_000 + b'"dev"]', id="too large"),
     ],
 )
-def test_an_answer_that_is_no_list_of_namespaces_is_shown_to_nobody(answer: bytes) -> None:
+def test_a_response_that_is_not_a_list_of_namespaces_is_a_failure(answer: bytes) -> None:
     with pytest.raises(UnreadableList):
         narrow(answer, [policy("p", allow("*", action="*"))], CLAIMS)
 

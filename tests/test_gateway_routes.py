@@ -1,4 +1,4 @@
-"""What each request asks for, and the one form in which it is sent on."""
+"""The access that each request asks for, and the one form in which it is forwarded."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ SEEN = [
 
 
 @pytest.mark.parametrize(("wire", "access", "target", "body"), SEEN)
-def test_a_request_asks_for_one_access_and_is_sent_on_in_one_form(
+def test_a_request_asks_for_one_access_and_is_forwarded_in_one_form(
     wire: Wire, access: str, target: bytes, body: bytes | None
 ) -> None:
     call = wire.any_call()
@@ -300,7 +300,7 @@ def test_only_health_asks_for_no_access() -> None:
         ("/function/f", Kind.FUNCTION),
     ],
 )
-def test_a_call_says_how_it_is_carried_out(target: str, kind: Kind) -> None:
+def test_a_call_has_the_kind_of_its_route(target: str, kind: Kind) -> None:
     assert Wire("GET", target).any_call().kind is kind
     assert kind.streams == (kind is Kind.FUNCTION)
 
@@ -330,18 +330,18 @@ def test_an_empty_namespace_is_the_default_one(wire: Wire) -> None:
     assert access.namespace == "openfaas-fn"
 
 
-def test_null_reads_as_absent_and_is_not_sent_on() -> None:
+def test_null_counts_as_absent_and_is_not_forwarded() -> None:
     call = Wire("PUT", "/system/functions", deployment(labels=None, secrets=None)).call()
     assert call.body == b'{"service":"f","image":"i","namespace":"openfaas-fn"}'
 
 
-def test_a_body_is_sent_on_in_the_order_of_the_table_whatever_order_it_came_in() -> None:
+def test_a_body_is_forwarded_in_the_order_of_its_schema() -> None:
     members = {"namespace": "dev", "image": "i", "service": "f"}
     call = Wire("POST", "/system/functions", members).call()
     assert call.body == b'{"service":"f","image":"i","namespace":"dev"}'
 
 
-def test_strings_of_a_body_are_kept_to_the_letter() -> None:
+def test_strings_of_a_body_are_kept_exactly() -> None:
     odd = {"A": 'quote " \\ \n \u2028 \U0001f680 </script>'}
     body = Wire("POST", "/system/functions", deployment(envVars=odd)).call().body
     again = Wire("POST", "/system/functions", body).call()
@@ -357,14 +357,14 @@ def test_strings_of_a_body_are_kept_to_the_letter() -> None:
         Wire("POST", "/system/functions", deployment(namespace="dev")),
     ],
 )
-def test_places_that_agree_are_one_place(wire: Wire) -> None:
+def test_a_namespace_may_be_given_in_several_places_that_agree(wire: Wire) -> None:
     call = wire.call()
     assert call.access.resource == "dev:f"
     assert call.target == b"/system/functions"
     assert call.body == b'{"service":"f","image":"i","namespace":"dev"}'
 
 
-def test_a_type_of_body_may_be_left_out_as_one_sdk_does_and_may_name_utf_8() -> None:
+def test_the_content_type_may_be_missing_as_in_one_sdk_and_may_name_utf_8() -> None:
     for headers in [(), ((b"Content-Type", b"Application/JSON; charset=utf-8"),)]:
         wire = Wire("DELETE", "/system/functions", {"functionName": "f"}, headers)
         assert wire.call().body
@@ -394,7 +394,7 @@ def test_the_largest_body_is_a_setting_and_one_byte_more_is_refused() -> None:
         Wire(wire.method, wire.target, wire.body, ()).call(body_bytes=24)
 
 
-def test_ten_mebibytes_of_honest_body_are_taken() -> None:
+def test_an_honest_body_of_ten_mebibytes_is_accepted() -> None:
     value = "v" * (10 * 1024 * 1024 - 100)
     call = Wire("POST", "/system/secrets", {"name": "s", "value": value}).call()
     assert len(call.body or b"") > len(value)
@@ -434,7 +434,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize(("method", "path"), NEVER, ids=[" ".join(call) for call in NEVER])
-def test_what_is_not_in_the_table_is_refused(method: str, path: str) -> None:
+def test_a_method_and_path_outside_the_table_are_refused(method: str, path: str) -> None:
     with pytest.raises(NotMapped) as caught:
         Wire(method, path).call()
     assert caught.value.status == 403
@@ -463,7 +463,7 @@ def test_a_refusal_has_its_status_and_says_its_sentence(
     ),
     body=st.sampled_from([None, b"{}", b'{"name":"dev"}', b'{"functionName":"f"}']),
 )
-def test_whatever_is_sent_on_reads_as_the_same_call_again(
+def test_a_forwarded_call_reads_as_the_same_call_again(
     method: str, path: str, body: bytes | None
 ) -> None:
     try:

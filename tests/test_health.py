@@ -1,4 +1,4 @@
-"""Ready is a broker that can answer exchanges; what only needs mending is told beside it."""
+"""Readiness: the broker is ready if it can answer exchanges; other problems are only listed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ready(broker: InProcess) -> tuple[int, dict[str, Any]]:
 
 
 def up(broker: InProcess, story: Callable[[httpx2.AsyncClient], Awaitable[Told]]) -> Told:
-    """What *story* comes to while the broker runs as it does in a server."""
+    """The result of *story* while the broker runs as it does in a server."""
 
     async def within(client: httpx2.AsyncClient) -> Told:
         async with broker.app.router.lifespan_context(broker.app):
@@ -45,7 +45,7 @@ def up(broker: InProcess, story: Callable[[httpx2.AsyncClient], Awaitable[Told]]
     return broker.tell(within)
 
 
-def test_a_well_broker_is_ready_and_has_nothing_to_tell() -> None:
+def test_a_healthy_broker_is_ready_without_problems() -> None:
     status, said = ready(InProcess())
     assert (status, said["status"]) == (200, "ok")
     assert said["unavailable"] == said["degraded"] == []
@@ -105,7 +105,7 @@ def test_issuers_without_keys_leave_it_ready_and_are_named() -> None:
     assert told.startswith("keys of github: none held; ")
 
 
-def test_it_is_not_ready_before_keys_were_asked_for_once() -> None:
+def test_the_broker_is_not_ready_before_its_first_key_fetch() -> None:
     broker = InProcess()
     there = asyncio.Event()
 

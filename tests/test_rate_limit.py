@@ -1,4 +1,4 @@
-"""Failing is slow: an address has a budget of failed exchanges, and good CI never meets it."""
+"""The rate limit: each address has a budget of failed exchanges, and working CI never meets it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fail(failures: FailedExchanges, times: int, address: str = A) -> None:
 
 
 def wait_of(failures: FailedExchanges, address: str = A) -> int:
-    """How long *address* is told to wait; 0 where it may try."""
+    """The seconds that *address* must wait, 0 if it may try."""
     try:
         failures.check(address)
     except Refusal as refused:
@@ -46,14 +46,14 @@ def wait_of(failures: FailedExchanges, address: str = A) -> int:
 
 
 class TestBudget:
-    def test_the_last_failure_of_a_budget_is_the_last_that_is_tried(self) -> None:
+    def test_the_limit_applies_after_the_last_allowed_failure(self) -> None:
         failures = budget(3)
         fail(failures, 2)
         assert not wait_of(failures)
         fail(failures, 1)
         assert wait_of(failures)
 
-    def test_who_waited_as_long_as_told_may_try_again_and_no_sooner(self) -> None:
+    def test_an_address_may_try_again_after_its_wait_and_no_sooner(self) -> None:
         clock = Clock()
         failures = budget(3, clock)
         fail(failures, 3)
@@ -95,12 +95,12 @@ class TestBudget:
         assert len(failures) == 0
 
     @pytest.mark.parametrize("reason", Reason)
-    def test_what_is_the_callers_own_fault_counts(self, reason: Reason) -> None:
+    def test_only_faults_of_the_caller_count(self, reason: Reason) -> None:
         failures = budget(1)
         failures.count(A, reason)
         assert bool(wait_of(failures)) == (reason in FAULTS_OF_THE_CALLER)
 
-    def test_memory_is_bounded_and_who_failed_longest_ago_is_forgotten_first(self) -> None:
+    def test_memory_is_bounded_and_the_oldest_failure_is_dropped_first(self) -> None:
         failures = budget(1, addresses=10)
         for n in range(100):
             fail(failures, 1, f"192.0.2.{n}")
@@ -108,7 +108,7 @@ class TestBudget:
         assert wait_of(failures, "192.0.2.99")
         assert not wait_of(failures, "192.0.2.0")
 
-    def test_who_fails_again_is_not_forgotten_for_who_failed_once(self) -> None:
+    def test_a_new_failure_keeps_an_address_in_memory(self) -> None:
         failures = budget(1, addresses=10)
         fail(failures, 1, A)
         for n in range(100, 109):
@@ -129,7 +129,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
 class TestAddress:
     @pytest.mark.parametrize("forwarded", [(), ("203.0.113.9",), ("203.0.113.9, 10.0.0.1",)])
-    def test_nobody_is_believed_by_default(self, forwarded: tuple[str, ...]) -> None:
+    def test_x_forwarded_for_is_ignored_by_default(self, forwarded: tuple[str, ...]) -> None:
         assert caller_of(request("10.0.0.1", *forwarded)) == "10.0.0.1"
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestAddress:
             pytest.param("testclient", ["203.0.113.9"], "unknown", id="not an address"),
         ],
     )
-    def test_the_caller_is_whom_the_last_trusted_proxy_saw(
+    def test_the_address_is_the_one_that_the_last_trusted_proxy_saw(
         self, peer: str | None, forwarded: list[str], caller: str
     ) -> None:
         assert caller_of(request(peer, *forwarded), PROXIES) == caller
@@ -171,7 +171,7 @@ def fails(broker: InProcess, headers: Mapping[str, str] | None = None) -> httpx2
 
 
 class TestExchange:
-    def test_beyond_the_budget_nothing_is_tried(self) -> None:
+    def test_over_the_limit_no_exchange_is_tried(self) -> None:
         broker = InProcess(failed_exchanges=3)
         assert [refusal(fails(broker))[0] for _ in range(4)] == [400, 400, 400, 429]
         answer = broker.exchange()
@@ -180,7 +180,7 @@ class TestExchange:
         assert 1 <= int(answer.headers["retry-after"]) <= 20
         assert answer.headers["cache-control"] == "no-store"
 
-    def test_it_has_its_event_like_every_attempt(self) -> None:
+    def test_a_limited_exchange_leaves_its_event(self) -> None:
         broker = InProcess(failed_exchanges=1)
         fails(broker)
         answer = fails(broker)
@@ -189,7 +189,7 @@ class TestExchange:
         assert event.request_id == answer.json()["request_id"]
         assert event.evidence["address"] == "127.0.0.1"
 
-    def test_good_exchanges_cost_nothing(self) -> None:
+    def test_successful_exchanges_are_not_counted(self) -> None:
         broker = InProcess(failed_exchanges=1)
         assert [broker.exchange().status_code for _ in range(20)] == [200] * 20
 
@@ -199,23 +199,23 @@ class TestExchange:
         said = [broker.exchange(token).json().get("reason") for _ in range(3)]
         assert said == [None, "already_used", "too_many_failures"]
 
-    def test_what_the_broker_cannot_answer_costs_nothing(self) -> None:
+    def test_unavailability_of_the_broker_is_not_counted(self) -> None:
         broker = InProcess(failed_exchanges=1, state=BrokenStore)
         assert {broker.exchange().status_code for _ in range(5)} == {503}
 
-    def test_a_fault_of_ours_costs_nothing(self) -> None:
+    def test_unexpected_exceptions_are_not_counted(self) -> None:
         broker = InProcess(failed_exchanges=1)
         broker.app.state.broker.source = None
         assert {broker.exchange().status_code for _ in range(5)} == {500}
 
-    def test_callers_behind_a_trusted_proxy_do_not_pay_for_each_other(self) -> None:
+    def test_callers_behind_a_trusted_proxy_have_limits_of_their_own(self) -> None:
         broker = InProcess(failed_exchanges=1, trusted_proxies="127.0.0.0/8")
         statuses = [
             fails(broker, {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in (1, 1, 2, 2)
         ]
         assert statuses == [400, 429, 400, 429]
 
-    def test_nobody_chooses_an_address_where_no_proxy_is_trusted(self) -> None:
+    def test_a_caller_cannot_choose_its_address_if_no_proxy_is_trusted(self) -> None:
         broker = InProcess(failed_exchanges=1)
         statuses = [
             fails(broker, {"X-Forwarded-For": f"192.0.2.{n}"}).status_code for n in (1, 2, 3)
@@ -232,7 +232,7 @@ class TestExchange:
 
 
 class TestSlowBodies:
-    """A body of the gateway that does not come."""
+    """Request bodies on the gateway road that arrive too slowly."""
 
     @staticmethod
     def body(*messages: Message) -> RequestBody:
@@ -245,12 +245,12 @@ class TestSlowBodies:
 
         return RequestBody(receive, whole_seconds=0.05, pause_seconds=0.05)
 
-    def test_one_that_is_read_whole_has_a_deadline(self) -> None:
+    def test_a_body_that_is_read_whole_has_a_deadline(self) -> None:
         begun = self.body({"type": "http.request", "body": b"{", "more_body": True})
         with pytest.raises(TooSlow):
             asyncio.run(begun.read(10))
 
-    def test_one_that_dribbles_has_the_same(self) -> None:
+    def test_a_body_that_dribbles_has_the_same_deadline(self) -> None:
         async def dribble() -> Message:
             await asyncio.sleep(0.01)
             return {"type": "http.request", "body": b"x", "more_body": True}
@@ -258,7 +258,7 @@ class TestSlowBodies:
         with pytest.raises(TooSlow):
             asyncio.run(RequestBody(dribble, whole_seconds=0.1, pause_seconds=10).read(10_000))
 
-    def test_one_that_is_passed_on_may_dribble_but_not_stop(self) -> None:
+    def test_a_streamed_body_may_dribble_but_not_stop(self) -> None:
         came = 0
 
         async def dribble() -> Message:
@@ -278,11 +278,11 @@ class TestSlowBodies:
             asyncio.run(read(slow.stream()))
         assert len(passed_on) == 20
 
-    def test_its_sender_is_told_408(self) -> None:
+    def test_a_slow_body_is_408(self) -> None:
         assert TooSlow.status == 408
 
 
-def test_the_brake_is_on_by_default() -> None:
+def test_the_limit_is_on_by_default() -> None:
     broker = InProcess()
     statuses = [fails(broker).status_code for _ in range(62)]
     assert statuses.count(400) >= 60

@@ -1,4 +1,4 @@
-"""What the door lets in, what it answers, and what it tells to nobody."""
+"""The web endpoints: forms, paths, request ids, discovery, revocation, health."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class TestForm:
         assert answer.status_code == 200
         assert "scope" not in answer.json()
 
-    def test_a_repeated_name_is_told_only_if_it_is_a_plain_one(self, broker: InProcess) -> None:
+    def test_a_repeated_name_is_shown_only_if_it_is_a_plain_one(self, broker: InProcess) -> None:
         answer = send(broker, b"%3Cimg%3E=1&%3Cimg%3E=2")
         refused(answer, "a parameter must not be given twice")
         assert "img" not in answer.text
@@ -136,7 +136,7 @@ class TestForm:
             "unsupported_grant_type"
         )
 
-    def test_every_refusal_at_the_door_leaves_an_event(self, broker: InProcess) -> None:
+    def test_every_refused_form_leaves_an_event(self, broker: InProcess) -> None:
         answer = send(broker, b"%zz")
         (event,) = broker.journal.events
         assert (event.response_code, event.reason) == (400, "invalid_request")
@@ -202,7 +202,7 @@ class TestFaults:
         broker.app.state.broker.source = Broken()
 
     @pytest.mark.parametrize("log_format", ["json", "text"])
-    def test_an_unexpected_fault_is_logged_whole_and_told_by_its_id_alone(
+    def test_an_unexpected_exception_is_logged_with_traceback_and_the_caller_gets_the_id_only(
         self, broker: InProcess, log_format: str
     ) -> None:
         self.broken(broker)
@@ -237,7 +237,7 @@ class TestFaults:
 
 class TestDiscovery:
     @pytest.mark.parametrize("path", DISCOVERY)
-    def test_it_says_where_everything_is(self, broker: InProcess, path: str) -> None:
+    def test_the_metadata_lists_the_endpoints(self, broker: InProcess, path: str) -> None:
         answer = broker.ask("GET", path)
         assert answer.headers["content-type"] == "application/json"
         said = answer.json()
@@ -267,7 +267,7 @@ class TestDiscovery:
         for jwk in published:
             assert set(jwk) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
 
-    def test_verifiers_may_remember_for_minutes(self, broker: InProcess) -> None:
+    def test_verifiers_may_cache_the_keys_for_minutes(self, broker: InProcess) -> None:
         answer = broker.ask("GET", "/.well-known/jwks.json")
         assert answer.headers["cache-control"] == "public, max-age=300"
 
@@ -277,14 +277,14 @@ class TestRevoke:
     def revoke(broker: InProcess, **parameters: object) -> httpx2.Response:
         return broker.post("/oauth/revoke", parameters)
 
-    def test_whoever_holds_a_token_may_end_it(self, broker: InProcess) -> None:
+    def test_the_holder_of_a_token_can_revoke_it(self, broker: InProcess) -> None:
         token = broker.access_token()
         answer = self.revoke(broker, token=token)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["cache-control"] == "no-store"
         assert refusal(broker.exchange(token, scope="function")) == (400, "revoked")
 
-    def test_it_may_be_ended_twice(self, broker: InProcess) -> None:
+    def test_a_token_can_be_revoked_twice(self, broker: InProcess) -> None:
         token = broker.access_token()
         assert [self.revoke(broker, token=token).status_code for _ in range(2)] == [200, 200]
 
@@ -295,27 +295,27 @@ class TestRevoke:
         assert refusal(broker.exchange(token, scope="function")) == (400, "revoked")
 
     @pytest.mark.parametrize("token", ["nonsense", "a.b.c", "e30.e30.e30", "x" * 20_000])
-    def test_what_is_no_token_is_as_good_as_ended(self, broker: InProcess, token: str) -> None:
+    def test_a_malformed_token_needs_no_revocation(self, broker: InProcess, token: str) -> None:
         assert self.revoke(broker, token=token).status_code == 200
 
-    def test_an_expired_token_is_as_good_as_ended(self, broker: InProcess) -> None:
+    def test_an_expired_token_needs_no_revocation(self, broker: InProcess) -> None:
         token = broker.access_token()
         broker.clock.advance(10_000)
         assert self.revoke(broker, token=token).status_code == 200
 
-    def test_a_forged_token_ends_nobodys(self, broker: InProcess) -> None:
+    def test_a_forged_token_revokes_nothing(self, broker: InProcess) -> None:
         token = broker.access_token()
         header, payload, _ = token.split(".")
         _, _, signature = broker.access_token().split(".")
         assert self.revoke(broker, token=f"{header}.{payload}.{signature}").status_code == 200
         assert broker.exchange(token, scope="function").status_code == 200
 
-    def test_a_subject_token_cannot_be_ended_here(self, broker: InProcess) -> None:
+    def test_a_subject_token_cannot_be_revoked(self, broker: InProcess) -> None:
         token = broker.job()
         assert self.revoke(broker, token=token).status_code == 200
         assert broker.exchange(token).status_code == 200
 
-    def test_another_tokens_life_is_not_touched(self, broker: InProcess) -> None:
+    def test_other_tokens_stay_valid(self, broker: InProcess) -> None:
         one, other = broker.access_token(), broker.access_token()
         self.revoke(broker, token=one)
         assert broker.exchange(other, scope="function").status_code == 200
@@ -339,7 +339,7 @@ class TestRevoke:
 
 class TestHealth:
     @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
-    def test_a_well_broker_is_well(self, broker: InProcess, path: str) -> None:
+    def test_a_healthy_broker_is_ok(self, broker: InProcess, path: str) -> None:
         broker.exchange()  # so that keys are held
         answer = broker.ask("GET", path)
         assert answer.status_code == 200
@@ -353,7 +353,7 @@ class TestHealth:
         (status,) = said["issuers"].values()
         assert (status["keys"], status["failure"]) == (1, "")
 
-    def test_readiness_says_what_was_not_adopted_and_serves_on(self, broker: InProcess) -> None:
+    def test_readiness_names_documents_that_were_not_adopted(self, broker: InProcess) -> None:
         broker.source.refused = (Problem("x.yaml", 3, "D001", Severity.ERROR, "broken"),)
         answer = broker.ask("GET", "/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
@@ -365,6 +365,6 @@ def texts(answers: Iterable[httpx2.Response]) -> str:
     return "\n".join(answer.text + str(answer.headers) for answer in answers)
 
 
-def test_no_answer_says_what_it_is_made_with(broker: InProcess) -> None:
+def test_no_response_names_the_server_software(broker: InProcess) -> None:
     told = texts([broker.ask("GET", path) for path in ("/", "/livez", "/oauth/token")])
     assert not re.search(r"starlette|uvicorn|python|traceback", told, re.IGNORECASE)

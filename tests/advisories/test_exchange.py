@@ -106,7 +106,7 @@ def _mirrored(token: str) -> str:
 
 
 class TestRenewal:
-    """No token of ours ever buys a later one, or a wider one."""
+    """None of the broker's tokens can be exchanged for a later or a wider one."""
 
     @pytest.mark.parametrize("token_type", [ID_TOKEN, ACCESS_TOKEN, JWT])
     @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ class TestLogs:
             assert signature == "x" or signature not in shown
             assert len(payload) < 5 or payload not in shown
 
-    def test_what_holds_a_token_does_not_show_it(self, broker: InProcess) -> None:
+    def test_values_that_hold_a_token_hide_it_in_their_repr(self, broker: InProcess) -> None:
         request = understand({name: [str(value)] for name, value in form("a.SECRET.b").items()})
         assert "SECRET" not in repr(request)
         assert "SECRET" not in repr(ExchangeRequest("SECRET"))
@@ -243,7 +243,7 @@ class TestOracles:
         assert told() == told(actor="acme-bot") == told(repository="octo-org/mine")
         assert told(head_ref="acme") == told()
 
-    def test_a_name_that_was_taken_over_hears_nothing(self, broker: InProcess) -> None:
+    def test_a_new_owner_of_an_old_name_is_told_nothing(self, broker: InProcess) -> None:
         # Somebody registers a name that was given up: the name fits, the id does not.
         squatter = {**STRANGER, "repository": "octo-org/octo-repo", "repository_owner": "octo-org"}
         answer = broker.exchange(broker.job(**squatter))

@@ -1,8 +1,8 @@
 """
-Bytes that two HTTP parsers could take for two different requests, which must keep being refused.
+Request smuggling: bytes that two HTTP parsers could take for two different requests.
 
-Each is sent as it stands through a socket to the broker served as `serve` serves it, before the
-sample upstream. Either nothing reaches the upstream, or exactly what was decided about.
+Each is sent unchanged through a socket to a broker that runs as `serve` runs it. Either nothing
+reaches the sample upstream behind it, or exactly the call that was authorized.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def front(shared: Listening) -> Listening:
 
 @pytest.fixture
 def bearer(front: Listening) -> bytes:
-    """The header of somebody who may do everything in `dev`."""
+    """The header of a caller who may do everything in `dev`."""
     return b"Authorization: Bearer " + front.grant(("*", "dev:*")).encode() + b"\r\n"
 
 
@@ -258,10 +258,12 @@ class TestPipelining:
 class TestExpect:
     HEAD = PUT + HOST + JSON + CLOSE + b"Content-Length: %d\r\n" % len(DEPLOYMENT)
 
-    def test_the_refused_are_told_before_they_send_their_body(self, front: Listening) -> None:
+    def test_a_refused_request_is_answered_before_its_body_is_sent(self, front: Listening) -> None:
         assert statuses(front.say(self.HEAD + b"Expect: 100-continue\r\n\r\n")) == [401]
 
-    def test_the_body_is_asked_for_where_it_is_read(self, front: Listening, bearer: bytes) -> None:
+    def test_100_continue_is_sent_if_the_body_is_read(
+        self, front: Listening, bearer: bytes
+    ) -> None:
         address = ("127.0.0.1", front.port)
         with socket.create_connection(address, timeout=5) as connection:
             connection.sendall(self.HEAD + bearer + b"Expect: 100-continue\r\n\r\n")
@@ -287,7 +289,7 @@ class TestHost:
         [b"", b"Host:\r\n", b"Host: evil.example.com\r\n", b"Host: x/../../y\r\n",
          b"Host: a@b\r\n", b"Host: 127.0.0.1:8081\r\n", b"Host: gw.example.com, evil\r\n"],
     )  # fmt: skip
-    def test_it_has_no_say_in_where_a_request_goes(
+    def test_the_host_header_does_not_choose_the_upstream(
         self, front: Listening, bearer: bytes, host: bytes
     ) -> None:
         assert statuses(front.say(LIST + host + bearer + CLOSE + b"\r\n")) in ([200], [400])
@@ -355,7 +357,7 @@ class TestSizes:
         assert statuses(front.say(line + HOST + bearer + CLOSE + CHUNKED + b"\r\n")) == [400]
         assert reached(front) == []
 
-    def test_a_body_that_never_ends_holds_no_answer_up(self, front: Listening) -> None:
+    def test_a_body_that_never_ends_does_not_delay_a_refusal(self, front: Listening) -> None:
         began = time.monotonic()
         head = PUT + HOST + JSON + CLOSE + b"Content-Length: 1000\r\n\r\n"
         assert statuses(front.say(head + b"{")) == [401]

@@ -1,10 +1,10 @@
 """
-Requests that two programs could read as two different calls, which must keep being refused.
+Ambiguous requests: two programs could read them as two different calls, so they are refused.
 
-The upstream is a Go server: it decodes paths before it routes them and cleans them, matches
-members of JSON without regard to case, and lets the last of two win in one place and the first
-in another. Each of these requests would have been decided about as one call and carried out as
-another by a front end that reads it as Python's libraries do, or harms one upstream.
+The upstream is a Go server. It decodes and cleans paths before it routes them, ignores the case
+of JSON members, and lets the last of two equal ones win in one place and the first in another. A
+front end that reads requests as Python's libraries do would authorize one call, and the upstream
+would carry out another.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("wire", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_request_is_refused_in_one_plain_sentence(wire: Wire) -> None:
+def test_a_hostile_request_is_refused_with_one_plain_sentence(wire: Wire) -> None:
     with pytest.raises(RequestRefused) as caught:
         wire.call()
     assert caught.value.status in {400, 403, 413}
@@ -360,5 +360,5 @@ HONEST = {
 
 
 @pytest.mark.parametrize("wire", HONEST.values(), ids=HONEST.keys())
-def test_an_honest_neighbour_of_the_hostile_requests_is_taken(wire: Wire) -> None:
+def test_an_honest_request_similar_to_a_hostile_one_is_accepted(wire: Wire) -> None:
     assert isinstance(wire.call(), Call)
