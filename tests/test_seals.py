@@ -431,6 +431,26 @@ def sealed(folder: Path) -> set[str]:
     return {str(said(path)["closed"]["segment"]) for path in seals(folder)}  # type: ignore[index]
 
 
+@pytest.mark.parametrize("left", [b"", b'{"journal":2,"proc'], ids=["empty", "half a header"])
+def test_a_segment_that_was_never_begun_is_removed_and_is_no_damage(
+    tmp_path: Path, left: bytes
+) -> None:
+    begun = tmp_path / f"{1:020d}-77-00000000000000aa.jsonl"
+    begun.write_bytes(left)
+    assert broken(tmp_path) == []
+
+    async def story() -> None:
+        journal = FileJournal(tmp_path, SIZE, sign=sign)
+        running = asyncio.create_task(journal.run())
+        await until(lambda: not begun.exists())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.e2e
 def test_killed_again_and_again_the_chain_stays_whole(tmp_path: Path) -> None:
     acknowledged: set[str] = set()
