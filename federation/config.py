@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from federation.documents.parse.values import loopback
+from federation.documents.values import loopback
 from federation.errors import SettingsRefused
 
 __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook_url"]

@@ -13,12 +13,22 @@ from hypothesis import strategies as st
 
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
+from federation.documents.load import (
+    Bare,
+    Document,
+    Fields,
+    Items,
+    Sort,
+    Value,
+    json_documents,
+    sort,
+    yaml_documents,
+)
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, JwtIssuer, Policy, Role
 from federation.documents.parse import FILE_BYTES, Parsed, parse
-from federation.documents.parse.from_json import json_documents
-from federation.documents.parse.nodes import Document, Fields, Items, Node
-from federation.documents.parse.values import DURATION, Sort, duration, sort
+from federation.documents.values import DURATION, duration
 from federation.errors import Problem, Severity
+from federation.jose.jwk import MAX_KEYS, parse_key_set
 from federation.policy.conditions import PATTERN_CHARS, Operator
 from federation.providers.table import Provider
 
@@ -55,12 +65,18 @@ spec:
       jwt:ref: [refs/heads/main]
 """
 SET = f"{ISSUER}---\n{POLICY}---\n{ROLE}"
-# The modulus is made up: only its length is looked at.
+# The modulus is made up: it is odd and long enough, which is all that can be seen of one.
 MODULUS = base64.urlsafe_b64encode(b"\xc5" * 256).decode().rstrip("=")
 WEAK = base64.urlsafe_b64encode(b"\xc5" * 128).decode().rstrip("=")
 RSA = {"kty": "RSA", "kid": "a", "alg": "RS256", "use": "sig", "n": MODULUS, "e": "AQAB"}
 COORDINATE = base64.urlsafe_b64encode(b"\x05" * 32).decode().rstrip("=")
-EC = {"kty": "EC", "kid": "b", "crv": "P-256", "x": COORDINATE, "y": COORDINATE}
+EC = {  # the generator of P-256, which is a point on the curve
+    "kty": "EC",
+    "kid": "b",
+    "crv": "P-256",
+    "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+    "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\nAQID\n-----END CERTIFICATE-----\n"
 
 
@@ -581,8 +597,10 @@ SCALARS: list[tuple[str, Sort]] = [
     ("text", "expected"), SCALARS, ids=[text or "nothing" for text, _ in SCALARS]
 )
 def test_a_plain_scalar_is_what_yaml_1_2_says_or_unclear(text: str, expected: Sort) -> None:
-    assert sort(text, plain=True) is expected
-    assert sort(text, plain=False) is Sort.TEXT
+    assert sort(text) is expected
+    (document,) = yaml_documents(f"- {json.dumps(text)}\n".encode())
+    assert isinstance(document, Document)
+    assert document.root == [text]
 
 
 @pytest.mark.parametrize(
@@ -771,6 +789,65 @@ def test_pinned_keys_must_be_public_and_whole(jwks: object) -> None:
     assert {code for code, _ in found} <= {"D007", "D008", "D020"}
 
 
+def curve(crv: str, size: int, **members: str) -> dict[str, object]:
+    """A key on *crv* whose coordinates have the right *size*."""
+    coordinate = base64.urlsafe_b64encode(b"\x05" * size).decode().rstrip("=")
+    kty = "EC" if crv in {"P-384", "P-521", "secp256k1"} else "OKP"
+    return {"kty": kty, "crv": crv, "x": coordinate, **({"y": coordinate} if kty == "EC" else {}), **members}  # fmt: skip
+
+
+# Public and whole, and yet the key ring skips them: every token that they sign would be refused.
+UNUSABLE: dict[str, dict[str, object]] = {
+    "P-521": curve("P-521", 66),
+    "secp256k1": curve("secp256k1", 32),
+    "Ed448": curve("Ed448", 57),
+    "X25519": curve("X25519", 32),
+    "X448": curve("X448", 56),
+    "not on the curve": {**EC, "x": EC["y"], "y": EC["x"]},
+    "Ed25519 of 31 bytes": curve("Ed25519", 31),
+    "for encryption": {**RSA, "use": "enc"},
+    "not for verifying": {**RSA, "key_ops": ["sign"]},
+    "unknown alg": {**RSA, "alg": "RS512"},
+    "alg of another kind": {**RSA, "alg": "ES256"},
+    "long kid": {**RSA, "kid": "k" * 257},
+    "exponent of 72 bits": {**RSA, "e": "A" * 11 + "B"},
+    "RSA of 8,200 bits": {**RSA, "n": base64.urlsafe_b64encode(b"\xc5" * 1025).decode().rstrip("=")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_pinned_key_that_the_key_ring_would_skip_is_refused(key: dict[str, object]) -> None:
+    assert parse_key_set({"keys": [key]}).skipped
+    good = {**RSA, "kid": "good"}
+    text = f"{ISSUER}  jwks:\n    keys:\n    - {json.dumps(good)}\n    - {json.dumps(key)} # here\n"
+    assert told(text) == [("D020", here(text))]
+
+
+def test_every_unusable_pinned_key_is_told_at_its_line() -> None:
+    named = {
+        case: key if case == "long kid" else {**key, "kid": case} for case, key in UNUSABLE.items()
+    }
+    keys = list(named.values())
+    listed = "".join(f"    - {json.dumps(key)}\n" for key in keys)
+    expected = [("D020", line) for line in range(9, 9 + len(keys))]
+    assert told(f"{ISSUER}  jwks:\n    keys:\n{listed}") == expected
+
+
+@pytest.mark.parametrize("key", [RSA, EC, curve("Ed25519", 32)], ids=["RSA", "P-256", "Ed25519"])
+def test_a_pinned_key_that_is_taken_can_be_used(key: dict[str, object]) -> None:
+    found = issuer(f"jwks: {json.dumps({'keys': [key]})}")
+    assert found.jwks is not None
+    key_set = parse_key_set(found.jwks)
+    assert len(key_set.keys) == 1
+    assert not key_set.skipped
+
+
+def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
+    keys = [{**RSA, "kid": f"k{n}"} for n in range(MAX_KEYS + 1)]
+    assert told(f"{ISSUER}  jwks: {json.dumps({'keys': keys})}\n") == [("D024", 7)]
+    assert issuer(f"jwks: {json.dumps({'keys': keys[1:]})}").jwks is not None
+
+
 @pytest.mark.parametrize(
     "pem",
     [
@@ -790,13 +867,13 @@ def test_a_ca_bundle_must_be_certificates(pem: str) -> None:
 # Trees
 
 
-def plain(node: Node) -> object:
-    """A tree as the json module would give it."""
-    if isinstance(node, Items):
-        return [plain(item) for item in node.nodes]
-    if isinstance(node, Fields):
-        return {key: plain(value) for key, (_, value) in node.entries.items()}
-    return json.loads(node.text) if node.plain else node.text
+def plain(value: Value) -> object:
+    """*value* as the json module would give it."""
+    if isinstance(value, Items):
+        return [plain(item) for item in value]
+    if isinstance(value, Fields):
+        return {key: plain(member) for key, member in value.items()}
+    return json.loads(value.text) if isinstance(value, Bare) else value
 
 
 VALUES = st.recursive(
@@ -882,10 +959,13 @@ def test_scalars_and_lines_are_the_same_without_the_c_parser(
 ) -> None:
     import yaml
 
-    from federation.documents.parse import from_yaml
+    from federation.documents import load
+
+    class Slow(load.Untagged, yaml.BaseLoader):
+        pass
 
     fast = [read(text) for _, _, text in BAD]
-    monkeypatch.setattr(from_yaml, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(load, "_Loader", Slow)
     slow = [read(text) for _, _, text in BAD]
     for one, other in zip(fast, slow, strict=True):
         assert one.documents == other.documents

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from federation.documents import shape
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
 from federation.documents.model import ACTION_SETS
 from federation.documents.parse import parse
+from federation.documents.schema import IssuerSpec, PolicySpec, RoleSpec, Statement
 from federation.errors import Severity
 from federation.policy.conditions import ALIASES, Operator
 
@@ -43,7 +43,11 @@ def test_every_code_has_one_row(code: str) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        *(field for specs in (*shape.KINDS.values(), shape.STATEMENT) for field in specs),
+        *(
+            name
+            for model in (IssuerSpec, PolicySpec, RoleSpec, Statement)
+            for name in model.names()
+        ),
         *(operator.value for operator in Operator if operator is not Operator.PRINCIPAL),
         *ALIASES,
         *ACTION_SETS,

@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from federation.documents import shape
+from federation.documents.load import Document, Fields, Items, Sort, Value, yaml_documents
 from federation.documents.model import ACTION_SETS
-from federation.documents.parse.from_yaml import yaml_documents
-from federation.documents.parse.kinds import OPERATORS
-from federation.documents.parse.nodes import Document, Fields, Items, Node
-from federation.documents.parse.values import Sort, sort
-from federation.documents.schema import schema, text
+from federation.documents.schema import OPERATORS, SPECS, schema, text
 from tests.test_documents_load import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -99,19 +95,20 @@ def _type(value: object) -> str:
     }[type(value)]
 
 
-def plain(node: Node) -> object:
-    """What an editor sees: YAML 1.2 as plain values."""
-    if isinstance(node, Items):
-        return [plain(item) for item in node.nodes]
-    if isinstance(node, Fields):
-        return {key: plain(value) for key, (_, value) in node.entries.items()}
+def plain(value: Value) -> object:
+    """*value* as an editor sees it: YAML 1.2 as plain values."""
+    if isinstance(value, Items):
+        return [plain(item) for item in value]
+    if isinstance(value, Fields):
+        return {key: plain(member) for key, member in value.items()}
+    if isinstance(value, str):
+        return value
     readings: dict[Sort, object] = {
-        Sort.TEXT: node.text,
         Sort.NULL: None,
-        Sort.BOOL: node.text.lower() == "true",
+        Sort.BOOL: value.text.lower() == "true",
         Sort.INT: 1,
     }
-    return readings.get(sort(node.text, node.plain), 0.5)
+    return readings.get(value.sort, 0.5)
 
 
 def all_fit(text: str) -> bool:
@@ -175,7 +172,8 @@ def test_what_the_parser_refuses_for_its_shape_the_schema_refuses(text: str) -> 
 
 
 def test_every_field_has_a_description() -> None:
-    for kind, specs in shape.KINDS.items():
-        fields = SCHEMA["$defs"][kind]["properties"]["spec"]["properties"]
-        assert set(fields) == set(specs)
-        assert all(fields[name]["description"] for name in specs)
+    for kind, spec in SPECS.items():
+        reference = SCHEMA["$defs"][kind]["properties"]["spec"]["$ref"]
+        fields = SCHEMA["$defs"][reference.removeprefix("#/$defs/")]["properties"]
+        assert set(fields) == set(spec.names())
+        assert all(fields[name]["description"] for name in spec.names())

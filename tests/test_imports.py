@@ -344,7 +344,7 @@ def test_a_hidden_read_of_the_environment_is_seen(source: str) -> None:
      "async def f():\n    return [x async for x in y]"],
 )  # fmt: skip
 def test_asynchronous_code_at_the_bottom_is_seen(source: str) -> None:
-    for name in ("federation.claims", "federation.documents.parse.nodes", *PURE):
+    for name in ("federation.claims", "federation.documents.load", *PURE):
         assert list(asynchronous(built(name, source)))
     for name in ("federation.gateway.proxy", "federation.audit.journal", "federation.audit"):
         assert not list(asynchronous(built(name, source)))

@@ -1,1 +1,1 @@
-"""The documents an operator writes: parsed, checked, and adopted as one immutable catalog."""
+"""Loads, checks and assembles the documents that operators write."""

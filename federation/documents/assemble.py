@@ -1,9 +1,8 @@
 """
-Parsed files to one catalog, whole or not at all.
+Assembles parsed files into one catalog, whole or not at all.
 
-Whatever can only be seen with all documents at hand is checked here: names and issuers taken
-twice, Roles that name a missing Policy, and the rules of trust. One error anywhere, and there
-is no catalog.
+Checks that need all documents are made here: names and issuers that are used twice, Roles that
+name a missing Policy, and the trust rules. If any document has an error, there is no catalog.
 """
 
 from __future__ import annotations
@@ -26,47 +25,47 @@ DOCUMENTS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A set of documents: its catalog if it can be adopted, and all its problems."""
+    """The result of assembling a set: a catalog if it has no errors, and all problems."""
 
     catalog: Catalog | None
     problems: tuple[Problem, ...]
-    """Errors and warnings, by file and line."""
+    """Errors and warnings, sorted by file and line."""
     documents: int
 
 
 def assemble(files: Iterable[Parsed], digest: str = "") -> Assembled:
     """
-    The catalog of all documents in *files*; none where any of them has an error.
+    Assemble all documents in *files*.
 
-    *digest* stands for the content of the files.
+    *digest* identifies the content of the files; the catalog carries it.
     """
-    shelf = _Shelf()
+    collected = _Collected()
     found = 0
     for parsed in files:
         found += parsed.found
-        shelf.problems += parsed.problems
+        collected.problems += parsed.problems
         for document in parsed.documents:
-            shelf.put(document, whole=True)
+            collected.put(document, whole=True)
         for document in parsed.broken:
-            shelf.put(document, whole=False)
-    problems = [*shelf.problems, *_of_the_set(shelf, found)]
+            collected.put(document, whole=False)
+    problems = [*collected.problems, *_of_the_set(collected, found)]
     problems.sort()
-    return Assembled(_catalog(shelf, problems, digest), tuple(problems), found)
+    return Assembled(_catalog(collected, problems, digest), tuple(problems), found)
 
 
 @dataclass(slots=True)
-class _Shelf:
-    """Documents in the order they were found, the first of each name."""
+class _Collected:
+    """The documents of a set in their order; for each name the first."""
 
     issuers: dict[str, JwtIssuer] = field(default_factory=dict)
-    """By `iss`. Those with errors are here too, so that Roles are not blamed for them."""
+    """By `iss`. Those with errors are included, so that Roles that name them get no error."""
     policies: dict[str, Policy] = field(default_factory=dict)
     roles: list[Role] = field(default_factory=list)
     names: dict[tuple[str, str], AnyDocument] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def put(self, document: AnyDocument, *, whole: bool) -> None:
-        """File *document*; only *whole* ones are linted."""
+        """Add *document*. Only documents without errors (*whole*) are linted."""
         if document.name:
             self._claim_name(document)
         match document:
@@ -100,25 +99,28 @@ class _Shelf:
             self.problems.append(_problem(issuer, Code.ISS_TAKEN, ("spec", "iss"), message, hint))
 
 
-def _of_the_set(shelf: _Shelf, found: int) -> list[Problem]:
-    """What is wrong with the documents as a set."""
+def _of_the_set(collected: _Collected, found: int) -> list[Problem]:
+    """Return the problems that only the set as a whole shows."""
     if found > DOCUMENTS:
         message = f"more than {DOCUMENTS:,} documents"
         return [Problem("", 0, Code.FILE_UNREADABLE.value, Severity.ERROR, message)]
-    if not found and not any(_is_error(problem) for problem in shelf.problems):
+    if not found and not any(_is_error(problem) for problem in collected.problems):
         message = "no documents were found"
         hint = "name a file or directory that holds JwtIssuer, Role and Policy documents"
         return [Problem("", 0, Code.NO_DOCUMENTS.value, Severity.ERROR, message, hint=hint)]
-    problems = [*_missing_policies(shelf), *lint(shelf.issuers, shelf.roles, shelf.policies)]
-    blind = _codes_that_cannot_be_told(shelf.problems)
-    return [problem for problem in problems if problem.code not in blind]
+    problems = [
+        *_missing_policies(collected),
+        *lint(collected.issuers, collected.roles, collected.policies),
+    ]
+    unreliable = _unreliable_codes(collected.problems)
+    return [problem for problem in problems if problem.code not in unreliable]
 
 
-def _codes_that_cannot_be_told(problems: Sequence[Problem]) -> frozenset[str]:
+def _unreliable_codes(problems: Sequence[Problem]) -> frozenset[str]:
     """
-    The codes that would blame one document for the errors of another.
+    Return the codes that errors in other documents could cause.
 
-    Where a file could not be read, nobody knows which documents are missing.
+    A Policy that seems to be missing may be in a file that could not be read.
     """
     unread = {Code.FILE_UNREADABLE.value, Code.BAD_SYNTAX.value}
     if any(problem.code in unread for problem in problems):
@@ -128,22 +130,22 @@ def _codes_that_cannot_be_told(problems: Sequence[Problem]) -> frozenset[str]:
     return frozenset()
 
 
-def _missing_policies(shelf: _Shelf) -> Iterable[Problem]:
-    for role in shelf.roles:
+def _missing_policies(collected: _Collected) -> Iterable[Problem]:
+    for role in collected.roles:
         for index, name in enumerate(role.policies):
-            if ("Policy", name) not in shelf.names:
+            if ("Policy", name) not in collected.names:
                 message = f"no Policy is called {quoted(name)}"
                 place = ("spec", "policy", index)
                 yield _problem(role, Code.POLICY_MISSING, place, message)
 
 
-def _catalog(shelf: _Shelf, problems: Sequence[Problem], digest: str) -> Catalog | None:
+def _catalog(collected: _Collected, problems: Sequence[Problem], digest: str) -> Catalog | None:
     if any(_is_error(problem) for problem in problems):
         return None
     return Catalog(
-        issuers=shelf.issuers,
-        roles=tuple(shelf.roles),
-        policies=shelf.policies,
+        issuers=collected.issuers,
+        roles=tuple(collected.roles),
+        policies=collected.policies,
         warnings=tuple(problems),
         digest=digest,
     )

@@ -1,8 +1,8 @@
 """
-The stable code of everything that can be wrong with the shape of documents.
+Error codes for the form of documents.
 
-Each code has one meaning and is never used for another. `docs/documents.md` has the table.
-Codes of trust (`T…`) and most warnings (`W…`) belong to `documents.lint`.
+A code keeps its one meaning for ever. `docs/documents.md` has the table. The codes of the trust
+rules (`T…`) and most warnings (`W…`) are in `documents.rules.lint`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Code"]
 
 
 class Code(StrEnum):
-    """What is wrong with a document, or with the file that holds it."""
+    """A kind of problem with a document or its file."""
 
     FILE_UNREADABLE = "D001"
     BAD_SYNTAX = "D002"

@@ -1,8 +1,8 @@
 """
-Documents as the rest of the house sees them: frozen, complete, already checked.
+Frozen types for JwtIssuers, Roles and Policies.
 
-Only `documents.parse` makes these. Lists are tuples, durations are timedeltas, defaults are
-filled in, aliases are resolved.
+Only `documents.convert` makes them, from documents that were checked. Lists are tuples, durations
+are timedeltas, defaults are filled in, operator aliases are resolved.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 ACTIONS: frozenset[str] = frozenset(
     f"{group}:{verb}" for group, verbs in _GROUPS.items() for verb in verbs
 )
-"""Every action that a request can ask for."""
+"""Every action that a request can need."""
 
 ACTION_SETS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "*": ACTIONS,
         **{f"{group}:*": frozenset(f"{group}:{v}" for v in _GROUPS[group]) for group in _GROUPS},
-        # The names of OpenFaaS's first IAM documents, still found in articles.
+        # Names from OpenFaaS's first IAM documents, which articles still show.
         "Function:Read": frozenset({"Function:List", "Function:Get", "Function:Logs"}),
         "Function:Admin": frozenset(
             {"Function:Create", "Function:Update", "Function:Delete", "Function:Scale"}
@@ -57,7 +57,7 @@ ACTION_SETS: Mapping[str, frozenset[str]] = MappingProxyType(
         **{action: frozenset({action}) for action in ACTIONS},
     }
 )
-"""What each action a statement may write stands for."""
+"""For each action that a statement may name, the actions it grants."""
 
 
 _PLAIN_STEP = re.compile(r"[A-Za-z][A-Za-z0-9]*")
@@ -65,14 +65,14 @@ _PLAIN_STEP = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a document was written: its file, its line, and the line of each of its fields."""
+    """The file and line of a document, and the line of each of its fields."""
 
     path: str = ""
     line: int = 0
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, repr=False)
 
     def line_of(self, *place: str | int) -> int:
-        """The line of the field at *place*, or of the nearest field around it that is known."""
+        """Return the line of the field at *place*, or of the nearest field around it."""
         for length in range(len(place), 0, -1):
             if line := self.lines.get(place[:length]):
                 return line
@@ -80,7 +80,7 @@ class Origin:
 
 
 def field_text(place: Sequence[str | int]) -> str:
-    """A field's place as people write it: `condition.StringLike["jwt:repository"][0]`."""
+    """Return a place as people write it: `condition.StringLike["jwt:repository"][0]`."""
     steps = place[1:] if len(place) > 1 and place[0] == "spec" else place
     written = "".join(
         f"[{step}]"
@@ -109,32 +109,32 @@ class JwtIssuer:
     ca_bundle: str | None = field(default=None, repr=False)
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
-    """What this issuer's tokens look like."""
+    """The provider's rules for this issuer's tokens."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", PROFILES[self.provider])
 
     @property
     def shared(self) -> bool:
-        """Whether strangers get tokens from this issuer too."""
+        """Return whether this issuer gives tokens to everybody, as github.com does."""
         return shared(self.iss)
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Who may have which policies."""
+    """The callers that are given certain policies."""
 
     name: str
     policies: tuple[str, ...]
     conditions: tuple[Condition, ...]
-    """The principal's first, then the condition block's. All must hold."""
+    """Those of the principal, then those of the condition block. All must hold."""
     token_expiry: timedelta | None = None
     places: tuple[tuple[str | int, ...], ...] = field(default=(), compare=False, repr=False)
-    """Where in the document each of *conditions* was written."""
+    """The place in the document of each of *conditions*."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     def names(self, keys: frozenset[str]) -> bool:
-        """Whether a positive condition is on one of *keys*."""
+        """Return whether a positive condition is on one of *keys*."""
         return any(
             condition.key in keys and not condition.operator.negative
             for condition in self.conditions
@@ -142,7 +142,7 @@ class Role:
 
 
 class Effect(StrEnum):
-    """What a matching statement does."""
+    """The effect of a statement that matches."""
 
     ALLOW = "Allow"
     DENY = "Deny"
@@ -154,10 +154,10 @@ _HALF = re.compile(r"[-a-zA-Z0-9_.*]+")
 @dataclass(frozen=True, slots=True)
 class Resource:
     """
-    What a statement reaches: `*`, `<namespace>:*` or `<namespace>:<function>`.
+    A pattern of functions: `*`, `<namespace>:*` or `<namespace>:<function>`.
 
-    `*` may also stand inside either half. Halves are matched whole, never as a substring.
-    Raises: ValueError where *text* is none of these.
+    `*` may also be part of either half. A half matches a whole name, never a substring.
+    Raises: ValueError if *text* has another form.
     """
 
     text: str
@@ -176,17 +176,17 @@ class Resource:
 
     def covers(self, namespace: str, name: str) -> bool:
         """
-        Whether `<namespace>:<name>` lies within.
+        Return whether the pattern matches `<namespace>:<name>`.
 
-        The whole of a namespace is the name `*`, the whole cluster the namespace `*`; only a
-        pattern that is open there covers them.
+        A request for a whole namespace has the name `*`, one for the whole cluster has the
+        namespace `*`. Only a pattern with a wildcard there matches them.
         """
         return self._namespace(namespace) and self._name(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One rule of a Policy. *actions* holds plain actions only; sets are resolved."""
+    """One rule of a Policy. *actions* has single actions; sets such as `Function:*` are resolved."""
 
     sid: str
     effect: Effect
@@ -197,7 +197,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Named statements about what may be done."""
+    """A named list of statements."""
 
     name: str
     statements: tuple[Statement, ...]

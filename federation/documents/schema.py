@@ -1,82 +1,660 @@
 """
-The JSON Schema of documents, for editors: `python -m federation.documents.schema`.
+The fields of documents as pydantic models: `python -m federation.documents.schema` prints the
+JSON Schema.
 
-It says what shape documents have, with the words of `documents.shape`. What takes more than one
-document or a closer look, such as a name taken twice or a rule of trust, only `check` can say.
+The models hold what a file says: strings stay strings, and `documents.convert` makes durations,
+conditions and resources of them. A field that is not on a model does not exist. Rules that need
+two fields or two documents are not here.
+
+Errors of pydantic's own have a message in `documents.messages`. Checks in this module raise a
+`PydanticCustomError` whose type is our code. pydantic has no limit on errors, so the checks that
+hostile documents can repeat count theirs in a `Budget`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeAlias
 
-from federation.documents import shape
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import PydanticCustomError, core_schema
+
+from federation.documents.codes import Code
+from federation.documents.load import Bare, Sort, is_null
 from federation.documents.model import ACTION_SETS, Effect
-from federation.documents.parse.fields import LIST_VALUES, VALUE_CHARS
-from federation.documents.parse.kinds import OPERATORS, PEM_CHARS
-from federation.documents.parse.values import DURATION, NAME
-from federation.documents.shape import FieldSpec, Form
-from federation.policy.conditions import PATTERN_CHARS
+from federation.documents.values import DURATION, certificates_fault, duration, url_fault
+from federation.jose.jwk import MAX_KEYS, PRIVATE_MEMBERS, parse_key
+from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Operator, key_path
 from federation.providers.table import Provider
+from federation.text import did_you_mean, quoted
 
-__all__ = ["schema", "text"]
+__all__ = [
+    "API_VERSION",
+    "BASE64URL",
+    "ERRORS",
+    "MODELS",
+    "NAME",
+    "OLD_API_VERSION",
+    "OPERATORS",
+    "RESOURCE",
+    "SPECS",
+    "Budget",
+    "Document",
+    "IssuerSpec",
+    "JwtIssuer",
+    "Metadata",
+    "Policy",
+    "PolicySpec",
+    "Role",
+    "RoleSpec",
+    "Statement",
+    "Written",
+    "is_resource",
+    "schema",
+    "text",
+    "what",
+]
 
-Schema = dict[str, object]
+API_VERSION = "iam.openfaas.com/v1"
+OLD_API_VERSION = "openfaas.com/v1"
+VALUE_CHARS = 4096
+LIST_VALUES = 1000
+PEM_CHARS = 1024 * 1024
+ERRORS = 1000
+"""After this many errors the rest of a document is not checked: it is refused already."""
+
+NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+"""A document's name; Kubernetes has the same rule."""
+RESOURCE = r"^(\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+)$"
+BASE64URL = r"^[A-Za-z0-9_-]+$"
+
+OPERATORS: Mapping[str, Operator] = {
+    **{operator.value: operator for operator in Operator if operator is not Operator.PRINCIPAL},
+    **ALIASES,
+}
+"""Every name that a condition block may have for an operator."""
+
+Schema = dict[str, Any]
+
+
+class Budget:
+    """Counts the errors of one document, so that a hostile one cannot fill the memory."""
+
+    def __init__(self) -> None:
+        self.left = ERRORS
+
+    def take(self, errors: int) -> int:
+        """Count *errors*, and return how many of them may still be reported."""
+        taken = min(errors, self.left)
+        self.left -= taken
+        return taken
+
+
+def _budget(info: ValidationInfo) -> Budget:
+    assert isinstance(info.context, Budget)  # noqa: S101  documents are validated in one place
+    return info.context
+
+
+def is_resource(text: str) -> bool:
+    """Return whether *text* has the form of a resource."""
+    return re.search(RESOURCE, text) is not None and "\n" not in text
+
+
+def _wrong(code: Code, message: str, hint: str = "") -> PydanticCustomError:
+    # The message is taken from the context: pydantic fills templates by plain replacement, and
+    # a quoted value could hold braces.
+    return PydanticCustomError(code.value, "{message}", {"message": message, "hint": hint})
+
+
+def what(value: object) -> str:
+    """Return the type of *value* as a message names it."""
+    if isinstance(value, Bare):
+        return value.sort.value
+    return (
+        "a string" if isinstance(value, str) else "a map" if isinstance(value, dict) else "a list"
+    )
+
+
+# Checks of single values
+
+
+def _check_within_budget(
+    values: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+) -> object:
+    """Check a list, unless the document has more errors already than are reported."""
+    budget = _budget(info)
+    if not budget.left:
+        return []
+    try:
+        return check(values)
+    except ValidationError as error:
+        budget.take(error.error_count())
+        raise
+
+
+def _as_list(value: object) -> object:
+    """Return a single value as a list of one."""
+    if isinstance(value, dict):
+        raise _wrong(Code.BAD_VALUE, "is a map, not a value or a list of values")
+    return value if isinstance(value, list) else [value]
+
+
+def _value_text(value: object) -> object:
+    """Return a condition's value as text: an integer's digits, `true` or `false`."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Bare):
+        raise _wrong(Code.BAD_VALUE, f"is {what(value)}, not a single value")
+    match value.sort:
+        case Sort.INT:
+            return value.text
+        case Sort.BOOL:
+            return value.text.lower()
+        case Sort.NULL:
+            raise _wrong(Code.BAD_VALUE, "is null, not a value", "leave it out or write a value")
+    shown = quoted(value.text)
+    raise _wrong(Code.BAD_VALUE, f"{shown} is {value.sort.value}", f"quote it: {shown}")
+
+
+def _check_key(key: str, info: ValidationInfo) -> str:
+    try:
+        key_path(key)
+    except ValueError:
+        if _budget(info).take(1):
+            raise _bad_key(key) from None
+    return key
+
+
+def _bad_key(key: str) -> PydanticCustomError:
+    if key.startswith(KEY_PREFIX):
+        return _wrong(
+            Code.BAD_KEY,
+            f"{quoted(key)} names no claim",
+            "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1",
+        )
+    message = f"{quoted(key)} has no jwt: before it"
+    return _wrong(Code.BAD_KEY, message, f"write {quoted(KEY_PREFIX + key)}")
+
+
+def _check_label(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str) and _budget(info).take(1):
+        raise _wrong(Code.BAD_VALUE, "is not a string", "put it in quotes")
+    return value if isinstance(value, str) else ""
+
+
+def _labels(value: object) -> object:
+    if is_null(value):
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(Code.BAD_VALUE, "is not a map")
+    return value
+
+
+def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    known = tuple(choices)
+
+    def check(text: str) -> str:
+        if text not in known:
+            message = f"{quoted(text)} is not one of {', '.join(known)}"
+            raise _wrong(Code.BAD_VALUE, message, did_you_mean(text, known))
+        return text
+
+    return check
+
+
+def _check_action(action: str) -> str:
+    if action not in ACTION_SETS:
+        hint = did_you_mean(action, ACTION_SETS)
+        raise _wrong(Code.UNKNOWN_ACTION, f"{quoted(action)} is not an action", hint)
+    return action
+
+
+def _check_duration(value: object) -> object:
+    text = value.text if isinstance(value, Bare) else value if isinstance(value, str) else None
+    length = None if text is None else duration(text)
+    if text is None or length is None:
+        shown = "" if text is None else quoted(text) + " "
+        hint = "write 90s, 30m or 1h30m"
+        raise _wrong(Code.BAD_DURATION, f"{shown}is not a duration", hint)
+    if not timedelta(minutes=1) <= length <= timedelta(hours=24):
+        raise _wrong(Code.BAD_DURATION, f"{quoted(text)} is not between 1m and 24h")
+    return value
+
+
+def _check_url(url: str, *, query: bool = False) -> str:
+    if fault := url_fault(url, query=query):
+        hint = "write https://<host>, with a path where needed"
+        raise _wrong(Code.BAD_URL, f"{quoted(url)} {fault}", hint)
+    return url
+
+
+def _check_url_with_query(url: str) -> str:
+    return _check_url(url, query=True)
+
+
+def _check_certificates(value: object) -> object:
+    pem = value if isinstance(value, str) else ""
+    if len(pem) > PEM_CHARS:
+        raise _wrong(Code.TOO_LARGE, f"has {len(pem):,} characters; at most {PEM_CHARS:,}")
+    if fault := certificates_fault(pem):
+        hint = "write the CA's certificates in PEM, after |"
+        raise _wrong(Code.BAD_KEY_MATERIAL, f"caBundle {fault}", hint)
+    return pem
+
+
+_TEXT_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARS}
+_URL_SCHEMA: Schema = _TEXT_SCHEMA | {"pattern": "^https?://[!-~]+$"}
+
+
+def _keys_schema(value_chars: int) -> Schema:
+    value = {"type": ["string", "integer", "boolean"], "maxLength": value_chars}
+    values = {
+        "description": "Any one of these values, or a single one.",
+        "oneOf": [
+            value,
+            {"type": "array", "minItems": 1, "maxItems": LIST_VALUES, "items": value},
+        ],
+    }
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "patternProperties": {"^jwt:([^/]|/([^~]|~[01])*$)": values},
+        "additionalProperties": False,
+    }
+
+
+Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=VALUE_CHARS)]
+Name: TypeAlias = Annotated[
+    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=NAME)
+]
+Url: TypeAlias = Annotated[Text, AfterValidator(_check_url), WithJsonSchema(_URL_SCHEMA)]
+UrlWithQuery: TypeAlias = Annotated[
+    Text, AfterValidator(_check_url_with_query), WithJsonSchema(_URL_SCHEMA)
+]
+Duration: TypeAlias = Annotated[
+    str, Field(pattern=f"^{DURATION}$", max_length=64), BeforeValidator(_check_duration)
+]
+Certificates: TypeAlias = Annotated[
+    str,
+    Field(pattern="-----BEGIN CERTIFICATE-----", max_length=PEM_CHARS),
+    BeforeValidator(_check_certificates),
+]
+Action: TypeAlias = Annotated[
+    Text, AfterValidator(_check_action), WithJsonSchema({"enum": sorted(ACTION_SETS)})
+]
+Resource: TypeAlias = Annotated[
+    str, Strict(), Field(min_length=1, max_length=PATTERN_CHARS, pattern=RESOURCE)
+]
+Base64url: TypeAlias = Annotated[
+    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=BASE64URL)
+]
+Labels: TypeAlias = Annotated[
+    dict[str, Annotated[str, BeforeValidator(_check_label)]],
+    BeforeValidator(_labels),
+    WithJsonSchema({"type": ["object", "null"], "additionalProperties": {"type": "string"}}),
+]
+
+_Listed = Field(min_length=1, max_length=LIST_VALUES)
+_Bounded = WrapValidator(_check_within_budget)
+Texts: TypeAlias = Annotated[list[Text], _Listed, _Bounded]
+Actions: TypeAlias = Annotated[list[Action], _Listed, _Bounded]
+Resources: TypeAlias = Annotated[list[Resource], _Listed, _Bounded]
+
+_Value: TypeAlias = Annotated[str, Field(max_length=VALUE_CHARS), BeforeValidator(_value_text)]
+_Pattern: TypeAlias = Annotated[str, Field(max_length=PATTERN_CHARS), BeforeValidator(_value_text)]
+_Values: TypeAlias = Annotated[list[_Value], _Listed, BeforeValidator(_as_list), _Bounded]
+_Patterns: TypeAlias = Annotated[list[_Pattern], _Listed, BeforeValidator(_as_list), _Bounded]
+_Key: TypeAlias = Annotated[str, AfterValidator(_check_key)]
+Keys: TypeAlias = Annotated[
+    dict[_Key, _Values], Field(min_length=1), WithJsonSchema(_keys_schema(VALUE_CHARS))
+]
+PatternKeys: TypeAlias = Annotated[
+    dict[_Key, _Patterns], Field(min_length=1), WithJsonSchema(_keys_schema(PATTERN_CHARS))
+]
+
+
+# Models
+
+
+class Written(BaseModel):
+    """A map with known fields, as a file has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_map(cls, value: object, info: ValidationInfo) -> object:
+        if is_null(value) or value == {}:
+            raise _wrong(Code.EMPTY, "is empty")
+        if not isinstance(value, dict):
+            raise _wrong(Code.BAD_VALUE, f"is {what(value)}, not a map")
+        if len(value) <= len(cls.model_fields):
+            return value
+        # Only so many unknown fields are kept as may be reported.
+        unknown = [key for key in value if key not in cls.names()]
+        surplus = frozenset(unknown[_budget(info).take(len(unknown)) :])
+        return {key: member for key, member in value.items() if key not in surplus}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the fields as files have them."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+
+class Metadata(Written):
+    """The document's name, and what `kubectl get -o yaml` adds to a document."""
+
+    name: Name = Field(description="Unique among the documents of its kind.")
+    annotations: Labels | None = Field(None, description="Carried and not interpreted.")
+    creation_timestamp: Any = Field(None, description="Carried and not interpreted.")
+    deletion_grace_period_seconds: Any = Field(None, description="Carried and not interpreted.")
+    deletion_timestamp: Any = Field(None, description="Carried and not interpreted.")
+    finalizers: Any = Field(None, description="Carried and not interpreted.")
+    generate_name: Any = Field(None, description="Carried and not interpreted.")
+    generation: Any = Field(None, description="Carried and not interpreted.")
+    labels: Labels | None = Field(None, description="Carried and not interpreted.")
+    managed_fields: Any = Field(None, description="Carried and not interpreted.")
+    namespace: Text | None = Field(None, description="Carried and not interpreted.")
+    owner_references: Any = Field(None, description="Carried and not interpreted.")
+    resource_version: Any = Field(None, description="Carried and not interpreted.")
+    self_link: Any = Field(None, description="Carried and not interpreted.")
+    uid: Any = Field(None, description="Carried and not interpreted.")
+
+
+class PinnedKey(Written):
+    """
+    One public key. Only the members that say what the key is are kept.
+
+    A JWKS in a document is trusted like the document, so addresses and certificates in it are
+    left behind, and a private key is refused loudly.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", alias_generator=None, json_schema_extra={"minProperties": 1}
+    )
+
+    kty: Text | None = None
+    kid: Text | None = None
+    alg: Text | None = None
+    use: Text | None = None
+    crv: Text | None = None
+    n: Base64url | None = None
+    e: Base64url | None = None
+    x: Base64url | None = None
+    y: Base64url | None = None
+    key_ops: Texts | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_map(cls, value: object, _info: ValidationInfo) -> object:
+        value = _json_object(value, "a key")
+        if private := sorted(PRIVATE_MEMBERS & value.keys()):
+            raise _wrong(
+                Code.BAD_KEY_MATERIAL,
+                f"a private key was put here: it has {', '.join(private)}",
+                "pin the public half only, and treat the private key as leaked",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_usable(self) -> PinnedKey:
+        # A key that the key ring would skip makes every token that names it fail.
+        try:
+            parse_key(self.members())
+        except ValueError as error:
+            hint = "remove it, or pin a key that can be used"
+            message = f"cannot be used: {error}"
+            raise _wrong(Code.BAD_KEY_MATERIAL, message, hint) from None
+        return self
+
+    def members(self) -> Mapping[str, object]:
+        """Return the members that the document has."""
+        return self.model_dump(exclude_none=True)
+
+
+class Jwks(Written):
+    """A JWK set."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    keys: Annotated[list[PinnedKey], Field(min_length=1, max_length=MAX_KEYS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_map(cls, value: object, _info: ValidationInfo) -> object:
+        value = _json_object(value, "a JWKS")
+        if "keys" not in value:
+            hint = "copy the whole JWKS of the issuer"
+            raise _wrong(Code.BAD_KEY_MATERIAL, "has no member keys", hint)
+        return value
+
+
+def _json_object(value: object, expected: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        hint = "write the object itself, not a string that holds it"
+        raise _wrong(Code.BAD_KEY_MATERIAL, f"is not {expected}", hint)
+    if not value:
+        raise _wrong(Code.EMPTY, "is empty")
+    return value
+
+
+class IssuerSpec(Written):
+    """An issuer whose tokens may be exchanged."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "required": ["jwks"],
+                "anyOf": [{"required": ["jwksUri"]}, {"required": ["issInternal"]}],
+            }
+        }
+    )
+
+    iss: Url = Field(
+        description="The issuer's URL, exactly as its tokens have it in `iss`. "
+        "`https`; `http` only for loopback hosts."
+    )
+    aud: Texts = Field(description="The audiences that are accepted, compared exactly.")
+    token_expiry: Duration | None = Field(
+        None,
+        description="How long tokens minted for this issuer live: a Go duration between `1m` "
+        "and `24h`. Default `15m`.",
+    )
+    iss_internal: Url | None = Field(
+        None, description="Where discovery and keys are fetched, when that is not at `iss`."
+    )
+    provider: (
+        Annotated[
+            Text,
+            AfterValidator(_one_of(Provider)),
+            WithJsonSchema({"enum": [provider.value for provider in Provider]}),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Which profile the tokens must fit. By default told by `iss` for github.com, "
+        "ghe.com and gitlab.com, else `generic`.",
+    )
+    jwks_uri: UrlWithQuery | None = Field(
+        None, description="Where the keys are fetched, without discovery."
+    )
+    jwks: Jwks | None = Field(
+        None, description="The issuer's public keys, pinned. Nothing is fetched for this issuer."
+    )
+    ca_bundle: Certificates | None = Field(
+        None, description="Certificates in PEM that are trusted for this issuer alone."
+    )
+    subject_token_use: (
+        Annotated[
+            Text,
+            AfterValidator(_one_of(("once", "many"))),
+            WithJsonSchema({"enum": ["once", "many"]}),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Whether one subject token may be exchanged once or many times. Default "
+        "`once` for github and gitlab, `many` for generic.",
+    )
+
+
+class _Block(Written):
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+
+# One field for each operator and alias of `policy.conditions`. They cannot be written as a class,
+# because two of their names hold a colon.
+_OPERATOR_FIELDS: dict[str, Any] = {
+    name.replace(":", "_"): (
+        (PatternKeys if operator.pattern else Keys) | None,
+        Field(None, alias=name),
+    )
+    for name, operator in OPERATORS.items()
+}
+Condition: type[_Block] = create_model("Condition", __base__=_Block, **_OPERATOR_FIELDS)
+
+
+class RoleSpec(Written):
+    """Who may have which policies."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["principal"]}, {"required": ["condition"]}]}
+    )
+
+    policy: Texts = Field(description="Names of the policies it gives.")
+    principal: Keys | None = Field(
+        None,
+        description="For each `jwt:<claim>` the values it may have. A Role needs this or "
+        "`condition`; where it has both, both must hold.",
+    )
+    condition: Condition | None = Field(  # type: ignore[valid-type]  # made by create_model
+        None, description="For each operator, for each key, its values."
+    )
+    token_expiry: Duration | None = Field(
+        None,
+        description="The longest life of a token that this Role takes part in: a Go duration "
+        "between `1m` and `24h`.",
+    )
+
+
+class Statement(Written):
+    """One rule of a Policy."""
+
+    sid: Text = Field(description="The statement's name, unique in its policy. Decisions name it.")
+    effect: Annotated[
+        Text,
+        AfterValidator(_one_of(Effect)),
+        WithJsonSchema({"enum": [effect.value for effect in Effect]}),
+    ] = Field(description="`Allow` or `Deny`. A matching Deny always wins.")
+    action: Actions = Field(description="Actions, or sets of them.")
+    resource: Resources = Field(description="`*`, `<namespace>:*` or `<namespace>:<function>`.")
+    condition: Condition | None = Field(  # type: ignore[valid-type]  # made by create_model
+        None, description="When the statement holds, read against the access token's claims."
+    )
+
+
+class PolicySpec(Written):
+    """Named statements about what may be done."""
+
+    statement: Annotated[list[Statement], _Listed] = Field(
+        description="What the policy says, in order."
+    )
+
+
+_Version: TypeAlias = Literal["iam.openfaas.com/v1", "openfaas.com/v1"]
+
+
+class JwtIssuer(Written):
+    """A document that names an issuer."""
+
+    api_version: _Version = Field(description=f"`{API_VERSION}`.")
+    kind: Literal["JwtIssuer"]
+    metadata: Metadata
+    spec: IssuerSpec
+
+
+class Policy(Written):
+    """A document that names statements."""
+
+    api_version: _Version = Field(description=f"`{API_VERSION}`.")
+    kind: Literal["Policy"]
+    metadata: Metadata
+    spec: PolicySpec
+
+
+class Role(Written):
+    """A document that gives policies to callers."""
+
+    api_version: _Version = Field(description=f"`{API_VERSION}`.")
+    kind: Literal["Role"]
+    metadata: Metadata
+    spec: RoleSpec
+
+
+Document: TypeAlias = JwtIssuer | Policy | Role
+
+MODELS: Mapping[str, type[Document]] = {"JwtIssuer": JwtIssuer, "Policy": Policy, "Role": Role}
+SPECS: Mapping[str, type[Written]] = {
+    "JwtIssuer": IssuerSpec,
+    "Policy": PolicySpec,
+    "Role": RoleSpec,
+}
+
+
+# JSON Schema
+
+
+class _Generator(GenerateJsonSchema):
+    """JSON Schema without null, defaults and titles of fields."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """Leave null out: the loader never yields None, so None only means "not written"."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Leave the default out, for the same reason."""
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, _schema: object) -> bool:
+        """Return False: a title would only repeat the name."""
+        return False
 
 
 def schema() -> Schema:
-    """What a document may look like: one of the three kinds, or a List of them."""
+    """Return the JSON Schema of a document: one of the three kinds, or a List of them."""
+    _, models = models_json_schema(
+        [(model, "validation") for model in MODELS.values()], schema_generator=_Generator
+    )
+    kinds = [{"$ref": f"#/$defs/{kind}"} for kind in MODELS]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Documents of the federation broker",
-        "oneOf": [*_references(), {"$ref": "#/$defs/List"}],
-        "$defs": {
-            **{kind: _document(kind, specs) for kind, specs in shape.KINDS.items()},
-            "List": _list(),
-            "metadata": _fields(shape.METADATA),
-            "statement": _fields(shape.STATEMENT),
-            "keys": _keys(),
-            "condition": _condition(),
-            "values": _values(),
-        },
+        "oneOf": [*kinds, {"$ref": "#/$defs/List"}],
+        "$defs": {**models["$defs"], "List": _list(kinds)},
     }
 
 
-def text() -> str:
-    """The schema as `docs/documents.schema.json` holds it."""
-    return json.dumps(schema(), indent=2) + "\n"
-
-
-def _references() -> list[Schema]:
-    return [{"$ref": f"#/$defs/{kind}"} for kind in shape.KINDS]
-
-
-def _document(kind: str, specs: Mapping[str, FieldSpec]) -> Schema:
-    document = _fields(shape.DOCUMENT)
-    versions = {"enum": [shape.API_VERSION, shape.OLD_API_VERSION]}
-    return document | {
-        "title": kind,
-        "properties": {
-            "apiVersion": versions | {"description": shape.DOCUMENT["apiVersion"].about},
-            "kind": {"const": kind},
-            "metadata": {"$ref": "#/$defs/metadata"},
-            "spec": _spec(kind, specs),
-        },
-    }
-
-
-def _spec(kind: str, specs: Mapping[str, FieldSpec]) -> Schema:
-    spec = _fields(specs)
-    if kind == "Role":
-        spec["anyOf"] = [{"required": ["principal"]}, {"required": ["condition"]}]
-    if kind == "JwtIssuer":
-        addresses: list[Schema] = [{"required": ["jwksUri"]}, {"required": ["issInternal"]}]
-        spec["not"] = {"required": ["jwks"], "anyOf": addresses}
-    return spec
-
-
-def _list() -> Schema:
+def _list(kinds: list[dict[str, str]]) -> Schema:
     return {
         "title": "List",
         "description": "What `kubectl get -o yaml` writes.",
@@ -85,99 +663,16 @@ def _list() -> Schema:
             "apiVersion": {"const": "v1"},
             "kind": {"const": "List"},
             "metadata": {},
-            "items": {"type": "array", "items": {"oneOf": _references()}},
+            "items": {"type": "array", "items": {"oneOf": kinds}},
         },
         "required": ["apiVersion", "kind", "items"],
         "additionalProperties": False,
     }
 
 
-def _fields(specs: Mapping[str, FieldSpec]) -> Schema:
-    """An object with these fields and no other."""
-    return {
-        "type": "object",
-        "properties": {
-            name: {"description": spec.about, **_form(spec.form)} for name, spec in specs.items()
-        },
-        "required": [name for name, spec in specs.items() if spec.required],
-        "additionalProperties": False,
-    }
-
-
-def _form(form: Form) -> Schema:
-    return _FORMS[form]
-
-
-def _strings(item: Schema) -> Schema:
-    return {"type": "array", "minItems": 1, "maxItems": LIST_VALUES, "items": item}
-
-
-_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARS}
-
-_FORMS: Mapping[Form, Schema] = {
-    Form.ANYTHING: {},
-    Form.ACTIONS: _strings({"enum": sorted(ACTION_SETS)}),
-    Form.CERTIFICATES: {
-        "type": "string",
-        "pattern": "-----BEGIN CERTIFICATE-----",
-        "maxLength": PEM_CHARS,
-    },
-    Form.CONDITION: {"$ref": "#/$defs/condition"},
-    Form.DURATION: {"type": "string", "pattern": f"^{DURATION}$", "maxLength": 64},
-    Form.EFFECT: {"enum": [effect.value for effect in Effect]},
-    Form.JWKS: {
-        "type": "object",
-        "properties": {"keys": _strings({"type": "object", "minProperties": 1})},
-        "required": ["keys"],
-    },
-    Form.METADATA: {"$ref": "#/$defs/metadata"},
-    Form.NAME: {"type": "string", "pattern": f"^{NAME}$"},
-    Form.PRINCIPAL: {"$ref": "#/$defs/keys"},
-    Form.PROVIDER: {"enum": [provider.value for provider in Provider]},
-    Form.RESOURCES: _strings(
-        {
-            "type": "string",
-            "pattern": r"^(\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+)$",
-            "maxLength": PATTERN_CHARS,
-        }
-    ),
-    Form.SPEC: {"type": "object"},
-    Form.STATEMENTS: _strings({"$ref": "#/$defs/statement"}),
-    Form.TEXT: _TEXT,
-    Form.TEXT_MAP: {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-    Form.TEXTS: _strings(_TEXT),
-    Form.URL: {"type": "string", "pattern": "^https?://[!-~]+$", "maxLength": VALUE_CHARS},
-    Form.USE: {"enum": ["once", "many"]},
-    Form.WORD: {"type": "string"},
-}
-
-
-def _condition() -> Schema:
-    return {
-        "type": "object",
-        "minProperties": 1,
-        "properties": {operator: {"$ref": "#/$defs/keys"} for operator in OPERATORS},
-        "additionalProperties": False,
-    }
-
-
-def _keys() -> Schema:
-    return {
-        "type": "object",
-        "minProperties": 1,
-        "patternProperties": {
-            "^jwt:([^/]|/([^~]|~[01])*$)": {"$ref": "#/$defs/values"},
-        },
-        "additionalProperties": False,
-    }
-
-
-def _values() -> Schema:
-    single: Schema = {"type": ["string", "integer", "boolean"], "maxLength": VALUE_CHARS}
-    return {
-        "description": "Any one of these values, or a single one.",
-        "oneOf": [single, _strings(single)],
-    }
+def text() -> str:
+    """Return the schema as `docs/documents.schema.json` holds it."""
+    return json.dumps(schema(), indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """
-An issuer's published keys (RFC 7517) as keys that can check a signature.
+Parses JSON Web Keys (RFC 7517) into public keys that can verify signatures.
 
-A key is used for what it is published for and for nothing else: its type and curve, its `use`,
-`key_ops` and `alg` each rule algorithms out. One bad key in a set does not spoil the others.
+Keys that issuers publish and keys that documents pin are both read by `parse_key`, so a key that
+`check` accepts is a key that the broker can use. A key is used only as it was published: its type
+and curve, its `use`, `key_ops` and `alg` each rule algorithms out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,26 @@ from jwt.exceptions import InvalidKeyError
 
 from federation.claims import shown
 
-__all__ = ["MAX_KEYS", "MAX_KID_CHARS", "Key", "KeySet", "PublicKey", "parse_key_set"]
+__all__ = [
+    "MAX_KEYS",
+    "MAX_KID_CHARS",
+    "PRIVATE_MEMBERS",
+    "Key",
+    "KeySet",
+    "PublicKey",
+    "parse_key",
+    "parse_key_set",
+]
 
 MAX_KEYS = 100
 MAX_KID_CHARS = 256
+PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""Members that only a private or a symmetric key has (RFC 7518, section 6)."""
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 _RSA_BITS = range(2048, 8192 + 1)
-_MAX_EXPONENT_CHARS = 11  # 64 bits; a longer exponent only makes checking slow
+_MAX_EXPONENT_CHARS = 11  # 64 bits; a longer exponent only makes verification slow
 
 _ALGORITHMS: Mapping[str, tuple[str, Algorithm]] = MappingProxyType(
     {
@@ -44,52 +56,61 @@ _ALGORITHMS: Mapping[str, tuple[str, Algorithm]] = MappingProxyType(
         "EdDSA": ("Ed25519", OKPAlgorithm()),
     }
 )
-"""The kind of key that each algorithm takes, and what checks its signatures."""
+"""For each algorithm the kind of key it needs, and the PyJWT object that verifies with it."""
+
+_NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+)
+"""The members that each type of key must have (RFC 7518, section 6; RFC 8037, section 2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key of an issuer."""
+    """One public key of an issuer."""
 
     public: PublicKey
     kind: str
     """`RSA`, or the name of the curve."""
     kid: str | None = None
     alg: str | None = None
-    """The one algorithm it is published for; None where its kind alone decides."""
+    """The only algorithm it is published for; None if any algorithm of its kind will do."""
 
     def fits(self, alg: str) -> bool:
-        """Whether a signature made with *alg* can be by this key."""
+        """Return whether this key can verify signatures made with *alg*."""
         return alg in _ALGORITHMS and _ALGORITHMS[alg][0] == self.kind and self.alg in {None, alg}
 
     def verifies(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether *signature* is this key's over *signing_input*, made with *alg*."""
+        """Return whether *signature* over *signing_input* was made by this key with *alg*."""
         if not self.fits(alg):
             return False
         try:
             return _ALGORITHMS[alg][1].verify(signing_input, self.public, signature)
         except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
-            return False  # a signature so odd that the library has no answer
+            return False  # a malformed signature on which the library raises
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys that an issuer publishes, those that can be used."""
+    """The usable keys of one issuer."""
 
     keys: tuple[Key, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Why the others cannot be used, by `kid`, or by place in the set."""
+    """For each unusable key the reason, by `kid`, or by `#index` if it has none."""
     _by_kid: Mapping[str, Key] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_kid", {key.kid: key for key in self.keys if key.kid})
 
     def publishes(self, kid: str | None) -> bool:
-        """Whether a usable key has this *kid*, of whatever kind."""
+        """Return whether a usable key of any kind has this *kid*."""
         return kid in self._by_kid
 
     def find(self, kid: str | None, alg: str) -> Key | None:
-        """The key named *kid*, or without a name the only one there is, if it fits *alg*."""
+        """
+        Return the key named *kid* if it fits *alg*.
+
+        Without *kid* return the only key that fits *alg*; None if several fit.
+        """
         if kid is not None:
             key = self._by_kid.get(kid)
             return key if key and key.fits(alg) else None
@@ -99,20 +120,21 @@ class KeySet:
 
 def parse_key_set(document: Mapping[str, object]) -> KeySet:
     """
-    The usable keys of a JWK set, at most `MAX_KEYS`, and why the others are not.
+    Return the usable keys of a JWK set, at most `MAX_KEYS`, with a reason for each unusable key.
 
-    Raises: ValueError where it is no key set, or an empty one.
+    One bad key does not spoil the others.
+    Raises: ValueError if *document* has no list of keys, or an empty one.
     """
     published = document.get("keys")
     if not isinstance(published, list | tuple) or not published:
         raise ValueError("no list of keys, or an empty one")
     keys: list[Key] = []
     skipped: dict[str, str] = {}
-    for place, jwk in enumerate(published):
+    for index, jwk in enumerate(published):
         try:
-            keys.append(_key(jwk))
-        except (ValueError, TypeError, UnsupportedAlgorithm, InvalidKeyError) as error:
-            skipped[_name(jwk, place)] = shown(str(error))
+            keys.append(parse_key(jwk))
+        except ValueError as error:
+            skipped[_name(jwk, index)] = str(error)
     ambiguous = _ambiguous(keys)
     skipped |= dict.fromkeys(ambiguous, "two different keys have this kid")
     kept: list[Key] = []
@@ -122,19 +144,31 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
     return KeySet(tuple(kept), dict(list(skipped.items())[:MAX_KEYS]))
 
 
-def _name(jwk: object, place: int) -> str:
+def parse_key(jwk: object) -> Key:
+    """
+    Return the public key that *jwk* describes.
+
+    Raises: ValueError with the reason why the key cannot be used.
+    """
+    try:
+        return _key(jwk)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidKeyError) as error:
+        raise ValueError(shown(str(error))) from error
+
+
+def _name(jwk: object, index: int) -> str:
     kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
-    return kid if isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS else f"#{place}"
+    return kid if isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS else f"#{index}"
 
 
 def _ambiguous(keys: Iterable[Key]) -> set[str]:
-    """Names that stand for two different keys: nobody can say which was meant."""
+    """Return each `kid` that two different keys have. Such a `kid` identifies neither."""
     first: dict[str, Key] = {}
     return {key.kid for key in keys if key.kid and first.setdefault(key.kid, key) != key}
 
 
 def _key(jwk: object) -> Key:
-    """The key that *jwk* describes. Raises: ValueError, or what the libraries raise."""
+    """Return the key in *jwk*. Raises ValueError, or an error of the libraries."""
     if not isinstance(jwk, Mapping):
         raise TypeError("not an object")
     kid, alg = _optional_text(jwk, "kid"), _optional_text(jwk, "alg")
@@ -147,6 +181,7 @@ def _key(jwk: object) -> Key:
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list | tuple) or "verify" not in operations:
         raise ValueError("its key_ops do not hold verify")
+    # Published private keys are known to everybody, so a signature by one proves nothing.
     if "d" in jwk or "k" in jwk:
         raise ValueError("it holds a private or symmetric key, which is no secret any more")
     kind, public = _material(jwk)
@@ -164,7 +199,10 @@ def _optional_text(jwk: Mapping[str, object], member: str) -> str | None:
 
 
 def _material(jwk: Mapping[str, object]) -> tuple[str, PublicKey]:
-    """The kind of the key and the key itself, from its public members alone."""
+    """Return the kind of key and the key itself, built from its public members only."""
+    needed = _NEEDED.get(str(jwk.get("kty")), ())
+    if missing := [member for member in needed if member not in jwk]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
     match jwk:
         case {"kty": "RSA", "n": str(n), "e": str(e)} if len(e) <= _MAX_EXPONENT_CHARS:
             rsa = RSAAlgorithm.from_jwk({"kty": "RSA", "n": n, "e": e})

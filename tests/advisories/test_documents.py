@@ -1,8 +1,8 @@
 """
-Documents that try to take the broker down, to run something, or to mean two things at once.
+Hostile documents: they try to exhaust the broker, to run code, or to mean two things at once.
 
-Each of these worked against some loader of YAML or JSON. Here they are problems with a line,
-found in bounded time and memory.
+Each attack worked against some YAML or JSON loader. Here each is a problem with a line, found in
+bounded time and memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 
 def hostile(data: str | bytes, path: str = "hostile.yaml") -> Parsed:
-    """What is found in *data*, which must be refused and must not take long."""
+    """Parse *data*, which must be refused within `SECONDS`."""
     raw = data.encode() if isinstance(data, str) else data
     start = time.process_time()
     parsed = parse(path, raw)
@@ -40,7 +40,7 @@ def codes(parsed: Parsed) -> set[str]:
 
 
 def bomb(levels: int, each: int) -> str:
-    """A few lines that stand for `each ** levels` values."""
+    """Return a few lines that expand to `each ** levels` values."""
     lines = ["a0: &a0 [" + "x, " * each + "]"]
     lines += [f"a{n}: &a{n} [{f'*a{n - 1}, ' * each}]" for n in range(1, levels)]
     return "\n".join(lines)
@@ -194,6 +194,42 @@ def test_a_document_of_problems_is_told_in_part() -> None:
     parsed = hostile(ISSUER + fields)
     assert len(parsed.problems) <= 1001
     assert codes(parsed) == {"D005", "D001"}
+
+
+LONG = "k" * 900
+HEAD = "apiVersion: iam.openfaas.com/v1\nkind: {kind}\nmetadata: {{name: r}}\nspec:\n"
+AMPLIFIED = {
+    "values under long keys": HEAD.format(kind="Role")
+    + f"  policy: [p]\n  condition:\n    StringEqual:\n      jwt:a: &v [{'~, ' * 1000}]\n"
+    + "".join(f"      jwt:{LONG}{n}: *v\n" for n in range(190)),
+    "long keys under each operator": HEAD.format(kind="Role")
+    + "  policy: [p]\n  condition:\n    StringEqual: &k\n"
+    + "".join(f"      {LONG}{n}: a\n" for n in range(2000))
+    + "".join(f"    {name}: *k\n" for name in ("StringLike", "StringEquals", "StringNotEqual")),
+    "unknown fields in each statement": HEAD.format(kind="Policy")
+    + "  statement:\n  - &s\n"
+    + "".join(f"    {LONG}{n}: a\n" for n in range(200))
+    + "  - *s\n" * 480,
+    "labels": HEAD.format(kind="Role").replace(
+        "{name: r}", "{name: r, labels: {" + "".join(f"l{n}: 1, " for n in range(9000)) + "}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", AMPLIFIED.values(), ids=AMPLIFIED)
+def test_aliases_cannot_multiply_errors(text: str) -> None:
+    tracemalloc.start()
+    try:
+        parsed = hostile(text)
+        assert tracemalloc.get_traced_memory()[1] < 80 * MIB
+    finally:
+        tracemalloc.stop()
+    assert len(parsed.problems) == 1001
+    assert "has very many errors; the rest is not told" in parsed.problems[-1].message
+
+
+def test_an_anchor_cannot_be_replaced_by_a_later_one() -> None:
+    assert codes(hostile("a: &x 1\nb: &x 2\nc: *x\n")) == {"D002"}
 
 
 def test_a_file_of_bad_documents_is_told_in_part() -> None:

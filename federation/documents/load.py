@@ -1,0 +1,590 @@
+"""
+Loads YAML and JSON files as plain values with line numbers.
+
+Nothing here knows what a document means. The work is bounded by the size of the file: nesting
+ends at 50 levels, a document at 500,000 values, and an alias counts as much as what it repeats.
+Plain scalars are read here and not by PyYAML, which follows YAML 1.1: it would make `no` a boolean
+and `0123` the number 83. A form that YAML 1.1 and 1.2 read differently is marked as unclear, so
+that a document either means the same to every tool or is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from json import JSONDecodeError, JSONDecoder
+from typing import Any, TypeAlias
+
+import yaml
+
+from federation.text import quoted
+
+__all__ = [
+    "Bare",
+    "Document",
+    "Fault",
+    "Fields",
+    "Items",
+    "Place",
+    "Sort",
+    "Untagged",
+    "Value",
+    "is_null",
+    "json_documents",
+    "sort",
+    "yaml_documents",
+]
+
+DEPTH = 50
+DOCUMENT_NODES = 500_000
+REPEATED_NODES = 200_000
+"""How many nodes the aliases of one file may repeat in total."""
+_KEY_CHARS = 4096
+_FAULTS = 20
+"""After this many broken documents the rest of a file is not read."""
+
+Place: TypeAlias = tuple[str | int, ...]
+"""The keys and indexes that lead from the root of a document to a value."""
+
+
+class Sort(Enum):
+    """The type of a scalar."""
+
+    TEXT = "a string"
+    NULL = "null"
+    BOOL = "a boolean"
+    INT = "an integer"
+    FLOAT = "a number with a fraction or exponent"
+    UNCLEAR = "read differently by YAML 1.1 and YAML 1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A scalar without quotes that is not a string. Its text stays as it was written."""
+
+    text: str
+    sort: Sort
+
+
+class Fields(dict[str, "Value"]):
+    """A map, with the line of each key."""
+
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+        self.lines: dict[str, int] = {}
+
+
+class Items(list["Value"]):
+    """A list, with the line of each item."""
+
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+        self.lines: list[int] = []
+
+
+Value: TypeAlias = str | Bare | Fields | Items
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file. *duplicates* has each repeated key, with the line of the repeat."""
+
+    root: Value
+    line: int
+    duplicates: tuple[tuple[Place, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The reason why a document could not be loaded: bad syntax, or too large."""
+
+    line: int
+    message: str
+    hint: str = ""
+
+
+class UnreadableError(Exception):
+    """Raised where the rest of a document cannot be loaded."""
+
+    def __init__(self, line: int, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.fault = Fault(line, message, hint)
+
+
+# Scalars
+
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), Sort.NULL),
+    **dict.fromkeys(("true", "True", "TRUE", "false", "False", "FALSE"), Sort.BOOL),
+}
+_NUMBER_BEGINS = frozenset("0123456789+-.")
+_INT = re.compile(r"0|-?[1-9][0-9]*")
+# YAML 1.1 takes these as booleans, octal, hexadecimal, binary or signed numbers, digit groups
+# and base 60.
+_UNCLEAR = re.compile(
+    r"[yYnN]|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF"
+    r"|[-+]?0[0-9_]+|[-+]?0[oxb][0-9a-fA-F_]+|\+[0-9]+|-0"
+    r"|[-+]?[0-9][0-9_]*_[0-9_]*|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
+)
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+def sort(text: str) -> Sort:
+    """Return the type of a scalar that was written without quotes."""
+    if word := _WORDS.get(text):
+        return word
+    if text[0] in _NUMBER_BEGINS:
+        if _INT.fullmatch(text):
+            return Sort.INT
+        if _UNCLEAR.fullmatch(text):
+            return Sort.UNCLEAR
+        return Sort.FLOAT if _FLOAT.fullmatch(text) else Sort.TEXT
+    # The longest word that YAML 1.1 takes for a boolean has three letters.
+    return Sort.UNCLEAR if len(text) <= 3 and _UNCLEAR.fullmatch(text) else Sort.TEXT
+
+
+def is_null(value: object) -> bool:
+    """Return whether *value* is null or was left blank."""
+    return isinstance(value, Bare) and value.sort is Sort.NULL
+
+
+def _bare(text: str) -> str | Bare:
+    found = sort(text)
+    return text if found is Sort.TEXT else Bare(text, found)
+
+
+_BLANK = Bare("", Sort.NULL)
+
+
+def _encodable(text: str) -> bool:
+    """Return whether *text* is free of unpaired surrogates, which UTF-8 cannot encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _too_deep(line: int) -> UnreadableError:
+    return UnreadableError(line, f"lists and maps are nested more than {DEPTH} deep")
+
+
+def _too_many(line: int) -> UnreadableError:
+    return UnreadableError(line, f"the document has more than {DOCUMENT_NODES:,} values")
+
+
+def _long_key(line: int) -> UnreadableError:
+    return UnreadableError(line, f"a key is longer than {_KEY_CHARS:,} characters")
+
+
+# YAML
+
+_BASE: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+class Untagged:
+    """Leaves a scalar that has no tag without one, so that its text alone decides its type."""
+
+    def resolve(self, _kind: object, _value: object, _implicit: object) -> None:
+        """Return no tag."""
+
+    def descend_resolver(self, _node: object, _index: object) -> None:
+        """Do nothing: no tag depends on where a node is."""
+
+    def ascend_resolver(self) -> None:
+        """Do nothing."""
+
+
+class _Loader(Untagged, _BASE):  # type: ignore[misc]  # the C parser, or PyYAML's own
+    """Composes nodes and makes no objects."""
+
+
+_MARKER = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_SCALAR_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:str"})
+_LIST_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:seq"})
+_MAP_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:map"})
+
+
+def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
+    """
+    Yield every document in *data*, which is UTF-8, in order. Empty documents are left out.
+
+    After a fault, reading resumes at the next `---`, which in YAML always begins a document.
+    """
+    bounds = _Bounds()
+    start, before, last_fault = 0, 0, 0
+    for _ in range(_FAULTS):
+        segment = data[start:]
+        try:
+            yield from _composed(segment, before, bounds)
+        except UnreadableError as error:
+            fault = error.fault
+        except yaml.YAMLError as error:
+            fault = _syntax_fault(error, segment, before)
+        else:
+            return
+        if fault.line != last_fault:
+            yield fault
+        last_fault = fault.line
+        found = _next_marker(data, start, fault.line - 1 - before)
+        if found is None:
+            return
+        before += data.count(b"\n", start, found)
+        start = found
+    yield Fault(before + 1, "this file has many faults; the rest of it was not read")
+
+
+def _composed(segment: bytes, before: int, bounds: _Bounds) -> Iterator[Document]:
+    """Yield the documents of *segment*, which *before* lines precede in its file."""
+    nodes = yaml.compose_all(segment, Loader=_Loader)
+    # PyYAML composes by recursion and shares aliased nodes, so each document is composed only
+    # after its events have been counted.
+    for _ in bounds.documents(segment, before):
+        node = next(nodes)
+        values = _Values(before + 1)
+        root = values.value(node, ())
+        if root != _BLANK:
+            yield Document(root, node.start_mark.line + before + 1, tuple(values.duplicates))
+
+
+def _next_marker(data: bytes, start: int, lines: int) -> int | None:
+    """Return where the first `---` after *start* begins that is at least *lines* lines below."""
+    line, place = 0, start
+    for marker in _MARKER.finditer(data, start + 1):
+        line += data.count(b"\n", place, marker.start())
+        place = marker.start()
+        if line >= lines:
+            return place
+    return None
+
+
+def _syntax_fault(error: yaml.YAMLError, segment: bytes, before: int) -> Fault:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        message = ": ".join(part for part in (error.context, error.problem) if part)
+        hint = ""
+        if "cannot start any token" in message:
+            hint = "indent with spaces, and quote values that begin with @, ` or %"
+        # An error at the end of the file belongs to its last line that has text.
+        last = segment.rstrip().count(b"\n")
+        return Fault(before + min(error.problem_mark.line, last) + 1, message, hint)
+    place = getattr(error, "position", 0)
+    line = before + segment.count(b"\n", 0, place) + 1
+    return Fault(line, "a character that YAML does not allow", "remove the control character")
+
+
+class _Extent:
+    """The size of a node, with all that aliases repeat in it, and the levels below it."""
+
+    __slots__ = ("height", "is_map", "key_next", "size", "text")
+
+    def __init__(self, text: str | None = None, *, is_map: bool = False) -> None:
+        self.size = 1
+        self.height = 0 if text is not None else 1
+        self.text = text
+        """The text of a scalar."""
+        self.is_map = is_map
+        self.key_next = is_map
+        """True while the next node in an open map is a key."""
+
+
+class _Bounds:
+    """Checks the events of a YAML file before PyYAML composes them."""
+
+    def __init__(self) -> None:
+        self._repeated = 0
+        self._count = 0
+        self._open: list[_Extent] = []
+        self._anchors: dict[str, _Extent] = {}
+
+    def documents(self, segment: bytes, before: int) -> Iterator[None]:
+        """
+        Yield once for each document whose events are within bounds.
+
+        Raises: UnreadableError or yaml.YAMLError at the first that is not.
+        """
+        for event in yaml.parse(segment, Loader=_Loader):
+            line = before + 1 + (event.start_mark.line if event.start_mark else 0)
+            match event:
+                case yaml.ScalarEvent():
+                    self._scalar(event, line)
+                case yaml.CollectionStartEvent():
+                    self._collection(event, line)
+                case yaml.CollectionEndEvent():
+                    self._close()
+                case yaml.AliasEvent():
+                    self._alias(event.anchor or "", line)
+                case yaml.DocumentStartEvent():
+                    self._count, self._open, self._anchors = 0, [], {}
+                case yaml.DocumentEndEvent():
+                    yield
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+        if event.tag is not None:
+            _check_tag(event.tag, _SCALAR_TAGS, line)
+        if not (event.value.isascii() or _encodable(event.value)):
+            raise UnreadableError(line, "a value has half of a surrogate pair")
+        if event.anchor is not None:
+            self._remember(event.anchor, _Extent(event.value), line)
+        self._add(event.value, 1, line)
+
+    def _collection(self, event: yaml.CollectionStartEvent, line: int) -> None:
+        is_map = isinstance(event, yaml.MappingStartEvent)
+        if event.tag is not None:
+            _check_tag(event.tag, _MAP_TAGS if is_map else _LIST_TAGS, line)
+        extent = _Extent(is_map=is_map)
+        if event.anchor is not None:
+            self._remember(event.anchor, extent, line)
+        self._add(None, 1, line)
+        if len(self._open) >= DEPTH:
+            raise _too_deep(line)
+        self._open.append(extent)
+
+    def _close(self) -> None:
+        closed = self._open.pop()
+        if self._open:
+            around = self._open[-1]
+            around.size += closed.size - 1
+            around.height = max(around.height, closed.height + 1)
+
+    def _alias(self, anchor: str, line: int) -> None:
+        extent = self._anchors.get(anchor)
+        if extent is None:
+            raise UnreadableError(line, f"no anchor is called {quoted(anchor)}")
+        self._repeated += extent.size
+        if self._repeated > REPEATED_NODES:
+            raise UnreadableError(
+                line, f"aliases repeat more than {REPEATED_NODES:,} values", "write them out"
+            )
+        if any(extent is around for around in self._open):
+            raise UnreadableError(line, "an alias refers to the value it stands in")
+        if len(self._open) + extent.height > DEPTH:
+            raise _too_deep(line)
+        self._add(extent.text, extent.size, line)
+        if self._open:
+            self._open[-1].height = max(self._open[-1].height, extent.height + 1)
+
+    def _add(self, text: str | None, size: int, line: int) -> None:
+        """Count a node of *size* where the document stands; *text* is that of a scalar."""
+        self._count += size
+        if self._count > DOCUMENT_NODES:
+            raise _too_many(line)
+        if not self._open:
+            return
+        around = self._open[-1]
+        around.size += size
+        if around.is_map:
+            if around.key_next:
+                _check_key(text, line)
+            around.key_next = not around.key_next
+
+    def _remember(self, anchor: str, extent: _Extent, line: int) -> None:
+        # YAML lets a later anchor replace an earlier one of the same name. PyYAML does not.
+        if anchor in self._anchors:
+            raise UnreadableError(
+                line, f"the anchor {quoted(anchor)} is defined twice", "give each its own name"
+            )
+        self._anchors[anchor] = extent
+
+
+def _check_key(text: str | None, line: int) -> None:
+    if text is None:
+        raise UnreadableError(line, "a key is a list or a map", "write a string")
+    if len(text) > _KEY_CHARS:
+        raise _long_key(line)
+
+
+def _check_tag(tag: str | None, allowed: frozenset[str | None], line: int) -> None:
+    if tag not in allowed:
+        raise UnreadableError(
+            line,
+            f"the tag {quoted(tag or '')} is not taken here",
+            "write the value without a tag",
+        )
+
+
+class _Values:
+    """The values of one composed document. Nodes that aliases share become one value."""
+
+    def __init__(self, first_line: int) -> None:
+        self.duplicates: list[tuple[Place, int]] = []
+        self._first_line = first_line
+        self._known: dict[int, Fields | Items] = {}
+
+    def value(self, node: yaml.Node, place: Place) -> Value:
+        """Return the value of *node*, which is at *place*."""
+        if isinstance(node, yaml.ScalarNode):
+            # A node with a tag is a string: `_Bounds` takes no other.
+            text: str = node.value
+            return text if node.style or node.tag else _bare(text)
+        known = self._known.get(id(node))
+        if known is None:
+            line = self._first_line + node.start_mark.line
+            known = self._known[id(node)] = (
+                self._fields(node, Fields(line), place)
+                if isinstance(node, yaml.MappingNode)
+                else self._items(node, Items(line), place)
+            )
+        return known
+
+    def _fields(self, node: yaml.MappingNode, fields: Fields, place: Place) -> Fields:
+        for key_node, value_node in node.value:
+            # The same few keys occur in every document; one copy of each is enough.
+            key = sys.intern(key_node.value)
+            line = self._first_line + key_node.start_mark.line
+            value = self.value(value_node, (*place, key))
+            if key in fields:
+                self.duplicates.append(((*place, key), line))
+            else:
+                fields[key] = value
+                fields.lines[key] = line
+        return fields
+
+    def _items(self, node: yaml.Node, items: Items, place: Place) -> Items:
+        for index, item in enumerate(node.value):
+            items.append(self.value(item, (*place, index)))
+            items.lines.append(self._first_line + item.start_mark.line)
+        return items
+
+
+# JSON
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_WORD = re.compile(
+    r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![-+.\w])"
+)
+
+
+def json_documents(data: bytes) -> Iterator[Document | Fault]:
+    """
+    Yield the one document in *data*, which is UTF-8; nothing if it is only white space.
+
+    JSON (RFC 8259) is read strictly. YAML's scanner cannot read it: it refuses surrogate pairs in
+    escapes and keys over 1,024 characters, and takes much that is not JSON. The json module keeps
+    no lines.
+    """
+    text = data.decode()
+    if not text.strip(" \t\r\n"):
+        return
+    try:
+        yield _JsonReader(text).document()
+    except UnreadableError as error:
+        yield error.fault
+
+
+class _JsonReader:
+    """Reads one JSON text. Recursion ends at `DEPTH`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._strings = JSONDecoder()
+        self._position = 0
+        self._line = 1
+        self._count = 0
+        self._duplicates: list[tuple[Place, int]] = []
+
+    def document(self) -> Document:
+        """Return the whole text, which must be one JSON value."""
+        self._space()
+        line = self._line
+        root = self._value(())
+        self._space()
+        if self._position < len(self._text):
+            raise self._expected("the end of the file after one JSON value")
+        return Document(root, line, tuple(self._duplicates))
+
+    def _value(self, place: Place) -> Value:
+        if self._takes('"'):
+            return self._string()
+        if self._takes("{"):
+            return self._fields(place)
+        if self._takes("["):
+            return self._items(place)
+        if word := _WORD.match(self._text, self._position):
+            self._position = word.end()
+            self._counted()
+            return _bare(word[0])
+        raise self._expected("a JSON value")
+
+    def _fields(self, place: Place) -> Fields:
+        self._enter(place)
+        fields = Fields(self._line)
+        while not self._takes("}"):
+            if fields and not self._takes(","):
+                raise self._expected("a comma or }")
+            if not self._takes('"'):
+                raise self._expected("a key in double quotes")
+            line = self._line
+            key = sys.intern(self._string())
+            if len(key) > _KEY_CHARS:
+                raise _long_key(line)
+            if not self._takes(":"):
+                raise self._expected("a colon")
+            value = self._value((*place, key))
+            if key in fields:
+                self._duplicates.append(((*place, key), line))
+            else:
+                fields[key] = value
+                fields.lines[key] = line
+        return fields
+
+    def _items(self, place: Place) -> Items:
+        self._enter(place)
+        items = Items(self._line)
+        while not self._takes("]"):
+            if items and not self._takes(","):
+                raise self._expected("a comma or ]")
+            self._space()
+            items.lines.append(self._line)
+            items.append(self._value((*place, len(items))))
+        return items
+
+    def _enter(self, place: Place) -> None:
+        self._counted()
+        if len(place) >= DEPTH:
+            raise _too_deep(self._line)
+
+    def _counted(self) -> None:
+        self._count += 1
+        if self._count > DOCUMENT_NODES:
+            raise _too_many(self._line)
+
+    def _string(self) -> str:
+        """Read the rest of a string whose opening quote has been taken."""
+        self._counted()
+        try:
+            text, self._position = self._strings.raw_decode(self._text, self._position - 1)
+        except JSONDecodeError as error:
+            raise UnreadableError(self._line, f"not JSON: {error.msg}") from error
+        if not _encodable(text):
+            raise UnreadableError(self._line, "a string has half of a surrogate pair")
+        return str(text)
+
+    def _takes(self, character: str) -> bool:
+        """Skip white space, then *character* if it comes next; return whether it did."""
+        self._space()
+        found = self._text.startswith(character, self._position)
+        self._position += found
+        return found
+
+    def _space(self) -> None:
+        space = _SPACE.match(self._text, self._position)
+        if space is not None and space.end() > self._position:
+            self._line += self._text.count("\n", self._position, space.end())
+            self._position = space.end()
+
+    def _expected(self, what: str) -> UnreadableError:
+        got = self._text[self._position : self._position + 20].partition("\n")[0]
+        found = quoted(got) if got else "the end"
+        return UnreadableError(self._line, f"not JSON: expected {what}, found {found}")
