@@ -1,4 +1,4 @@
-"""A set of documents is taken whole or not at all."""
+"""Assembling a set of documents: all of it becomes a catalog, or nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.test_documents_load import ISSUER, POLICY, ROLE, SET, role_text
 
 
 def together(*texts: str) -> Assembled:
-    """Each text as a file of its own: `0.yaml`, `1.yaml`, …"""
+    """Assemble each text as a file of its own: `0.yaml`, `1.yaml`, …"""
     return assemble([parse(f"{n}.yaml", text.encode()) for n, text in enumerate(texts)], "abc")
 
 
@@ -85,7 +85,7 @@ def test_a_policy_is_not_called_unused_because_its_role_is_broken() -> None:
     assert codes(assembled) == {"D005"}
 
 
-def test_nobody_is_blamed_for_what_an_unreadable_file_held() -> None:
+def test_a_role_gets_no_error_for_a_policy_that_an_unreadable_file_may_hold() -> None:
     assembled = together("a: [\n", ROLE)
     assert codes(assembled) == {"D002"}
 
@@ -110,7 +110,7 @@ def roles(number: int) -> str:
 
 
 def took(number: int) -> float:
-    """Processor seconds to load so many Roles."""
+    """Return the processor seconds that loading *number* Roles takes."""
     text = roles(number)
     start = time.process_time()
     assembled = together(text)

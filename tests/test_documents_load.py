@@ -1,4 +1,4 @@
-"""Documents mean what they say, and what is wrong in them is told where it stands."""
+"""Parsing documents: values, defaults, error codes, messages, hints and lines."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read(text: str, path: str = "set.yaml") -> Parsed:
 
 
 def only(text: str, path: str = "set.yaml") -> JwtIssuer | Policy | Role:
-    """The one document that *text* holds, which must be without errors."""
+    """Return the one document in *text*, which must have no errors."""
     parsed = read(text, path)
     assert [p for p in parsed.problems if p.severity is Severity.ERROR] == []
     (document,) = parsed.documents
@@ -119,17 +119,17 @@ def indented(text: str, spaces: int) -> str:
 
 
 def errors(text: str, path: str = "set.yaml") -> list[Problem]:
-    """The shape errors of *text* taken as a whole set."""
+    """Return the `D` errors of *text*, assembled as a whole set."""
     problems = assemble([read(text, path)]).problems
     return [p for p in problems if p.code.startswith("D")]
 
 
-def told(text: str, path: str = "set.yaml") -> list[tuple[str, int]]:
+def reported(text: str, path: str = "set.yaml") -> list[tuple[str, int]]:
     return [(problem.code, problem.line) for problem in errors(text, path)]
 
 
 def here(text: str, mark: str = "# here") -> int:
-    """The line of *text* that has the mark."""
+    """Return the line of *text* that has the mark."""
     return next(n for n, line in enumerate(text.splitlines(), 1) if mark in line)
 
 
@@ -348,7 +348,7 @@ def test_a_list_of_kubernetes_is_taken_apart() -> None:
 
 
 def test_a_list_with_more_than_items_is_refused() -> None:
-    assert told("apiVersion: v1\nkind: List\nitems: []\nstatus: {}\n") == [("D004", 1)]
+    assert reported("apiVersion: v1\nkind: List\nitems: []\nstatus: {}\n") == [("D004", 1)]
 
 
 def test_the_older_api_version_is_taken_and_noted() -> None:
@@ -361,10 +361,10 @@ def test_the_older_api_version_is_taken_and_noted() -> None:
 
 def test_a_list_with_a_key_twice_is_refused() -> None:
     twice = "apiVersion: v1\nkind: List\nitems: []\nitems: [{}] # here\n"
-    assert ("D003", 4) in told(twice)
+    assert ("D003", 4) in reported(twice)
     inside = f"apiVersion: v1\nkind: List\nitems:\n- {ISSUER.replace(chr(10), chr(10) + '  ')}"
-    assert told(inside.rstrip() + "\n") == []
-    assert told(inside.rstrip() + "\n    aud: [other] # here\n") == [("D003", 10)]
+    assert reported(inside.rstrip() + "\n") == []
+    assert reported(inside.rstrip() + "\n    aud: [other] # here\n") == [("D003", 10)]
 
 
 def test_any_number_of_warnings_is_taken() -> None:
@@ -493,9 +493,9 @@ BAD: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(
     ("code", "text"), [(code, text) for _, code, text in BAD], ids=[case for case, _, _ in BAD]
 )
-def test_what_is_wrong_is_told_once_with_its_line(code: str, text: str) -> None:
+def test_each_mistake_is_reported_once_with_its_line(code: str, text: str) -> None:
     with_policy = text if "dev-rw" not in text or "kind: Policy" in text else f"{text}---\n{POLICY}"
-    assert told(with_policy) == [(code, here(with_policy))]
+    assert reported(with_policy) == [(code, here(with_policy))]
     assert assemble([read(with_policy)]).catalog is None
 
 
@@ -504,7 +504,7 @@ def test_every_code_has_a_bad_document() -> None:
     assert {code for _, code, _ in BAD} == {code.value for code in set(Code) - elsewhere}
 
 
-def test_all_problems_of_all_documents_are_told_at_once() -> None:
+def test_all_problems_of_all_documents_are_reported_at_once() -> None:
     text = dedent("""\
         apiVersion: iam.openfaas.com/v1
         kind: JwtIssuer
@@ -525,7 +525,7 @@ def test_all_problems_of_all_documents_are_told_at_once() -> None:
             StringEqul:
               jwt:a: [b]
         """)
-    assert told(text) == [
+    assert reported(text) == [
         ("D007", 3),
         ("D017", 5),
         ("D008", 6),
@@ -565,11 +565,11 @@ HINTS: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(
     ("text", "hint"), [(text, hint) for _, text, hint in HINTS], ids=[h[0] for h in HINTS]
 )
-def test_a_hint_says_what_to_write(text: str, hint: str) -> None:
+def test_a_hint_shows_the_right_spelling(text: str, hint: str) -> None:
     assert hint in " ".join(p.hint for p in errors(text))
 
 
-def test_a_file_that_is_not_utf_8_is_told_with_its_line() -> None:
+def test_a_file_that_is_not_utf_8_is_reported_with_its_line() -> None:
     (problem,) = parse("a.yaml", b"a: b\nc: \xff\n").problems
     assert (problem.code, problem.line) == ("D001", 2)
 
@@ -630,7 +630,7 @@ def test_a_bare_value_reads_as_a_list_of_one(written: str, value: str) -> None:
     "value", [c for c, s in SCALARS if s in {Sort.NULL, Sort.FLOAT, Sort.UNCLEAR}]
 )
 def test_no_other_scalar_is_a_value(value: str) -> None:
-    assert [c for c, _ in told(role_text(f"condition:\n  StringEqual:\n    jwt:a: {value}\n") + f"---\n{POLICY}")] == ["D007"]  # fmt: skip
+    assert [c for c, _ in reported(role_text(f"condition:\n  StringEqual:\n    jwt:a: {value}\n") + f"---\n{POLICY}")] == ["D007"]  # fmt: skip
 
 
 def test_json_has_the_same_scalars() -> None:
@@ -749,7 +749,7 @@ def test_an_iss_stays_as_it_was_written(iss: str) -> None:
 )
 def test_an_iss_that_is_not_a_plain_url_is_refused(iss: str) -> None:
     text = ISSUER.replace("https://token.actions.githubusercontent.com", f'"{iss}"')
-    assert told(text) == [("D017", 5)]
+    assert reported(text) == [("D017", 5)]
 
 
 # Pinned keys
@@ -783,7 +783,7 @@ def test_an_iss_that_is_not_a_plain_url_is_refused(iss: str) -> None:
     ids=lambda jwks: json.dumps(jwks)[:40],
 )
 def test_pinned_keys_must_be_public_and_whole(jwks: object) -> None:
-    found = told(f"{ISSUER}  jwks: {json.dumps(jwks)}\n")
+    found = reported(f"{ISSUER}  jwks: {json.dumps(jwks)}\n")
     assert found
     assert {line for _, line in found} == {7}
     assert {code for code, _ in found} <= {"D007", "D008", "D020"}
@@ -820,17 +820,17 @@ def test_a_pinned_key_that_the_key_ring_would_skip_is_refused(key: dict[str, obj
     assert parse_key_set({"keys": [key]}).skipped
     good = {**RSA, "kid": "good"}
     text = f"{ISSUER}  jwks:\n    keys:\n    - {json.dumps(good)}\n    - {json.dumps(key)} # here\n"
-    assert told(text) == [("D020", here(text))]
+    assert reported(text) == [("D020", here(text))]
 
 
-def test_every_unusable_pinned_key_is_told_at_its_line() -> None:
+def test_every_unusable_pinned_key_is_reported_at_its_line() -> None:
     named = {
         case: key if case == "long kid" else {**key, "kid": case} for case, key in UNUSABLE.items()
     }
     keys = list(named.values())
     listed = "".join(f"    - {json.dumps(key)}\n" for key in keys)
     expected = [("D020", line) for line in range(9, 9 + len(keys))]
-    assert told(f"{ISSUER}  jwks:\n    keys:\n{listed}") == expected
+    assert reported(f"{ISSUER}  jwks:\n    keys:\n{listed}") == expected
 
 
 @pytest.mark.parametrize("key", [RSA, EC, curve("Ed25519", 32)], ids=["RSA", "P-256", "Ed25519"])
@@ -844,7 +844,7 @@ def test_a_pinned_key_that_is_taken_can_be_used(key: dict[str, object]) -> None:
 
 def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
     keys = [{**RSA, "kid": f"k{n}"} for n in range(MAX_KEYS + 1)]
-    assert told(f"{ISSUER}  jwks: {json.dumps({'keys': keys})}\n") == [("D024", 7)]
+    assert reported(f"{ISSUER}  jwks: {json.dumps({'keys': keys})}\n") == [("D024", 7)]
     assert issuer(f"jwks: {json.dumps({'keys': keys[1:]})}").jwks is not None
 
 
@@ -861,7 +861,7 @@ def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
     ],
 )
 def test_a_ca_bundle_must_be_certificates(pem: str) -> None:
-    assert told(f"{ISSUER}  caBundle: {json.dumps(pem)}\n") == [("D020", 7)]
+    assert reported(f"{ISSUER}  caBundle: {json.dumps(pem)}\n") == [("D020", 7)]
 
 
 # Trees
@@ -921,13 +921,13 @@ def test_json_is_taken_only_where_the_json_module_takes_it(text: str) -> None:
         ("a: b", 1),
     ],
 )
-def test_what_is_not_strict_json_is_told_with_its_line(text: str, line: int) -> None:
-    assert told(text, "a.json") == [("D002", line)]
+def test_json_that_is_not_strict_is_reported_with_its_line(text: str, line: int) -> None:
+    assert reported(text, "a.json") == [("D002", line)]
 
 
-def test_a_member_that_stands_twice_in_json_is_told_with_its_line() -> None:
+def test_a_repeated_member_in_json_is_reported_with_its_line() -> None:
     text = ROLE_JSON.replace('"name": "r"', '"name": "r",\n"name": "q"')
-    assert ("D003", here(text, '"q"')) in told(text, "a.json")
+    assert ("D003", here(text, '"q"')) in reported(text, "a.json")
 
 
 ROLE_JSON = """\
@@ -951,7 +951,7 @@ def test_json_knows_its_lines() -> None:
 
 def test_line_numbers_hold_in_files_with_windows_line_ends() -> None:
     text = (ISSUER + "  colour: red # here\n").replace("\n", "\r\n")
-    assert told(text) == [("D005", here(text))]
+    assert reported(text) == [("D005", here(text))]
 
 
 def test_scalars_and_lines_are_the_same_without_the_c_parser(

@@ -41,7 +41,7 @@ __all__ = [
 DEPTH = 50
 DOCUMENT_NODES = 500_000
 REPEATED_NODES = 200_000
-"""How many nodes the aliases of one file may repeat in total."""
+"""The number of nodes that the aliases of one file may repeat in total."""
 _KEY_CHARS = 4096
 _FAULTS = 20
 """After this many broken documents the rest of a file is not read."""

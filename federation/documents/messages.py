@@ -87,8 +87,10 @@ def complaints(error: ValidationError, kind: str, root: Fields) -> Iterator[Comp
             code, message, hint = _unknown(kind, place)
         elif what in _MESSAGES:
             code, message, hint = _MESSAGES[what](details["input"], context)
-        else:
+        elif "message" in context:
             code, message, hint = Code(what), context["message"], context["hint"]
+        else:  # a type that a later version of pydantic may add
+            code, message, hint = Code.BAD_VALUE, printable(details["msg"]), ""
         yield Complaint(place, code, message, hint)
 
 
@@ -159,18 +161,10 @@ def _too_long(value: list[object], context: _Context) -> _Explained:
     return Code.TOO_LARGE, message, ""
 
 
-def _empty_string(_value: object, _context: _Context) -> _Explained:
-    return Code.BAD_VALUE, "is an empty string", ""
-
-
 def _long_string(value: str, context: _Context) -> _Explained:
     most = context["max_length"]
     has = "a pattern of" if most == PATTERN_CHARS else "has"
     return Code.TOO_LARGE, f"{has} {len(value):,} characters; at most {most:,}", ""
-
-
-def _mismatch(value: str, context: _Context) -> _Explained:
-    return _PATTERNS[context["pattern"]](value)
 
 
 def _bad_name(name: str) -> _Explained:
@@ -187,25 +181,17 @@ def _bad_resource(resource: str) -> _Explained:
     )
 
 
-def _bad_base64url(_text: str) -> _Explained:
-    return Code.BAD_KEY_MATERIAL, "is not base64url", ""
-
-
-def _missing(_value: object, _context: _Context) -> _Explained:
-    return Code.MISSING_FIELD, "is required and missing", ""
-
-
 _PATTERNS: Mapping[str, Callable[[str], _Explained]] = {
     schema.NAME: _bad_name,
     schema.RESOURCE: _bad_resource,
-    schema.BASE64URL: _bad_base64url,
+    schema.BASE64URL: lambda _text: (Code.BAD_KEY_MATERIAL, "is not base64url", ""),
 }
 _MESSAGES: Mapping[str, Callable[[Any, _Context], _Explained]] = {
     "dict_type": _not_a_map,
-    "missing": _missing,
-    "string_pattern_mismatch": _mismatch,
+    "missing": lambda _value, _context: (Code.MISSING_FIELD, "is required and missing", ""),
+    "string_pattern_mismatch": lambda value, context: _PATTERNS[context["pattern"]](value),
     "string_too_long": _long_string,
-    "string_too_short": _empty_string,
+    "string_too_short": lambda _value, _context: (Code.BAD_VALUE, "is an empty string", ""),
     "string_type": _not_a_string,
     "too_long": _too_long,
     "too_short": _too_short,

@@ -74,7 +74,7 @@ def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
         if document is not None and not report.full:
             (broken if report.errors else whole).append(document)
         if errors >= schema.ERRORS:
-            problems.append(_file_problem(path, "has very many errors; the rest is not told"))
+            problems.append(_file_problem(path, "has very many errors; the rest is not listed"))
             break
     return Parsed(tuple(whole), tuple(problems), tuple(broken), found)
 

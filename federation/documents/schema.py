@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -248,10 +249,6 @@ def _check_url(url: str, *, query: bool = False) -> str:
     return url
 
 
-def _check_url_with_query(url: str) -> str:
-    return _check_url(url, query=True)
-
-
 def _check_certificates(value: object) -> object:
     pem = value if isinstance(value, str) else ""
     if len(pem) > PEM_CHARS:
@@ -289,7 +286,7 @@ Name: TypeAlias = Annotated[
 ]
 Url: TypeAlias = Annotated[Text, AfterValidator(_check_url), WithJsonSchema(_URL_SCHEMA)]
 UrlWithQuery: TypeAlias = Annotated[
-    Text, AfterValidator(_check_url_with_query), WithJsonSchema(_URL_SCHEMA)
+    Text, AfterValidator(partial(_check_url, query=True)), WithJsonSchema(_URL_SCHEMA)
 ]
 Duration: TypeAlias = Annotated[
     str, Field(pattern=f"^{DURATION}$", max_length=64), BeforeValidator(_check_duration)
@@ -477,7 +474,7 @@ class IssuerSpec(Written):
     aud: Texts = Field(description="The audiences that are accepted, compared exactly.")
     token_expiry: Duration | None = Field(
         None,
-        description="How long tokens minted for this issuer live: a Go duration between `1m` "
+        description="The lifetime of tokens minted for this issuer: a Go duration between `1m` "
         "and `24h`. Default `15m`.",
     )
     iss_internal: Url | None = Field(
@@ -492,8 +489,8 @@ class IssuerSpec(Written):
         | None
     ) = Field(
         None,
-        description="Which profile the tokens must fit. By default told by `iss` for github.com, "
-        "ghe.com and gitlab.com, else `generic`.",
+        description="The profile that tokens must fit. The default follows from `iss` for "
+        "github.com, ghe.com and gitlab.com, and is `generic` for all others.",
     )
     jwks_uri: UrlWithQuery | None = Field(
         None, description="Where the keys are fetched, without discovery."
@@ -535,7 +532,7 @@ Condition: type[_Block] = create_model("Condition", __base__=_Block, **_OPERATOR
 
 
 class RoleSpec(Written):
-    """Who may have which policies."""
+    """The callers that are given certain policies."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": ["principal"]}, {"required": ["condition"]}]}
