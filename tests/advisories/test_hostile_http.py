@@ -44,7 +44,7 @@ def front(shared: Listening) -> Listening:
 
 @pytest.fixture
 def bearer(front: Listening) -> bytes:
-    """The header of somebody who may do everything in `dev`."""
+    """The header of a caller who may do everything in `dev`."""
     return b"Authorization: Bearer " + front.grant(("*", "dev:*")).encode() + b"\r\n"
 
 
