@@ -1,8 +1,8 @@
 """
-Bytes that two HTTP parsers could take for two different requests, which must keep being refused.
+Request smuggling: bytes that two HTTP parsers could read as two different requests.
 
-Each is sent as it stands through a socket to the broker served as `serve` serves it, before the
-sample upstream. Either nothing reaches the upstream, or exactly what was decided about.
+Each case is sent through a socket to the broker as `serve` runs it, in front of the sample
+upstream. Either nothing reaches the upstream, or exactly the request that was decided.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ CHUNKS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
-def test_a_body_whose_chunks_are_not_well_formed_is_never_carried_out(
+def test_a_body_with_malformed_chunks_is_never_forwarded(
     front: Listening, bearer: bytes, chunks: bytes
 ) -> None:
     body = chunks.replace(b"abcd", DEPLOYMENT).replace(b"4", b"%x" % len(DEPLOYMENT), 1)
@@ -196,7 +196,7 @@ def test_a_body_whose_chunks_are_not_well_formed_is_never_carried_out(
 
 
 class TestTrailers:
-    def test_a_credential_in_a_trailer_is_none(self, front: Listening, bearer: bytes) -> None:
+    def test_a_credential_in_a_trailer_is_ignored(self, front: Listening, bearer: bytes) -> None:
         request = PUT + HOST + JSON + CHUNKED + CLOSE + b"\r\n" + chunk(DEPLOYMENT) + b"0\r\n"
         assert statuses(front.say(request + bearer + b"\r\n")) == [401]
         assert reached(front) == []
@@ -210,7 +210,7 @@ class TestTrailers:
         for name in ("x-trailer", "authorization", "x-forwarded-user", "trailer"):
             assert header(received, name) is None
 
-    def test_a_trailer_of_the_refused_is_not_of_the_next(
+    def test_a_trailer_of_a_refused_request_does_not_reach_the_next(
         self, front: Listening, bearer: bytes
     ) -> None:
         first = PUT + HOST + JSON + CHUNKED + b"\r\n" + chunk(DEPLOYMENT) + b"0\r\n" + bearer
@@ -219,7 +219,7 @@ class TestTrailers:
 
 
 class TestPipelining:
-    def test_what_follows_a_refused_request_is_decided_by_itself(
+    def test_a_request_after_a_refused_one_is_decided_separately(
         self, front: Listening, bearer: bytes
     ) -> None:
         refused = PUT + HOST + JSON + b"Content-Length: %d\r\n\r\n" % len(DEPLOYMENT) + DEPLOYMENT
@@ -227,7 +227,7 @@ class TestPipelining:
         assert statuses(front.say(refused + allowed)) == [401, 200]
         assert reached(front) == [("GET", b"/system/functions?namespace=dev")]
 
-    def test_what_follows_an_allowed_request_is_decided_by_itself(
+    def test_a_request_after_an_allowed_one_is_decided_separately(
         self, front: Listening, bearer: bytes
     ) -> None:
         allowed = LIST + HOST + bearer + b"\r\n"
@@ -244,7 +244,7 @@ class TestPipelining:
             assert statuses(heard)[0] in {400, 401}
         assert reached(front) == []
 
-    def test_a_body_passed_to_a_function_is_its_body(self, front: Listening) -> None:
+    def test_a_function_gets_the_whole_body_and_nothing_else(self, front: Listening) -> None:
         length = b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
         assert statuses(front.say(FUNCTION + HOST + CLOSE + length + SMUGGLED)) == [200]
         (received,) = front.received
@@ -259,10 +259,12 @@ class TestPipelining:
 class TestExpect:
     HEAD = PUT + HOST + JSON + CLOSE + b"Content-Length: %d\r\n" % len(DEPLOYMENT)
 
-    def test_the_refused_are_told_before_they_send_their_body(self, front: Listening) -> None:
+    def test_a_refused_caller_is_answered_before_it_sends_its_body(self, front: Listening) -> None:
         assert statuses(front.say(self.HEAD + b"Expect: 100-continue\r\n\r\n")) == [401]
 
-    def test_the_body_is_asked_for_where_it_is_read(self, front: Listening, bearer: bytes) -> None:
+    def test_100_continue_is_sent_when_the_body_is_read(
+        self, front: Listening, bearer: bytes
+    ) -> None:
         address = ("127.0.0.1", front.port)
         with socket.create_connection(address, timeout=5) as connection:
             connection.sendall(self.HEAD + bearer + b"Expect: 100-continue\r\n\r\n")
@@ -272,7 +274,7 @@ class TestExpect:
         assert header(front.received[0], "expect") is None
 
     @pytest.mark.parametrize("wanted", [b"200-ok", b"100-continue, x", b"\x31"])
-    def test_another_expectation_reaches_nobody(
+    def test_another_expectation_is_not_forwarded(
         self, front: Listening, bearer: bytes, wanted: bytes
     ) -> None:
         request = (
@@ -288,7 +290,7 @@ class TestHost:
         [b"", b"Host:\r\n", b"Host: evil.example.com\r\n", b"Host: x/../../y\r\n",
          b"Host: a@b\r\n", b"Host: 127.0.0.1:8081\r\n", b"Host: gw.example.com, evil\r\n"],
     )  # fmt: skip
-    def test_it_has_no_say_in_where_a_request_goes(
+    def test_it_does_not_decide_where_a_request_goes(
         self, front: Listening, bearer: bytes, host: bytes
     ) -> None:
         assert statuses(front.say(LIST + host + bearer + CLOSE + b"\r\n")) in ([200], [400])
@@ -310,7 +312,7 @@ class TestHost:
      b"X_HTTP_METHOD_OVERRIDE: DELETE", b"x-original-uri: /system/namespaces"],
 )  # fmt: skip
 @pytest.mark.parametrize("line", [LIST, FUNCTION], ids=["the API", "a function"])
-def test_no_header_says_another_method_or_path(
+def test_no_header_overrides_method_or_path(
     front: Listening, bearer: bytes, line: bytes, override: bytes
 ) -> None:
     heard = front.say(line + HOST + bearer + CLOSE + override + b"\r\n\r\n")
@@ -332,15 +334,13 @@ class TestSizes:
         assert statuses(heard) == [431]
         assert reached(front) == []
 
-    def test_a_body_that_says_it_is_larger_than_10_mib_is_refused_unread(
+    def test_a_body_with_a_length_above_10_mib_is_refused_unread(
         self, front: Listening, bearer: bytes
     ) -> None:
         length = b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (10 * MIB + 1)
         assert statuses(front.say(PUT + HOST + JSON + bearer + CLOSE + length)) == [413]
 
-    def test_a_body_beyond_10_mib_is_refused_where_no_length_was_said(
-        self, front: Listening, bearer: bytes
-    ) -> None:
+    def test_a_chunked_body_above_10_mib_is_refused(self, front: Listening, bearer: bytes) -> None:
         pieces = [chunk(b" " * MIB)] * 11
         heard = front.say(PUT + HOST + JSON + bearer + CHUNKED + CLOSE + b"\r\n", *pieces)
         # It may hang up before all was sent, and then the answer can be lost with the rest.
@@ -348,7 +348,7 @@ class TestSizes:
         assert reached(front) == []
 
     @pytest.mark.parametrize("line", [LIST, b"GET /healthz HTTP/1.1\r\n"], ids=["list", "health"])
-    def test_a_body_where_none_is_taken_is_refused_unread(
+    def test_an_unexpected_body_is_refused_unread(
         self, front: Listening, bearer: bytes, line: bytes
     ) -> None:
         head = line + HOST + bearer + CLOSE + b"Content-Length: %d\r\n\r\n" % (100 * MIB)
@@ -356,7 +356,7 @@ class TestSizes:
         assert statuses(front.say(line + HOST + bearer + CLOSE + CHUNKED + b"\r\n")) == [400]
         assert reached(front) == []
 
-    def test_a_body_that_never_ends_holds_no_answer_up(self, front: Listening) -> None:
+    def test_a_body_that_never_ends_does_not_delay_the_answer(self, front: Listening) -> None:
         began = time.monotonic()
         head = PUT + HOST + JSON + CLOSE + b"Content-Length: 1000\r\n\r\n"
         assert statuses(front.say(head + b"{")) == [401]
