@@ -1,4 +1,4 @@
-"""Where things meet: what happens between building the broker and serving with it."""
+"""`build` and the lifespan: the application, its background tasks and their failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(issuer_url=URL, documents=(place,), state=tmp_path / "state")
 
 
-def test_a_rotation_between_building_and_serving_is_not_missed(settings: Settings) -> None:
+def test_a_rotation_between_build_and_start_is_noticed(settings: Settings) -> None:
     app = build(settings)
     key, _ = KeyFolder.under(settings.state).rotate(datetime.now(UTC))
 
@@ -40,7 +40,7 @@ def test_a_rotation_between_building_and_serving_is_not_missed(settings: Setting
     assert asyncio.run(story()) == key.kid
 
 
-def test_nothing_changed_is_nothing_told(settings: Settings) -> None:
+def test_unchanged_keys_are_not_logged(settings: Settings) -> None:
     app = build(settings)
 
     async def story() -> None:
@@ -62,26 +62,26 @@ def test_warnings_of_the_first_documents_are_logged_once(settings: Settings) -> 
     assert set(told.values()) == {1}
 
 
-def test_documents_with_errors_build_nothing(settings: Settings) -> None:
+def test_build_raises_for_documents_with_errors(settings: Settings) -> None:
     settings.documents[0].write_text("kind: Role\n")
     with pytest.raises(DocumentsRefused):
         build(settings)
 
 
-def test_a_broker_does_not_trust_itself_as_an_issuer(settings: Settings) -> None:
+def test_a_broker_refuses_itself_as_an_issuer(settings: Settings) -> None:
     with pytest.raises(SettingsRefused, match="this broker itself"):
         build(settings.model_copy(update={"issuer_url": GITHUB}))
 
 
 class Failing(MemoryStore):
-    """A store that cannot keep its view fresh."""
+    """A store whose background task fails."""
 
     async def run(self) -> None:
-        """Fails."""
+        """Raise."""
         raise RuntimeError("gone for good")
 
 
-def test_a_background_task_that_fails_does_not_fail_in_silence(settings: Settings) -> None:
+def test_a_failed_background_task_is_logged(settings: Settings) -> None:
     async def story() -> None:
         app = build(settings, state=Failing(time.time))
         async with app.router.lifespan_context(app):

@@ -1,4 +1,4 @@
-"""Settings: every problem at once, the flag wins, and the URL is one that tokens can carry."""
+"""Settings: all problems are reported at once, flags win, and the issuer URL suits tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def documents(tmp_path: Path) -> Path:
 
 
 def read(environ: Mapping[str, str] | None = None, **flags: str | list[str]) -> Settings:
-    """The settings of *flags* and *environ*, and nothing of the machine's own."""
+    """The settings of *flags* and *environ* only, not of this machine's environment."""
     return read_settings(flags, environ or {})
 
 
@@ -30,7 +30,7 @@ def problems(environ: Mapping[str, str] | None = None, **flags: str | list[str])
     return list(caught.value.problems)
 
 
-def test_only_documents_are_needed(documents: Path) -> None:
+def test_documents_are_the_only_required_setting(documents: Path) -> None:
     settings = read(documents=[str(documents)])
     assert settings.documents == (documents,)
     assert (settings.host, settings.port, settings.url) == (
@@ -43,13 +43,13 @@ def test_only_documents_are_needed(documents: Path) -> None:
     assert settings.log_format is None
 
 
-def test_without_documents_it_says_how_to_give_them() -> None:
+def test_missing_documents_are_reported_with_flag_and_variable() -> None:
     (problem,) = problems()
     assert "--documents" in problem
     assert "FEDERATION_DOCUMENTS" in problem
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     told = "\n".join(
         problems(
             documents=["/nowhere"],
@@ -63,25 +63,25 @@ def test_every_problem_is_told_at_once() -> None:
         assert f"--{name}" in told
 
 
-def test_a_missing_url_is_told_beside_other_problems(documents: Path) -> None:
+def test_a_missing_url_is_reported_with_other_problems(documents: Path) -> None:
     told = problems(documents=[str(documents)], host="0.0.0.0", port="99999")  # noqa: S104
     assert any("port" in problem for problem in told)
     assert any("issuer-url is needed" in problem for problem in told)
 
 
-def test_a_missing_url_is_told_beside_missing_documents() -> None:
+def test_a_missing_url_is_reported_with_missing_documents() -> None:
     told = problems(host="gateway.internal")
     assert any("documents is needed" in problem for problem in told)
     assert any("issuer-url is needed" in problem for problem in told)
 
 
-def test_the_environment_sets_what_no_flag_does(documents: Path) -> None:
+def test_a_variable_sets_what_no_flag_sets(documents: Path) -> None:
     settings = read({"FEDERATION_DOCUMENTS": str(documents), "FEDERATION_PORT": "9"}, port="8")
     assert settings.documents == (documents,)
     assert settings.port == 8
 
 
-def test_an_empty_flag_or_variable_is_as_if_it_were_not_there(documents: Path) -> None:
+def test_an_empty_flag_or_variable_counts_as_unset(documents: Path) -> None:
     environ = {"FEDERATION_DOCUMENTS": str(documents), "FEDERATION_PORT": ""}
     assert read(environ, documents=[], host="").port == 8080
 
@@ -101,7 +101,7 @@ def test_a_variable_may_hold_several_paths(documents: Path, tmp_path: Path) -> N
         "http://[::1]:8080",
     ],
 )
-def test_a_url_that_tokens_can_carry_is_taken_as_it_is(documents: Path, url: str) -> None:
+def test_a_valid_issuer_url_is_used_unchanged(documents: Path, url: str) -> None:
     assert read(documents=[str(documents)], issuer_url=url).url == url
 
 
@@ -132,7 +132,7 @@ def test_a_url_that_tokens_can_carry_is_taken_as_it_is(documents: Path, url: str
         "https://gateway.example.com:",
     ],
 )
-def test_a_url_that_tokens_cannot_carry_is_refused(documents: Path, url: str) -> None:
+def test_an_invalid_issuer_url_is_refused(documents: Path, url: str) -> None:
     (problem,) = problems(documents=[str(documents)], issuer_url=url)
     assert problem.startswith("issuer-url: ")
 
@@ -153,7 +153,7 @@ def test_a_url_that_tokens_cannot_carry_is_refused(documents: Path, url: str) ->
         ("127.1", False),
     ],
 )
-def test_loopback_is_this_machine_and_nothing_else(host: str, local: bool) -> None:
+def test_only_loopback_addresses_count_as_loopback(host: str, local: bool) -> None:
     assert loopback(host) is local
 
 
@@ -165,25 +165,25 @@ def test_loopback_is_this_machine_and_nothing_else(host: str, local: bool) -> No
         ("::1", "http://[::1]:9"),
     ],
 )
-def test_on_loopback_the_url_follows_from_host_and_port(
+def test_on_loopback_the_issuer_url_is_made_from_host_and_port(
     documents: Path, host: str, url: str
 ) -> None:
     assert read(documents=[str(documents)], host=host, port="9").url == url
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "eighty", "80.5", "1e3"])
-def test_what_is_no_port_is_refused(documents: Path, port: str) -> None:
+def test_an_invalid_port_is_refused(documents: Path, port: str) -> None:
     (problem,) = problems(documents=[str(documents)], port=port)
     assert "--port" in problem
 
 
-def test_settings_do_not_change(documents: Path) -> None:
+def test_settings_are_immutable(documents: Path) -> None:
     settings = read(documents=[str(documents)])
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
 
 
-def test_every_setting_has_a_flag_a_variable_and_a_meaning() -> None:
+def test_every_setting_has_a_flag_a_variable_and_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert flag(name).startswith("--")
         assert "_" not in flag(name)
@@ -195,7 +195,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_meaning() -> None:
     }
 
 
-def test_shared_state_needs_what_replicas_share(documents: Path) -> None:
+def test_shared_state_needs_a_shared_signing_key_and_url(documents: Path) -> None:
     told = problems(documents=[str(documents)], shared_state="redis://:hunter2@store:6379")
     (problem,) = told
     assert "--signing-key" in problem
@@ -203,9 +203,7 @@ def test_shared_state_needs_what_replicas_share(documents: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://store", "redis://", "store:6379", "redis://:hunter2@a b"])
-def test_a_shared_state_that_is_no_redis_is_refused_without_being_quoted(
-    documents: Path, url: str
-) -> None:
+def test_an_invalid_shared_state_url_is_refused_and_not_quoted(documents: Path, url: str) -> None:
     told = "\n".join(problems(documents=[str(documents)], shared_state=url))
     assert "shared-state" in told
     assert "hunter2" not in told

@@ -1,4 +1,4 @@
-"""The log tells what happened; that it cannot does not change what happens."""
+"""Log lines have one form, and a log that cannot be written does not disturb requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from federation.logs import configure_logs, quick_info
 
 
 class Full(io.StringIO):
-    """Standard error, on a disk without room."""
+    """Standard error on a full disk."""
 
     def write(self, _text: str) -> int:
         """Fail as a file does."""
@@ -27,7 +27,7 @@ class Full(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Logging is of the whole process, so it is put back."""
+    """Restore the logging configuration, which is global to the process."""
     root, seen = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     yield
@@ -37,7 +37,7 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_a_line_that_cannot_be_written_stops_nobody(
+def test_a_line_that_cannot_be_written_raises_nothing(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Full())
@@ -48,7 +48,7 @@ def test_a_line_that_cannot_be_written_stops_nobody(
 
 
 class Closed(io.StringIO):
-    """Standard error that refuses its first lines, and not as a full disk does."""
+    """Standard error whose first write fails with another error than a full disk's."""
 
     refuses = True
 
@@ -61,9 +61,7 @@ class Closed(io.StringIO):
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_each_quick_line_is_written_in_its_order(
-    form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quick_lines_are_written_in_order(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", written := io.StringIO())
     configure_logs(form)
     info = quick_info("federation.audit")
@@ -88,7 +86,7 @@ def test_each_quick_line_is_written_in_its_order(
             assert line["timestamp"].endswith("Z")
 
 
-def test_lines_that_were_lost_take_no_others_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_loses_no_later_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", written := Closed())
     configure_logs("json")
     info = quick_info("federation.audit")

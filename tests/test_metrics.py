@@ -77,7 +77,7 @@ def counted(broker: InProcess) -> Metrics:
 
 
 class TestExchanges:
-    def test_one_that_is_granted(self, tmp_path: Path) -> None:
+    def test_a_granted_exchange(self, tmp_path: Path) -> None:
         metrics = Metrics()
         broker = InProcess(state=_timed_store(tmp_path / "db", metrics), metrics=metrics)
         broker.exchange()
@@ -87,7 +87,7 @@ class TestExchanges:
             metrics, "store_duration_seconds_count", operation="spend", outcome="answered"
         ) == 1  # fmt: skip
 
-    def test_one_that_is_refused_by_its_reason(self) -> None:
+    def test_a_refused_exchange_by_reason(self) -> None:
         broker = InProcess()
         broker.exchange("a.b.c")
         broker.post("/oauth/token", {})
@@ -95,7 +95,7 @@ class TestExchanges:
             told = value(counted(broker), "exchanges_total", outcome="refused", reason=reason)
             assert told == 1
 
-    def test_one_that_cannot_be_answered(self, tmp_path: Path) -> None:
+    def test_an_exchange_without_a_store(self, tmp_path: Path) -> None:
         metrics = Metrics()
         not_a_file = tmp_path
         broker = InProcess(state=_timed_store(not_a_file, metrics), metrics=metrics)
@@ -106,21 +106,21 @@ class TestExchanges:
             metrics, "store_duration_seconds_count", operation="spend", outcome="unavailable"
         ) == 1  # fmt: skip
 
-    def test_one_whose_event_cannot_be_written_counts_as_what_the_caller_hears(self) -> None:
+    def test_an_exchange_whose_event_cannot_be_written_counts_as_answered(self) -> None:
         broker = InProcess()
         broker.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
         broker.exchange("a.b.c")
         labels = {"outcome": "unavailable", "reason": "audit_unavailable"}
         assert value(counted(broker), "exchanges_total", **labels) == 1
 
-    def test_one_that_fails(self) -> None:
+    def test_a_failed_exchange(self) -> None:
         broker = InProcess()
         broker.app.state.broker.source = None
         broker.exchange()
         labels = {"outcome": "failed", "reason": "server_error"}
         assert value(counted(broker), "exchanges_total", **labels) == 1
 
-    def test_one_that_is_not_tried(self) -> None:
+    def test_a_rate_limited_exchange(self) -> None:
         broker = InProcess(failed_exchanges=1)
         broker.exchange("a.b.c")
         broker.exchange("a.b.c")
@@ -128,7 +128,7 @@ class TestExchanges:
         assert value(counted(broker), "exchanges_total", **labels) == 1
 
     @pytest.mark.parametrize("reason", [None, *Reason])
-    def test_every_outcome_is_there_before_it_happens(self, reason: Reason | None) -> None:
+    def test_every_outcome_is_exposed_before_it_first_happens(self, reason: Reason | None) -> None:
         labels = [dict(labels) for name, labels in samples(Metrics())
                   if name == "federation_exchanges_total"]  # fmt: skip
         assert (reason or "") in {each["reason"] for each in labels}
@@ -146,7 +146,7 @@ class TestGateway:
         for action, outcome in (("Function:List", "allowed"), ("Secret:List", "denied")):
             assert value(metrics, "decisions_total", action=action, outcome=outcome) == 1
 
-    def test_answers_by_status(self, tmp_path: Path) -> None:
+    def test_gateway_requests_by_status(self, tmp_path: Path) -> None:
         front = Front(tmp_path)
         front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
         front.call("GET", self.LIST)
@@ -155,7 +155,7 @@ class TestGateway:
         assert value(metrics, "gateway_requests_total", status="2xx") == 1
         assert value(metrics, "gateway_requests_total", status="4xx") == 2
 
-    def test_the_upstreams_time_by_kind_of_route(self, tmp_path: Path) -> None:
+    def test_upstream_durations_by_route(self, tmp_path: Path) -> None:
         front = Front(tmp_path)
         front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
         front.call("GET", "/function/figlet.dev")
@@ -204,7 +204,7 @@ def status_of(documents: str = DOCUMENTS, **changes: Any) -> BrokerStatus:
 
 
 class TestGauges:
-    def test_everything_that_stands_somehow_is_told(self) -> None:
+    def test_every_gauge_is_exposed(self) -> None:
         metrics = Metrics()
         metrics.set_gauges(
             status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}, problems=4)
@@ -222,24 +222,24 @@ class TestGauges:
         fetched = value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github")
         assert fetched == NOW - 30
 
-    def test_keys_that_never_came_have_no_age(self) -> None:
+    def test_keys_that_were_never_fetched_have_no_timestamp(self) -> None:
         metrics = Metrics()
         metrics.set_gauges(status_of())
         assert value(metrics, "issuer_keys", issuer="github") == 0
         assert value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github") is None
 
-    def test_an_issuer_that_is_gone_is_not_told_of(self) -> None:
+    def test_a_removed_issuer_is_not_exposed(self) -> None:
         metrics = Metrics()
         metrics.set_gauges(status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
         metrics.set_gauges(status_of(catalog=built.catalog()))
         assert 'issuer="github"' not in text(metrics)
 
-    def test_a_journal_that_cannot_be_written_is_told(self) -> None:
+    def test_a_journal_that_cannot_be_written_is_exposed(self) -> None:
         metrics = Metrics()
         metrics.set_gauges(status_of(journal=Status(0, 100, 0, 0, 0.0, "No space left on device")))
         assert value(metrics, "journal_recording") == 0
 
-    def test_a_running_broker_tells_it_by_itself(self) -> None:
+    def test_a_running_broker_sets_its_gauges(self) -> None:
         broker = InProcess()
 
         async def story(_client: httpx2.AsyncClient) -> None:
@@ -358,11 +358,11 @@ class TestPort:
         assert httpx2.get(f"{url}/").status_code == 404
         assert httpx2.post(f"{url}/metrics").status_code == 501
 
-    def test_it_does_not_say_what_it_is_made_with(self, url: str) -> None:
+    def test_it_does_not_name_its_software(self, url: str) -> None:
         for path in ("/metrics", "/"):
             assert "python" not in str(httpx2.get(f"{url}{path}").headers).lower()
 
-    def test_clients_that_ask_nothing_do_not_hold_it_up_for_long(self, url: str) -> None:
+    def test_silent_connections_do_not_block_it_for_long(self, url: str) -> None:
         place = httpx2.URL(url)
         silent = [socket.create_connection((place.host, place.port or 0)) for _ in range(20)]
         try:
@@ -384,7 +384,7 @@ class TestPort:
 
 @cache
 def families() -> dict[str, str]:
-    """Every metric that is told, with its kind: a broker that has done a bit of everything."""
+    """Every metric with its kind, from a broker in which each event has happened."""
     metrics = Metrics()
     metrics.exchanged(None, 0.1)
     metrics.decided("Function:List", True)
@@ -402,7 +402,7 @@ def families() -> dict[str, str]:
 
 
 def series() -> set[str]:
-    """Every name that a query may have."""
+    """Every name that a query may use."""
     names = set()
     for name, kind in families().items():
         suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
@@ -418,13 +418,13 @@ def queries() -> list[str]:
 
 
 @pytest.mark.parametrize("query", queries())
-def test_every_name_in_the_dashboard_and_the_alerts_is_told(query: str) -> None:
+def test_every_name_in_the_dashboard_and_the_alerts_is_exposed(query: str) -> None:
     named = set(re.findall(r"\b(?:federation|process)_[a-z_]+", query))
     assert named or query.startswith("up{")
     assert named <= series()
 
 
-def test_every_alert_says_what_is_wrong_and_how_bad_it_is() -> None:
+def test_every_alert_has_a_severity_and_a_description() -> None:
     rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
     alerts = [rule for group in rules["groups"] for rule in group["rules"]]
     assert len({alert["alert"] for alert in alerts}) == len(alerts)
@@ -447,7 +447,7 @@ def test_every_metric_is_in_the_docs_with_its_kind_and_labels() -> None:
         assert re.search(row, page, re.MULTILINE), name
 
 
-def test_no_metric_is_in_the_docs_that_is_not_told() -> None:
+def test_every_metric_in_the_docs_is_exposed() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
     assert {name for name in rows if name.startswith("federation_")} <= families().keys()
 
@@ -461,7 +461,7 @@ def test_every_label_is_in_the_docs() -> None:
 # -- one id
 
 
-def test_one_id_is_in_the_answer_the_log_the_event_and_at_the_upstream(tmp_path: Path) -> None:
+def test_a_request_id_is_the_same_in_answer_log_event_and_upstream(tmp_path: Path) -> None:
     front = Front(tmp_path)
     deployment = {"service": "figlet", "image": "figlet:2", "namespace": "dev"}
     with logged() as log:
@@ -483,7 +483,9 @@ def test_one_id_is_in_the_answer_the_log_the_event_and_at_the_upstream(tmp_path:
 
 
 @pytest.mark.parametrize("given", [None, "", "two words", "x" * 65, "a\\b"])
-def test_an_id_is_made_where_none_comes_that_can_be_used(tmp_path: Path, given: str | None) -> None:
+def test_a_request_id_is_made_if_none_or_an_unusable_one_arrives(
+    tmp_path: Path, given: str | None
+) -> None:
     front = Front(tmp_path)
     headers = {} if given is None else {"X-Request-Id": given}
     with logged() as log:
@@ -508,7 +510,7 @@ def lines(log: str) -> list[dict[str, Any]]:
                      "gateway request refused", id="ambiguous"),
     ],
 )  # fmt: skip
-def test_a_gateway_request_that_is_refused_leaves_a_line(
+def test_a_refused_gateway_request_is_logged(
     tmp_path: Path, target: str, status: int, event: str
 ) -> None:
     front = Front(tmp_path)
@@ -525,7 +527,7 @@ def test_a_gateway_request_that_is_refused_leaves_a_line(
     assert "secret" not in log.getvalue()
 
 
-def test_a_gateway_request_without_a_good_token_leaves_a_line(tmp_path: Path) -> None:
+def test_a_gateway_request_without_a_valid_token_is_logged(tmp_path: Path) -> None:
     front = Front(tmp_path)
     with logged() as log:
         answer = front.call("GET", "/system/functions", "not.a.token")
@@ -534,7 +536,7 @@ def test_a_gateway_request_without_a_good_token_leaves_a_line(tmp_path: Path) ->
     assert (line["event"], line["reason"]) == ("gateway request refused", "malformed_token")
 
 
-def test_a_gateway_request_that_fails_leaves_a_line(tmp_path: Path) -> None:
+def test_a_failed_gateway_request_is_logged(tmp_path: Path) -> None:
     def fail(_request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("no")
 

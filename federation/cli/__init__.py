@@ -45,18 +45,29 @@ class _Commands(click.Group):
         try:
             module = importlib.import_module(f"federation.cli.{cmd_name}")
         except ModuleNotFoundError as error:
-            if error.name not in _SERVER_LIBRARIES:
-                raise
-            raise click.ClickException(
-                f"federation {cmd_name} needs {error.name}, which is not installed. Run:"
-                " pip install 'federation[server]'"
-            ) from error
+            raise _missing_library(error, cmd_name) from error
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:  # some commands import their libraries late
+            raise _missing_library(error, ctx.invoked_subcommand or "") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _missing_library(error: ModuleNotFoundError, command: str) -> Exception:
+    """Return a sentence with the command to run if a library of the extra is missing."""
+    if error.name not in _SERVER_LIBRARIES:
+        return error
+    return click.ClickException(
+        f"federation {command} needs {error.name}, which is not installed. Run:"
+        " pip install 'federation[server]'"
+    )
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -146,7 +146,9 @@ def _run_several(
         try:
             files = stack.enter_context(worker_files(settings.state))
         except OSError as error:
-            raise click.ClickException(f"metrics have no place: {error}") from error
+            raise click.ClickException(
+                f"the directory for metrics cannot be made: {error}"
+            ) from error
         # prometheus_client takes the directory from the environment, which workers inherit.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files.path)
         supervisor = Supervisor(work, settings.workers, files.ended)

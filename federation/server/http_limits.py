@@ -122,13 +122,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._cancel_deadline()
         if self.parser.get_http_version() not in {"1.0", "1.1"}:
-            self._refuse_head("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            self._refuse_head("Only HTTP/1.1 and HTTP/1.0 are supported.")
         if not self.url.startswith(b"/") or b"#" in self.url:
             # An absolute URL names a second host; a fragment is cut off by some parsers.
             self._refuse_head("The request line must have a path that begins with a slash.")
         if self.parser.should_upgrade():
             # The parser would take the request's own body for the other protocol's first bytes.
-            self._refuse_head("Another protocol cannot be changed to here; leave out Upgrade.")
+            self._refuse_head("Switching to another protocol is not supported; leave out Upgrade.")
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False

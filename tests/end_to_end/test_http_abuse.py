@@ -1,4 +1,4 @@
-"""What a connection can do to a real server without ever asking anything."""
+"""Connections that try to use up a real server's memory or time are cut off."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def push(connection: socket.socket, opening: bytes, filling: bytes, closing: bytes = b"") -> int:
-    """How many bytes of 10 MiB of *filling* the server took before it hung up."""
+    """Send up to 10 MiB of *filling*; return the bytes sent until the server closed."""
     sent = 0
     try:
         connection.sendall(opening)
@@ -39,7 +39,7 @@ def push(connection: socket.socket, opening: bytes, filling: bytes, closing: byt
 
 
 def heard(connection: socket.socket, seconds: float = 30) -> bytes:
-    """Everything the server says until it hangs up."""
+    """Everything the server sends until it closes the connection."""
     connection.settimeout(seconds)
     said = b""
     try:
@@ -72,7 +72,7 @@ CHUNKED = (
         pytest.param(CHUNKED + b"1;", b"a" * 65536, id="an endless chunk extension"),
     ],
 )
-def test_ten_mebibytes_of_head_are_neither_taken_nor_kept(
+def test_a_head_of_ten_mebibytes_is_neither_read_nor_kept(
     broker: Served, opening: bytes, filling: bytes
 ) -> None:
     before = broker.resident_bytes()
@@ -89,13 +89,13 @@ def test_ten_mebibytes_of_head_are_neither_taken_nor_kept(
     ("size", "status"),
     [pytest.param(32 * 1024, 200, id="32 KiB"), pytest.param(70 * 1024, 431, id="70 KiB")],
 )
-def test_a_head_is_taken_up_to_a_size_and_then_told(broker: Served, size: int, status: int) -> None:
+def test_a_head_above_the_limit_gets_431(broker: Served, size: int, status: int) -> None:
     with broker.connect() as connection:
         connection.sendall(GET + b"X-Big: " + b"a" * size + b"\r\nConnection: close\r\n\r\n")
         assert heard(connection).startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_a_head_that_does_not_end_is_hung_up_on(broker: Served) -> None:
+def test_a_connection_whose_head_does_not_end_is_closed(broker: Served) -> None:
     openings = {
         "nothing at all": b"",
         "half a line": b"GET /li",
@@ -113,7 +113,7 @@ def test_a_head_that_does_not_end_is_hung_up_on(broker: Served) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_head_that_dribbles_is_hung_up_on(broker: Served) -> None:
+def test_a_connection_whose_head_arrives_too_slowly_is_closed(broker: Served) -> None:
     began = time.monotonic()
     with broker.connect() as connection:
         connection.sendall(GET)
@@ -124,7 +124,9 @@ def test_a_head_that_dribbles_is_hung_up_on(broker: Served) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_body_that_dribbles_is_answered_and_hung_up_on(broker: Served) -> None:
+def test_a_body_that_arrives_too_slowly_is_answered_and_the_connection_closed(
+    broker: Served,
+) -> None:
     began = time.monotonic()
     with broker.connect() as connection:
         connection.sendall(CHUNKED)
@@ -154,7 +156,7 @@ def test_a_large_body_is_answered_before_it_ends(broker: Served) -> None:
     assert b"larger than 64 KiB" in said
 
 
-def test_a_patient_connection_serves_many_requests(broker: Served) -> None:
+def test_a_keep_alive_connection_serves_many_requests(broker: Served) -> None:
     with httpx2.Client() as client:
         for _ in range(3):
             assert client.get(f"{broker.url}/livez").status_code == 200
