@@ -7,6 +7,8 @@ access token. Each step of a road needs the value that the step before it proved
 
 from __future__ import annotations
 
+import asyncio
+
 from federation.audit.event import Trail, token_sha256
 from federation.exchange.ci_token import exchange_ci_token
 from federation.exchange.function_token import exchange_access_token
@@ -26,5 +28,6 @@ async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Gr
     catalog = broker.source.current()  # one snapshot for the whole exchange
     trail.token_sha256 = token_sha256(request.subject_token)
     token = jws.parse(request.subject_token)
+    await asyncio.sleep(0)  # let concurrent exchanges reach this stage: warm caches, larger batches
     road = exchange_access_token if is_own(token, broker.issuer_url) else exchange_ci_token
     return await road(token, request, catalog, broker, trail)

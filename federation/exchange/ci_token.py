@@ -7,7 +7,6 @@ grant whose event cannot be recorded is not given.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -52,7 +51,6 @@ async def exchange_ci_token(
         claims = claims_for_functions(claims, policies, request.audience, now)
     else:
         _check_audience(request, broker.issuer_url)
-    await asyncio.sleep(0)  # let concurrent exchanges reach this stage: warm caches, larger batches
     async with _spent(verified, broker.state):
         return await grant(claims, request, broker, trail, now)
 
