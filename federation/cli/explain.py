@@ -22,7 +22,7 @@ from federation.documents.catalog import Catalog
 from federation.documents.model import JwtIssuer
 from federation.errors import Refusal
 from federation.issuers.key_ring import KeyRing
-from federation.issuers.verify import check_claims, trusted_issuer, verify
+from federation.issuers.verify import check_claims, find_signer, trusted_issuer, verify
 from federation.jose import jws, strict_json
 from federation.policy.explain import Explanation
 from federation.policy.explain import explain as evaluate
@@ -110,7 +110,7 @@ async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> 
     try:
         token = jws.parse(text)
         claims = Claims(token.claims)
-        await verify(token, catalog.issuers, keys, time.time())
+        verify(token, await find_signer(token, catalog.issuers, keys), time.time())
     except Refusal as no:
         refusal = no
     finally:

@@ -7,12 +7,10 @@ access token. Each step of a road needs the value that the step before it proved
 
 from __future__ import annotations
 
-import asyncio
-
 from federation.audit.event import Trail, token_sha256
 from federation.exchange.ci_token import exchange_ci_token
 from federation.exchange.function_token import exchange_access_token
-from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType
+from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, next_stage
 from federation.jose import jws
 from federation.tokens.verify import is_own
 
@@ -28,6 +26,6 @@ async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Gr
     catalog = broker.source.current()  # one snapshot for the whole exchange
     trail.token_sha256 = token_sha256(request.subject_token)
     token = jws.parse(request.subject_token)
-    await asyncio.sleep(0)  # let concurrent exchanges reach this stage: warm caches, larger batches
+    await next_stage()
     road = exchange_access_token if is_own(token, broker.issuer_url) else exchange_ci_token
     return await road(token, request, catalog, broker, trail)

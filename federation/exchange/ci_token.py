@@ -14,8 +14,16 @@ from federation.audit.event import Actor, Trail
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
-from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, fresh_jti, grant
-from federation.issuers.verify import Verified, verify
+from federation.exchange.request import (
+    Broker,
+    ExchangeRequest,
+    Grant,
+    TokenType,
+    fresh_jti,
+    grant,
+    next_stage,
+)
+from federation.issuers.verify import Verified, find_signer, verify
 from federation.jose import jws
 from federation.policy.roles import admit
 from federation.providers.table import LEEWAY
@@ -38,7 +46,10 @@ async def exchange_ci_token(
     """
     now = broker.clock()
     _check_token_type(request)
-    verified = await verify(token, catalog.issuers, broker.keys, now)
+    signer = await find_signer(token, catalog.issuers, broker.keys)
+    await next_stage()
+    verified = verify(token, signer, now)
+    await next_stage()
     trail.actor = Actor(f"fed:{verified.claims['sub']}", broker.issuer_url, verified.issuer.iss)
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
     trail.roles = tuple(role.name for role in admission.roles)
@@ -51,6 +62,7 @@ async def exchange_ci_token(
         claims = claims_for_functions(claims, policies, request.audience, now)
     else:
         _check_audience(request, broker.issuer_url)
+    await next_stage()
     async with _spent(verified, broker.state):
         return await grant(claims, request, broker, trail, now)
 

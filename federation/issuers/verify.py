@@ -17,11 +17,11 @@ from federation.claims import Claims, UnverifiedClaims, shown, text
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
-from federation.jose.jwk import MAX_KID_CHARS
+from federation.jose.jwk import MAX_KID_CHARS, Key
 from federation.jose.jws import Unverified
 from federation.providers.table import LEEWAY
 
-__all__ = ["Verified", "check_claims", "trusted_issuer", "verify"]
+__all__ = ["Signer", "Verified", "check_claims", "find_signer", "trusted_issuer", "verify"]
 
 _YEAR_10000 = 253_402_300_800
 _LEEWAY_SECONDS = LEEWAY.total_seconds()
@@ -41,18 +41,45 @@ class Verified:
     """`exp`, in seconds since the epoch."""
 
 
-async def verify(
-    token: Unverified, issuers: Mapping[str, JwtIssuer], keys: KeyRing, now: float
-) -> Verified:
-    """
-    Verify that *token* comes from one of *issuers* (by `iss`) and is valid at *now*.
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The issuer that a token names, and the issuer's key that must have signed it."""
 
+    issuer: JwtIssuer
+    key: Key
+    alg: str
+
+
+async def find_signer(token: Unverified, issuers: Mapping[str, JwtIssuer], keys: KeyRing) -> Signer:
+    """
+    Find which of *issuers* (by `iss`) *token* names, and the key that its header names.
+
+    Only `alg`, `kid` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
+    token could bring its own key. RFC 7515, section 4.1.11: unknown `crit` must be refused.
     Raises: Refusal with `missing_claim`, `untrusted_issuer`, `unsupported_algorithm`,
-    `unknown_key`, `keys_unavailable`, `bad_signature`, `malformed_token`, `wrong_audience`,
-    `expired`, `not_yet_valid` or `not_a_ci_token`.
+    `unknown_key`, `keys_unavailable` or `bad_signature`.
     """
     issuer = trusted_issuer(token.claims, issuers)
-    await _check_signature(token, issuer, keys)
+    alg = token.header.get("alg")
+    if not isinstance(alg, str) or alg not in issuer.profile.algorithms:
+        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "alg": shown(alg)})
+    if "crit" in token.header:
+        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "crit": True})
+    return Signer(issuer, await keys.key(issuer, _key_id(token, issuer), alg), alg)
+
+
+def verify(token: Unverified, signer: Signer, now: float) -> Verified:
+    """
+    Verify that *signer* signed *token*, and that the token is for this broker and valid at *now*.
+
+    Raises: Refusal with `bad_signature`, `missing_claim`, `malformed_token`, `wrong_audience`,
+    `expired`, `not_yet_valid` or `not_a_ci_token`.
+    """
+    issuer, key = signer.issuer, signer.key
+    if not key.verifies(signer.alg, token.signing_input, token.signature):
+        raise Refusal(
+            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
+        )
     issued, expires = check_claims(issuer, token.claims, now)
     return Verified(Claims(token.claims), issuer, _spend_key(token), issued, expires)
 
@@ -70,26 +97,6 @@ def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -
     if issuer is None:
         raise Refusal(Reason.UNTRUSTED_ISSUER, evidence={"iss": shown(iss)})
     return issuer
-
-
-async def _check_signature(token: Unverified, issuer: JwtIssuer, keys: KeyRing) -> None:
-    """
-    Check that the issuer's key that the header names signed *token*.
-
-    Only `alg`, `kid` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
-    token could bring its own key. RFC 7515, section 4.1.11: unknown `crit` must be refused.
-    """
-    alg = token.header.get("alg")
-    if not isinstance(alg, str) or alg not in issuer.profile.algorithms:
-        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "alg": shown(alg)})
-    if "crit" in token.header:
-        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "crit": True})
-    kid = _key_id(token, issuer)
-    key = await keys.key(issuer, kid, alg)
-    if not key.verifies(alg, token.signing_input, token.signature):
-        raise Refusal(
-            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": alg}
-        )
 
 
 def _key_id(token: Unverified, issuer: JwtIssuer) -> str | None:
