@@ -20,8 +20,6 @@ from pathlib import Path
 from faults import clock, files, issuers, killing, shared, soak, storage, upstream, webhook
 from faults.outcome import Fault, NotTried, Outcome, Run
 
-__all__ = ["FAULTS", "Row", "main", "run_all", "table"]
-
 FAULTS: Mapping[str, Fault] = {
     fault.__name__: fault
     for fault in (

@@ -10,8 +10,6 @@ from faults.trail import broken_promises
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted, summary
 
-__all__ = ["clock_stepped"]
-
 _STEPS_SECONDS = (600, 0, -600, 0, 600, -600, 0)
 
 

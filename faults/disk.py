@@ -14,8 +14,6 @@ from typing import Protocol
 
 from faults.outcome import NotTried
 
-__all__ = ["Disk", "Limit", "Tmpfs", "small_disk"]
-
 _STEP_BYTES = 64 * 1024
 
 

@@ -13,8 +13,6 @@ from faults.trail import broken_promises, not_granted
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, exchange
 
-__all__ = ["documents_bad", "documents_half_written", "documents_swapped"]
-
 _LIVE_SECONDS = 2.0
 
 

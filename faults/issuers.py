@@ -16,7 +16,6 @@ from tests.harness.raw_server import http_answer
 Answer = Callable[[str], bytes]
 """The answer to a request for a path."""
 
-__all__ = ["issuer_down", "issuer_garbage", "issuer_rotating", "issuer_slow"]
 
 _KNOWN = "a token by a known key"
 _BACK_SECONDS = 45.0

@@ -16,8 +16,6 @@ from faults.trail import broken_promises, digest, recorded
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted
 
-__all__ = ["broker_killed", "sigterm", "worker_killed"]
-
 _WORKERS = 2
 
 

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Fault", "NotTried", "Outcome", "Run", "until"]
-
 
 class NotTried(Exception):
     """A fault cannot be injected on this machine; the message says why."""

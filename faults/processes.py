@@ -22,8 +22,6 @@ from faults.outcome import NotTried
 from tests.harness.broker import AUDIENCE, Served
 from tests.harness.process import Process, free_port
 
-__all__ = ["Broker", "Redis", "running", "signing_key", "start"]
-
 AnyProcess = TypeVar("AnyProcess", bound=Process)
 
 

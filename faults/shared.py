@@ -16,15 +16,6 @@ from faults.wire import Wire
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms, summary
 
-__all__ = [
-    "redis_cut_off",
-    "redis_frozen",
-    "redis_restarted_empty",
-    "redis_slow",
-    "redis_stopped",
-    "replicas_racing",
-]
-
 _AHEAD_SECONDS = 29.0
 """Tokens are dated ahead within the leeway of 30 s, so that no test has to wait for it."""
 _BEYOND_SECONDS = 2.5

@@ -27,8 +27,6 @@ from tests.harness.broker import AUDIENCE
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Measure, exchange_request, measure
 
-__all__ = ["soak"]
-
 _PEAK_REQUESTS = 1500
 _STRETCH_SECONDS = 5.0
 _WARM_STRETCHES = 2

@@ -12,8 +12,6 @@ from faults.trail import broken_promises
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, exchange, summary
 
-__all__ = ["disk_full", "read_only"]
-
 _UNAVAILABLE = {"audit_unavailable", "state_unavailable"}
 _MIB = 8
 

@@ -15,8 +15,6 @@ from federation.tokens.signing_keys import KeyFolder, read_pem
 from tests.harness.broker import Served
 from tests.harness.load import Sent
 
-__all__ = ["broken_promises", "digest", "not_granted", "recorded", "recorded_by_process"]
-
 _MOST_TOLD = 5
 
 

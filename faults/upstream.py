@@ -16,8 +16,6 @@ from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load
 from tests.harness.raw_server import http_answer, raw_server
 
-__all__ = ["upstream_dying"]
-
 _PIECE = b"x" * 1000
 _HEADS: Mapping[str, bytes] = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + _PIECE,

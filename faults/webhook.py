@@ -28,8 +28,6 @@ from tests.harness.webhook_receiver import (
     slow,
 )
 
-__all__ = ["webhook_certificate", "webhook_down", "webhook_failing"]
-
 
 async def webhook_down(run: Run) -> Outcome:
     """

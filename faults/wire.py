@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-__all__ = ["Wire"]
-
 _CARRIED_OUT_SECONDS = 0.05
 
 

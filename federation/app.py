@@ -55,8 +55,6 @@ from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import revoke
 from federation.web.token import TokenEndpoint
 
-__all__ = ["build", "signing_keys"]
-
 _KEYS_CHECK_SECONDS = 2.0
 _LAST_DELIVERY_SECONDS = 5.0
 _FIRST_KEYS_SECONDS = 5.0

@@ -16,8 +16,6 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-__all__ = ["Batcher"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -14,8 +14,6 @@ from typing import NewType
 
 from federation.text import oauth_safe
 
-__all__ = ["Claims", "UnverifiedClaims", "lookup", "pointer", "shown", "text"]
-
 UnverifiedClaims = NewType("UnverifiedClaims", Mapping[str, object])
 Claims = NewType("Claims", Mapping[str, object])
 

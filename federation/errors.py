@@ -20,17 +20,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-__all__ = [
-    "DocumentsRefused",
-    "FederationError",
-    "HttpError",
-    "Problem",
-    "Reason",
-    "Refusal",
-    "SettingsRefused",
-    "Severity",
-]
-
 
 class Reason(StrEnum):
     """The stable identifier of a refusal. `docs/refusals.md` says what to do about each."""

@@ -23,8 +23,6 @@ from structlog.typing import EventDict, Processor
 
 from federation.text import printable
 
-__all__ = ["configure_logs", "quick_info"]
-
 _SHARED: tuple[Processor, ...] = (
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["counted", "did_you_mean", "nearest", "oauth_safe", "printable", "quoted"]
-
 _QUOTED_CHARS = 80
 _OAUTH_CHARS = 200
 _WORD_CHARS = 128

@@ -11,8 +11,6 @@ from pathlib import Path
 from federation.audit.read import chunks
 from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
 
-__all__ = ["Backlog", "Waiting", "undelivered_from"]
-
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

@@ -28,8 +28,6 @@ from federation.audit.journal import FileJournal
 from federation.audit.read import Batch, batch_of, ends
 from federation.audit.segments import Lock, cursor_of, set_cursor, stored
 
-__all__ = ["Delivery", "NotDelivered", "Webhook", "trusting"]
-
 _TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
 _TOTAL_SECONDS = 15.0
 _ANSWER_BYTES = 64 * 1024

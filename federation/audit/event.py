@@ -20,8 +20,6 @@ from typing import NamedTuple
 
 from federation.errors import HttpError, Reason
 
-__all__ = ["Actor", "Event", "Trail", "fresh_id", "token_sha256"]
-
 # The first characters of a JSON object in base64url: `{"`, or `{` and white space. The pattern
 # cannot fail after its 17th character, so it reads each text once: no quadratic search.
 _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")

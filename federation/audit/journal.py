@@ -46,8 +46,6 @@ from federation.batching import Batcher
 from federation.errors import Reason, Refusal
 from federation.jose.strict_json import dumps_ascii
 
-__all__ = ["FileJournal", "Status", "Undelivered"]
-
 _SEGMENT_BYTES = 64 * 1024 * 1024
 _SEGMENTS = 8
 _LOOK_SECONDS = 1.0

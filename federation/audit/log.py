@@ -10,9 +10,6 @@ from federation.audit import Journal
 from federation.audit.event import Event
 from federation.errors import Refusal
 
-__all__ = ["LOGGER", "LoggedJournal", "facts"]
-
-
 LOGGER = "federation.audit"
 
 

@@ -23,21 +23,6 @@ from federation.audit.segments import (
     stored,
 )
 
-__all__ = [
-    "BATCH_BYTES",
-    "BATCH_EVENTS",
-    "Batch",
-    "Line",
-    "News",
-    "StoredEvent",
-    "batch_of",
-    "chunks",
-    "ends",
-    "events",
-    "last",
-    "lines",
-]
-
 BATCH_EVENTS = 100
 BATCH_BYTES = 512 * 1024
 

@@ -14,8 +14,6 @@ from federation.audit import Journal
 from federation.audit.event import Trail
 from federation.errors import HttpError, Reason, Refusal
 
-__all__ = ["Recording"]
-
 
 class Recording:
     """

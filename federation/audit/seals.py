@@ -26,18 +26,6 @@ from federation.audit.segments import Closed, Lock, Sync, sync_folder
 from federation.errors import Refusal
 from federation.jose import jws
 
-__all__ = [
-    "SEAL_TYPE",
-    "Seal",
-    "Seals",
-    "Sign",
-    "closed_as_found",
-    "parse_seal",
-    "read_seal",
-    "seal_digest",
-    "seal_files",
-]
-
 SEAL_TYPE = "audit-seal+jwt"
 """The `typ` of a seal (RFC 8725, section 3.11). No verifier of access tokens accepts it."""
 

@@ -22,28 +22,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = [
-    "LINE_BYTES",
-    "UNSEALED_VERSION",
-    "Closed",
-    "Header",
-    "Lock",
-    "Segment",
-    "Stored",
-    "Sync",
-    "by_process",
-    "content_of",
-    "cursor_of",
-    "drop",
-    "fresh_process",
-    "header_of",
-    "parse_header",
-    "remove_stale_locks",
-    "set_cursor",
-    "stored",
-    "sync_folder",
-]
-
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 

@@ -37,8 +37,6 @@ from federation.jose import jws
 from federation.jose.jwk import KeySet
 from federation.text import quoted
 
-__all__ = ["JournalCheck", "SegmentFinding", "check_journal"]
-
 _TRIES = 20
 _HALF_A_LINE = (
     "ends within a line, which was never acknowledged: a process was killed, or is writing"

@@ -36,8 +36,6 @@ from federation.jose.strict_json import loads_object
 from federation.text import counted, printable
 from federation.tokens.signing_keys import KeyFolder
 
-__all__ = ["audit"]
-
 _LOOK_SECONDS = 0.3
 _TRIES = 3
 _PAUSE_SECONDS = 0.5

@@ -27,8 +27,6 @@ from federation.errors import Problem, Severity
 from federation.sources.files import load
 from federation.text import counted, printable
 
-__all__ = ["check"]
-
 
 @click.command()
 @click.argument(

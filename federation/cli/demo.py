@@ -8,8 +8,6 @@ from contextlib import suppress
 
 import click
 
-__all__ = ["demo"]
-
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Stay up afterwards, to try things by hand.")

@@ -14,8 +14,6 @@ from federation.client.exchange import exchange as trade
 from federation.client.faas_cli import config_path, gateway_name, save_token
 from federation.client.http import Sender
 
-__all__ = ["exchange"]
-
 _FILE_BYTES = 64 * 1024
 
 

@@ -31,8 +31,6 @@ from federation.policy.roles import Admission
 from federation.sources.files import load
 from federation.tokens.mint import access_claims
 
-__all__ = ["explain"]
-
 _FILE_BYTES = 1024 * 1024
 
 

@@ -12,8 +12,6 @@ import click
 from federation import __version__
 from federation.cli.exchange import exchange
 
-__all__ = ["fed"]
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fed")

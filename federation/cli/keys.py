@@ -11,8 +11,6 @@ import click
 
 from federation.tokens.signing_keys import KeyFolder
 
-__all__ = ["keys"]
-
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:

@@ -34,8 +34,6 @@ from federation.server.metrics_endpoint import (
 from federation.server.shutdown import BACKLOG, GracefulServer
 from federation.server.workers import Supervisor
 
-__all__ = ["serve"]
-
 
 def _setting_options(command: click.Command) -> click.Command:
     """Add an option for each setting, with its meaning, its default and its variable."""

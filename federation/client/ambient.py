@@ -16,8 +16,6 @@ from urllib.parse import quote
 from federation.client import ClientError
 from federation.client.http import Sender, require_secure_url
 
-__all__ = ["GITLAB_VARIABLE", "subject_token"]
-
 GITLAB_VARIABLE = "FEDERATION_ID_TOKEN"
 _URL, _TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 _EVENT_BYTES = 16 * 1024 * 1024

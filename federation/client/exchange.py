@@ -10,8 +10,6 @@ import httpx2
 from federation.client import ClientError
 from federation.client.http import Sender, require_secure_url
 
-__all__ = ["AccessToken", "exchange"]
-
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 

@@ -17,8 +17,6 @@ import yaml
 
 from federation.client import ClientError
 
-__all__ = ["config_path", "gateway_name", "save_token"]
-
 _CONFIG_BYTES = 1024 * 1024
 
 

@@ -15,8 +15,6 @@ import httpx2
 
 from federation.client import ClientError
 
-__all__ = ["Sender", "require_secure_url"]
-
 _TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
 _TRIES = 4
 _TOTAL_SECONDS = 60.0

@@ -24,8 +24,6 @@ from starlette.routing import Route
 
 from federation.demo.jobs import JOBS, claims_of
 
-__all__ = ["LocalIssuer"]
-
 
 class LocalIssuer:
     """Issues tokens for invented jobs. Its `app` must be served at *base_url*."""

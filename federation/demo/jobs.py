@@ -10,8 +10,6 @@ import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["JOBS", "claims_of"]
-
 _SHA = "4076587227f89e1b841c46131d60c37dffcc20e5"
 
 _GITHUB: Mapping[str, object] = MappingProxyType(

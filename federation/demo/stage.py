@@ -24,8 +24,6 @@ from federation.config import Settings
 from federation.demo.issuer import LocalIssuer
 from federation.demo.upstream import DemoGateway
 
-__all__ = ["Stage", "serving", "set_stage"]
-
 _USER = "admin"
 
 

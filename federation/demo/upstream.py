@@ -15,8 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-__all__ = ["DemoGateway"]
-
 _DEFAULT_NAMESPACE = "openfaas-fn"
 
 

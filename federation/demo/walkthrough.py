@@ -21,8 +21,6 @@ from federation.demo.stage import Stage, set_stage
 from federation.jose import jws
 from federation.logs import configure_logs
 
-__all__ = ["walk_through"]
-
 _SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
 _MAIN = "A GitHub job on octo-org/octo-repo, branch main"
 _GITLAB = "A GitLab job on octo-group/app, branch main"

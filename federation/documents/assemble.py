@@ -18,8 +18,6 @@ from federation.documents.rules.lint import lint
 from federation.errors import Problem, Severity
 from federation.text import quoted
 
-__all__ = ["DOCUMENTS", "Assembled", "assemble"]
-
 DOCUMENTS = 100_000
 
 

@@ -28,8 +28,6 @@ from federation.errors import Problem
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower
 from federation.providers.table import all_claims
 
-__all__ = ["Catalog", "role_issuers"]
-
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

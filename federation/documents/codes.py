@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Code"]
-
 
 class Code(StrEnum):
     """A kind of problem with a document or its file."""

@@ -30,8 +30,6 @@ from federation.policy.conditions import Condition, Operator
 from federation.providers.table import PROFILES, Provider, known_provider
 from federation.text import quoted
 
-__all__ = ["AnyDocument", "Places", "broken", "contradictions", "document", "lines"]
-
 _DEFAULT_EXPIRY = timedelta(minutes=15)
 
 AnyDocument: TypeAlias = JwtIssuer | Policy | Role

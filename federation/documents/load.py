@@ -22,22 +22,6 @@ import yaml
 
 from federation.text import quoted
 
-__all__ = [
-    "Bare",
-    "Document",
-    "Fault",
-    "Fields",
-    "Items",
-    "Place",
-    "Sort",
-    "Untagged",
-    "Value",
-    "is_null",
-    "json_documents",
-    "sort",
-    "yaml_documents",
-]
-
 DEPTH = 50
 DOCUMENT_NODES = 500_000
 REPEATED_NODES = 200_000

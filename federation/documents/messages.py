@@ -21,8 +21,6 @@ from federation.errors import Problem, Severity
 from federation.policy.conditions import PATTERN_CHARS
 from federation.text import did_you_mean, printable, quoted
 
-__all__ = ["Complaint", "Report", "complaints"]
-
 _PLACE_CHARS = 300
 
 

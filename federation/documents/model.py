@@ -17,19 +17,6 @@ from types import MappingProxyType
 from federation.policy.conditions import Condition, Match, compile_pattern
 from federation.providers.table import PROFILES, Profile, Provider, shared
 
-__all__ = [
-    "ACTIONS",
-    "ACTION_SETS",
-    "Effect",
-    "JwtIssuer",
-    "Origin",
-    "Policy",
-    "Resource",
-    "Role",
-    "Statement",
-    "field_text",
-]
-
 _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "Function": ("List", "Get", "Create", "Update", "Delete", "Logs", "Scale", "Invoke"),

@@ -49,33 +49,6 @@ from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Ope
 from federation.providers.table import Provider
 from federation.text import did_you_mean, quoted
 
-__all__ = [
-    "API_VERSION",
-    "BASE64URL",
-    "ERRORS",
-    "MODELS",
-    "NAME",
-    "OLD_API_VERSION",
-    "OPERATORS",
-    "RESOURCE",
-    "SPECS",
-    "Budget",
-    "Document",
-    "IssuerSpec",
-    "JwtIssuer",
-    "Metadata",
-    "Policy",
-    "PolicySpec",
-    "Role",
-    "RoleSpec",
-    "Statement",
-    "Written",
-    "is_resource",
-    "schema",
-    "text",
-    "what",
-]
-
 API_VERSION = "iam.openfaas.com/v1"
 OLD_API_VERSION = "openfaas.com/v1"
 VALUE_CHARS = 4096

@@ -14,9 +14,6 @@ from decimal import Decimal
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["DURATION", "certificates_fault", "duration", "loopback", "url_fault"]
-
-
 _HOST = re.compile(r"[a-z0-9_]([-a-z0-9_.]*[a-z0-9_])?\.?")
 _URL_CHARACTERS = re.compile(r"[!-~]+")
 

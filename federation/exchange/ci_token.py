@@ -30,8 +30,6 @@ from federation.providers.table import LEEWAY
 from federation.state import Store
 from federation.tokens import mint
 
-__all__ = ["exchange_ci_token"]
-
 # Longer than `verify` takes the token, so that it stays spent until then.
 _KEPT_BEYOND_EXPIRY_SECONDS = LEEWAY.total_seconds() + 5
 

@@ -20,8 +20,6 @@ from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens import mint
 from federation.tokens.verify import Bearer, verify
 
-__all__ = ["claims_for_functions", "exchange_access_token"]
-
 _INVOKE = "Function:Invoke"
 
 

@@ -21,8 +21,6 @@ from federation.state import Store
 from federation.tokens import mint
 from federation.tokens.signing_keys import SigningKeys
 
-__all__ = ["Broker", "ExchangeRequest", "Grant", "TokenType", "fresh_jti", "grant", "next_stage"]
-
 
 class TokenType:
     """Token type identifiers of RFC 8693, section 3."""

@@ -17,17 +17,6 @@ from federation.gateway.routes import Call, HealthCall, Kind
 from federation.policy.permissions import Decision, decide
 from federation.tokens.verify import Bearer, FunctionBearer
 
-__all__ = [
-    "Anonymous",
-    "Caller",
-    "Granted",
-    "GrantedList",
-    "Permit",
-    "Public",
-    "TokenCaller",
-    "authorize",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:

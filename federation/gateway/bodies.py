@@ -18,8 +18,6 @@ from federation.gateway.refusals import Malformed, TooLarge, quoted
 from federation.gateway.values import Reader
 from federation.jose.strict_json import loads_object
 
-__all__ = ["DELETION", "DEPLOYMENT", "NAMESPACE", "SCALING", "SECRET", "SECRET_NAME", "Body"]
-
 # Honest bodies hold long strings, not many values. Parsed JSON that is all brackets and commas
 # takes many times the memory of its text, so these are counted before anything is parsed.
 _COUNTED_FROM_BYTES = 16 * 1024

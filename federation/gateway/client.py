@@ -26,8 +26,6 @@ from yarl import URL
 from federation.gateway.headers import Headers
 from federation.gateway.refusals import UpstreamFailed
 
-__all__ = ["BasicAuth", "ConnectionPool", "Transport", "Upstream", "UpstreamRequest", "UpstreamResponse"]  # fmt: skip
-
 _CONNECT_SECONDS = 5.0
 _HEAD_BYTES = 64 * 1024
 # A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.

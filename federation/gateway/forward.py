@@ -23,8 +23,6 @@ from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.request import Request
 from federation.gateway.routes import Call, HealthCall, Kind
 
-__all__ = ["Observer", "Reply", "forward"]
-
 
 class Observer(Protocol):
     """Counts what happens to requests, by values of small closed sets."""

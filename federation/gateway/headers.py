@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
 
-__all__ = ["Forwarded", "Headers", "check_body_headers", "response_headers", "upstream_headers"]
-
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values in order, as ASGI has them."""
 

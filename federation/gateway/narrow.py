@@ -17,8 +17,6 @@ from federation.gateway.refusals import UpstreamFailed
 from federation.jose.strict_json import loads
 from federation.policy.permissions import Access, Decision, decide
 
-__all__ = ["LIST_BYTES", "UnreadableList", "may_list", "narrow", "visible"]
-
 LIST_BYTES = 1024 * 1024
 """The largest list that is read."""
 

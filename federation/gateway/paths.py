@@ -16,8 +16,6 @@ from urllib.parse import unquote_to_bytes
 from federation.gateway import values
 from federation.gateway.refusals import Ambiguous, TooLarge
 
-__all__ = ["FUNCTION_PATHS", "check_function_path", "plain", "split_name"]
-
 FUNCTION_PATHS = (b"/function/", b"/async-function/")
 """The beginnings of all paths that call functions."""
 

@@ -15,8 +15,6 @@ from urllib.parse import unquote_to_bytes, urlencode
 from federation.gateway.refusals import Ambiguous, Malformed, quoted
 from federation.gateway.values import Reader
 
-__all__ = ["read_query", "write_query"]
-
 _VALUE = re.compile(r"(?:[A-Za-z0-9._~!$'()*,:@/?+-]|%[0-9A-Fa-f]{2})*")
 
 

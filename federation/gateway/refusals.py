@@ -24,23 +24,6 @@ import re
 from federation.errors import HttpError, Refusal
 from federation.policy.permissions import Decision
 
-__all__ = [
-    "Ambiguous",
-    "CallerGone",
-    "Denied",
-    "GatewayError",
-    "Malformed",
-    "NotAuthenticated",
-    "NotMapped",
-    "RequestRefused",
-    "TooLarge",
-    "TooSlow",
-    "Unavailable",
-    "UpstreamFailed",
-    "quoted",
-]
-
-
 _CHALLENGE = "Bearer"
 # faas-cli looks for this realm, which a function's watchdog sends. It then exchanges its access
 # token for a function token and calls again. On the API that would be in vain.

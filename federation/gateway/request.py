@@ -19,8 +19,6 @@ from federation.gateway.headers import Headers
 from federation.gateway.paths import FUNCTION_PATHS
 from federation.gateway.refusals import CallerGone, TooLarge, TooSlow
 
-__all__ = ["ARRIVED", "Request", "RequestBody", "access_token", "arrived"]
-
 ARRIVED = "federation.arrived"
 """The ASGI extension by which the server says that it has received the whole request."""
 

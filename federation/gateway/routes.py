@@ -24,19 +24,6 @@ from federation.gateway.refusals import Ambiguous, Malformed, NotMapped, TooLarg
 from federation.gateway.values import Reader
 from federation.policy.permissions import Access
 
-__all__ = [
-    "BODY_BYTES",
-    "TABLE",
-    "Call",
-    "HealthCall",
-    "Kind",
-    "Match",
-    "On",
-    "Route",
-    "match",
-    "read",
-]
-
 BODY_BYTES = 10 * 1024 * 1024
 """The largest JSON body that is read."""
 

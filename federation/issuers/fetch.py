@@ -18,8 +18,6 @@ from federation.documents.model import JwtIssuer
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.jose.strict_json import loads_object
 
-__all__ = ["MAX_RESPONSE_BYTES", "FetchFailed", "fetch_keys", "open_client"]
-
 MAX_RESPONSE_BYTES = 256 * 1024
 
 _DISCOVERY = "/.well-known/openid-configuration"

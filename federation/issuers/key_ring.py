@@ -24,8 +24,6 @@ from federation.errors import Reason, Refusal
 from federation.issuers.fetch import FetchFailed, fetch_keys, open_client
 from federation.jose.jwk import Key, KeySet, parse_key_set
 
-__all__ = ["KeyRing", "KeyStatus"]
-
 _FETCH_SECONDS = 5.0  # discovery and key set together
 _UNKNOWN_KEY_PAUSE_SECONDS = 60.0
 _NO_KEYS_PAUSE_SECONDS = 5.0

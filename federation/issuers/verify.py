@@ -21,8 +21,6 @@ from federation.jose.jwk import MAX_KID_CHARS, Key
 from federation.jose.jws import Unverified
 from federation.providers.table import LEEWAY
 
-__all__ = ["Signer", "Verified", "check_claims", "find_signer", "trusted_issuer", "verify"]
-
 _YEAR_10000 = 253_402_300_800
 _LEEWAY_SECONDS = LEEWAY.total_seconds()
 

@@ -26,17 +26,6 @@ from jwt.exceptions import InvalidKeyError
 
 from federation.claims import shown
 
-__all__ = [
-    "MAX_KEYS",
-    "MAX_KID_CHARS",
-    "PRIVATE_MEMBERS",
-    "Key",
-    "KeySet",
-    "PublicKey",
-    "parse_key",
-    "parse_key_set",
-]
-
 MAX_KEYS = 100
 MAX_KID_CHARS = 256
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})

@@ -16,8 +16,6 @@ from federation.claims import UnverifiedClaims
 from federation.errors import Reason, Refusal
 from federation.jose.strict_json import loads_object
 
-__all__ = ["MAX_TOKEN_BYTES", "Unverified", "decode_base64url", "encode_base64url", "parse"]
-
 MAX_TOKEN_BYTES = 16 * 1024
 
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 import orjson
 
-__all__ = ["MAX_DEPTH", "dumps", "dumps_ascii", "loads", "loads_object"]
-
 MAX_DEPTH = 32
 """How deeply objects and lists may be nested. Real tokens and key sets need at most four levels."""
 

@@ -18,21 +18,6 @@ from typing import assert_never
 
 from federation.claims import Claims, lookup, pointer, text
 
-__all__ = [
-    "ALIASES",
-    "KEY_PREFIX",
-    "PATTERN_CHARS",
-    "Condition",
-    "Finding",
-    "Match",
-    "Operator",
-    "ascii_lower",
-    "compile_pattern",
-    "findings",
-    "holds",
-    "keys",
-]
-
 KEY_PREFIX = "jwt:"
 PATTERN_CHARS = 1024
 """The longest pattern that a document may hold, so that matching stays within milliseconds."""

@@ -19,8 +19,6 @@ from federation.policy.permissions import Access, Decision, decide
 from federation.policy.roles import Admission, Evaluation, evaluate
 from federation.providers.table import Provider
 
-__all__ = ["Explanation", "explain"]
-
 
 @dataclass(frozen=True, slots=True)
 class Explanation:

@@ -15,8 +15,6 @@ from typing import Generic, TypeAlias, TypeVar
 from federation.documents.catalog import Catalog
 from federation.documents.model import Policy, Resource, Statement
 
-__all__ = ["PolicySet", "PolicySets"]
-
 _SETS = 1000
 
 File = TypeVar("File")

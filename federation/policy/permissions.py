@@ -16,8 +16,6 @@ from federation.documents.model import ACTIONS, Effect, Policy, Resource
 from federation.policy.conditions import compile_pattern, holds
 from federation.policy.index import PolicySet
 
-__all__ = ["Access", "Decision", "decide", "granted_resources"]
-
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9_.]{0,251}[a-zA-Z0-9])?")
 
 

@@ -20,8 +20,6 @@ from federation.errors import Reason, Refusal
 from federation.policy.conditions import Finding, findings, holds
 from federation.providers.table import Demand, Provider, demands
 
-__all__ = ["Admission", "Evaluation", "admit", "evaluate"]
-
 _ROLES_SHOWN = 3
 _KEYS_SHOWN = 8
 _VALUES_SHOWN = 10

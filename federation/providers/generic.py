@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from federation.providers.profile import Profile, Provider
 
-__all__ = ["GENERIC"]
-
 GENERIC = Profile(
     provider=Provider.GENERIC,
     display_name="generic",

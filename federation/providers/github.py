@@ -13,8 +13,6 @@ from types import MappingProxyType
 from federation.claims import Claims, text
 from federation.providers.profile import Demand, NameWithId, OwnerClaims, Profile, Provider
 
-__all__ = ["GITHUB"]
-
 # Somebody outside the repository can cause these events, yet the job runs in the context of the
 # base repository: `ref` and `sub` look like those of a push to the default branch.
 _OUTSIDERS_EVENTS = frozenset(

@@ -13,8 +13,6 @@ from federation.claims import Claims, text
 from federation.errors import Reason
 from federation.providers.profile import Demand, NameWithId, OwnerClaims, Profile, Provider
 
-__all__ = ["GITLAB"]
-
 
 def _of_merge_request(claims: Claims) -> bool:
     return claims.get("pipeline_source") == "merge_request_event"

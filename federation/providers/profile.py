@@ -17,8 +17,6 @@ from federation.claims import Claims
 from federation.errors import Reason
 from federation.policy.conditions import keys
 
-__all__ = ["Demand", "NameWithId", "OwnerClaims", "Profile", "Provider"]
-
 
 class Provider(StrEnum):
     """The kinds of issuer, as the field `provider` of a JwtIssuer document names them."""

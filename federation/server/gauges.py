@@ -19,8 +19,6 @@ from federation.audit.journal import Status
 from federation.documents.catalog import Catalog
 from federation.issuers.key_ring import KeyStatus
 
-__all__ = ["BrokerStatus", "Gauges"]
-
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:

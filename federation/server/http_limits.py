@@ -20,8 +20,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from federation.gateway.request import ARRIVED
 from federation.server.write_coalescing import CoalescingTransport
 
-__all__ = ["CONNECTIONS", "HEAD_BYTES", "HEAD_SECONDS", "BoundedHttp", "http_config"]
-
 HEAD_BYTES = 64 * 1024
 """The URL and all header fields; a token of 16 KiB fits with room to spare."""
 HEAD_SECONDS = 10.0

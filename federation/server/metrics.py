@@ -17,8 +17,6 @@ from federation.documents.model import JwtIssuer
 from federation.errors import Reason
 from federation.server.gauges import BrokerStatus, Gauges
 
-__all__ = ["Metrics"]
-
 Labelled = TypeVar("Labelled", Counter, Histogram)
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, inf)

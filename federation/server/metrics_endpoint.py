@@ -31,8 +31,6 @@ from prometheus_client.registry import Collector
 
 from federation.server.http_limits import http_config
 
-__all__ = ["WorkerFiles", "count_in_files_of", "exposition", "metrics_server", "worker_files"]
-
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _CONNECTIONS = 100
 _STOP_SECONDS = 1

@@ -13,8 +13,6 @@ import socket
 
 import uvicorn
 
-__all__ = ["BACKLOG", "GracefulServer"]
-
 BACKLOG = 2048
 """The most connections that wait in the listener's queue."""
 

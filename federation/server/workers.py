@@ -23,8 +23,6 @@ from types import FrameType
 
 import structlog
 
-__all__ = ["Supervisor", "Work"]
-
 # A forked child would inherit threads' locks and open files; a spawned one starts clean.
 _CONTEXT = multiprocessing.get_context("spawn")
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["CoalescingTransport"]
-
 _BUFFER_BYTES = 16 * 1024
 """More is written at once, so that the transport can apply its back-pressure."""
 

@@ -26,8 +26,6 @@ from federation.documents.codes import Code
 from federation.documents.parse import FILE_BYTES, Parsed, parse
 from federation.errors import DocumentsRefused, Problem, Severity
 
-__all__ = ["FileSource", "load"]
-
 _SUFFIXES = (".yaml", ".yml", ".json")
 _FILES = 10_000
 _ENTRIES = 100_000

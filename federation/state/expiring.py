@@ -5,8 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 
-__all__ = ["KEPT_LONGER_SECONDS", "VIEW_SECONDS", "ExpiringSet", "Freshness"]
-
 VIEW_SECONDS = 1.0
 """A store never answers from a view of revoked tokens that is older than this."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from federation.state.expiring import ExpiringSet
 
-__all__ = ["MemoryStore"]
-
 
 class MemoryStore:
     """Keeps spent and revoked tokens in two expiring sets."""

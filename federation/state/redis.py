@@ -27,8 +27,6 @@ from federation.providers.table import LEEWAY
 from federation.state import Observe, timed
 from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshness
 
-__all__ = ["RedisStore"]
-
 _POLL_SECONDS = 0.25
 _TIMEOUT_SECONDS = 2.0
 _CONNECTIONS = 64

@@ -25,8 +25,6 @@ from federation.errors import Reason, Refusal
 from federation.state import Observe, timed
 from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshness
 
-__all__ = ["SqliteStore"]
-
 Result = TypeVar("Result")
 Step = Callable[[sqlite3.Connection], Result]
 

@@ -21,8 +21,6 @@ from federation.jose.strict_json import dumps
 from federation.policy.roles import Admission
 from federation.tokens.signing_keys import SigningKey
 
-__all__ = ["Minted", "access_claims", "function_claims", "lifetime", "sign", "sign_jws"]
-
 ACCESS_TOKEN_TYPE = "at+jwt"
 FUNCTION_TOKEN_TYPE = "JWT"
 

@@ -29,8 +29,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.jose.jws import encode_base64url
 
-__all__ = ["LONGEST_TOKEN", "KeyFolder", "SigningKey", "SigningKeys", "StoredKey", "read_pem"]
-
 LONGEST_TOKEN = timedelta(hours=24)
 """No access token is valid for longer, so a key that stopped signing before then can be deleted."""
 

@@ -27,17 +27,6 @@ from federation.providers.table import LEEWAY
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
 from federation.tokens.signing_keys import SigningKeys
 
-__all__ = [
-    "AccessTokens",
-    "Bearer",
-    "FunctionBearer",
-    "Revocations",
-    "is_own",
-    "verify",
-    "verify_function",
-    "verify_signed",
-]
-
 _REMEMBERED = 10_000
 
 

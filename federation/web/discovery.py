@@ -8,8 +8,6 @@ from starlette.responses import JSONResponse, Response
 from federation.exchange import Broker
 from federation.web.token import GRANT_TYPE
 
-__all__ = ["jwks", "metadata"]
-
 _CACHE = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin": "*"}
 
 

@@ -18,8 +18,6 @@ from federation.audit.event import fresh_id
 from federation.errors import Reason, Refusal
 from federation.gateway.request import arrived
 
-__all__ = ["FORM_BYTES", "Form", "header", "read_form", "request_id_of"]
-
 FORM_BYTES = 64 * 1024
 _FIELDS = 200
 _BODY_SECONDS = 20.0

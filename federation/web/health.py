@@ -19,8 +19,6 @@ from federation.audit.journal import FileJournal, Status
 from federation.errors import Refusal
 from federation.exchange import Broker
 
-__all__ = ["Health", "Report", "healthz", "livez", "readyz"]
-
 _STORE_SECONDS = 1.0
 _PROBE = "a token that nobody revoked"
 _SHOWN_PROBLEMS = 20

@@ -21,8 +21,6 @@ from starlette.types import Scope
 
 from federation.errors import Reason, Refusal
 
-__all__ = ["FailedExchanges", "Network", "caller_of"]
-
 _ADDRESSES = 10_000
 _MINUTE_SECONDS = 60.0
 _ROUNDING_SECONDS = 1e-6

@@ -21,8 +21,6 @@ from federation.gateway.refusals import GatewayError
 from federation.jose.strict_json import dumps
 from federation.web.forms import request_id_of
 
-__all__ = ["NO_STORE", "ErrorBoundary", "NotFound", "not_found", "raw_headers"]
-
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 

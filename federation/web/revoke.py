@@ -16,8 +16,6 @@ from federation.tokens.verify import verify_signed
 from federation.web.forms import read_form
 from federation.web.refusals import NO_STORE
 
-__all__ = ["revoke"]
-
 
 async def revoke(request: Request) -> Response:
     """

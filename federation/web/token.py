@@ -23,8 +23,6 @@ from federation.web.forms import Form, read_form
 from federation.web.rate_limit import FailedExchanges, Network, caller_of
 from federation.web.refusals import NO_STORE, raw_headers
 
-__all__ = ["GRANT_TYPE", "Observer", "TokenEndpoint", "understand"]
-
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
 _TOKEN_TYPES = (TokenType.ACCESS_TOKEN, TokenType.ID_TOKEN, TokenType.JWT)

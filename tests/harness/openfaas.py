@@ -32,8 +32,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["PASSWORD", "USER", "Function", "Received", "SampleUpstream"]
-
 USER, PASSWORD = "admin", "the-upstreams-own"
 DEFAULT_NAMESPACE = "openfaas-fn"
 _KEPT_REQUESTS = 1000

@@ -16,8 +16,6 @@ from tests.harness.builders import NOW, issuer
 from tests.harness.clock import Clock
 from tests.harness.issuer import FakeIssuer
 
-__all__ = ["proven", "refused"]
-
 
 def proven(
     token: str, fake: FakeIssuer, issuers: Iterable[JwtIssuer] | None = None, now: float = NOW

@@ -17,8 +17,6 @@ from federation.documents.rules import trust, unreachable, warnings
 from federation.documents.rules.role_facts import Fault, RoleFacts
 from federation.errors import Problem, Severity
 
-__all__ = ["CODES", "lint"]
-
 CODES: Mapping[str, str] = MappingProxyType(
     {
         "T001": "no configured issuer is named exactly",

@@ -16,19 +16,6 @@ from federation.documents.model import Role
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower, keys
 from federation.providers.table import all_claims
 
-__all__ = [
-    "NAME_KEYS",
-    "OWNER_FORM",
-    "OWNER_PATH_KEYS",
-    "PIN_KEYS",
-    "fixed_owner",
-    "literal_prefix",
-    "only_wildcards",
-    "owner_pins",
-    "owners_of",
-    "same_owner",
-]
-
 _IDS = all_claims(lambda profile: (*profile.owner.ids, *profile.owner.code_ids))
 _NAMES = all_claims(lambda profile: profile.owner.names)
 _PATHS = all_claims(lambda profile: profile.owner.paths)

@@ -19,8 +19,6 @@ from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.table import PROFILES, Provider, known_provider
 from federation.text import quoted
 
-__all__ = ["Fault", "Place", "PlacedCondition", "RoleFacts", "yaml"]
-
 Place: TypeAlias = tuple[str | int, ...]
 
 

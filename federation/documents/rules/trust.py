@@ -26,14 +26,6 @@ from federation.policy.conditions import Condition, keys
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import nearest, quoted
 
-__all__ = [
-    "misplaced_wildcards",
-    "nearest_issuer",
-    "rests_on_free_values",
-    "unpinned",
-    "without_issuer",
-]
-
 
 def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
     """T001: no exact condition names a configured issuer."""

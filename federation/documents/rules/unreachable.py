@@ -18,13 +18,6 @@ from federation.policy.conditions import Operator, ascii_lower, keys
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import quoted
 
-__all__ = [
-    "contradictions",
-    "unused_policies",
-    "values_that_ci_never_sends",
-    "void_statements",
-]
-
 
 def contradictions(facts: RoleFacts) -> Iterator[Fault]:
     """W108: conditions that no token can satisfy, whatever its issuer sends."""

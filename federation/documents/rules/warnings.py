@@ -20,18 +20,6 @@ from federation.providers.profile import NameWithId
 from federation.providers.table import PROFILES, Provider, all_claims
 from federation.text import quoted
 
-__all__ = [
-    "environment_without_ref",
-    "events_named_in_vain",
-    "inner_wildcards",
-    "names_without_ids",
-    "one_form_of_sub",
-    "open_endings",
-    "shared_audiences",
-    "short_refs",
-    "unrestricted_refs",
-]
-
 _SUB = keys("sub")
 
 
