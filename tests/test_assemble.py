@@ -58,7 +58,7 @@ def test_a_trust_error_keeps_a_set_out() -> None:
     assert assembled.catalog is None
 
 
-def test_names_are_unique_for_each_kind_alone() -> None:
+def test_names_are_unique_per_kind() -> None:
     renamed = POLICY.replace("dev-rw", "deployer"), ROLE.replace("dev-rw", "deployer")
     assert together(ISSUER, *renamed).catalog is not None
 

@@ -94,7 +94,7 @@ def test_a_line_for_people_says_who_what_and_why(state: Path) -> None:
     )
 
 
-def test_a_line_for_people_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+def test_a_line_for_people_holds_no_control_characters(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
     nasty = "fed:\x1b]0;owned\x07\r\n2030 200 POST \u202e"
 
@@ -185,7 +185,7 @@ def test_lines_added_to_a_sealed_segment_are_found(state: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, -1])
-def test_a_segment_that_was_taken_out_is_missed(state: Path, place: int) -> None:
+def test_a_removed_segment_is_reported(state: Path, place: int) -> None:
     gone = stored(state / "audit")[place].path
     gone.unlink()
     result = run("verify", "--state", state)
@@ -194,7 +194,7 @@ def test_a_segment_that_was_taken_out_is_missed(state: Path, place: int) -> None
 
 
 @pytest.mark.parametrize("place", [0, 2])
-def test_a_segment_that_was_taken_out_with_its_seal_is_missed(state: Path, place: int) -> None:
+def test_a_segment_removed_with_its_seal_is_reported(state: Path, place: int) -> None:
     folder = state / "audit"
     gone = stored(folder)[place].path
     (seal,) = [path for path in folder.glob("*.seal") if names(path) == gone.name]
@@ -212,7 +212,7 @@ def names(seal: Path) -> object:
     return closed["segment"]
 
 
-def test_segments_that_changed_places_are_found(state: Path) -> None:
+def test_swapped_segments_are_found(state: Path) -> None:
     first, second = (segment.path for segment in stored(state / "audit")[:2])
     texts = first.read_bytes(), second.read_bytes()
     first.write_bytes(texts[1])

@@ -30,7 +30,7 @@ class Recorded:
 
 
 def told(story: Callable[[Recorded, Batcher[int, int]], Awaitable[None]]) -> list[list[int]]:
-    """The batches of *story*."""
+    """Run *story* with a batcher, and return the batches."""
 
     async def telling() -> None:
         batcher = Batcher(work, "test")
@@ -68,7 +68,7 @@ def test_items_that_arrive_during_a_batch_are_the_next_batch() -> None:
 def test_a_loop_that_is_busy_gathers_what_its_turns_submit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A machine with other work sleeps longer than it is told: the busy loop is given time.
+    # On a busy machine a sleep takes longer than asked, so the busy loop gets time.
     monkeypatch.setattr(batching, "_GATHER_SECONDS", 5)
 
     async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:

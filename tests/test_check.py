@@ -190,7 +190,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("form", ["text", "github", "json", "sarif"])
 @pytest.mark.parametrize("role", HOSTILE.values(), ids=HOSTILE)
-def test_documents_give_no_orders_to_terminals_or_runners(run: Check, role: str, form: str) -> None:
+def test_text_of_documents_cannot_be_a_command_to_a_terminal_or_runner(
+    run: Check, role: str, form: str
+) -> None:
     result = run(role, "--format", form)
     assert result.exit_code in {0, 1}
     assert re.search(r"error|::y|z|mask", result.output)
@@ -259,7 +261,7 @@ def test_problems_come_by_file_and_line(run: Check) -> None:
     assert places == sorted(places)
 
 
-def test_a_terminal_that_lacks_a_character_is_no_reason_to_fail(run: Check, tmp_path: Path) -> None:
+def test_a_character_that_the_terminal_lacks_causes_no_crash(run: Check, tmp_path: Path) -> None:
     write(OPEN)
     done = subprocess.run(
         [sys.executable, "-c", "from federation.cli.check import check; check()", "documents"],

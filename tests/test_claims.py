@@ -147,7 +147,7 @@ def test_a_claim_is_shown_so_that_it_can_inject_nothing(claim: object, expected:
 
 
 @given(JSON)
-def test_whatever_is_shown_is_one_line_of_what_an_error_description_may_hold(claim: object) -> None:
+def test_a_shown_claim_is_one_line_that_an_error_description_may_hold(claim: object) -> None:
     assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", shown(claim))
 
 

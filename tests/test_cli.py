@@ -69,7 +69,7 @@ class TestHelp:
             assert f"--{name}" in text
             assert "FEDERATION_" + name.upper().replace("-", "_") in text
 
-    def test_the_version_is_told(self) -> None:
+    def test_the_version_is_printed(self) -> None:
         assert run("--version").stdout.startswith("federation, version ")
 
     @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ class TestExplain:
             assert {role["refusal"] for role in said["roles"]} == {reason}
             assert said["policies"] == []
 
-    def test_an_outsiders_event_is_told_by_its_slug(self, documents: str) -> None:
+    def test_an_outsiders_event_is_reported_with_its_reason(self, documents: str) -> None:
         code, said = explained(documents, sample("github-push-main", event_name="issues"))
         assert (code, said["admitted"]) == (1, False)
         assert said["roles"][2]["refusal"] == "event_not_allowed"
@@ -283,7 +283,7 @@ class TestExplain:
             ("e30.e30.e30", "missing_claim"),
         ],
     )
-    def test_a_token_that_is_none_is_told(
+    def test_text_that_is_not_a_token_is_reported(
         self, documents: str, token: str, reason: str, output: str
     ) -> None:
         result = run(
@@ -327,14 +327,14 @@ class TestExplain:
         ["", "[]", "null", "{", '{"a": 1, "a": 2}', '{"a": NaN}', b"\xff", b"\xef\xbb\xbf{}",
          "[" * 100_000],
     )  # fmt: skip
-    def test_claims_that_are_no_object_are_wrong_use(
+    def test_claims_that_are_not_an_object_are_wrong_use(
         self, documents: str, claims: str | bytes
     ) -> None:
         result = run("explain", "--documents", documents, "--claims", "-", given=claims)
         assert result.exit_code == 2
         assert "Traceback" not in result.output
 
-    def test_claims_of_any_type_are_survived(self, documents: str) -> None:
+    def test_claims_of_any_type_cause_no_crash(self, documents: str) -> None:
         odd = {"iss": 5, "aud": {}, "sub": [], "exp": "x", "iat": None, "repository": 1.5}
         code, said = explained(documents, odd)
         assert (code, said["admitted"]) == (1, False)
@@ -378,7 +378,7 @@ class TestKeys:
         assert run("keys", command, "--state", str(tmp_path / "file")).exit_code == 2
 
     @pytest.mark.parametrize("command", ["generate", "rotate"])
-    def test_a_place_that_cannot_be_made_is_1_in_one_sentence(
+    def test_a_folder_that_cannot_be_made_exits_with_1_and_one_sentence(
         self, tmp_path: Path, command: str
     ) -> None:
         (tmp_path / "file").write_text("x")
@@ -394,13 +394,13 @@ class TestKeys:
 
 
 class TestServe:
-    def test_wrong_settings_are_2_and_all_told(self) -> None:
+    def test_wrong_settings_exit_with_2_and_are_all_reported(self) -> None:
         result = run("serve", "--port", "99999", "--host", "10.0.0.1")
         assert result.exit_code == 2
         for name in ("documents", "port", "issuer-url"):
             assert name in result.stderr
 
-    def test_wrong_documents_are_1_and_all_told(self, tmp_path: Path) -> None:
+    def test_wrong_documents_exit_with_1_and_are_all_reported(self, tmp_path: Path) -> None:
         place = tmp_path / "d"
         place.mkdir()
         (place / "one.yaml").write_text(DOCUMENTS.replace("kind: Policy", "kind: Polizy", 1))
@@ -432,7 +432,9 @@ class TestServe:
         assert result.exit_code == 2
         assert "this broker itself" in result.stderr
 
-    def test_an_address_that_cannot_be_had_is_2(self, documents: str, tmp_path: Path) -> None:
+    def test_an_address_that_cannot_be_used_exits_with_2(
+        self, documents: str, tmp_path: Path
+    ) -> None:
         result = run(
             "serve", "--port", "0", "--documents", documents, "--state", str(tmp_path),
             "--host", "192.0.2.1", "--issuer-url", URL,

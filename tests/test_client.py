@@ -1,4 +1,4 @@
-"""The CI side: the job's identity, the trade, and what is said when either cannot be had."""
+"""The client in a CI job: finding the ID token, exchanging it, and the messages when either fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Callable[[httpx2.Request], httpx2.Response]
 
 
 class World:
-    """Everything outside: answers as it is told, remembers what was asked and slept."""
+    """A fake outside world: it gives prepared answers, and records requests and pauses."""
 
     def __init__(self, *answers: httpx2.Response | Exception) -> None:
         self.answers = list(answers)
@@ -72,7 +72,7 @@ def asked_for(environ: Mapping[str, str], world: World, audience: str = BROKER) 
 
 
 def failure(environ: Mapping[str, str], world: World | None = None) -> str:
-    """What a job is told that gets no identity; never a secret."""
+    """The message to a job that gets no ID token. It must hold no secret."""
     with pytest.raises(ClientError) as caught:
         asked_for(environ, world or World(github_answer()))
     told = str(caught.value)
@@ -82,7 +82,7 @@ def failure(environ: Mapping[str, str], world: World | None = None) -> str:
 
 
 class TestGitHub:
-    def test_the_token_is_asked_for_as_github_documents_it(self) -> None:
+    def test_the_id_token_request_follows_githubs_documentation(self) -> None:
         world = World(github_answer())
         assert asked_for(GITHUB, world) == SUBJECT
         (request,) = world.asked
@@ -95,7 +95,7 @@ class TestGitHub:
         "audience",
         ["https://gw.example.com", "a&b=c", "with space", "plus+", "hash#", "100%", "ü", "a/b?c"],
     )
-    def test_any_audience_arrives_whole(self, audience: str) -> None:
+    def test_any_audience_is_sent_unchanged(self, audience: str) -> None:
         world = World(github_answer())
         asked_for(GITHUB, world, audience)
         assert parse_qs(world.asked[0].url.query.decode())["audience"] == [audience]
@@ -131,7 +131,7 @@ class TestGitHub:
             pytest.param("push", "mallory/repo", False, id="a push"),
         ],
     )  # fmt: skip
-    def test_a_fork_is_told_apart(
+    def test_a_pull_request_from_a_fork_gets_its_own_message(
         self, tmp_path: Path, event_name: str, head: str, fork: bool
     ) -> None:
         event = tmp_path / "event.json"
@@ -154,7 +154,7 @@ class TestGitHub:
         assert ("id-token: write" in told) is not fork
 
     @pytest.mark.parametrize("written", ["", "[]", "{}", "nonsense", '{"pull_request": null}'])
-    def test_an_odd_event_file_only_costs_the_better_advice(
+    def test_an_unreadable_event_file_leads_to_the_general_message(
         self, tmp_path: Path, written: str
     ) -> None:
         event = tmp_path / "event.json"
@@ -180,7 +180,9 @@ class TestGitHub:
             ),
         ],
     )
-    def test_an_odd_answer_is_told_and_not_followed(self, answer: httpx2.Response) -> None:
+    def test_an_unusable_answer_is_reported_and_no_redirect_is_followed(
+        self, answer: httpx2.Response
+    ) -> None:
         world = World(answer)
         told = failure(GITHUB, world)
         assert "GitHub" in told or "pipelines.actions.githubusercontent.com" in told
@@ -205,7 +207,9 @@ class TestGitHub:
     @pytest.mark.parametrize(
         "token", ["request-secret\nX: y", "request-secret\r\n", "request-sécret"]
     )
-    def test_a_request_token_that_is_no_header_is_told_and_not_shown(self, token: str) -> None:
+    def test_a_request_token_that_cannot_be_a_header_is_reported_and_not_shown(
+        self, token: str
+    ) -> None:
         world = World(github_answer())
         told = failure(GITHUB | {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": token}, world)
         assert "ACTIONS_ID_TOKEN_REQUEST_TOKEN" in told
@@ -221,7 +225,9 @@ class TestGitLab:
         assert world.asked == []
 
     @pytest.mark.parametrize("environ", [{}, {"FEDERATION_ID_TOKEN": ""}])
-    def test_without_it_the_lines_to_add_are_told(self, environ: dict[str, str]) -> None:
+    def test_without_the_variable_the_message_has_the_lines_to_add(
+        self, environ: dict[str, str]
+    ) -> None:
         told = failure({"GITLAB_CI": "true"} | environ)
         assert "id_tokens:" in told
         assert "FEDERATION_ID_TOKEN:" in told
@@ -239,7 +245,7 @@ def traded(world: World, url: str = BROKER, **how: list[str]) -> AccessToken:
 
 
 def refused(world: World, url: str = BROKER) -> str:
-    """What a job is told whose trade failed; never its token."""
+    """The message to a job whose exchange failed. It must not hold its token."""
     with pytest.raises(ClientError) as caught:
         traded(world, url)
     assert SUBJECT not in str(caught.value)
@@ -248,7 +254,7 @@ def refused(world: World, url: str = BROKER) -> str:
 
 class TestExchange:
     @pytest.mark.parametrize("url", [BROKER, BROKER + "/"])
-    def test_it_is_asked_for_as_rfc_8693_has_it(self, url: str) -> None:
+    def test_the_request_follows_rfc_8693(self, url: str) -> None:
         world = World(broker_answer())
         assert traded(world, url) == AccessToken("granted", 900)
         (request,) = world.asked
@@ -271,7 +277,7 @@ class TestExchange:
     def test_a_granted_token_hides_itself(self) -> None:
         assert "granted" not in repr(traded(World(broker_answer())))
 
-    def test_a_refusal_is_told_in_the_brokers_words_and_not_retried(self) -> None:
+    def test_a_refusal_is_reported_in_the_brokers_words_and_not_retried(self) -> None:
         world = World(broker_refusal())
         told = refused(world)
         assert "no_role_admits" in told
@@ -281,7 +287,9 @@ class TestExchange:
         assert world.slept == []
 
     @pytest.mark.parametrize("status", [301, 401, 403, 404, 418])
-    def test_what_is_no_broker_is_told_apart_and_not_retried(self, status: int) -> None:
+    def test_a_server_that_is_no_broker_is_reported_as_such_and_not_retried(
+        self, status: int
+    ) -> None:
         world = World(httpx2.Response(status, text="<html>"))
         assert f"HTTP {status}" in refused(world)
         assert len(world.asked) == 1
@@ -305,7 +313,7 @@ class TestExchange:
             pytest.param(httpx2.ReadTimeout("slow"), id="timeout"),
         ],
     )
-    def test_what_may_pass_is_tried_again(self, passing: httpx2.Response | Exception) -> None:
+    def test_temporary_errors_are_retried(self, passing: httpx2.Response | Exception) -> None:
         world = World(passing, passing, broker_answer())
         assert traded(world).token == "granted"
         assert len(world.asked) == 3
@@ -316,14 +324,14 @@ class TestExchange:
         assert "no_role_admits" in refused(world)
         assert len(world.asked) == 4
 
-    def test_it_gives_up_on_a_connection_too(self) -> None:
+    def test_a_failed_connection_is_retried_only_a_few_times(self) -> None:
         world = World(httpx2.ConnectError("[Errno 111] refused"))
         told = refused(world)
         assert "gateway.example.com could not be reached" in told
         assert "HTTPS_PROXY" in told
         assert len(world.asked) == 4
 
-    def test_an_untrusted_certificate_is_told_with_its_remedy(self) -> None:
+    def test_an_untrusted_certificate_is_reported_with_its_remedy(self) -> None:
         world = World(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
         assert "SSL_CERT_FILE" in refused(world)
 
@@ -331,14 +339,14 @@ class TestExchange:
         ("retry_after", "least", "most"),
         [("3", 3, 3), ("86400", 0, 10), ("soon", 0, 2), ("-5", 0, 2), ("", 0, 2)],
     )
-    def test_retry_after_is_heeded_within_reason(
+    def test_retry_after_is_honoured_up_to_a_limit(
         self, retry_after: str, least: float, most: float
     ) -> None:
         world = World(broker_refusal(503, **{"retry-after": retry_after}), broker_answer())
         traded(world)
         assert least <= world.slept[0] <= most
 
-    def test_broken_compression_is_told(self) -> None:
+    def test_broken_compression_is_reported(self) -> None:
         broken = httpx2.Response(
             200, stream=httpx2.ByteStream(b"junk"), headers={"content-encoding": "gzip"}
         )
@@ -365,7 +373,7 @@ def test_loopback_may_be_http(url: str) -> None:
     ["http://localhost.evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1@evil.example",
      "http://evil.example#127.0.0.1", "http://0.0.0.0", "HTTP://evil.example", "http://evil\\@localhost.x"],
 )  # fmt: skip
-def test_what_only_looks_like_loopback_may_not(url: str) -> None:
+def test_a_host_that_only_looks_like_loopback_may_not_be_http(url: str) -> None:
     with pytest.raises(ClientError):
         require_secure_url(url, "it")
 
@@ -378,7 +386,7 @@ def test_what_only_looks_like_loopback_may_not(url: str) -> None:
         ("ALL_PROXY", "socks5://proxy:1"),
     ],
 )
-def test_an_unusable_environment_is_told(
+def test_an_unusable_environment_is_reported(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)

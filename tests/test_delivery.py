@@ -57,7 +57,7 @@ def deliver(
     story: Callable[[FileJournal], Awaitable[None]],
     jitter: Callable[[float, float], float] = at_once,
 ) -> None:
-    """*story* is told to a journal whose delivery runs, and then both stop as a server does."""
+    """Run *story* with a journal whose delivery runs, then stop both as the server does."""
 
     async def told() -> None:
         journal = FileJournal(folder, SIZE, deliver=True, sign=sign)
@@ -463,7 +463,7 @@ def test_an_unexpected_fault_is_logged_and_delivery_goes_on(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself, with its key in `key.pem` beside it."""
+    """A self-signed certificate for 127.0.0.1, with its key in `key.pem` beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
     made = (

@@ -1,8 +1,8 @@
 """
-The docs are whole and true, as far as a program can tell.
+The docs agree with the code, as far as a program can tell.
 
-Whatever the code gives a name to is in `docs/`; whatever a reader may copy is parsed, and where
-the docs show what it prints, that is compared; every link leads somewhere.
+Every name that the code gives to users is in `docs/`. Snippets are parsed or run, and the output
+that the docs show is compared. Every link leads somewhere.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def blocks(markdown: str) -> list[Block]:
 
 
 def section(markdown: str, title: str) -> str:
-    """What stands under the heading *title*, empty where there is none."""
+    """The text under the heading *title*, empty if there is none."""
     found = re.search(
         rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", markdown, re.DOTALL | re.MULTILINE
     )
     return found[1] if found else ""
 
 
-# What has a name is in the docs.
+# Every name is in the docs.
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
@@ -149,7 +149,7 @@ def test_every_command_has_a_section_with_each_of_its_options(name: str) -> None
             assert f"`{parameter.opts[0]}`" in told
 
 
-# What a reader may copy works.
+# Snippets work.
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

@@ -143,7 +143,7 @@ def test_a_whole_set_has_no_problems() -> None:
     assert parsed.found == 3
 
 
-def test_an_issuer_with_the_least_has_all_defaults() -> None:
+def test_a_minimal_issuer_has_all_defaults() -> None:
     found = issuer()
     assert found.name == "github"
     assert found.iss == "https://token.actions.githubusercontent.com"
@@ -293,7 +293,7 @@ def test_a_statement_is_read_whole() -> None:
         "ForAnyValue:StringLike",
     ],
 )
-def test_every_operator_and_alias_is_taken(written: str) -> None:
+def test_every_operator_and_alias_is_accepted(written: str) -> None:
     (condition,) = role(f"condition: {{{written}: {{jwt:a: [x]}}}}").conditions
     assert condition.operator.value == written.replace("Equals", "Equal")
 
@@ -319,7 +319,7 @@ def test_what_kubectl_adds_is_tolerated() -> None:
     assert issuer("", ISSUER.replace("metadata: {name: github}\n", metadata)).name == "github"
 
 
-def test_a_list_of_kubernetes_is_taken_apart() -> None:
+def test_the_items_of_a_kubernetes_list_are_documents() -> None:
     items = [
         {
             "apiVersion": "iam.openfaas.com/v1",
@@ -351,7 +351,7 @@ def test_a_list_with_more_than_items_is_refused() -> None:
     assert reported("apiVersion: v1\nkind: List\nitems: []\nstatus: {}\n") == [("D004", 1)]
 
 
-def test_the_older_api_version_is_taken_and_noted() -> None:
+def test_the_older_api_version_is_accepted_with_a_warning() -> None:
     parsed = read(ISSUER.replace("iam.openfaas.com/v1", "openfaas.com/v1"))
     assert len(parsed.documents) == 1
     (problem,) = parsed.problems
@@ -367,7 +367,7 @@ def test_a_list_with_a_key_twice_is_refused() -> None:
     assert reported(inside.rstrip() + "\n    aud: [other] # here\n") == [("D003", 10)]
 
 
-def test_any_number_of_warnings_is_taken() -> None:
+def test_any_number_of_warnings_is_accepted() -> None:
     old = POLICY.replace("iam.openfaas.com/v1", "openfaas.com/v1")
     text = "---\n".join(old.replace("dev-rw", f"p{n}") for n in range(1100))
     parsed = read(text)
@@ -380,17 +380,17 @@ def test_any_number_of_warnings_is_taken() -> None:
     ["", "\n\n", "# nothing\n", "---\n---\n", "---\n# a\n---\n# b\n...\n"],
     ids=["empty", "blank", "comment", "markers", "comments"],
 )
-def test_empty_documents_are_passed_over(text: str) -> None:
+def test_empty_documents_are_skipped(text: str) -> None:
     assert read(text) == Parsed()
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     assert len(parse("a.yaml", b"\xef\xbb\xbf" + SET.encode()).documents) == 3
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": []})
     assert parse("a.json", b"\xef\xbb\xbf" + text.encode()) == Parsed()
 
 
-def test_anchors_and_aliases_are_taken() -> None:
+def test_anchors_and_aliases_are_accepted() -> None:
     found = role(
         """\
         condition:
@@ -834,7 +834,7 @@ def test_every_unusable_pinned_key_is_reported_at_its_line() -> None:
 
 
 @pytest.mark.parametrize("key", [RSA, EC, curve("Ed25519", 32)], ids=["RSA", "P-256", "Ed25519"])
-def test_a_pinned_key_that_is_taken_can_be_used(key: dict[str, object]) -> None:
+def test_a_pinned_key_that_is_accepted_can_be_used(key: dict[str, object]) -> None:
     found = issuer(f"jwks: {json.dumps({'keys': [key]})}")
     assert found.jwks is not None
     key_set = parse_key_set(found.jwks)
@@ -894,7 +894,7 @@ def test_json_reads_as_the_json_module_reads_it(
 
 
 @given(st.text(alphabet='{}[]",:01-.eE+ \n\\utrfalsn/', max_size=30))
-def test_json_is_taken_only_where_the_json_module_takes_it(text: str) -> None:
+def test_json_is_accepted_only_if_the_json_module_accepts_it(text: str) -> None:
     found = list(json_documents(text.encode()))
     try:
         value = json.loads(text, parse_constant=lambda _: 1 / 0)

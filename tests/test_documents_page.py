@@ -1,4 +1,4 @@
-"""docs/documents.md says what is so, and its examples are documents that can be adopted."""
+"""docs/documents.md agrees with the code, and its examples can be adopted."""
 
 from __future__ import annotations
 

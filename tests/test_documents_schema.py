@@ -24,7 +24,7 @@ def test_the_published_schema_is_current() -> None:
 
 
 def fits(value: object, rule: dict[str, Any]) -> bool:
-    """Whether *value* is valid, by the keywords that our schema uses and no others."""
+    """True if *value* is valid, by the keywords that our schema uses and no others."""
     return all(_keyword(name, of, value, rule) for name, of in rule.items())
 
 
@@ -151,12 +151,12 @@ GOOD = [
 
 
 @pytest.mark.parametrize("text", GOOD, ids=range(len(GOOD)))
-def test_what_the_parser_takes_the_schema_takes(text: str) -> None:
+def test_the_schema_accepts_what_the_parser_accepts(text: str) -> None:
     assert not [problem for problem in read(text).problems if problem.severity == "error"]
     assert all_fit(text)
 
 
-# What only a closer look or more than one document can tell.
+# Errors that no schema can express: they concern several fields or several documents.
 BEYOND_SCHEMA = {"D002", "D003", "D009", "D010", "D011", "D017", "D018", "D020", "D022"}
 BEYOND_CASES = {"too short", "too long", "far too long", "long pattern"}
 SHAPES = [
@@ -167,7 +167,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("text", [text for _, text in SHAPES], ids=[case for case, _ in SHAPES])
-def test_what_the_parser_refuses_for_its_shape_the_schema_refuses(text: str) -> None:
+def test_the_schema_refuses_what_the_parser_refuses_for_its_shape(text: str) -> None:
     assert not all_fit(text)
 
 

@@ -58,6 +58,6 @@ def test_an_example_holds_one_document_of_each_kind(path: Path) -> None:
     assert [type(document) for document in documents] == [JwtIssuer, Policy, Role]
 
 
-def test_the_examples_are_told_in_their_readme() -> None:
+def test_every_example_is_in_the_readme() -> None:
     table = (EXAMPLES / "README.md").read_text("utf-8")
     assert set(re.findall(r"\]\((\S+\.yaml)\)", table)) == {path.name for path in FILES}

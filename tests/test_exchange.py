@@ -284,7 +284,9 @@ class TestSubjectToken:
             pytest.param("é.b.c", "malformed_token", id="not ASCII"),
         ],
     )
-    def test_what_is_no_token_is_refused(self, broker: InProcess, token: str, reason: str) -> None:
+    def test_text_that_is_not_a_token_is_refused(
+        self, broker: InProcess, token: str, reason: str
+    ) -> None:
         assert refusal(broker.exchange(token)) == (400, reason)
 
     def test_another_key_is_a_bad_signature(self, broker: InProcess) -> None:
@@ -322,7 +324,7 @@ class TestSubjectToken:
 
 
 class TestSpending:
-    def test_a_ci_token_is_taken_once(self, broker: InProcess) -> None:
+    def test_a_ci_token_is_accepted_once(self, broker: InProcess) -> None:
         token = broker.job()
         assert broker.exchange(token).status_code == 200
         assert refusal(broker.exchange(token)) == (400, "already_used")
@@ -349,7 +351,7 @@ class TestSpending:
             assert broker.exchange(token, **bad).status_code == 400
         assert broker.exchange(token).status_code == 200
 
-    def test_a_persons_token_is_taken_many_times(self, broker: InProcess) -> None:
+    def test_a_persons_token_is_accepted_many_times(self, broker: InProcess) -> None:
         token = broker.job(IDP, **PERSON)
         assert [broker.exchange(token).status_code for _ in range(3)] == [200, 200, 200]
 
@@ -360,7 +362,7 @@ class TestSpending:
             pytest.param("github", "many", "github-push-main", 200, id="github's, many"),
         ],
     )
-    def test_the_document_says_how_often(
+    def test_the_document_sets_if_a_token_can_be_used_once_or_often(
         self, provider: str, use: str, sample: str, second: int
     ) -> None:
         iss = {"idp": GENERIC, "github": GITHUB}[provider]
@@ -558,7 +560,7 @@ class TestFunctionTokens:
         assert event.roles == ("octo-deployer", "octo-invoker")
 
 
-class TestWhatIsTold:
+class TestDetailsOfRefusals:
     """Only the owner of the code gets details, and never the values that a Role expects."""
 
     def test_the_owner_is_told_which_keys_failed_with_its_own_values(

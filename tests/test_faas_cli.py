@@ -47,7 +47,7 @@ def test_other_entries_and_settings_are_kept(tmp_path: Path) -> None:
     assert saved["future"] == {"a": 1}
 
 
-def test_a_password_for_the_same_gateway_is_replaced_and_told(tmp_path: Path) -> None:
+def test_a_password_for_the_same_gateway_is_replaced_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "config.yml"
     stale = {"gateway": GATEWAY + "/", "auth": "basic", "token": "dXNlcjpwYXNz"}
     path.write_text(yaml.safe_dump({"auths": [stale, {**stale, "auth": "oauth2"}]}))

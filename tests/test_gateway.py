@@ -1,4 +1,4 @@
-"""The gateway road: only authorized calls reach the upstream, in the form that was authorized."""
+"""Gateway requests: only authorized calls reach the upstream, in the form that was authorized."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fronts(folder: Path, **settings: Any) -> Front:
     return Front(folder, **settings)
 
 
-# -- every route, whoever asks
+# -- every route, with each kind of caller
 
 
 @dataclass(frozen=True)
@@ -448,7 +448,7 @@ class TestUpstreamAnswers:
         assert seen == [None, None]
 
 
-def test_the_upstream_gets_no_header_that_nobody_set(
+def test_the_http_client_adds_no_header_of_its_own(
     front: Front,
 ) -> None:
     asyncio.run(Asked(front, target=LIST.encode(), token=front.grant(("*", "*"))).answer())

@@ -41,7 +41,7 @@ async def connected(peer: Peer) -> AsyncIterator[ConnectionPool]:
         server.close()
         await server.wait_closed()
         await asyncio.gather(*(end.wait() for end in ended))
-        await asyncio.sleep(0.01)  # closed connections are let go by the loop's next turns
+        await asyncio.sleep(0.01)  # the event loop frees closed connections in its next iterations
 
 
 def ask(

@@ -25,7 +25,7 @@ def with_upstream(
     *,
     auth: tuple[str, str] | None = AUTH,
 ) -> Result:
-    """What *use* returns, given a client of a fresh upstream."""
+    """Call *use* with a client of a fresh upstream, and return its result."""
 
     async def run() -> Result:
         sample = SampleUpstream()
@@ -267,12 +267,12 @@ def test_followed_logs_come_as_they_are_written_and_end_with_the_listener_or_the
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """*holds* is true within a few seconds."""
+    """Wait a few seconds for *holds* to become true."""
     for _ in range(400):
         if holds():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("did not come to hold")
+    raise AssertionError("it did not become true")
 
 
 def test_canonical_requests_have_the_effect_that_was_decided_about() -> None:

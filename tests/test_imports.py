@@ -1,8 +1,9 @@
 """
-The arrows between the rooms, and what may be in them.
+The import rules: which room may import which, and which libraries.
 
-Imports point to a lower floor. Rooms of floors 2, 3 and 4 do not import sideways. A library is
-used in its homes only. The rooms at the bottom are pure. Nothing is remembered by a module.
+Imports point to a lower floor. Rooms of floors 2, 3 and 4 do not import each other. A library is
+imported in its homes only. Floors 0 and 1 are pure. No module keeps state between calls.
+docs/architecture.md has the table of floors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import federation
 FLOORS: dict[str, float] = {
     **dict.fromkeys(("errors", "claims", "text", "jose"), 0),
     **dict.fromkeys(("providers", "documents", "policy"), 1),
-    # Machinery that rooms of floor 2 stand on; it is not pure, so it is not on floor 1.
+    # Rooms of floor 2 use it and may not import each other. It is not pure, so not on floor 1.
     **dict.fromkeys(("batching",), 1.5),
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "gateway"), 3),
@@ -28,7 +29,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("cli", "__main__"), 6),
 }
 APART = {2, 3, 4}
-"""Floors whose rooms do not know each other."""
+"""Floors whose rooms do not import each other."""
 
 HOMES = {
     "starlette": {"web", "gateway", "app", "demo"},
@@ -47,7 +48,7 @@ PURE = (
     "federation.gateway.narrow",
     "federation.audit.event",
 )
-"""Modules above floor 1 that are pure all the same."""
+"""Modules above floor 1 that must be pure too."""
 
 _ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 _CONTAINERS = {
@@ -65,7 +66,7 @@ _CHANGES = {
 
 @dataclass(frozen=True)
 class Module:
-    """One module of the house, read but not run."""
+    """A module of `federation`, parsed but not imported."""
 
     name: str
     tree: ast.Module
@@ -73,7 +74,7 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The first step below `federation`, empty for the house itself."""
+        """The name of its folder or file below `federation`, empty for the package itself."""
         return [*self.name.split("."), ""][1]
 
     @property
@@ -82,7 +83,7 @@ class Module:
 
 
 def modules() -> list[Module]:
-    """Every module of the house as it stands on disk."""
+    """Every module of `federation`, from its files."""
     (home,) = federation.__path__
     return [_read(Path(home), path) for path in sorted(Path(home).rglob("*.py"))]
 
@@ -95,7 +96,7 @@ def _read(home: Path, path: Path) -> Module:
 
 
 def imports(module: Module) -> Iterator[str]:
-    """The full names that *module* imports, wherever in it the import stands."""
+    """The full names that *module* imports, inside functions too."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -113,7 +114,7 @@ def _base(module: Module, node: ast.ImportFrom) -> str:
 
 
 def misplaced(module: Module) -> Iterator[str]:
-    """What is wrong with the imports of *module*."""
+    """The imports of *module* that break a rule."""
     for name in imports(module):
         library, _, rest = name.partition(".")
         if library == "federation":
@@ -126,7 +127,7 @@ def _misplaced_arrow(module: Module, room: str) -> Iterator[str]:
     if room == "*":
         yield f"{module.name} imports * from federation"
     if room not in FLOORS or room == module.room:
-        return  # a name of the house itself, such as its version
+        return  # a name of the package itself, such as its version
     if not module.room:
         yield f"{module.name} imports {room}"
     elif FLOORS[room] > module.floor:
@@ -136,7 +137,7 @@ def _misplaced_arrow(module: Module, room: str) -> Iterator[str]:
 
 
 def environment_reads(module: Module) -> Iterator[str]:
-    """Where *module* reads environment variables."""
+    """The places in which *module* reads environment variables, if it must not."""
     if module.room in READS_ENVIRONMENT:
         return
     for node in ast.walk(module.tree):
@@ -148,7 +149,7 @@ def environment_reads(module: Module) -> Iterator[str]:
 
 
 def asynchronous(module: Module) -> Iterator[str]:
-    """Where *module* is not pure though it must be."""
+    """The places in which *module* is not pure, if it must be."""
     pure = module.room and module.floor <= 1
     if not pure and not any(f"{module.name}.".startswith(f"{name}.") for name in PURE):
         return
@@ -162,7 +163,7 @@ def asynchronous(module: Module) -> Iterator[str]:
 
 
 def memories(module: Module) -> Iterator[str]:
-    """What *module* remembers between calls, outside of any object."""
+    """The state that *module* keeps between calls outside of any object."""
     held = set()
     for target, value in _bound(module.tree.body):
         if _is_empty_container(value) or _called(value) in _STATEFUL:
@@ -212,7 +213,7 @@ def _is_empty_container(value: ast.expr) -> bool:
 
 
 def _called(node: ast.expr) -> str:
-    """The last name of what is called or decorated with."""
+    """The last part of the name of the function that is called."""
     match node:
         case ast.Call(func=function):
             return _called(function)
@@ -267,11 +268,11 @@ def test_the_rooms_at_the_bottom_are_pure(module: Module) -> None:
 
 
 @by_name
-def test_no_module_remembers_anything(module: Module) -> None:
+def test_no_module_keeps_state(module: Module) -> None:
     assert list(memories(module)) == []
 
 
-def test_the_house_was_found() -> None:
+def test_the_modules_were_found() -> None:
     names = {module.name for module in HOUSE}
     assert {"federation", "federation.errors", "federation.documents.model"} <= names
 
@@ -371,7 +372,7 @@ def test_asynchronous_code_at_the_bottom_is_seen(source: str) -> None:
         "from functools import lru_cache\nf = lru_cache(10)(len)",
     ],
 )
-def test_a_memory_is_seen(source: str) -> None:
+def test_module_state_is_seen(source: str) -> None:
     assert list(memories(built("federation.policy.roles", source)))
 
 
@@ -388,5 +389,5 @@ def test_a_memory_is_seen(source: str) -> None:
         "from dataclasses import dataclass, field\nclass A:\n    b: dict = field(default_factory=dict)",
     ],
 )
-def test_a_table_is_no_memory(source: str) -> None:
+def test_a_constant_table_is_not_module_state(source: str) -> None:
     assert not list(memories(built("federation.policy.roles", source)))

@@ -23,7 +23,7 @@ SMALL = 64 * 1024
 
 
 class Disk:
-    """An fsync that can be told to fail, and says how often it was asked."""
+    """An fsync that can be made to fail, and counts its calls."""
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
@@ -37,7 +37,7 @@ class Disk:
 
 
 def record(journal: FileJournal, *events: Event) -> None:
-    """*events* are recorded, one after the other, and the journal is closed."""
+    """Record *events* one after the other, then close the journal."""
 
     async def story() -> None:
         for each in events:
@@ -265,7 +265,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def fill(journal: FileJournal, kept: list[str]) -> None:
-    """Record until it is refused; *kept* has what was not."""
+    """Record events until one is refused, and add the others to *kept*."""
     for number in range(1000):
         await journal.record(one := event(number))
         kept.append(one.event_id)
@@ -425,7 +425,7 @@ def test_many_workers_share_the_bound(tmp_path: Path) -> None:
             await journal.aclose()
 
     asyncio.run(story())
-    # Each looks at what the others wrote once a second, or when it comes to the bound itself.
+    # Each worker counts the others' segments once a second, or when it reaches the bound itself.
     assert sum(segment.size for segment in stored(tmp_path)) < SMALL * 4
     assert examine(tmp_path).whole
 

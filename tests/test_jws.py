@@ -1,4 +1,4 @@
-"""A token is taken apart in one way or not at all."""
+"""Parsing a compact JWS: each token is read in exactly one way, or refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_a_token_says_is_not_in_its_repr() -> None:
     assert "someone" not in repr(parse(token()))
 
 
-def test_sixteen_kibibytes_are_taken_and_one_byte_more_is_not() -> None:
+def test_sixteen_kibibytes_are_accepted_and_one_byte_more_is_not() -> None:
     short = token(payload={"x": ""})
     filler = (MAX_TOKEN_BYTES - len(short)) * 3 // 4
     largest = next(
@@ -159,11 +159,11 @@ def test_what_is_not_one_plain_json_object_is_refused(data: bytes) -> None:
     ],
     ids=["empty", "spaces and kinds", "UTF-8", "pair", "escaped backslash", "NUL", "case"],
 )
-def test_plain_json_is_read_as_it_is(data: bytes, value: object) -> None:
+def test_plain_json_is_accepted(data: bytes, value: object) -> None:
     assert loads_object(data) == value
 
 
-def test_objects_may_lie_in_each_other_up_to_the_bound_and_side_by_side_beyond_it() -> None:
+def test_the_nesting_of_objects_is_limited_but_not_their_number() -> None:
     assert loads_object(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
     assert loads_object(b'{"a":[' + b",".join([b"{}"] * 500) + b"]}")
 
@@ -190,13 +190,13 @@ def test_every_object_that_can_be_written_is_read_back(claims: dict[str, object]
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
-def test_no_bytes_do_anything_but_parse_or_be_refused(header: bytes, payload: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(header: bytes, payload: bytes) -> None:
     with suppress(Refusal):
         assert parse(token(header=header, payload=payload)).signature == b"sig"
 
 
 @given(st.text(max_size=60))
-def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert refused(text).reason is Reason.MALFORMED_TOKEN
 
 
@@ -225,7 +225,7 @@ def naively_decoded(segment: bytes) -> bytes:
 
 
 def outcome(read: Callable[[bytes], object], data: bytes) -> str:
-    """What *read* makes of *data*, its types included, or that it refuses."""
+    """The result of *read* with its types, as text, or `refused`."""
     try:
         return repr(read(data))
     except ValueError:

@@ -46,7 +46,7 @@ class Setting:
         return await self.ring.key(self.issuer, kid, alg)
 
     async def reason(self, kid: str | None = "k1", alg: str = "RS256") -> Reason | None:
-        """Why there is no such key; None where there is."""
+        """The reason why the ring does not give this key, None if it does."""
         try:
             await self.key(kid, alg)
         except Refusal as refusal:
@@ -194,7 +194,7 @@ def test_an_empty_pinned_set_knows_no_key_and_says_so() -> None:
     assert s.fake.requests == []
 
 
-# Answers that are none
+# Bad answers
 
 
 def discovery(**changes: object) -> Answer:
@@ -219,7 +219,7 @@ def streamed(chunk: bytes, chunks: int, **headers: str) -> tuple[Answer, list[in
 
 async def slow(_request: httpx2.Request) -> httpx2.Response:
     await asyncio.sleep(30)
-    raise AssertionError("nobody waits this long")
+    raise AssertionError("the key ring must not wait this long")
 
 
 async def broken(_request: httpx2.Request) -> httpx2.Response:
@@ -318,7 +318,7 @@ FAULTS: dict[str, tuple[str, Answer, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_odd_answer_gives_no_keys_and_the_operator_hears_why(fault: str) -> None:
+def test_a_bad_answer_gives_no_keys_and_the_status_says_why(fault: str) -> None:
     place, answer, why = FAULTS[fault]
     s = Setting()
     setattr(s.fake, place, answer)
@@ -329,7 +329,7 @@ def test_an_odd_answer_gives_no_keys_and_the_operator_hears_why(fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_odd_answer_replaces_no_good_keys(fault: str) -> None:
+def test_a_bad_answer_replaces_no_good_keys(fault: str) -> None:
     place, answer, why = FAULTS[fault]
     s = Setting()
 
@@ -344,7 +344,7 @@ def test_an_odd_answer_replaces_no_good_keys(fault: str) -> None:
     run(s, story)
 
 
-def test_of_an_answer_that_is_too_large_no_more_is_taken_than_tells_so() -> None:
+def test_reading_stops_when_an_answer_is_too_large() -> None:
     s = Setting()
     s.fake.key_set, taken = streamed(b" " * 65536, 1000)
     assert run(s, s.reason) is Reason.KEYS_UNAVAILABLE
@@ -494,7 +494,7 @@ def test_in_an_outage_known_keys_serve_for_a_day_and_then_no_longer() -> None:
     run(s, story)
 
 
-def test_in_an_outage_an_unknown_kid_cannot_be_called_unknown() -> None:
+def test_in_an_outage_an_unknown_kid_is_a_temporary_refusal() -> None:
     s = Setting()
 
     async def story() -> None:
@@ -643,7 +643,7 @@ def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
     run(s, story)
 
 
-def test_a_document_that_changes_where_keys_are_starts_anew() -> None:
+def test_after_a_change_of_the_key_location_the_old_keys_are_forgotten() -> None:
     s = Setting()
 
     async def story() -> None:
@@ -667,7 +667,7 @@ def test_a_document_that_changes_where_keys_are_starts_anew() -> None:
     run(s, story)
 
 
-def test_an_issuer_that_vanishes_takes_its_keys_along() -> None:
+def test_the_keys_of_a_removed_issuer_are_forgotten() -> None:
     s = Setting()
 
     async def story() -> None:
@@ -680,7 +680,7 @@ def test_an_issuer_that_vanishes_takes_its_keys_along() -> None:
     run(s, story)
 
 
-def test_an_issuer_that_vanishes_during_its_fetch_ends_it() -> None:
+def test_removing_an_issuer_cancels_its_fetch() -> None:
     s = Setting()
     s.fake.discovery = slow
 
@@ -694,7 +694,7 @@ def test_an_issuer_that_vanishes_during_its_fetch_ends_it() -> None:
     run(s, story)
 
 
-def test_closing_the_ring_ends_what_is_under_way() -> None:
+def test_closing_the_ring_cancels_running_fetches() -> None:
     s = Setting()
     s.fake.discovery = slow
 
@@ -707,7 +707,7 @@ def test_closing_the_ring_ends_what_is_under_way() -> None:
     run(s, story)
 
 
-def test_the_status_tells_how_each_issuers_keys_stand() -> None:
+def test_the_status_describes_the_keys_of_each_issuer() -> None:
     s = Setting(FakeIssuer(GITHUB, FakeKey(), NEW))
 
     async def story() -> None:
@@ -812,13 +812,13 @@ def test_the_same_key_twice_is_one_key() -> None:
     assert len(parse_key_set({"keys": [FakeKey().jwk(), FakeKey().jwk()]}).keys) == 1
 
 
-def test_of_a_huge_set_a_bounded_part_is_kept() -> None:
+def test_only_a_bounded_part_of_a_huge_key_set_is_kept() -> None:
     jwk = FakeKey("k", "EdDSA").jwk()
     key_set = parse_key_set({"keys": [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS * 2)]})
     assert len(key_set.keys) == MAX_KEYS
 
 
-def test_a_weak_key_is_unknown_and_the_operator_hears_why() -> None:
+def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:
     s = Setting(FakeIssuer(GITHUB, FakeKey("weak", bits=1024)))
 
     async def story() -> None:
@@ -864,7 +864,7 @@ def test_a_key_published_for_one_algorithm_fits_no_other() -> None:
         pytest.param([*KINDS.values()], "ES256", "p256", id="one of its kind"),
     ],
 )
-def test_without_a_kid_the_only_key_that_fits_is_meant(
+def test_without_a_kid_the_only_key_that_fits_is_used(
     keys: list[FakeKey], alg: str, kid: str | None
 ) -> None:
     s = Setting(FakeIssuer(GENERIC, *keys))
@@ -884,7 +884,7 @@ def test_without_a_kid_nothing_is_guessed(keys: list[FakeKey]) -> None:
     assert run(s, lambda: s.reason(None)) is Reason.UNKNOWN_KEY
 
 
-def test_a_nameless_key_has_no_name_that_a_token_could_use() -> None:
+def test_a_key_without_a_kid_cannot_be_named_by_a_token() -> None:
     s = Setting(FakeIssuer(GENERIC, FakeKey(None)))
     assert run(s, lambda: s.reason("None")) is Reason.UNKNOWN_KEY
 

@@ -50,7 +50,7 @@ Labels = Mapping[str, str]
 
 
 def text(metrics: Metrics, pid: int = 0) -> str:
-    """What Prometheus reads from one process."""
+    """The metrics of one process, as Prometheus reads them."""
     return generate_latest(exposition(metrics.registry.collect, lambda: {"0": pid})).decode()
 
 

@@ -109,17 +109,17 @@ def pins_of(**condition: object) -> list[str]:
 
 @pytest.mark.parametrize("claim", ["repository_owner", "repository", "sub"])
 @pytest.mark.parametrize("written", ["StringNotEqual", "StringNotLike", "ForAnyValue:StringEqual"])
-def test_negative_and_list_conditions_pin_nobody(claim: str, written: str) -> None:
+def test_negative_and_list_conditions_pin_no_owner(claim: str, written: str) -> None:
     assert pins_of(**{written: {f"jwt:{claim}": "repo:acme/app"}}) == []
 
 
-def test_one_value_that_fixes_nobody_opens_the_whole_condition() -> None:
+def test_one_value_without_an_owner_unpins_the_whole_condition() -> None:
     assert pins_of(StringLike={"jwt:repository": ["acme/*", "*"]}) == []
     assert pins_of(StringEqual={"jwt:repository_owner": ["acme", ""]}) == []
     assert pins_of(StringLike={"jwt:repository": ["acme/*", "octo/*"]}) == ["jwt:repository"]
 
 
-def test_a_condition_without_values_pins_nobody() -> None:
+def test_a_condition_without_values_pins_no_owner() -> None:
     bare = Condition(Operator.STRING_EQUAL, "jwt:repository_owner", ())
     assert owner_pins(Role("r", ("p",), (bare,))) == ()
     assert not same_owner(Role("r", ("p",), (bare,)), Claims({"repository_owner": "acme"}))

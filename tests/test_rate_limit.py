@@ -88,7 +88,7 @@ class TestBudget:
         assert wait_of(failures, A)
         assert not wait_of(failures, B)
 
-    def test_0_is_no_limit_and_remembers_nobody(self) -> None:
+    def test_0_is_no_limit_and_remembers_no_address(self) -> None:
         failures = budget(0)
         fail(failures, 1000)
         assert not wait_of(failures)
@@ -232,7 +232,7 @@ class TestExchange:
 
 
 class TestSlowBodies:
-    """Request bodies on the gateway road that arrive too slowly."""
+    """Bodies of gateway requests that arrive too slowly."""
 
     @staticmethod
     def body(*messages: Message) -> RequestBody:

@@ -166,7 +166,7 @@ REFUSED: Mapping[str, tuple[str, Block]] = {
         "T002",
         {"StringEqual": {"jwt:iss": GITHUB}, "StringLike": {"jwt:repository_id": ["1", "*"]}},
     ),
-    "S13 custom sub without owner": (
+    "custom sub without owner": (
         "T002",
         equal({"jwt:iss": GITHUB, "jwt:sub": "repository_visibility:private"}),
     ),
@@ -249,14 +249,14 @@ REFUSED: Mapping[str, tuple[str, Block]] = {
         {"StringEqual": github(), "ForAnyValue:StringLike": {"jwt:repository": "acme*"}},
     ),
     # T004, on issuers that are not shared, so that T002 does not apply
-    "S14 workflow": ("T004", equal({"jwt:iss": SERVER, "jwt:workflow": "Deploy"})),
-    "S15 actor": ("T004", equal({"jwt:iss": SERVER, "jwt:actor": "octocat"})),
-    "S15 actor and a ref": (
+    "workflow": ("T004", equal({"jwt:iss": SERVER, "jwt:workflow": "Deploy"})),
+    "actor": ("T004", equal({"jwt:iss": SERVER, "jwt:actor": "octocat"})),
+    "actor and a ref": (
         "T004",
         equal({"jwt:iss": TENANT, "jwt:actor": "octocat", "jwt:ref": "refs/heads/main"}),
     ),
-    "S15 user_login": ("T004", equal({"jwt:iss": SELF_MANAGED, "jwt:user_login": "carol"})),
-    "S15 user_email": (
+    "user_login": ("T004", equal({"jwt:iss": SELF_MANAGED, "jwt:user_login": "carol"})),
+    "user_email": (
         "T004",
         equal(
             {
@@ -266,7 +266,7 @@ REFUSED: Mapping[str, tuple[str, Block]] = {
             }
         ),
     ),
-    "S15 user_email by pattern": (
+    "user_email by pattern": (
         "T004",
         {
             "StringEqual": {"jwt:iss": SELF_MANAGED},
@@ -321,7 +321,7 @@ def test_free_values_alone_on_a_shared_issuer_break_two_rules() -> None:
 
 
 DOUBTED: Mapping[str, tuple[str, Block]] = {
-    "S11 repository by name": (
+    "repository by name": (
         "W101",
         equal(
             {
@@ -331,11 +331,11 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
             }
         ),
     ),
-    "S11 owner by name, tenant": (
+    "owner by name, tenant": (
         "W101",
         equal({"jwt:iss": TENANT, "jwt:repository_owner": "acme", "jwt:ref": "refs/heads/main"}),
     ),
-    "S32 every project of a group, by name": (
+    "every project of a group, by name": (
         "W101",
         {
             "StringEqual": {"jwt:iss": GITLAB, "jwt:ref_path": "refs/heads/main"},
@@ -396,15 +396,15 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
             }
         ),
     ),
-    "S10 environment alone": (
+    "environment alone": (
         "W103",
         equal({"jwt:iss": GITHUB, "jwt:repository_id": "1", "jwt:environment": "production"}),
     ),
-    "S10 environment alone, gitlab": (
+    "environment alone, gitlab": (
         "W103",
         equal({"jwt:iss": GITLAB, "jwt:project_id": "1", "jwt:environment": "production"}),
     ),
-    "S10 environment in the sub": (
+    "environment in the sub": (
         "W103",
         equal(
             {
@@ -444,8 +444,8 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
             }
         ),
     ),
-    "S12 old sub": ("W107", equal(github(sub="repo:octo-org/octo-repo:ref:refs/heads/main"))),
-    "S12 new sub": (
+    "old sub": ("W107", equal(github(sub="repo:octo-org/octo-repo:ref:refs/heads/main"))),
+    "new sub": (
         "W107",
         equal(github(sub="repo:octo-org@13420041/octo-repo@412890077:ref:refs/heads/main")),
     ),
@@ -534,7 +534,7 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
 
 
 @pytest.mark.parametrize(("code", "block"), DOUBTED.values(), ids=DOUBTED)
-def test_a_doubtful_role_loads_with_exactly_its_warning(code: str, block: Block) -> None:
+def test_a_careless_role_loads_with_exactly_its_warning(code: str, block: Block) -> None:
     assert codes(block) == {code}
 
 
@@ -571,7 +571,7 @@ SAFE: Mapping[str, Block] = {
         "StringEqual": {"jwt:iss": GITHUB, "jwt:ref": "refs/heads/main"},
         "StringLike": {"jwt:sub": "repository_id:412890077:*"},
     },
-    "T002 S13 custom sub with owner id": equal(
+    "T002 custom sub with owner id": equal(
         {
             "jwt:iss": GITHUB,
             "jwt:ref": "refs/heads/main",
@@ -614,8 +614,8 @@ SAFE: Mapping[str, Block] = {
         "StringEqual": {"jwt:iss": KEYCLOAK},
         "StringLike": {"jwt:sub": "reporter:*"},
     },
-    "T004 S15 actor beside an owner": equal(github(actor="octocat", actor_id="58323107")),
-    "T004 S14 workflow beside a repository": equal(github(workflow="Deploy")),
+    "T004 actor beside an owner": equal(github(actor="octocat", actor_id="58323107")),
+    "T004 workflow beside a repository": equal(github(workflow="Deploy")),
     "T004 called workflow and its caller": equal(
         github(job_workflow_ref="octo-org/ci/.github/workflows/d.yml@refs/tags/v3")
     ),
@@ -872,9 +872,9 @@ def test_a_message_stays_on_one_line_and_holds_no_terminal_controls() -> None:
 
 
 SHARED_AUDIENCES = {
-    "S29 aws": (GITHUB, "sts.amazonaws.com"),
-    "S29 sigstore": (GITHUB, "sigstore"),
-    "S29 pypi": (GITLAB, "pypi"),
+    "aws": (GITHUB, "sts.amazonaws.com"),
+    "sigstore": (GITHUB, "sigstore"),
+    "pypi": (GITLAB, "pypi"),
     "testpypi": (GITLAB, "testpypi"),
     "crates": (GITHUB, "crates.io"),
     "rubygems": (GITHUB, "rubygems.org"),
@@ -882,7 +882,7 @@ SHARED_AUDIENCES = {
     "npm": (GITHUB, "npm:registry.npmjs.org"),
     "octo-sts": (GITHUB, "octo-sts.dev"),
     "vault": (GITLAB, "vault"),
-    "S29 github's default": (GITHUB, "https://github.com/octo-org"),
+    "github's default": (GITHUB, "https://github.com/octo-org"),
     "the server's default": (SERVER, "https://github.example.com/octo-org"),
     "gitlab": (GITLAB, "https://gitlab.com"),
 }

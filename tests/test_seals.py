@@ -131,14 +131,14 @@ def test_a_journal_that_is_checked_while_it_is_written_is_whole(tmp_path: Path) 
 # Attacks on the chain
 
 
-def test_a_seal_that_was_removed_is_missed(tmp_path: Path) -> None:
+def test_a_removed_seal_is_reported(tmp_path: Path) -> None:
     record(tmp_path, 50)
     gone, after = seals(tmp_path)[1:3]
     gone.unlink()
     assert (after.name, "follows seal 2, which is missing: it was removed") in broken(tmp_path)
 
 
-def test_seals_that_changed_places_are_found(tmp_path: Path) -> None:
+def test_swapped_seals_are_found(tmp_path: Path) -> None:
     record(tmp_path, 50)
     first, second = seals(tmp_path)[1:3]
     texts = first.read_bytes(), second.read_bytes()
@@ -193,7 +193,7 @@ def said_in(text: str) -> Mapping[str, object]:
     return jws.parse(text).claims
 
 
-def test_a_key_under_the_name_of_another_does_not_pass(tmp_path: Path) -> None:
+def test_another_key_with_the_same_kid_does_not_pass(tmp_path: Path) -> None:
     record(tmp_path, 50)
     other = {**SigningKey.generate().jwk, "kid": SEALING_KEY.kid}
     check = check_journal(tmp_path, parse_key_set({"keys": [other]}))
@@ -272,7 +272,7 @@ def test_an_unsealed_segment_is_not_dropped_while_it_can_be_sealed(tmp_path: Pat
 
 
 class Signing:
-    """Signs, unless it is told to fail."""
+    """Signs, unless it is made to fail."""
 
     def __init__(self) -> None:
         self.failure: OSError | None = None

@@ -136,7 +136,7 @@ def test_the_fingerprint_changes_with_every_change_and_with_nothing_else(folder:
     assert len(set(prints)) == 3
 
 
-def test_a_crash_between_key_and_current_is_mended_by_the_next_start(
+def test_a_crash_between_key_and_current_is_repaired_by_the_next_start(
     state: Path, folder: KeyFolder
 ) -> None:
     folder.ensure()
@@ -153,7 +153,7 @@ def test_a_crash_while_a_key_was_written_leaves_nothing_that_counts(
     assert [key.kid for key in folder.load().keys] == [first.kid]
 
 
-def test_a_current_key_that_is_gone_is_told(state: Path, folder: KeyFolder) -> None:
+def test_a_missing_current_key_is_reported(state: Path, folder: KeyFolder) -> None:
     folder.ensure()
     folder.generate()
     (state / "signing-keys" / "current").write_text("gone")
@@ -161,7 +161,7 @@ def test_a_current_key_that_is_gone_is_told(state: Path, folder: KeyFolder) -> N
         folder.load()
 
 
-def test_a_current_key_that_is_gone_and_was_the_only_one_is_told(
+def test_a_missing_current_key_that_was_the_only_one_is_reported(
     state: Path, folder: KeyFolder
 ) -> None:
     folder.ensure()
@@ -170,9 +170,7 @@ def test_a_current_key_that_is_gone_and_was_the_only_one_is_told(
         folder.load()
 
 
-def test_a_broken_key_file_is_told_by_its_name_and_not_quoted(
-    state: Path, folder: KeyFolder
-) -> None:
+def test_a_broken_key_file_is_named_and_not_quoted(state: Path, folder: KeyFolder) -> None:
     folder.ensure()
     broken = state / "signing-keys" / "1.broken.pem"
     broken.write_bytes(b"-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n")
@@ -181,7 +179,7 @@ def test_a_broken_key_file_is_told_by_its_name_and_not_quoted(
     assert "SECRET" not in str(caught.value)
 
 
-def test_strangers_files_are_passed_over(state: Path, folder: KeyFolder) -> None:
+def test_other_files_in_the_folder_are_ignored(state: Path, folder: KeyFolder) -> None:
     first = folder.ensure().signs
     (state / "signing-keys" / "mine.pem").write_bytes(SigningKey.generate().pem())
     (state / "signing-keys" / "README").write_text("do not touch")

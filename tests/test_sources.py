@@ -1,4 +1,4 @@
-"""Files are read whole, watched, and never make things worse."""
+"""The documents in files: reading them, watching them, and keeping the last good set."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_source_does_not_start_with_an_erroneous_set(tmp_path: Path) -> None:
 
 
 class Watched:
-    """A source that is being watched, and what it told."""
+    """A source whose files are being watched, and its reports of changes."""
 
     def __init__(self, *paths: Path, interval_seconds: float = 0.02) -> None:
         self.told: list[Assembled] = []
@@ -169,15 +169,15 @@ class Watched:
         return [role.name for role in self.source.current().roles]
 
     async def until(self, true: Callable[[], bool], seconds: float = 5.0) -> None:
-        """Wait until something is so; fail where it never is."""
+        """Wait until *true* holds. Fail if it never does."""
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end, "it never came"
+            assert time.monotonic() < end, "it never became true"
             await asyncio.sleep(0.005)
 
 
 def watch(watched: Watched, story: Callable[[], Awaitable[None]]) -> None:
-    """Tell *story* while *watched* is being watched. The watcher must outlive it."""
+    """Run *story* while the files of *watched* are being watched. The watcher must not end first."""
 
     async def told() -> None:
         watcher = asyncio.create_task(watched.source.watch())
@@ -306,7 +306,7 @@ def test_a_set_is_not_read_while_it_is_written_in_quick_steps(tmp_path: Path) ->
     watch(watched, story)
 
 
-def test_a_set_that_never_stands_still_is_adopted_all_the_same(tmp_path: Path) -> None:
+def test_a_set_that_keeps_changing_is_still_adopted(tmp_path: Path) -> None:
     path = write(tmp_path / "set.yaml", SET)
     watched = Watched(tmp_path, interval_seconds=0.05)
 

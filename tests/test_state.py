@@ -36,7 +36,7 @@ LASTING = ("sqlite", "redis")
 
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a Redis of our own listens."""
+    """The port of a Redis for these tests."""
     found = shutil.which("redis-server")
     if found is None:
         pytest.skip("redis-server is not installed")
@@ -57,7 +57,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def ask_redis(port: int, command: str) -> str:
-    """What Redis says to *command*; nothing where it is not there."""
+    """The answer of Redis to *command*, empty if it is down."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(f"{command}\r\n".encode())
@@ -68,7 +68,7 @@ def ask_redis(port: int, command: str) -> str:
 
 @pytest.fixture
 def redis(redis_port: int, tmp_path: Path) -> Open:
-    """Opens a store in a Redis that knows nothing yet."""
+    """Opens a store in an empty Redis."""
     ask_redis(redis_port, "FLUSHALL")
     url = f"redis://127.0.0.1:{redis_port}/0"
     return lambda clock: RedisStore(url, clock, tmp_path / "life")
@@ -76,7 +76,7 @@ def redis(redis_port: int, tmp_path: Path) -> Open:
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens a store of the kind that the test is for."""
+    """Opens a store of the kind that the test names."""
     match request.param:
         case "memory":
             return MemoryStore
@@ -92,7 +92,7 @@ lasting_store = pytest.mark.parametrize("opened", LASTING, indirect=True)
 
 
 def tell(opened: Open, story: Story) -> None:
-    """*story* with a store that runs as it does in a server."""
+    """Run *story* with a store whose background work runs, as in a server."""
 
     async def told() -> None:
         clock = Clock(NOW)
@@ -175,7 +175,7 @@ def test_a_key_stays_spent_until_its_time(opened: Open, passed: float) -> None:
 
 
 @any_store
-def test_a_clock_that_goes_back_makes_nothing_new(opened: Open) -> None:
+def test_a_clock_that_goes_back_frees_no_spent_key(opened: Open) -> None:
     async def story(store: Store, clock: Clock) -> None:
         assert await store.spend("a", UNTIL, NOW)
         clock.advance(-3600)
@@ -222,7 +222,7 @@ def test_spent_and_revoked_are_different_things(opened: Open) -> None:
     ["", "a'; DROP TABLE spent; --", "k" * 10_000, "\N{SNOWMAN}", "a\0b", "%", "_"],
     ids=["empty", "SQL", "long", "not ASCII", "NUL", "percent", "underscore"],
 )
-def test_any_text_is_a_key_and_means_itself(opened: Open, key: str) -> None:
+def test_any_text_can_be_a_key_and_is_compared_exactly(opened: Open, key: str) -> None:
     async def story(store: Store, _clock: Clock) -> None:
         assert await store.spend(key, UNTIL, NOW)
         assert not await store.spend(key, UNTIL, NOW)
@@ -402,7 +402,7 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
 
-    def test_a_file_of_an_older_version_is_taken_over(self, tmp_path: Path) -> None:
+    def test_a_file_of_an_older_version_is_used(self, tmp_path: Path) -> None:
         place = tmp_path / "db"
         with closing(sqlite3.connect(place)) as connection, connection:
             connection.execute(

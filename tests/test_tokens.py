@@ -1,4 +1,4 @@
-"""The broker's own tokens: what they say, and which of them it takes back."""
+"""The broker's own tokens: their claims, and which of them it accepts."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def es256(key: SigningKey, message: bytes) -> bytes:
 def bearer(
     text: str, *, keys: SigningKeys = KEYS, store: MemoryStore | None = None, now: float = NOW
 ) -> Bearer:
-    """Who *text* speaks for."""
+    """The bearer of the token *text*."""
     memory = store or MemoryStore(Clock(NOW))
     return asyncio.run(verify(jws.parse(text), keys, memory, issuer_url=URL, now=now))
 
 
 def refused(text: str, **how: Any) -> Reason:
-    """Why *text* speaks for nobody."""
+    """The reason why the token *text* is refused."""
     with pytest.raises(Refusal) as caught:
         bearer(text, **how)
     return caught.value.reason
@@ -188,7 +188,7 @@ class TestSigningKey:
 
 
 class TestAccessClaims:
-    def test_the_broker_says_who_for_whom_and_how_long(self) -> None:
+    def test_the_broker_sets_issuer_audience_subject_roles_and_times(self) -> None:
         claims = access(minutes(None), jti="theirs")
         assert claims["iss"] == claims["aud"] == URL
         assert claims["sub"] == "fed:repo:octo-org/octo-repo:ref:refs/heads/main"
@@ -210,12 +210,12 @@ class TestAccessClaims:
         assert claim not in access(**{claim: "x"})
 
     @pytest.mark.parametrize("claim", ["policy", "role", "function", "iat", "nbf", "exp", "jti"])
-    def test_a_subject_token_cannot_say_what_the_broker_says(self, claim: str) -> None:
+    def test_a_subject_token_cannot_set_the_brokers_own_claims(self, claim: str) -> None:
         hostile = access(**{claim: ["admin"]})
         assert hostile.get(claim) != ["admin"]
 
     @pytest.mark.parametrize("claim", ["fed:iss", "fed:jti", "fed:sub", "fed:", "fed:admin"])
-    def test_nothing_that_begins_with_fed_survives(self, claim: str) -> None:
+    def test_claims_that_begin_with_fed_are_not_copied(self, claim: str) -> None:
         claims = access(jti="theirs", **{claim: "https://evil.example"})
         assert "https://evil.example" not in claims.values()
 
@@ -231,7 +231,7 @@ class TestAccessClaims:
             pytest.param(30, (None, 20, 10), 10, id="the least of several Roles"),
         ],
     )
-    def test_the_least_expiry_counts(
+    def test_the_shortest_expiry_counts(
         self, of_issuer: int, of_roles: tuple[int | None, ...], least: int
     ) -> None:
         claims = access(minutes(*of_roles, of_issuer=of_issuer))
@@ -273,7 +273,7 @@ class TestSigning:
 
 
 class TestFunctionClaims:
-    def test_they_say_what_a_watchdog_reads_and_nothing_else(self) -> None:
+    def test_they_hold_what_a_watchdog_reads_and_nothing_else(self) -> None:
         claims = mint.function_claims(
             Claims(access()), permissions=["dev:env"], audience=["dev:env"], now=NOW, jti="f"
         )
@@ -308,7 +308,7 @@ PUBLIC_PEM = KEY.public.public_bytes(
 
 
 class TestVerify:
-    def test_a_minted_token_is_taken_back(self) -> None:
+    def test_a_minted_token_is_accepted(self) -> None:
         minted = mint.sign(Claims(access(minutes(None, 5))), KEY)
         known = bearer(minted.token)
         assert known.policies == ("deploy",)
@@ -401,7 +401,7 @@ class TestVerify:
         forged = f"{header}.{base64url(json.dumps(changed).encode())}.{signature}"
         assert refused(forged) is Reason.BAD_SIGNATURE
 
-    def test_a_function_token_speaks_for_nobody(self) -> None:
+    def test_a_function_token_is_not_an_access_token(self) -> None:
         claims = mint.function_claims(
             Claims(access()), permissions=["dev:*"], audience=[], now=NOW, jti="f"
         )
@@ -421,7 +421,7 @@ class TestVerify:
         asyncio.run(store.revoke("ours", NOW + 900))
         assert refused(token(), store=store) is Reason.REVOKED
 
-    def test_a_store_that_cannot_say_whether_it_is_revoked_waves_nobody_through(self) -> None:
+    def test_no_token_is_accepted_while_the_store_cannot_answer(self) -> None:
         assert refused(token(), store=BrokenStore(Clock(NOW))) is Reason.STATE_UNAVAILABLE
 
     def test_only_signature_and_issuer_count_for_verify_signed(self) -> None:
@@ -434,7 +434,7 @@ class TestVerify:
 
 
 class TestRemembered:
-    """A token that was verified once is known again, and still asked what can change."""
+    """A verified token is remembered, but what can change is checked each time."""
 
     @staticmethod
     def tokens() -> tuple[AccessTokens, MemoryStore, Clock]:
@@ -448,7 +448,7 @@ class TestRemembered:
         between: Callable[[], Awaitable[None]] | None = None,
         keys: SigningKeys = KEYS,
     ) -> Reason | None:
-        """Why a token is refused after it was once taken; None where it is taken again."""
+        """The reason why a token is refused after it was accepted once, None if it is not."""
 
         async def story() -> Reason | None:
             text = token()

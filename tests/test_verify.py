@@ -1,4 +1,4 @@
-"""A subject token is proven step by step, and one thing wrong is enough."""
+"""Verifying a subject token: each step on its own, and one error is enough for a refusal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def claims_of(provider: str, **changes: Any) -> dict[str, Any]:
 
 
 def judged(provider: str, **changes: Any) -> Reason | None:
-    """Why the good token of *provider* with *changes* is refused; None where it is not."""
+    """The reason why a good token with *changes* is refused, None if it is not."""
     fake = FakeIssuer(ISS[provider])
     try:
         proven(fake.token(claims_of(provider, **changes)), fake)
@@ -63,7 +63,7 @@ def test_a_generic_issuer_may_sign_with_any_of_five_algorithms(alg: str) -> None
     assert proven(fake.token(claims_of("generic")), fake).claims["sub"]
 
 
-def test_the_header_may_say_more_than_is_read() -> None:
+def test_other_header_members_are_ignored() -> None:
     fake = FakeIssuer()
     header = {"x5t": "abc", "typ": "whatever", "cty": "JWT", "zip": "DEF", "b64": False}
     assert proven(fake.token(good(), header=header), fake).claims == good()
@@ -131,17 +131,17 @@ def test_a_generic_issuer_has_no_other_algorithm_either(alg: str) -> None:
 
 
 @pytest.mark.parametrize("crit", [["b64"], ["exp"], [], "exp", False, 0])
-def test_a_header_that_demands_understanding_is_refused(crit: object) -> None:
+def test_a_header_with_crit_is_refused(crit: object) -> None:
     assert header_reason("github", {"crit": crit}) is Reason.UNSUPPORTED_ALGORITHM
 
 
 @pytest.mark.parametrize("kid", [None, "", "other", "K1", " k1", "k" * 257, "../k1", "\0"])
 @pytest.mark.parametrize("provider", ["github", "gitlab"])
-def test_a_ci_token_names_a_key_that_its_issuer_publishes(provider: str, kid: object) -> None:
+def test_a_ci_token_must_name_a_key_that_its_issuer_publishes(provider: str, kid: object) -> None:
     assert header_reason(provider, {"kid": kid}) is Reason.UNKNOWN_KEY
 
 
-def test_a_kid_of_more_than_256_characters_is_not_even_looked_for() -> None:
+def test_a_kid_of_more_than_256_characters_causes_no_fetch() -> None:
     fake = FakeIssuer()
     for length, requests in ((257, 0), (256, 2)):
         token = fake.token(good(), header={"kid": "k" * length})
@@ -150,7 +150,7 @@ def test_a_kid_of_more_than_256_characters_is_not_even_looked_for() -> None:
 
 
 @pytest.mark.parametrize("kid", [7, ["k1"], {"k1": 1}, True, "", "k" * 257], ids=str)
-def test_a_kid_that_is_no_name_is_unknown_even_where_it_may_be_absent(kid: object) -> None:
+def test_a_kid_of_the_wrong_type_is_unknown_even_if_it_may_be_absent(kid: object) -> None:
     assert header_reason("generic", {"kid": kid}) is Reason.UNKNOWN_KEY
 
 
@@ -198,7 +198,7 @@ def test_nothing_signed_can_be_changed(where: str) -> None:
     assert refused(".".join(mixed), fake).reason is Reason.BAD_SIGNATURE
 
 
-def test_an_elliptic_signature_as_der_is_bad() -> None:
+def test_a_der_encoded_ecdsa_signature_is_bad() -> None:
     fake = FakeIssuer(GENERIC, FakeKey("k", "ES256"))
     private = fake.keys[0].private
     assert isinstance(private, ec.EllipticCurvePrivateKey)
@@ -247,7 +247,7 @@ def test_a_token_for_another_audience_is_refused(provider: str, audience: object
     assert judged(provider, aud=audience) is Reason.WRONG_AUDIENCE
 
 
-def test_one_audience_may_stand_in_a_list_and_others_beside_it_only_for_a_generic_issuer() -> None:
+def test_aud_may_be_a_list_of_one_and_a_longer_list_only_for_a_generic_issuer() -> None:
     for provider in SAMPLE:
         assert judged(provider, aud=[AUDIENCE]) is None
     assert judged("generic", aud=["account", AUDIENCE]) is None
@@ -256,7 +256,7 @@ def test_one_audience_may_stand_in_a_list_and_others_beside_it_only_for_a_generi
         assert judged(provider, aud=[AUDIENCE, AUDIENCE]) is Reason.WRONG_AUDIENCE
 
 
-def test_any_of_the_issuers_audiences_is_ours() -> None:
+def test_any_of_the_issuers_audiences_is_accepted() -> None:
     fake = FakeIssuer()
     trusted = [issuer(audiences=("first", "second"))]
     assert proven(fake.token(good(aud="second")), fake, trusted).claims
@@ -340,7 +340,7 @@ REQUIRED = [
 
 @pytest.mark.parametrize("value", [ABSENT, None, "", [], ["x"], {}, 1.5], ids=str)
 @pytest.mark.parametrize(("provider", "claim", "reason"), REQUIRED)
-def test_what_makes_a_ci_token_must_be_there(
+def test_a_ci_token_must_have_the_claims_of_its_profile(
     provider: str, claim: str, reason: Reason, value: object
 ) -> None:
     assert judged(provider, **{claim: value}) is reason
@@ -350,10 +350,10 @@ def test_an_id_may_be_a_number() -> None:
     assert judged("github", repository_id=412890077) is None
 
 
-# The order, and what a caller hears
+# The order of the checks, and what the caller reads
 
 
-def test_the_first_thing_wrong_is_what_is_told() -> None:
+def test_the_first_error_is_the_one_reported() -> None:
     fake = FakeIssuer()
     wrong_claims = {"iss": "https://x.example", "sub": "", "aud": "x", "exp": 1, "event_name": ""}
     wrong_header = {"alg": "none", "kid": "other"}
@@ -381,7 +381,9 @@ def test_the_first_thing_wrong_is_what_is_told() -> None:
     [{"sub": ABSENT}, {"sub": 7}, {"aud": ABSENT}, {"aud": "https://other.example"}],
     ids=str,
 )
-def test_before_the_audience_holds_only_the_sentence_is_told(changes: dict[str, Any]) -> None:
+def test_until_the_audience_is_verified_the_caller_gets_constant_sentences(
+    changes: dict[str, Any],
+) -> None:
     fake = FakeIssuer()
     refusal = refused(fake.token(good(**changes)), fake)
     assert refusal.public == refusal.reason.sentence
@@ -400,7 +402,7 @@ def test_before_the_audience_holds_only_the_sentence_is_told(changes: dict[str, 
     ],
     ids=str,
 )
-def test_once_the_audience_holds_the_caller_hears_what_to_mend(
+def test_once_the_audience_is_verified_the_caller_gets_details(
     changes: dict[str, Any], told: str
 ) -> None:
     fake = FakeIssuer()
@@ -415,7 +417,7 @@ def test_no_refusal_holds_the_token() -> None:
         assert not any(part in str(refused(token, fake)) for part in token.split("."))
 
 
-# What stands for a spent token
+# The key under which a token is spent
 
 
 def spend_key(fake: FakeIssuer, token: str) -> str:
@@ -467,7 +469,7 @@ def test_the_trusted_issuer_is_found_by_iss() -> None:
         trusted_issuer(UnverifiedClaims(good()), {})
 
 
-def test_the_same_ring_proves_token_after_token() -> None:
+def test_one_ring_verifies_many_tokens() -> None:
     fake = FakeIssuer()
 
     async def story() -> None:

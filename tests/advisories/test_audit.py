@@ -69,7 +69,7 @@ def broker(tmp_path: Path) -> OnDisk:
 
 
 def segments(*tokens: str) -> Iterator[str]:
-    """What must be nowhere: payload and signature of each of *tokens*, whole or begun."""
+    """Texts that must not be found anywhere: parts of payload and signature of *tokens*."""
     for token in tokens:
         for segment in token.split(".")[1:]:
             if len(segment) >= 40:
@@ -227,7 +227,7 @@ def test_the_claims_of_an_access_token_in_a_seal_open_nothing(broker: OnDisk) ->
 
 
 async def _bearer(broker: OnDisk, token: str) -> Bearer:
-    """Who bears *token* at the gateway."""
+    """The bearer of *token* at the gateway."""
     tokens = AccessTokens(URL, MemoryStore(broker.clock), broker.clock)
     return await tokens.bearer(token, broker.signing)
 

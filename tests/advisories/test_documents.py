@@ -76,7 +76,7 @@ def test_aliases_cannot_blow_up_a_file_document_by_document() -> None:
     assert faults == {"aliases repeat more than 200,000 values"}
 
 
-def test_a_file_of_many_small_bombs_is_given_up() -> None:
+def test_reading_a_file_of_many_small_bombs_stops_early() -> None:
     assert codes(hostile(f"---\n{bomb(6, 9)}\n" * 10_000)) == {"D002"}
 
 
@@ -85,7 +85,7 @@ def test_aliases_cannot_build_depth_beyond_the_limit() -> None:
     assert codes(hostile("\n".join(lines))) == {"D002"}
 
 
-def test_an_alias_cannot_stand_in_itself() -> None:
+def test_an_alias_cannot_contain_itself() -> None:
     assert codes(hostile("&a [*a]")) == {"D002"}
     assert codes(hostile("&a {b: {c: *a}}")) == {"D002"}
     assert codes(hostile("&a {*a : b}")) == {"D002"}
@@ -125,7 +125,7 @@ def test_deep_json_cannot_crash_the_reader(depth: int) -> None:
         "!include /etc/passwd",
     ],
 )
-def test_no_tag_makes_anything(tag: str) -> None:
+def test_no_tag_creates_an_object(tag: str) -> None:
     assert codes(hostile(f"a: {tag}\n")) == {"D002"}
     assert codes(hostile(role_text(f"condition: {{StringEqual: {{jwt:a: {tag}}}}}\n"))) == {"D002"}
 

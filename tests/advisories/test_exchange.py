@@ -243,7 +243,7 @@ class TestOracles:
         assert told() == told(actor="acme-bot") == told(repository="octo-org/mine")
         assert told(head_ref="acme") == told()
 
-    def test_a_new_owner_of_an_old_name_is_told_nothing(self, broker: InProcess) -> None:
+    def test_a_new_owner_of_an_old_name_learns_nothing(self, broker: InProcess) -> None:
         # Somebody registers a name that was given up: the name fits, the id does not.
         squatter = {**STRANGER, "repository": "octo-org/octo-repo", "repository_owner": "octo-org"}
         answer = broker.exchange(broker.job(**squatter))

@@ -273,7 +273,7 @@ class TestExpect:
         assert header(front.received[0], "expect") is None
 
     @pytest.mark.parametrize("wanted", [b"200-ok", b"100-continue, x", b"\x31"])
-    def test_another_expectation_reaches_nobody(
+    def test_no_other_expectation_is_forwarded(
         self, front: Listening, bearer: bytes, wanted: bytes
     ) -> None:
         request = (

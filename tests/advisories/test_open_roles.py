@@ -226,7 +226,7 @@ ATTACKS = {
         MAIN,
         token("github-pull-request-target"),
     ),
-    "S10 an environment named from a branch": Attack(
+    "an environment named from a branch": Attack(
         "W103",
         {
             "StringEqual": {
@@ -239,7 +239,7 @@ ATTACKS = {
         token("github-environment-production"),
         token("github-environment-production", ref="refs/heads/feature"),
     ),
-    "S11 the name was registered again": Attack(
+    "the name was registered again": Attack(
         "W101",
         {
             "StringEqual": {
@@ -252,7 +252,7 @@ ATTACKS = {
         MAIN,
         token("github-push-main", repository_id="999", repository_owner_id="998"),
     ),
-    "S14 another workflow called Deploy": Attack(
+    "another workflow called Deploy": Attack(
         "T004",
         {
             "StringEqual": {
@@ -359,7 +359,7 @@ def test_the_safe_twin_does_not_get_that_problem(attack: Attack) -> None:
     assert attack.code not in {problem.code for problem in documents(attack.safe).problems}
 
 
-def test_s13_a_custom_sub_satisfies_no_rule_about_a_repository() -> None:
+def test_a_custom_sub_satisfies_no_rule_about_a_repository() -> None:
     by_sub: Block = {
         "StringEqual": {"jwt:iss": GITHUB, "jwt:ref": "refs/heads/main"},
         "StringLike": {"jwt:sub": ["repo:octo-org/*", "repo:octo-org@13420041/*"]},

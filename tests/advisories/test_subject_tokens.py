@@ -1,8 +1,8 @@
 """
 Attacks on the way from a subject token to a Role, which must keep failing.
 
-Each begins with a token that is good, signed by the issuer that it names, and admitted; then
-one thing is done to it that has worked against a verifier somewhere.
+Each test starts from a good token that is admitted, and makes one change that has worked against
+some verifier.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_the_token_that_the_attacks_begin_with_is_admitted() -> None:
     assert admitted(good(), OCTO) == ("deployer",)
 
 
-# S13 a subject that its owner may define
+# a subject that its owner may define
 
 
 def test_a_custom_subject_is_compared_whole_and_never_read_for_a_repository() -> None:
@@ -85,11 +85,11 @@ def test_a_custom_subject_is_compared_whole_and_never_read_for_a_repository() ->
         assert admitted(good(), rule) == ("deployer",)
 
 
-# S14, S15 what its owner may choose freely says nothing beside who owns the code
+# claims that anybody can choose freely do not show who owns the code
 
 
 @pytest.mark.parametrize("claim", ["workflow", "actor", "actor_id", "environment", "head_ref"])
-def test_a_strangers_token_that_imitates_what_can_be_chosen_is_not_admitted(claim: str) -> None:
+def test_a_strangers_token_that_imitates_freely_chosen_claims_is_not_admitted(claim: str) -> None:
     rule = pinned(repository_owner_id="13420041", **{claim: "Deploy"})
     stranger = good(
         repository="evil/octo-repo",
@@ -101,7 +101,7 @@ def test_a_strangers_token_that_imitates_what_can_be_chosen_is_not_admitted(clai
     assert admitted(stranger, rule) is Reason.NO_ROLE_ADMITS
 
 
-# S16 case
+# case
 
 
 def ignoring_case(value: str) -> Role:
@@ -126,7 +126,7 @@ def test_no_letter_beyond_ascii_is_a_case_of_one_within(look_alike: str) -> None
         assert admitted(good(repository=claim), ignoring_case(rule)) is Reason.NO_ROLE_ADMITS
 
 
-# S17 absence, S18 kinds
+# absent claims, and claims of another type
 
 OPERATORS: dict[str, list[str]] = {
     "StringEqual": ["", "None", "null", "production"],
@@ -174,7 +174,7 @@ def test_a_boolean_and_its_text_are_one(claim: object) -> None:
     assert admitted(good(ref_protected=1), rule) is Reason.NO_ROLE_ADMITS
 
 
-# S20 slow patterns
+# slow patterns
 
 
 def test_a_pattern_of_many_stars_costs_no_more_than_pattern_times_value() -> None:
@@ -189,7 +189,7 @@ def test_a_pattern_of_many_stars_costs_no_more_than_pattern_times_value() -> Non
     assert time.perf_counter() - begin < 1
 
 
-# S21 the algorithm
+# the algorithm
 
 
 def hmac_keyed_with(secret: bytes) -> Any:
@@ -233,7 +233,7 @@ def test_a_ci_token_signed_otherwise_than_with_rs256_is_refused(alg: str) -> Non
 
 
 @pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
-def test_a_key_makes_no_signature_of_another_kind(alg: str) -> None:
+def test_a_key_verifies_no_signature_of_another_algorithm(alg: str) -> None:
     signer = FakeKey("k1", alg)
     fake = FakeIssuer(GENERIC, signer)
     claims = good(iss=GENERIC)
@@ -243,7 +243,7 @@ def test_a_key_makes_no_signature_of_another_kind(alg: str) -> None:
         assert refused(token, fake).reason is Reason.BAD_SIGNATURE
 
 
-def test_a_weak_rsa_key_vouches_for_nothing() -> None:
+def test_a_weak_rsa_key_verifies_no_token() -> None:
     weak = FakeKey("weak", bits=1024)
     for fake in (FakeIssuer(GITHUB, weak), FakeIssuer(GITHUB, FakeKey(), weak)):
         assert refused(fake.token(good(), key=weak), fake).reason is Reason.UNKNOWN_KEY
@@ -252,7 +252,7 @@ def test_a_weak_rsa_key_vouches_for_nothing() -> None:
 @pytest.mark.parametrize(
     "changes", [{"use": "enc"}, {"alg": "RS512"}, {"alg": "PS256"}, {"key_ops": ["encrypt"]}]
 )
-def test_a_key_published_for_something_else_vouches_for_nothing(changes: dict[str, Any]) -> None:
+def test_a_key_published_for_another_purpose_verifies_no_token(changes: dict[str, Any]) -> None:
     fake = FakeIssuer(GITHUB)
     fake.key_set = answering(
         json={"keys": [FakeKey("good", which=1).jwk(), FakeKey().jwk(**changes)]}
@@ -260,7 +260,7 @@ def test_a_key_published_for_something_else_vouches_for_nothing(changes: dict[st
     assert refused(fake.token(good()), fake).reason in {Reason.UNKNOWN_KEY, Reason.BAD_SIGNATURE}
 
 
-# S22 key names
+# key names
 
 
 def two_issuers() -> tuple[FakeIssuer, FakeIssuer, KeyRing]:
@@ -274,7 +274,7 @@ def two_issuers() -> tuple[FakeIssuer, FakeIssuer, KeyRing]:
     return github, gitlab, ring
 
 
-def test_one_issuers_key_never_vouches_for_anothers_token() -> None:
+def test_one_issuers_key_never_verifies_anothers_token() -> None:
     github, gitlab, ring = two_issuers()
     trusted = {fake.iss: issuer(fake.iss) for fake in (github, gitlab)}
 
@@ -315,20 +315,20 @@ def test_one_issuers_key_never_vouches_for_anothers_token() -> None:
     ],
     ids=lambda kid: str(kid)[:20],
 )
-def test_a_key_name_is_only_a_name(kid: object) -> None:
+def test_a_kid_is_never_used_as_a_path_or_url(kid: object) -> None:
     fake = FakeIssuer(GITHUB)
     token = fake.token(good(), header={"kid": kid})
     assert refused(token, fake).reason is Reason.UNKNOWN_KEY
     assert all(url.startswith(f"{GITHUB}/.well-known/") for url in fake.requests)
 
 
-def test_two_keys_of_one_name_vouch_for_nothing() -> None:
+def test_two_keys_with_one_kid_verify_no_token() -> None:
     fake = FakeIssuer(GITHUB, FakeKey("k1"), FakeKey("k1", which=1), FakeKey("k2", which=2))
     for key in fake.keys[:2]:
         assert refused(fake.token(good(), key=key), fake).reason is Reason.UNKNOWN_KEY
 
 
-# S23 a token that brings its own key
+# a token that brings its own key
 
 
 @pytest.mark.parametrize("member", ["jku", "x5u", "jwk", "x5c"])
@@ -355,7 +355,7 @@ def test_a_header_that_must_be_understood_is_refused(crit: list[str]) -> None:
     assert refused(token, fake).reason is Reason.UNSUPPORTED_ALGORITHM
 
 
-# S24 requests to places of the attacker's choice
+# requests to places of the attacker's choice
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_an_issuer_that_is_not_configured_causes_no_request(iss: str) -> None:
     assert fake.requests == []
 
 
-# S25 an issuer that answers with malice: tests/test_key_ring.py has each fault; here, a good token
+# a hostile issuer: tests/test_key_ring.py has each bad answer; here, with a good token
 
 
 async def endless() -> AsyncIterator[bytes]:
@@ -412,14 +412,14 @@ async def bomb() -> AsyncIterator[bytes]:
     ],
     ids=["other issuer", "other host", "redirect", "endless", "bomb"],
 )
-def test_a_hostile_answer_proves_no_token(place: str, response: dict[str, Any]) -> None:
+def test_a_token_is_refused_after_a_hostile_answer(place: str, response: dict[str, Any]) -> None:
     fake = FakeIssuer(GITHUB)
     setattr(fake, place, answering(**response))
     assert refused(fake.token(good()), fake).reason is Reason.KEYS_UNAVAILABLE
     assert not any("evil" in url for url in fake.requests)
 
 
-# S26 key fetching as a weapon
+# key fetching as a weapon
 
 
 def test_a_thousand_made_up_key_names_are_one_fetch_and_good_tokens_pass_meanwhile() -> None:
@@ -451,17 +451,17 @@ def test_a_thousand_made_up_key_names_are_one_fetch_and_good_tokens_pass_meanwhi
     asyncio.run(story())
 
 
-# S27 replay: the same `jti` is the same token, in whatever clothes
+# replay: two tokens with the same `jti` are the same token
 
 
-def test_a_replayed_token_is_known_again_whatever_was_changed_around_it() -> None:
+def test_a_replayed_token_is_recognised_under_another_header() -> None:
     fake = FakeIssuer(GITHUB)
     first = proven(fake.token(good(jti="j")), fake)
     again = proven(fake.token(good(jti="j"), header={"typ": "other"}), fake)
     assert first.spend_key == again.spend_key
 
 
-# S28 clocks
+# clocks
 
 
 @pytest.mark.parametrize(
@@ -485,13 +485,13 @@ def test_a_token_out_of_its_time_is_refused(changes: dict[str, Any], reason: Rea
 
 
 @pytest.mark.parametrize("exp", [b"NaN", b"Infinity", b"1e999"])
-def test_a_time_that_no_clock_reaches_is_refused(exp: bytes) -> None:
+def test_a_time_that_datetime_cannot_represent_is_refused(exp: bytes) -> None:
     fake = FakeIssuer(GITHUB)
     payload = json.dumps(good(exp="EXP")).encode().replace(b'"EXP"', exp)
     assert refused(fake.token(payload), fake).reason is Reason.MALFORMED_TOKEN
 
 
-# S29 audiences
+# audiences
 
 
 @pytest.mark.parametrize(
@@ -527,12 +527,12 @@ def test_the_audience_of_one_issuer_is_not_that_of_another() -> None:
     assert refused(fake.token(good()), fake, trusted).reason is Reason.WRONG_AUDIENCE
 
 
-# S30 a person's sign-in, S31 a fork's merge request
+# a person's sign-in, a fork's merge request
 
 GROUP = pinned(iss=GITLAB, ref="main", ref_type="branch", project_id="61204418")
 
 
-def test_a_persons_sign_in_is_no_ci_token_even_with_what_it_cannot_have_left_out() -> None:
+def test_a_persons_sign_in_token_is_no_ci_token_whatever_it_leaves_out() -> None:
     rule = role(condition={"StringEqual": {"jwt:iss": [GITLAB], "jwt:sub": ["14200311"]}})
     assert admitted(good("gitlab-user-login"), rule) is Reason.NOT_A_CI_TOKEN
     bare = good("gitlab-user-login", nonce=ABSENT, auth_time=ABSENT, sub_legacy=ABSENT)
@@ -542,7 +542,7 @@ def test_a_persons_sign_in_is_no_ci_token_even_with_what_it_cannot_have_left_out
         assert admitted(partly, GROUP) is Reason.NOT_A_CI_TOKEN
 
 
-def test_a_forks_merge_request_is_admitted_by_no_role_that_does_not_speak_of_it() -> None:
+def test_a_forks_merge_request_is_admitted_only_by_a_role_that_names_it() -> None:
     assert admitted(good("gitlab-branch-main"), GROUP) == ("deployer",)
     fork = good("gitlab-fork-merge-request")
     assert admitted(fork, GROUP) is Reason.NO_ROLE_ADMITS
@@ -564,10 +564,10 @@ def test_a_forks_merge_request_is_admitted_by_no_role_that_does_not_speak_of_it(
     assert admitted(fork, said) == ("deployer",)
 
 
-# S34 what a stranger can learn
+# what a stranger can learn
 
 
-def test_strangers_hear_the_same_whatever_they_probe_for() -> None:
+def test_a_stranger_gets_the_same_answer_whatever_it_probes_for() -> None:
     fake = FakeIssuer(GITHUB)
     forged = FakeKey("k1", which=1)
     trusted = [replace(issuer(GITHUB), audiences=("https://a-secret-audience.example",))]

@@ -129,7 +129,10 @@ def _make_base(folder: Path, buildah: Any) -> None:
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(folder / "base.tar"), "/")
     buildah("run", "--isolation", "chroot", container, "--", "sh", "-c", _MAKE_BASE)
-    for file in (_CERTIFICATES, "/etc/pip.conf"):  # the way of this machine to the package index
+    for file in (
+        _CERTIFICATES,
+        "/etc/pip.conf",
+    ):  # so that pip works behind a proxy or a private CA, too
         if Path(file).exists():
             buildah("copy", "--quiet", container, file, file)
     buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
