@@ -7,9 +7,9 @@
 #   federate.sh logout     revoke the access tokens of this job's logins and remove their files
 #
 # No token appears in an argument list, in a trace or in the environment of a program, and each is
-# masked before anything can print it. Errors that may pass are retried; refusals are final. Text
-# from outside never begins a line that the runner could take for a command. Files are deleted
-# each by its name, never recursively.
+# masked before anything can print it. Temporary errors are retried; refusals are final. Text from
+# outside never begins a line that the runner could take for a command. Files are deleted one by
+# one by name, never recursively.
 #
 # POSIX sh with curl and awk, because runners and job images often have nothing else.
 # gitlab/federate.yml carries a copy of this file: after a change, run `make gitlab`.
@@ -30,7 +30,7 @@ unset FEDERATION_ID_TOKEN ACTIONS_ID_TOKEN_REQUEST_TOKEN
 
 # Turn the rest of the environment into plain variables of this shell. Programs get only what curl
 # needs: SSLKEYLOGFILE, for one, would have it write down the keys of its TLS connections. A line
-# within a value may look like a name, too; to pass a wrong name is harmless.
+# of a value may look like a name too; a wrong name does no harm.
 unexport() {
   eval "set -- \"\${$1-}\"; command unset $1 && $1=\$1"
 }
@@ -54,12 +54,12 @@ unset IFS
 LC_ALL=C
 export LC_ALL
 
-# The job may have variables of these names. They start empty, so that none decides what this
-# script does or deletes.
+# The job may have variables with these names. They start empty, so that a variable of the job
+# cannot decide what this script does or deletes.
 for name in absent advice answer audience authority body curl_code ended expires_at export_as \
   faas_cli form function functions_asked gateway lacking login meant_for other parent pause payload \
-  platform policies problem reason request_id rest role roles roles_asked scope seconds state status \
-  subject token tool try url whom; do
+  platform policies problem reason request_id rest role roles roles_asked scope seconds server state status \
+  subject token tool try url; do
   unset "$name"
   eval "$name="
 done
@@ -175,7 +175,7 @@ find_state() {
   mkdir -p "$parent" 2>/dev/null
   [ -w "$parent" ] || parent=${TMPDIR:-/tmp}
   state=$parent/federation-${CI_JOB_ID:-job}
-  # A number cannot name a folder elsewhere.
+  # Only a number is safe within a path: anything else could name another folder.
   case ${CI_JOB_ID-} in *[!0-9]*) state=$parent/federation-job ;; esac
 }
 
@@ -241,7 +241,7 @@ check_gitlab_token() {
       aud: $url"
   is_jwt "$id_token" || fail 'FEDERATION_ID_TOKEN is no ID token.' \
     'Remove the CI/CD variable of that name; id_tokens sets it.'
-  # Without this, whoever may set a pipeline variable could send the token elsewhere.
+  # Otherwise a person who may set a pipeline variable could send the token elsewhere.
   meant_for=$(claim "$id_token" aud)
   [ "$meant_for" = "$url" ] || fail \
     "The ID token is for $(one_line "$meant_for"), but would be sent to $url: that is the wrong audience." \
@@ -262,7 +262,7 @@ exchange() {
 }
 
 ask_github() {
-  whom=$(host_of "$ACTIONS_ID_TOKEN_REQUEST_URL")
+  server=$(host_of "$ACTIONS_ID_TOKEN_REQUEST_URL")
   send "url = $(quoted "$ACTIONS_ID_TOKEN_REQUEST_URL")
 header = $(quoted "Authorization: bearer $request_token")
 get
@@ -275,7 +275,7 @@ data-urlencode = $(quoted "audience=$audience")" || return 1
 }
 
 ask_broker() {
-  whom=$(host_of "$url")
+  server=$(host_of "$url")
   form="data-urlencode = \"grant_type=urn:ietf:params:oauth:grant-type:token-exchange\"
 data-urlencode = \"subject_token_type=urn:ietf:params:oauth:token-type:id_token\"
 data-urlencode = \"subject_token=$id_token\""
@@ -328,15 +328,15 @@ unreachable() {
   read_refusal
   case $curl_code in
     0)
-      [ -n "$reason" ] || fail "$whom answered HTTP $status, four times." 'Run the job again later.'
-      fail "$whom cannot answer at the moment ($reason): $problem" "Run the job again later. If it fails again, \
+      [ -n "$reason" ] || fail "$server answered HTTP $status, four times." 'Run the job again later.'
+      fail "$server cannot answer at the moment ($reason): $problem" "Run the job again later. If it fails again, \
 give the operator of the broker the request id $request_id." ;;
     35 | 51 | 53 | 54 | 58 | 59 | 60 | 64 | 66 | 77 | 80 | 82 | 83 | 90 | 91)
-      fail "No TLS connection to $whom can be trusted: $(curl_error)" \
+      fail "No TLS connection to $server can be trusted: $(curl_error)" \
         'If its certificate comes from a private CA, put the CA into a file on the runner and name the
 file in CURL_CA_BUNDLE. Verification is never switched off.' ;;
     *)
-      fail "$whom could not be reached: $(curl_error)" \
+      fail "$server could not be reached: $(curl_error)" \
         'Check the input url, the network of this runner, and HTTPS_PROXY and NO_PROXY.' ;;
   esac
 }
@@ -360,7 +360,7 @@ read_answer() {
     3??) fail "$url answered with a redirect, which is not followed with a token." \
       'Give the address that it leads to as input url.' ;;
     *)
-      [ -n "$reason" ] || fail "$whom answered HTTP $status, but not as a broker does." 'Check the input url.'
+      [ -n "$reason" ] || fail "$server answered HTTP $status, but not as a broker does." 'Check the input url.'
       advise
       fail "The broker at $url refused ($reason): $problem" "$advice
 A refusal is not retried. docs/refusals.md says more about $reason; the broker's log and audit trail have
@@ -369,7 +369,7 @@ the details under request id $request_id." "$(observed_claims)"
   esac
   token=$(member "$body" access_token)
   mask "$token"
-  is_jwt "$token" || fail "$whom answered, but not as a broker does." 'Check the input url.'
+  is_jwt "$token" || fail "$server answered, but not as a broker does." 'Check the input url.'
   roles=$(claim "$token" role | joined)
   policies=$(claim "$token" policy | joined)
   subject=$(one_line "$(claim "$token" sub)")
@@ -419,8 +419,8 @@ keep_token() {
   [ "$faas_cli" != true ] || write_faas_cli_config
 }
 
-# A config for this job alone. faas-cli's own place in CI is beside the current folder, where a
-# step in another folder would not find it; OPENFAAS_CONFIG holds everywhere.
+# A config for this job alone. In CI, faas-cli looks in the current folder, so a step in another
+# folder would not find its config. OPENFAAS_CONFIG works in every folder.
 write_faas_cli_config() {
   gateway=$(printf '%s' "$url" | tr '[:upper:]' '[:lower:]')
   printf -- '- gateway: %s\n  auth: oauth2\n  token: %s\n' "$gateway" "$token" >"$login/entry"
@@ -471,7 +471,7 @@ end_login() {
     remove_login
     return
   fi
-  whom=$(host_of "$url")
+  server=$(host_of "$url")
   if with_retries revoke && [ "$status" = 200 ]; then
     say "The access token of $url is revoked."
   else
@@ -547,7 +547,7 @@ command_data() {
     awk '{ gsub(/%/, "%25"); printf "%s%s", between, $0; between = "%0A" }'
 }
 
-# Removes control characters, and breaks what a runner takes for a command, in both its forms.
+# Removes control characters, and breaks up both forms of a runner's commands.
 harmless() {
   tr -d '\000-\010\013-\037\177' | sed -e 's/##\[/# #[/g' -e 's/^\([[:space:]]*\)::/\1: :/'
 }
@@ -598,7 +598,7 @@ member() { printf '%s' "$1" | json member "$2"; }
 
 claim() { payload_of "$1" | json member "$2"; }
 
-# The claims of a JWT, not verified: that is the task of the broker.
+# The claims of a JWT, not verified: the broker does that.
 payload_of() {
   payload=${1#*.}
   printf '%s\n' "${payload%%.*}" | awk '
