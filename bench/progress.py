@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def say(what: str) -> None:
-    """Print *what* at once, not when a buffer is full."""
+    """Print *what* without waiting for a full buffer."""
     print(f"  {what}", flush=True)

@@ -87,7 +87,7 @@ def _judge(outcome: Outcome, sent: list[Sent], broker: Broker) -> None:
         if event["response_code"] == 200
     } - {digest(token) for token in answered}
     outcome.saw(
-        f"{len(answered)} granted, {cut} requests cut off, {len(silent)} grants nobody heard"
+        f"{len(answered)} granted, {cut} requests cut off, {len(silent)} grants that no client received"
     )
 
 

@@ -357,7 +357,9 @@ def test_a_journal_of_the_former_version_is_read_and_delivered(
     asyncio.run(story())
     assert receiver.event_ids == ids
     assert all("chain" not in e for each in receiver.taken for e in each.events)
-    assert not list((tmp_path / "audit").glob("*.seal")), "nobody can vouch for it any more"
+    assert not list((tmp_path / "audit").glob("*.seal")), (
+        "segments of the former version are never sealed"
+    )
 
 
 # resend

@@ -233,7 +233,7 @@ SEEN = [
         "Function:Invoke c:a.b",
         b"/function/a.b.c/",
         None,
-        id="the namespace stands after the last dot",
+        id="the namespace is after the last dot",
     ),
     pytest.param(
         Wire("PUT", '/function/figlet.dev/v1/caf%C3%A9/a;b=1?q="x"&q=%zz;r'),

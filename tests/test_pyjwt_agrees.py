@@ -128,7 +128,7 @@ CHANGES: tuple[Change, ...] = (
     claim("aud", [AUDIENCE, "x"], "a CI token is meant for one"),
     *(claim("iss", iss) for iss in (ABSENT, None, 7, "", f"{GITHUB}/", "https://x.example")),
     *(claim("sub", sub) for sub in (ABSENT, None, 7, ["a"], True)),
-    claim("sub", "", "an empty subject is nobody"),
+    claim("sub", "", "an empty subject names no caller"),
     *(claim(name, v) for name in ("exp", "iat", "nbf") for v in NOT_TIMES),
     *(claim(name, str(int(time.time())), "a text is not a number") for name in ("iat", "nbf")),
     *(claim("exp", v, "a text is not a number") for v in (str(int(time.time()) + 300),)),

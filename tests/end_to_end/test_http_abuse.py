@@ -79,7 +79,7 @@ def test_a_head_of_ten_mebibytes_is_neither_read_nor_kept(
     with broker.connect() as connection:
         sent = push(connection, opening, filling)
         said = heard(connection)
-    assert sent < 8 * MIB  # what fits into the buffers of two sockets may be sent in vain
+    assert sent < 8 * MIB  # so much may fit into the buffers of two sockets
     assert b" 200 " not in said
     assert broker.resident_bytes() - before < 8 * MIB
     assert httpx2.get(f"{broker.url}/livez").status_code == 200

@@ -1,4 +1,4 @@
-"""A clock for tests, which stands still until a test moves it."""
+"""A clock for tests, which moves only when a test moves it."""
 
 from __future__ import annotations
 

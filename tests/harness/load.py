@@ -35,7 +35,7 @@ _MEASURED_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One exchange, and what came of it."""
+    """One exchange and its outcome."""
 
     token: str = field(repr=False)
     began: float

@@ -94,7 +94,7 @@ class Process:
         return self.exit_code is not None or self.is_up()
 
     def is_up(self) -> bool:
-        """True if it does its work. To be answered by each kind of program."""
+        """True if it is ready. Each kind of program defines when."""
         raise NotImplementedError
 
     def output(self) -> str:

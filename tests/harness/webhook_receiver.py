@@ -39,7 +39,7 @@ class Receiver:
         self.seen: list[Delivered] = []
         self.taken: list[Delivered] = []
         self.next: list[Behaviour] = []
-        """The next answers. When there are none left, every request is taken."""
+        """The next answers. When there are none left, every request is accepted."""
         self.connections: list[socket.socket] = []
 
     @property
