@@ -25,11 +25,11 @@ ENV PATH=/opt/federation/bin:$PATH \
     FEDERATION_PORT=8080 \
     FEDERATION_STATE=/var/lib/federation
 RUN install --directory --mode=0700 --owner=65532 --group=65532 /var/lib/federation
-# The only place that is written to; all else may be mounted read-only.
+# The broker writes only here. Everything else may be mounted read-only.
 VOLUME /var/lib/federation
 USER 65532:65532
 EXPOSE 8080
-# By http.client, which asks no proxy.
+# http.client ignores the proxy variables.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['FEDERATION_PORT']), timeout=3); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["federation"]

@@ -1,4 +1,4 @@
-"""A claim as text, where a key points, and how a claim is shown."""
+"""Claims as text, looking up a claim by its key, and showing a claim in a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain install and its extras: what works without which library, and what is said if not."""
+"""The plain install and its extras: which commands work without which libraries, and the messages."""
 
 from __future__ import annotations
 

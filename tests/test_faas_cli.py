@@ -1,4 +1,4 @@
-"""faas-cli's configuration: where it lies, what is kept, what is replaced."""
+"""faas-cli's configuration file: its place, the entries that are kept, and those that are replaced."""
 
 from __future__ import annotations
 

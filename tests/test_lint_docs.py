@@ -1,4 +1,4 @@
-"""`docs/lint.md` and the rules say the same, and its examples do what it says of them."""
+"""`docs/lint.md` agrees with the rules, and its examples give the codes that it names."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ REFUSED: Mapping[str, tuple[str, Block]] = {
     ),
     "iss with a slash more": ("T001", equal(github(iss=GITHUB + "/"))),
     "iss in another case": ("T001", equal(github(iss=GITHUB.upper()))),
-    "iss nobody configured": ("T001", equal(github(iss="https://ci.example.net"))),
+    "iss without a JwtIssuer": ("T001", equal(github(iss="https://ci.example.net"))),
     # T002
     "S1 iss and aud alone": ("T002", equal({"jwt:iss": GITHUB, "jwt:aud": AUDIENCE})),
     "iss alone, gitlab.com": ("T002", equal({"jwt:iss": GITLAB})),

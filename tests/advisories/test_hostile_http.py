@@ -349,7 +349,7 @@ class TestSizes:
         assert reached(front) == []
 
     @pytest.mark.parametrize("line", [LIST, b"GET /healthz HTTP/1.1\r\n"], ids=["list", "health"])
-    def test_a_body_where_none_is_taken_is_refused_unread(
+    def test_a_body_where_none_is_allowed_is_refused_unread(
         self, front: Listening, bearer: bytes, line: bytes
     ) -> None:
         head = line + HOST + bearer + CLOSE + b"Content-Length: %d\r\n\r\n" % (100 * MIB)

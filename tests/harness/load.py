@@ -2,7 +2,7 @@
 Load on a server: clients that judge each answer, and clients that measure.
 
 `exchange` and `Load` send exchanges of fresh tokens, each on a connection of its own, and keep
-what came of each. `under_load` sends one request again and again from threads, to see whether a
+the outcomes. `under_load` sends one request again and again from threads, to see whether a
 server that stops drops any. `measure` and `measure_rate` send prepared requests over keep-alive
 connections, and return rates and delays.
 """
