@@ -42,10 +42,10 @@ async def exchange_ci_token(
 
     Raises: Refusal.
     """
-    now = broker.clock()
     _check_token_type(request)
     signer = await find_signer(token, catalog.issuers, broker.keys)
     await next_stage()
+    now = broker.clock()  # not before: a key that must be fetched takes seconds
     verified = verify(token, signer, now)
     await next_stage()
     trail.actor = Actor(f"fed:{verified.claims['sub']}", broker.issuer_url, verified.issuer.iss)
