@@ -8,13 +8,16 @@ to the log or to the webhook, and no event can be made to look like another.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from starlette.types import Message
 
 from federation.app import build
 from federation.audit.event import Trail
@@ -345,3 +348,20 @@ def test_a_seal_that_cannot_be_read_stops_no_event(tmp_path: Path) -> None:
 
     asyncio.run(story())
     assert last(tmp_path, 1)[0]["request_id"] == "request-299"
+
+
+def test_a_grant_whose_answer_cannot_be_sent_leaves_one_event() -> None:
+    broker = InProcess()
+    body = urlencode(form(broker.job())).encode()
+    headers = [(b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/oauth/token", "headers": headers}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(_message: Message) -> None:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(OSError, match="Broken pipe"):
+        asyncio.run(broker.app(scope, receive, send))
+    assert [event.as_json()["response_code"] for event in broker.journal.events] == [200]
