@@ -280,7 +280,8 @@ class FileJournal:
         elif segment and segment.end >= self._segment_bytes:
             self._retire(segment.close)
         if self._segment is None:
-            self._seals.refresh()  # the header names the newest seal
+            with suppress(OSError):  # a seal that cannot be read must not stop events
+                self._seals.refresh()  # the header names the newest seal
             self._segment = Segment.create(
                 self.folder,
                 self.process,
@@ -324,7 +325,8 @@ class FileJournal:
         if self._used + need <= self._size:
             return
         self._try_to_seal(partial(self._seal_own, _EVENTS_WAIT_SECONDS))  # else nothing may go
-        self._seals.refresh()
+        with suppress(OSError):
+            self._seals.refresh()
         for segment in segments:
             if self._dropped(segment):
                 self._used -= segment.size

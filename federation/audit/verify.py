@@ -192,6 +192,12 @@ def _check_closed(segment: Stored, closed: Closed, end: int, check: JournalCheck
         check.broken(segment.path, f"was cut: {size} of {closed.bytes} sealed bytes are there")
     elif _sha256(segment.path, closed.bytes) != closed.sha256:
         check.broken(segment.path, "was changed: it has another SHA-256 than its seal")
+    elif end < closed.bytes:
+        check.broken(
+            segment.path,
+            f"has events that readers leave out: another segment says that it ends at byte {end},"
+            f" and its seal says {closed.bytes}",
+        )
     elif size > closed.bytes:
         if end <= closed.bytes:
             check.note(segment.path, f"what comes after byte {end} was never acknowledged")

@@ -63,7 +63,8 @@ class TokenEndpoint:
         try:
             async with Recording(self.broker.journal, trail):
                 grant = await self._exchange(scope, receive, trail)
-                await _send_grant(grant, send)
+            # Outside the block: the grant has its event, and a failure to send must not add one.
+            await _send_grant(grant, send)
             reason = None
         except Refusal as refusal:
             reason = refusal.reason

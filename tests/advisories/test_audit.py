@@ -8,19 +8,23 @@ to the log or to the webhook, and no event can be made to look like another.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from starlette.types import Message
 
 from federation.app import build
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
 from federation.audit.read import last
 from federation.audit.seals import SEAL_TYPE, seal_files
+from federation.audit.segments import stored
 from federation.audit.verify import check_journal
 from federation.config import Settings
 from federation.errors import Reason, Refusal
@@ -34,7 +38,7 @@ from federation.tokens.verify import AccessTokens, Bearer
 from tests.harness.broker import URL, InProcess, form, logged, refusal, said
 from tests.harness.clock import Clock
 from tests.harness.issuer import base64url
-from tests.harness.journal_writer import sign
+from tests.harness.journal_writer import event, examine, sign
 from tests.harness.webhook_receiver import receiving
 
 OTHER = SigningKey.generate()
@@ -310,3 +314,54 @@ def test_a_flood_of_refusals_stays_within_the_bound(tmp_path: Path) -> None:
 
     asyncio.run(story())
     assert sum(path.stat().st_size for path in _files(tmp_path)) <= 256 * 1024
+
+
+def test_no_header_hides_the_events_of_a_sealed_segment(tmp_path: Path) -> None:
+    async def story() -> None:
+        journal = FileJournal(tmp_path, 64 * 1024, sign=sign)
+        for number in range(25):
+            await journal.record(event(number))
+        await asyncio.to_thread(journal._try_to_seal, journal._seal_own)
+
+    asyncio.run(story())
+    sealed, unsealed = (segment.path for segment in stored(tmp_path))
+    end = b'"bytes":%d' % sealed.stat().st_size
+    shorter = b'"bytes":%d' % (sealed.stat().st_size - 1000)
+    assert examine(tmp_path).whole
+    unsealed.write_bytes(unsealed.read_bytes().replace(end, shorter, 1))
+    assert len(last(tmp_path, 100)) < 25
+    (found,) = [f for f in examine(tmp_path).findings if f.broken]
+    assert found.path == sealed
+    assert "events that readers leave out" in found.message
+
+
+def test_a_seal_that_cannot_be_read_stops_no_event(tmp_path: Path) -> None:
+    (tmp_path / "000000000007.seal").mkdir()
+
+    async def story() -> None:
+        journal = FileJournal(tmp_path, 64 * 1024, sign=sign)
+        for number in range(300):  # more than fit, so segments must go
+            await journal.record(event(number))
+            if number % 50 == 0:
+                await asyncio.to_thread(journal._try_to_seal, journal._seal_all)
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert last(tmp_path, 1)[0]["request_id"] == "request-299"
+
+
+def test_a_grant_whose_answer_cannot_be_sent_leaves_one_event() -> None:
+    broker = InProcess()
+    body = urlencode(form(broker.job())).encode()
+    headers = [(b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/oauth/token", "headers": headers}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(_message: Message) -> None:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(OSError, match="Broken pipe"):
+        asyncio.run(broker.app(scope, receive, send))
+    assert [event.as_json()["response_code"] for event in broker.journal.events] == [200]
