@@ -106,7 +106,7 @@ log_out() {
   ended=0
   if is_private "$state"; then
     for login in "$state"/login.*; do
-      is_private "$login" && [ -f "$login/token" ] || continue
+      is_login "$login" || continue
       end_login
       ended=$((ended + 1))
     done
@@ -196,6 +196,13 @@ is_private() {
   # shellcheck disable=SC2012  # the mode and the owner of one known folder, not names
   [ -d "$1" ] && [ ! -L "$1" ] &&
     ls -dn "$1" | awk -v me="$(id -u)" '{ exit !($1 ~ /^drwx------/ && $3 == me) }'
+}
+
+# True if $1 is a login folder whose files are no links: a link could lead to another program's token.
+is_login() {
+  is_private "$1" || return 1
+  for name in token url entry; do [ ! -L "$1/$name" ] || return 1; done
+  [ -f "$1/token" ] && [ -f "$1/url" ]
 }
 
 remove_login() {
@@ -428,7 +435,8 @@ write_faas_cli_config() {
     printf 'auths:\n'
     cat "$login/entry"
     for other in "$state"/login.*; do # other gateways that this job logged in to
-      [ ! -f "$other/entry" ] || [ "$(cat "$other/url")" = "$url" ] || cat "$other/entry"
+      is_login "$other" && [ -f "$other/entry" ] || continue
+      [ "$(cat "$other/url")" = "$url" ] || cat "$other/entry"
     done
   } >"$login/config.yml"
   case ${OPENFAAS_CONFIG-} in '' | "$state"/*) ;; *)

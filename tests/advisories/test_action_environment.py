@@ -182,6 +182,21 @@ def test_a_planted_login_cannot_give_curl_settings_of_its_own(runner: Runner) ->
     assert runner.world.requests == []
 
 
+@pytest.mark.parametrize("linked", ["token", "url"])
+def test_a_logout_sends_no_file_that_a_planted_login_links_to(runner: Runner, linked: str) -> None:
+    login = Path(f"{runner.workspace}.tmp") / "federation-17" / "login.planted"
+    login.mkdir(parents=True)
+    for folder in (login, login.parent):
+        folder.chmod(0o700)
+    for name, text in {"token": jwt(other=True), "url": runner.world.url, "export": ""}.items():
+        (login / name).write_text(text)
+    elsewhere = runner.folder / "elsewhere"
+    (login / linked).rename(elsewhere)
+    (login / linked).symlink_to(elsewhere)
+    assert runner.gitlab("logout").code == 0
+    assert runner.world.requests == []
+
+
 def test_every_variable_of_the_script_starts_empty() -> None:
     text = SCRIPT.read_text()
     (listed,) = re.findall(r"^for name in ((?:[a-z_]+|\\\n|\s)+); do\n  unset", text, re.MULTILINE)
