@@ -61,15 +61,10 @@ def _gateway_url(url: str) -> str:
 
 
 def webhook_url(url: str) -> str:
-    """
-    Return *url* if audit events may be sent to it.
-
-    Raises: ValueError.
-    """
+    """Return *url* if audit events may be sent to it. Raises: ValueError."""
     parts = urlsplit(url)
-    if not re.fullmatch(r"[!-~]+", url) or not parts.hostname or parts.fragment:
-        raise ValueError("it must be like https://receiver.example.com/events")
-    if parts.scheme not in {"http", "https"}:
+    plain = re.fullmatch(r"https?://[!-~]+", url, re.IGNORECASE)
+    if not plain or not parts.hostname or parts.fragment:
         raise ValueError("it must be like https://receiver.example.com/events")
     if parts.username is not None:
         raise ValueError("it must not hold a password; sign with audit-webhook-secret instead")
