@@ -47,7 +47,6 @@ class PlacedCondition:
 
     @classmethod
     def of(cls, condition: Condition, place: Place) -> PlacedCondition:
-        """*condition*, as written at *place*."""
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
         open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
@@ -57,17 +56,20 @@ class PlacedCondition:
     @property
     def claim(self) -> str:
         """The condition's key without its prefix."""
-        return self.condition.key.removeprefix(KEY_PREFIX)
+        return self.key.removeprefix(KEY_PREFIX)
 
     @property
     def operator(self) -> Operator:
-        """The condition's operator."""
         return self.condition.operator
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The condition's values."""
         return self.condition.values
+
+    @property
+    def placed_values(self) -> Iterator[tuple[Place, str]]:
+        """Each value with its place."""
+        return (((*self.place, number), value) for number, value in enumerate(self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,9 @@ class RoleFacts:
     @property
     def block(self) -> Place:
         """The place of the condition block, or of the principal if there is no block."""
+        principal = ("spec", "principal")
         blocks = {placed.place[:2] for placed in self.conditions}
-        alone = blocks == {("spec", "principal")}
-        return ("spec", "principal") if alone else ("spec", "condition")
+        return principal if blocks == {principal} else ("spec", "condition")
 
     def on(self, keys: Set[str]) -> Iterator[PlacedCondition]:
         """The conditions on one of *keys* that narrow, in the document's order."""

@@ -10,9 +10,8 @@ behind each rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from federation.documents.model import JwtIssuer
 from federation.documents.rules.owners import (
     NAME_KEYS,
     OWNER_FORM,
@@ -39,8 +38,10 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
         message = "no StringEqual on jwt:iss, so a token of any issuer could be admitted"
         if about:
             message = f"{about[0].operator} on jwt:iss does not name an issuer exactly"
-        hint = f"write {yaml('StringEqual', iss=_issuer_to_name(facts.configured))}"
-    elif any(iss in facts.configured for iss in named):
+        only = len(facts.configured) == 1
+        iss = next(iter(facts.configured)) if only else "<iss of the JwtIssuer>"
+        hint = f"write {yaml('StringEqual', iss=iss)}"
+    elif any(value in facts.configured for value in named):
         message = "the conditions on jwt:iss leave no configured issuer over"
         hint = "name the issuer once"
     else:
@@ -69,9 +70,9 @@ def unpinned(facts: RoleFacts) -> Iterator[Fault]:
 def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """T003: a wildcard is in or before the owner's name, so that other owners match too."""
     for placed in facts.patterns:
-        for number, value in enumerate(placed.values):
+        for place, value in placed.placed_values:
             if reaches_the_owner(facts, placed.condition, value):
-                yield Fault((*placed.place, number), *_owner_words(facts, placed, value))
+                yield Fault(place, *_owner_words(facts, placed, value))
 
 
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
@@ -108,10 +109,6 @@ def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
     """A hint with the configured issuer that was probably meant, empty if none is similar."""
     near = nearest(iss, issuers, cutoff=0.7)
     return f"did you mean {quoted(near)}?" if near else ""
-
-
-def _issuer_to_name(issuers: Mapping[str, JwtIssuer]) -> str:
-    return next(iter(issuers)) if len(issuers) == 1 else "<iss of the JwtIssuer>"
 
 
 def _owner_pin(providers: Iterable[Provider]) -> str:
