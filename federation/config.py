@@ -142,10 +142,7 @@ class Settings(BaseModel):
         " upstream's own credentials.",
     )
     upstream_timeout: int = Field(
-        default=60,
-        ge=1,
-        le=3600,
-        description="Seconds the upstream may take to begin an answer.",
+        default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
     )
     upstream_connections: int = Field(
         default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
@@ -179,8 +176,7 @@ class Settings(BaseModel):
         description="Methods of gateway requests that cause an audit event, separated by commas.",
     )
     audit_webhook: WebhookUrl | None = Field(
-        default=None,
-        description="URL that audit events are sent to, in addition to the journal.",
+        default=None, description="URL that audit events are sent to, in addition to the journal."
     )
     audit_webhook_secret: ExistingPath | None = Field(
         default=None, description="File with the secret that signs the events sent to the webhook."

@@ -11,9 +11,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -57,7 +56,8 @@ def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bo
     found = load(paths)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
-    click.echo(_FORMS[form](found), color=False if os.environ.get("NO_COLOR") else None)
+    forms = {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
+    click.echo(forms[form](found), color=False if os.environ.get("NO_COLOR") else None)
     failed = any(strict or problem.severity is Severity.ERROR for problem in found.problems)
     context.exit(1 if failed else 0)
 
@@ -172,8 +172,3 @@ def _sarif_location(problem: Problem) -> dict[str, Any]:
     region = {"region": {"startLine": problem.line}} if problem.line else {}
     where = {"uri": quote(Path(problem.path).as_posix())}
     return {"physicalLocation": {"artifactLocation": where, **region}}
-
-
-_FORMS: Mapping[str, Callable[[Assembled], str]] = MappingProxyType(
-    {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
-)

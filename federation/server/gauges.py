@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -40,24 +39,22 @@ class BrokerStatus:
 
 Worst: TypeAlias = Literal["livemin", "livemax"]
 
-_GAUGES: Mapping[str, tuple[Worst, str, *tuple[str, ...]]] = MappingProxyType(
-    {
-        "ready": ("livemin", "Whether exchanges can be answered."),
-        "degraded": ("livemax", "Whether something needs mending."),
-        "catalog_adopted_timestamp_seconds": ("livemin", "When the live documents were adopted."),
-        "catalog_problems": ("livemax", "Errors of documents that were not adopted."),
-        "catalog_documents": ("livemax", "Live documents.", "kind"),
-        "issuer_keys": ("livemin", "Keys that can be used.", "issuer"),
-        "issuer_keys_fetched_timestamp_seconds": ("livemin", "When keys last came.", "issuer"),
-        "journal_recording": ("livemin", "Whether audit events can be recorded."),
-        "journal_used_bytes": ("livemax", "The journal's size."),
-        "journal_allowed_bytes": ("livemax", "The journal's largest size."),
-        "journal_left_bytes": ("livemin", "What the journal can take before it is full."),
-        "journal_undelivered_events": ("livemax", "Events that wait for the webhook."),
-        "journal_oldest_undelivered_seconds": ("livemax", "How long the oldest has waited."),
-        "build_info": ("livemax", "The version that runs.", "version"),
-    }
-)
+_GAUGES: Mapping[str, tuple[Worst, str, *tuple[str, ...]]] = {
+    "ready": ("livemin", "Whether exchanges can be answered."),
+    "degraded": ("livemax", "Whether something needs mending."),
+    "catalog_adopted_timestamp_seconds": ("livemin", "When the live documents were adopted."),
+    "catalog_problems": ("livemax", "Errors of documents that were not adopted."),
+    "catalog_documents": ("livemax", "Live documents.", "kind"),
+    "issuer_keys": ("livemin", "Keys that can be used.", "issuer"),
+    "issuer_keys_fetched_timestamp_seconds": ("livemin", "When keys last came.", "issuer"),
+    "journal_recording": ("livemin", "Whether audit events can be recorded."),
+    "journal_used_bytes": ("livemax", "The journal's size."),
+    "journal_allowed_bytes": ("livemax", "The journal's largest size."),
+    "journal_left_bytes": ("livemin", "What the journal can take before it is full."),
+    "journal_undelivered_events": ("livemax", "Events that wait for the webhook."),
+    "journal_oldest_undelivered_seconds": ("livemax", "How long the oldest has waited."),
+    "build_info": ("livemax", "The version that runs.", "version"),
+}
 """Each gauge: which of several workers' values is exposed, its meaning, and its labels."""
 
 

@@ -252,9 +252,7 @@ def void_statements(
 
 
 def _companies(
-    roles: Iterable[Role],
-    policies: Mapping[str, Policy],
-    denies: Mapping[str, Sequence[Statement]],
+    roles: Iterable[Role], policies: Mapping[str, Policy], denies: Mapping[str, Sequence[Statement]]
 ) -> dict[str, set[frozenset[str]]]:
     """For each Policy, the sets of denying Policies that some Role lists together with it."""
     companies: dict[str, set[frozenset[str]]] = defaultdict(set)
