@@ -103,8 +103,10 @@ class RoleFacts:
         providers = {issuer.provider for issuer in known} or {
             known_provider(iss) or Provider.GENERIC for iss in named
         }
-        role = _plain(role)
-        placed = tuple(map(PlacedCondition.of, role.conditions, role.places))
+        if any(condition.key.startswith(_POINTER) for condition in role.conditions):
+            role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
+        where = zip(role.conditions, role.places, strict=True)
+        placed = tuple([PlacedCondition.of(condition, place) for condition, place in where])
         ci = [PROFILES[provider].ci for provider in providers]
         return cls(
             role,
@@ -144,15 +146,6 @@ def yaml(operator: str, **claims: str) -> str:
     return f"{operator}: {{{members}}}"
 
 
-def _plain(role: Role) -> Role:
-    """*role* with plain keys and a place for each condition."""
-    if any(condition.key.startswith(_POINTER) for condition in role.conditions):
-        role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
-    if len(role.places) != len(role.conditions):
-        role = replace(role, places=tuple(map(_usual_place, role.conditions)))
-    return role
-
-
 _POINTER = KEY_PREFIX + "/"
 
 
@@ -161,9 +154,3 @@ def _plainly_keyed(condition: Condition) -> Condition:
     key = KEY_PREFIX + condition.path[0]
     whole = len(condition.path) > 1 or key.startswith(_POINTER)
     return condition if whole or not condition.path[0] else replace(condition, key=key)
-
-
-def _usual_place(condition: Condition) -> Place:
-    if condition.operator is Operator.PRINCIPAL:
-        return ("spec", "principal", condition.key)
-    return ("spec", "condition", condition.operator.value, condition.key)
