@@ -101,7 +101,7 @@ def build(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
-        signing=signing or signing_keys(settings),
+        signing=signing or _signing_keys(settings),
         state=state or _store(settings, clock, metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
@@ -246,12 +246,8 @@ class BrokerApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def signing_keys(settings: Settings) -> SigningKeys:
-    """
-    The broker's signing keys: those of `signing-key`, else the state directory's, made if missing.
-
-    Raises: SettingsRefused.
-    """
+def _signing_keys(settings: Settings) -> SigningKeys:
+    """The keys of `signing-key`, else those of the state directory, made if missing."""
     if not settings.signing_key:
         with _problem_of("state"):
             return KeyFolder.under(settings.state).ensure()

@@ -206,7 +206,8 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """The broker's public URL, which is its tokens' `iss` and `aud`."""
-        return self.issuer_url or local_url(self.host, self.port)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.issuer_url or f"http://{host}:{self.port}"
 
     @property
     def shares_one_address(self) -> bool:
@@ -238,11 +239,6 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
-
-
-def local_url(host: str, port: int) -> str:
-    """The URL of a server on *host*, without TLS."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def flag(field: str) -> str:

@@ -57,6 +57,10 @@ async def set_stage() -> AsyncIterator[Stage]:
             "utf-8",
         )
         password = secrets.token_urlsafe(16)
+        upstream_secrets = folder / "upstream"
+        upstream_secrets.mkdir(mode=0o700)
+        (upstream_secrets / "basic-auth-user").write_text(_USER, "ascii")
+        (upstream_secrets / "basic-auth-password").write_text(password, "ascii")
         gateway = DemoGateway(_USER, password)
         await stack.enter_async_context(serving(gateway.app, upstream_socket))
         settings = Settings(
@@ -64,7 +68,7 @@ async def set_stage() -> AsyncIterator[Stage]:
             state=folder / "state",
             port=broker_socket.getsockname()[1],
             upstream=_url(upstream_socket),
-            upstream_secrets=_upstream_secrets(folder / "upstream", password),
+            upstream_secrets=upstream_secrets,
         )
         await stack.enter_async_context(serving(build(settings), broker_socket))
         yield Stage(issuer, settings.url, _url(upstream_socket), documents)
@@ -98,13 +102,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _upstream_secrets(folder: Path, password: str) -> Path:
-    folder.mkdir(mode=0o700)
-    for name, content in (("basic-auth-user", _USER), ("basic-auth-password", password)):
-        (folder / name).write_text(content, "ascii")
-    return folder
 
 
 def _url(listener: socket.socket) -> str:
