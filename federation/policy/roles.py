@@ -130,7 +130,7 @@ def _refusal(
     evaluations: Sequence[Evaluation],
     missing: Sequence[str] = (),
 ) -> Refusal:
-    """A refusal whose public sentence holds what this caller may know, and its evidence all."""
+    """A refusal. Its public sentence holds what this caller may know; its evidence holds all."""
     nearest = sorted(evaluations, key=lambda e: (not e.holds, len(e.failed), e.role.name))
     public = [e for e in nearest if _may_know(e.role, issuer, claims)][:_ROLES_SHOWN]
     opening = (

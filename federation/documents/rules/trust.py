@@ -54,16 +54,16 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
 
 def unpinned(facts: RoleFacts) -> Iterator[Fault]:
     """T002: an issuer gives tokens to strangers too, and no condition pins the code's owner."""
-    everybodys = [issuer for issuer in facts.issuers if issuer.shared]
-    if not everybodys or owner_pins(facts.role):
+    open_to_all = [issuer for issuer in facts.issuers if issuer.shared]
+    if not open_to_all or owner_pins(facts.role):
         return
-    vain = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
-    but = f" ({', '.join(dict.fromkeys(vain))} cannot)" if vain else ""
+    others = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
+    but = f" ({', '.join(dict.fromkeys(others))} cannot)" if others else ""
     yield Fault(
         facts.block,
-        f"anybody can get a token from {quoted(everybodys[0].iss)}, and nothing pins who owns "
+        f"anybody can get a token from {quoted(open_to_all[0].iss)}, and nothing pins who owns "
         f"the code{but}",
-        f"add {_owner_pin(issuer.provider for issuer in everybodys)}",
+        f"add {_owner_pin(issuer.provider for issuer in open_to_all)}",
     )
 
 

@@ -236,12 +236,12 @@ def void_statements(
                 denies[name].append(statement)
     if not denies:
         return
-    for name, companies in _companies(roles, policies, denies).items():
+    for name, listed in _denying_policies(roles, policies, denies).items():
         policy = policies[name]
         for number, statement in enumerate(policy.statements):
             if statement.effect is not Effect.ALLOW:
                 continue
-            reasons = [_voiding(statement, company, denies) for company in companies]
+            reasons = [_voiding(statement, denying, denies) for denying in listed]
             if reasons and all(reasons):
                 message = (
                     f"statement {quoted(statement.sid)} grants nothing: {reasons[0]} denies all "
@@ -251,27 +251,27 @@ def void_statements(
                 yield policy, Fault(place, message, "drop the statement, or narrow the Deny")
 
 
-def _companies(
+def _denying_policies(
     roles: Iterable[Role], policies: Mapping[str, Policy], denies: Mapping[str, Sequence[Statement]]
 ) -> dict[str, set[frozenset[str]]]:
     """For each Policy, the sets of denying Policies that some Role lists together with it."""
-    companies: dict[str, set[frozenset[str]]] = defaultdict(set)
+    listed: dict[str, set[frozenset[str]]] = defaultdict(set)
     for role in roles:
         denying = frozenset(name for name in role.policies if name in denies)
         for name in role.policies:
             if name in policies:
-                companies[name].add(denying)
-    for name in denies.keys() - companies.keys():
-        companies[name].add(frozenset({name}))
-    return companies
+                listed[name].add(denying)
+    for name in denies.keys() - listed.keys():
+        listed[name].add(frozenset({name}))
+    return listed
 
 
 def _voiding(
-    statement: Statement, company: Iterable[str], denies: Mapping[str, Sequence[Statement]]
+    statement: Statement, denying: Iterable[str], denies: Mapping[str, Sequence[Statement]]
 ) -> str:
-    """The first Deny of *company* that helps to cover *statement*, empty if some of it is left."""
+    """The first Deny of *denying* that helps to cover *statement*, empty if some of it is left."""
     voiding = ""
-    against = [(name, deny) for name in sorted(company) for deny in denies[name]]
+    against = [(name, deny) for name in sorted(denying) for deny in denies[name]]
     for action in statement.actions:
         for resource in statement.resources:
             namespace, _, name = resource.text.partition(":")
