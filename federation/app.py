@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -81,7 +81,7 @@ def build(
     """
     metrics = metrics or Metrics()
     if source is None:
-        source = FileSource(settings.documents, clock=clock, on_change=_reporting(metrics))
+        source = FileSource(settings.documents, clock=clock, on_change=partial(_reloaded, metrics))
         _log_problems(source.current().warnings)
     # Otherwise a token of ours could be exchanged for a fresh one again and again.
     if settings.url in source.current().issuers:
@@ -101,26 +101,16 @@ def build(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
-        signing=signing or signing_keys(settings),
+        signing=signing or _signing_keys(settings),
         state=state or _store(settings, clock, metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
         policies=PolicySets(),
     )
-    delivery = _delivery(archive, settings)
-    gateway = _gateway(broker, settings, metrics, upstream or _upstream(settings))
     health = Health(broker, archive if journal is None else None)
-
-    lifespan = _Lifespan(
-        broker,
-        settings,
-        metrics,
-        health,
-        archive,
-        records=journal is None,
-        delivery=delivery,
-        upstream=gateway.upstream if gateway else None,
-    )
+    delivery = _delivery(archive, settings)
+    upstream = upstream or _upstream(settings)
+    gateway = _gateway(broker, settings, metrics, upstream) if upstream else None
     exchanges = TokenEndpoint(
         broker,
         FailedExchanges(settings.failed_exchanges, time.monotonic),
@@ -143,7 +133,7 @@ def build(
         ],
         middleware=[Middleware(ErrorBoundary)],
         exception_handlers={HTTPException: not_found},
-        lifespan=lifespan,
+        lifespan=_Lifespan(broker, settings, metrics, health, archive, delivery, upstream),
     )
     app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
     app.state.broker = broker
@@ -161,8 +151,6 @@ class _Lifespan:
     metrics: Metrics
     health: Health
     archive: FileJournal
-    records: bool
-    """True if events go to the archive."""
     delivery: Delivery | None
     upstream: Upstream | None
 
@@ -183,7 +171,11 @@ class _Lifespan:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._close()
+            await self.broker.keys.aclose()
+            if self.upstream:
+                await self.upstream.aclose()
+            await self.broker.state.aclose()
+            await self.archive.aclose()
 
     def _background_work(self) -> Iterator[Coroutine[None, None, None]]:
         yield self._fetch_first_keys()
@@ -194,7 +186,7 @@ class _Lifespan:
             yield self.broker.source.watch()
         if not self.settings.signing_key:
             yield _follow_rotation(self.broker, KeyFolder.under(self.settings.state))
-        if self.records:
+        if self.health.journal:  # events go to the archive, not to a journal that `build` was given
             yield self.archive.run()
 
     async def _fetch_first_keys(self) -> None:
@@ -209,13 +201,6 @@ class _Lifespan:
 
     def _trusted(self) -> Iterable[JwtIssuer]:
         return self.broker.source.current().issuers.values()
-
-    async def _close(self) -> None:
-        await self.broker.keys.aclose()
-        if self.upstream:
-            await self.upstream.aclose()
-        await self.broker.state.aclose()
-        await self.archive.aclose()
 
 
 def _start(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -252,7 +237,6 @@ class BrokerApp(Starlette):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         request = scope.get("method"), scope.get("path")
         if request == ("POST", "/oauth/token"):
             await self._exchanges(scope, receive, send)
@@ -262,17 +246,11 @@ class BrokerApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def signing_keys(settings: Settings) -> SigningKeys:
-    """
-    The broker's signing keys: those of `signing-key`, else the state directory's, made if missing.
-
-    Raises: SettingsRefused.
-    """
+def _signing_keys(settings: Settings) -> SigningKeys:
+    """The keys of `signing-key`, else those of the state directory, made if missing."""
     if not settings.signing_key:
-        try:
+        with _problem_of("state"):
             return KeyFolder.under(settings.state).ensure()
-        except (OSError, ValueError) as error:
-            raise SettingsRefused([f"state: {error}"]) from error
     keys, problems = [], []
     for path in settings.signing_key:
         try:
@@ -284,11 +262,16 @@ def signing_keys(settings: Settings) -> SigningKeys:
     return SigningKeys(tuple({key.kid: key for key in keys}.values()))
 
 
-def _gateway(
-    broker: Broker, settings: Settings, metrics: Metrics, upstream: Upstream | None
-) -> Gateway | None:
-    if upstream is None:
-        return None
+@contextmanager
+def _problem_of(setting: str) -> Iterator[None]:
+    """Report an error of reading files as a problem of *setting*."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsRefused([f"{setting}: {error}"]) from error
+
+
+def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Upstream) -> Gateway:
     return Gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
@@ -308,43 +291,26 @@ def _gateway(
 def _upstream(settings: Settings) -> Upstream | None:
     if settings.upstream is None:
         return None
-    secrets = settings.upstream_secrets
+    auth, folder = None, settings.upstream_secrets
+    if folder:
+        auth = BasicAuth(folder)
+        must = f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password"
+        with _problem_of(must):
+            auth.header()
     return Upstream(
         ConnectionPool(settings.upstream, settings.upstream_connections, settings.upstream_timeout),
-        _basic_auth(secrets) if secrets else None,
+        auth,
     )
-
-
-def _basic_auth(folder: Path) -> BasicAuth:
-    auth = BasicAuth(folder)
-    try:
-        auth.header()
-    except OSError as error:
-        raise SettingsRefused(
-            [
-                f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password: {error}"
-            ]
-        ) from error
-    return auth
 
 
 def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
     if settings.audit_webhook is None:
         return None
-    try:
-        trusting(settings.audit_webhook_ca)
-    except OSError as error:
-        raise SettingsRefused(
-            [f"audit-webhook-ca: {settings.audit_webhook_ca} holds no certificate: {error}"]
-        ) from error
-    return Delivery(
-        archive,
-        Webhook(
-            settings.audit_webhook,
-            secret=settings.audit_webhook_secret,
-            ca=settings.audit_webhook_ca,
-        ),
-    )
+    ca = settings.audit_webhook_ca
+    with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
+        trusting(ca)
+    webhook = Webhook(settings.audit_webhook, secret=settings.audit_webhook_secret, ca=ca)
+    return Delivery(archive, webhook)
 
 
 def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
@@ -366,7 +332,7 @@ def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> 
 
 
 async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
-    """Load the signing keys again whenever *folder* changes, until cancelled."""
+    """Load the signing keys again whenever *folder* changes."""
     log = structlog.get_logger("federation.keys")
     # None: the folder may have changed since `build` loaded the keys.
     seen: object = None
@@ -384,7 +350,6 @@ async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
 
 
 async def _update_gauges(metrics: Metrics, health: Health) -> None:
-    """Set the gauges every few seconds, until cancelled."""
     broker, catalog, adopted = health.broker, None, 0.0
     while True:
         report, now = await health.report(), broker.clock()
@@ -405,28 +370,20 @@ async def _update_gauges(metrics: Metrics, health: Health) -> None:
         await asyncio.sleep(_GAUGES_SECONDS)
 
 
-def _reporting(metrics: Metrics) -> Callable[[Assembled], None]:
-    """A callback that counts and logs each reload of the documents."""
-
-    def reloaded(assembled: Assembled) -> None:
-        metrics.reloaded(assembled.catalog is not None)
-        _log_reload(assembled)
-
-    return reloaded
-
-
-def _log_problems(problems: Iterable[Problem]) -> None:
-    log = structlog.get_logger("federation.documents")
-    for problem in problems:
-        log.warning("document problem", code=problem.code, problem=str(problem))
-
-
-def _log_reload(assembled: Assembled) -> None:
-    log = structlog.get_logger("federation.documents")
+def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
+    """Count and log a reload of the documents."""
+    metrics.reloaded(assembled.catalog is not None)
     _log_problems(assembled.problems)
+    log = structlog.get_logger("federation.documents")
     if assembled.catalog is None:
         log.error("documents not adopted; the last good set serves on")
     else:
         log.info(
             "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
         )
+
+
+def _log_problems(problems: Iterable[Problem]) -> None:
+    log = structlog.get_logger("federation.documents")
+    for problem in problems:
+        log.warning("document problem", code=problem.code, problem=str(problem))

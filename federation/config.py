@@ -61,15 +61,10 @@ def _gateway_url(url: str) -> str:
 
 
 def webhook_url(url: str) -> str:
-    """
-    Return *url* if audit events may be sent to it.
-
-    Raises: ValueError.
-    """
+    """Return *url* if audit events may be sent to it. Raises: ValueError."""
     parts = urlsplit(url)
-    if not re.fullmatch(r"[!-~]+", url) or not parts.hostname or parts.fragment:
-        raise ValueError("it must be like https://receiver.example.com/events")
-    if parts.scheme not in {"http", "https"}:
+    plain = re.fullmatch(r"https?://[!-~]+", url, re.IGNORECASE)
+    if not plain or not parts.hostname or parts.fragment:
         raise ValueError("it must be like https://receiver.example.com/events")
     if parts.username is not None:
         raise ValueError("it must not hold a password; sign with audit-webhook-secret instead")
@@ -147,10 +142,7 @@ class Settings(BaseModel):
         " upstream's own credentials.",
     )
     upstream_timeout: int = Field(
-        default=60,
-        ge=1,
-        le=3600,
-        description="Seconds the upstream may take to begin an answer.",
+        default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
     )
     upstream_connections: int = Field(
         default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
@@ -184,8 +176,7 @@ class Settings(BaseModel):
         description="Methods of gateway requests that cause an audit event, separated by commas.",
     )
     audit_webhook: WebhookUrl | None = Field(
-        default=None,
-        description="URL that audit events are sent to, in addition to the journal.",
+        default=None, description="URL that audit events are sent to, in addition to the journal."
     )
     audit_webhook_secret: ExistingPath | None = Field(
         default=None, description="File with the secret that signs the events sent to the webhook."
@@ -215,7 +206,8 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """The broker's public URL, which is its tokens' `iss` and `aud`."""
-        return self.issuer_url or local_url(self.host, self.port)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.issuer_url or f"http://{host}:{self.port}"
 
     @property
     def shares_one_address(self) -> bool:
@@ -247,11 +239,6 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
-
-
-def local_url(host: str, port: int) -> str:
-    """The URL of a server on *host*, without TLS."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def flag(field: str) -> str:

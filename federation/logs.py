@@ -28,7 +28,6 @@ _SHARED: tuple[Processor, ...] = (
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
-_LAST: tuple[Processor, ...] = (structlog.processors.format_exc_info,)
 
 
 def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
@@ -40,8 +39,12 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     stream = sys.stderr
     text = log_format == "text" or (log_format is None and sys.stderr.isatty())
     level = logging.ERROR if quiet else logging.INFO
+    last: list[Processor] = [
+        structlog.processors.format_exc_info,
+        _text_line if text else _json_line,
+    ]
     structlog.configure(
-        processors=[*_SHARED, *_LAST, _text_line if text else _json_line],
+        processors=[*_SHARED, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda name="": _Stream(name, stream),
         cache_logger_on_first_use=True,
@@ -50,11 +53,7 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(_SHARED),
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_LAST,
-                _text_line if text else _json_line,
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
@@ -102,7 +101,6 @@ class _Stream(structlog.WriteLogger):
         self.name = name
 
     def msg(self, message: str) -> None:
-        """Write *message* if possible."""
         with suppress(OSError):  # a full disk, or a closed pipe
             super().msg(message)
 
@@ -126,13 +124,9 @@ def _json_text(value: object) -> str:
 
 
 def _text_line(logger: object, method: str, event: EventDict) -> str:
+    # Control characters are escaped, so that a log line cannot command the terminal.
     shown = {
-        key: value if key == "exception" else _without_controls(value)
+        key: printable(value) if isinstance(value, str) and key != "exception" else value
         for key, value in event.items()
     }
     return str(ConsoleRenderer(colors=sys.stderr.isatty())(logger, method, shown))
-
-
-def _without_controls(value: object) -> object:
-    """*value* with control characters escaped, so that a log line cannot command the terminal."""
-    return printable(value) if isinstance(value, str) else value

@@ -9,6 +9,7 @@ docs/architecture.md has the table of floors.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,6 +277,20 @@ def test_the_rooms_at_the_bottom_are_pure(module: Module) -> None:
 @by_name
 def test_no_module_keeps_state(module: Module) -> None:
     assert list(memories(module)) == []
+
+
+def test_the_architecture_page_names_rooms_and_modules_that_exist() -> None:
+    (home,) = federation.__path__
+    page = Path(home).with_name("docs") / "architecture.md"
+    table = re.findall(r"^\| `([a-z/]+)` \|.*\|(.*)\|$", page.read_text("utf-8"), re.MULTILINE)
+    rooms = {room.replace("/", ".") for room, _ in table}
+    assert rooms - {"documents.rules"} == FLOORS.keys() - {"__main__"}
+    named = {
+        f"federation.{room.replace('/', '.')}.{name}"
+        for room, names in table
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert named - {module.name for module in HOUSE} == set()
 
 
 def test_the_modules_were_found() -> None:

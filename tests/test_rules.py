@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from federation.documents.model import Effect, JwtIssuer, Origin, Policy, Resource, Role, Statement
-from federation.documents.rules.lint import CODES, lint
+from federation.documents.rules import lint as rules
+from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity
 from federation.policy.conditions import ALIASES, Condition, Operator
 from federation.providers.table import Provider, known_provider
@@ -63,6 +65,20 @@ def role(block: Block, principal: Mapping[str, str | list[str]] | None = None) -
     """A Role with these conditions and one policy."""
     before = conditions({"principal": principal}) if principal else ()
     return Role("deployer", ("deploy",), (*before, *conditions(block)))
+
+
+def lint(
+    issuers: Mapping[str, JwtIssuer], roles: Iterable[Role], policies: Mapping[str, Policy]
+) -> list[Problem]:
+    """The problems of these documents, with each condition where a document would have it."""
+    placed = [replace(role, places=tuple(map(_place, role.conditions))) for role in roles]
+    return rules.lint(issuers, placed, policies)
+
+
+def _place(condition: Condition) -> tuple[str, ...]:
+    if condition.operator is Operator.PRINCIPAL:
+        return ("spec", "principal", condition.key)
+    return ("spec", "condition", condition.operator.value, condition.key)
 
 
 def statement(sid: str, effect: Effect, actions: str, *resources: str) -> Statement:

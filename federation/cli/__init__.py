@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import click
 
@@ -18,17 +17,15 @@ from federation import __version__
 
 __all__ = ["main"]
 
-_COMMANDS: Mapping[str, str] = MappingProxyType(
-    {
-        "serve": "Run the broker.",
-        "demo": "Admit one CI job and refuse another, on this machine alone.",
-        "check": "Find every problem in documents before they are live.",
-        "explain": "Show what a token would be allowed, condition by condition.",
-        "exchange": "Trade this CI job's ID token for an access token.",
-        "keys": "Make, list and rotate the broker's signing keys.",
-        "audit": "Read, verify and deliver again the audit trail.",
-    }
-)
+_COMMANDS: Mapping[str, str] = {
+    "serve": "Run the broker.",
+    "demo": "Admit one CI job and refuse another, on this machine alone.",
+    "check": "Find every problem in documents before they are live.",
+    "explain": "Show what a token would be allowed, condition by condition.",
+    "exchange": "Trade this CI job's ID token for an access token.",
+    "keys": "Make, list and rotate the broker's signing keys.",
+    "audit": "Read, verify and deliver again the audit trail.",
+}
 _SERVER_LIBRARIES = frozenset(
     {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
 )

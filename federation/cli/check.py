@@ -11,15 +11,14 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-import federation
+from federation import __version__
 from federation.documents.assemble import Assembled
 from federation.documents.codes import Code
 from federation.documents.rules.lint import CODES
@@ -57,12 +56,10 @@ def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bo
     found = load(paths)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
-    click.echo(_FORMS[form](found), color=False if os.environ.get("NO_COLOR") else None)
-    context.exit(1 if _fails(found.problems, strict) else 0)
-
-
-def _fails(problems: Iterable[Problem], strict: bool) -> bool:
-    return any(strict or problem.severity is Severity.ERROR for problem in problems)
+    forms = {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
+    click.echo(forms[form](found), color=False if os.environ.get("NO_COLOR") else None)
+    failed = any(strict or problem.severity is Severity.ERROR for problem in found.problems)
+    context.exit(1 if failed else 0)
 
 
 def _as_text(found: Assembled) -> str:
@@ -70,10 +67,9 @@ def _as_text(found: Assembled) -> str:
 
 
 def _coloured(problem: Problem) -> str:
-    line = printable(str(problem))
     label = f"{problem.severity}[{problem.code}]"
     colour = "red" if problem.severity is Severity.ERROR else "yellow"
-    return line.replace(label, click.style(label, fg=colour, bold=True), 1)
+    return printable(str(problem)).replace(label, click.style(label, fg=colour, bold=True), 1)
 
 
 def _summary(found: Assembled) -> str:
@@ -103,11 +99,11 @@ def _as_json(found: Assembled) -> str:
 
 
 def _as_github(found: Assembled) -> str:
-    """One workflow command for each problem. GitHub shows it at its line of the file."""
     return "\n".join([*map(_workflow_command, found.problems), _summary(found)])
 
 
 def _workflow_command(problem: Problem) -> str:
+    """A line that GitHub shows as an annotation at the problem's place in the file."""
     properties = {
         "file": problem.path,
         "line": str(problem.line or ""),
@@ -122,7 +118,6 @@ def _subject(problem: Problem) -> str:
 
 
 def _sentence(problem: Problem) -> str:
-    """Return the message and the hint of *problem*, without its place."""
     field = f"{problem.field}: " if problem.field else ""
     return field + problem.message + (f"; {problem.hint}" if problem.hint else "")
 
@@ -140,22 +135,15 @@ def _escaped(text: str, escapes: Mapping[str, str]) -> str:
 
 def _as_sarif(found: Assembled) -> str:
     codes = sorted({problem.code for problem in found.problems})
-    driver = {
-        "name": "federation check",
-        "version": federation.__version__,
-        "rules": [_sarif_rule(code) for code in codes],
-    }
+    rules = [_sarif_rule(code) for code in codes]
+    driver = {"name": "federation check", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
         "results": [_sarif_result(problem, codes) for problem in found.problems],
     }
-    log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [run],
-    }
-    return json.dumps(log, indent=2)
+    schema = "https://json.schemastore.org/sarif-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
 def _sarif_rule(code: str) -> dict[str, Any]:
@@ -184,8 +172,3 @@ def _sarif_location(problem: Problem) -> dict[str, Any]:
     region = {"region": {"startLine": problem.line}} if problem.line else {}
     where = {"uri": quote(Path(problem.path).as_posix())}
     return {"physicalLocation": {"artifactLocation": where, **region}}
-
-
-_FORMS: Mapping[str, Callable[[Assembled], str]] = MappingProxyType(
-    {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
-)

@@ -19,7 +19,6 @@ import click
 
 from federation.claims import Claims, UnverifiedClaims, shown
 from federation.documents.catalog import Catalog
-from federation.documents.model import JwtIssuer
 from federation.errors import Refusal
 from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_claims, find_signer, trusted_issuer, verify
@@ -90,11 +89,11 @@ def explain(
         for problem in assembled.problems:
             click.echo(str(problem), err=True)
         raise click.ClickException("the documents have errors")
-    explanation = (
-        asyncio.run(_of_token(assembled.catalog, _read(given), accesses))
-        if token
-        else _of_claims(assembled.catalog, _claims(_read(given)), accesses)
-    )
+    text = _read(given)
+    if token:
+        explanation = asyncio.run(_of_token(assembled.catalog, text, accesses))
+    else:
+        explanation = _of_claims(assembled.catalog, _claims(text), accesses)
     if output == "json":
         click.echo(json.dumps(explanation.as_json(), indent=2))
     else:
@@ -137,21 +136,15 @@ def _explanation(
     verified: bool,
 ) -> Explanation:
     def minted(admission: Admission) -> Claims:
-        broker_url = _audience(admission.issuer, claims)
-        return access_claims(
-            claims, admission, issuer_url=broker_url, now=time.time(), jti="explained"
-        )
+        # The audience of the token that the issuer's document accepts is the broker's URL.
+        given, accepted = claims.get("aud"), admission.issuer.audiences
+        audiences = given if isinstance(given, list) else [given]
+        url = next((audience for audience in audiences if audience in accepted), accepted[0])
+        return access_claims(claims, admission, issuer_url=url, now=time.time(), jti="explained")
 
     return evaluate(
         catalog, claims, accesses, refusal=refusal, verified=verified, access_claims=minted
     )
-
-
-def _audience(issuer: JwtIssuer, claims: Claims) -> str:
-    """The audience of the token that *issuer* accepts. It is the broker's URL."""
-    audience = claims.get("aud")
-    given = audience if isinstance(audience, list) else [audience]
-    return next((a for a in given if a in issuer.audiences), issuer.audiences[0])
 
 
 def _access(text: str) -> Access:
@@ -179,7 +172,6 @@ def _read(file: BinaryIO) -> str:
 
 
 def _show(explanation: Explanation) -> None:
-    """Print the explanation for a person: the verdict, then the evidence."""
     yes, no = click.style("yes", fg="green"), click.style("no ", fg="red")
     if explanation.refusal:
         click.echo(f"token     {no}  {explanation.refusal.reason}: {explanation.refusal.public}")
@@ -205,10 +197,8 @@ def _show(explanation: Explanation) -> None:
     if explanation.decisions:
         click.echo("")
     for decision in explanation.decisions:
-        by = (
-            f"{decision.effect} {decision.policy}/{decision.sid}"
-            if decision.policy
-            else "nothing matches"
-        )
+        by = "nothing matches"
+        if decision.policy:
+            by = f"{decision.effect} {decision.policy}/{decision.sid}"
         access = f"{decision.access.action}={decision.access.resource}"
         click.echo(f"{yes if decision.allowed else no}  {access}  ({by})")

@@ -37,11 +37,7 @@ def fed() -> None:
 @click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
 @click.pass_context
 def auth(
-    context: click.Context,
-    gateway: str,
-    audience: str | None,
-    token: str,
-    roles: tuple[str, ...],
+    context: click.Context, gateway: str, audience: str | None, token: str, roles: tuple[str, ...]
 ) -> None:
     """
     Exchange this CI job's ID token and sign faas-cli in to the gateway for some minutes.

@@ -79,11 +79,13 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
         except DocumentsRefused as refused:
             for problem in refused.problems:
                 click.echo(str(problem), err=True)
-            raise click.ClickException(
-                "the documents have errors; nothing was started"
-            ) from refused
+            message = "the documents have errors; nothing was started"
+            raise click.ClickException(message) from refused
         _log_start(settings, metrics)
-        _allow_many_files()
+        # Raise the limit of open files: connections have a limit of their own.
+        with suppress(OSError, ValueError):
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if settings.workers == 1:
             _run_one(app, listener, metrics)
         else:
@@ -95,9 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise SettingsRefused(
-            [f"cannot listen on {host} port {port}: {error.strerror or error}"]
-        ) from error
+        problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        raise SettingsRefused([problem]) from error
 
 
 def _log_start(settings: Settings, metrics: socket.socket | None) -> None:
@@ -116,19 +117,11 @@ def _log_start(settings: Settings, metrics: socket.socket | None) -> None:
         )
 
 
-def _allow_many_files() -> None:
-    """Raise the limit of open files: connections have a limit of their own."""
-    with suppress(OSError, ValueError):
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _run_one(app: BrokerApp, listener: socket.socket, metrics: socket.socket | None) -> None:
     with ExitStack() as stack:
         if metrics is not None:
-            registry = exposition(
-                app.state.metrics.registry.collect, pids=lambda: {"0": os.getpid()}
-            )
+            collect = app.state.metrics.registry.collect
+            registry = exposition(collect, pids=lambda: {"0": os.getpid()})
             stack.enter_context(metrics_server(metrics, registry))
         _run(app, listener)
 
@@ -144,9 +137,8 @@ def _run_several(
         try:
             files = stack.enter_context(worker_files(settings.state))
         except OSError as error:
-            raise click.ClickException(
-                f"the directory for metrics cannot be made: {error}"
-            ) from error
+            problem = f"the directory for metrics cannot be made: {error}"
+            raise click.ClickException(problem) from error
         # prometheus_client takes the directory from the environment, which workers inherit.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files.path)
         supervisor = Supervisor(work, settings.workers, files.ended)

@@ -63,14 +63,8 @@ class LocalIssuer:
 
     def issue(self, provider: str, job: str, audience: str | list[str]) -> str:
         """A new signed token for *job*."""
-        claims = claims_of(
-            provider,
-            job,
-            iss=self.iss(provider),
-            audience=audience,
-            now=self._clock(),
-            jobs=self.jobs,
-        )
+        iss, now = self.iss(provider), self._clock()
+        claims = claims_of(provider, job, iss=iss, audience=audience, now=now, jobs=self.jobs)
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._kid})
 
     async def _metadata(self, request: Request) -> Response:

@@ -42,17 +42,25 @@ async def set_stage() -> AsyncIterator[Stage]:
     """Run a CI issuer, a gateway, and a broker that trusts the issuer and protects the gateway."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="federation-demo-")))
-        issuer_socket, upstream_socket, broker_socket = (_free_port() for _ in range(3))
+        issuer_socket, upstream_socket, broker_socket = (
+            socket.create_server(("127.0.0.1", 0)) for _ in range(3)
+        )
         issuer = LocalIssuer(_url(issuer_socket))
         await stack.enter_async_context(serving(issuer.app, issuer_socket))
         documents = folder / "documents.yaml"
         documents.write_text(
-            _sample_documents()
+            resources.files("federation.demo")
+            .joinpath("documents.yaml")
+            .read_text("utf-8")
             .replace("http://127.0.0.1:1", issuer.base_url)
             .replace("http://127.0.0.1:2", _url(broker_socket)),
             "utf-8",
         )
         password = secrets.token_urlsafe(16)
+        upstream_secrets = folder / "upstream"
+        upstream_secrets.mkdir(mode=0o700)
+        (upstream_secrets / "basic-auth-user").write_text(_USER, "ascii")
+        (upstream_secrets / "basic-auth-password").write_text(password, "ascii")
         gateway = DemoGateway(_USER, password)
         await stack.enter_async_context(serving(gateway.app, upstream_socket))
         settings = Settings(
@@ -60,7 +68,7 @@ async def set_stage() -> AsyncIterator[Stage]:
             state=folder / "state",
             port=broker_socket.getsockname()[1],
             upstream=_url(upstream_socket),
-            upstream_secrets=_upstream_secrets(folder / "upstream", password),
+            upstream_secrets=upstream_secrets,
         )
         await stack.enter_async_context(serving(build(settings), broker_socket))
         yield Stage(issuer, settings.url, _url(upstream_socket), documents)
@@ -94,21 +102,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _upstream_secrets(folder: Path, password: str) -> Path:
-    folder.mkdir(mode=0o700)
-    for name, content in (("basic-auth-user", _USER), ("basic-auth-password", password)):
-        (folder / name).write_text(content, "ascii")
-    return folder
-
-
-def _sample_documents() -> str:
-    return resources.files("federation.demo").joinpath("documents.yaml").read_text("utf-8")
-
-
-def _free_port() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
 
 
 def _url(listener: socket.socket) -> str:

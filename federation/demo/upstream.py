@@ -28,15 +28,8 @@ class DemoGateway:
     @property
     def app(self) -> Starlette:
         """The gateway as an ASGI application."""
-        return Starlette(
-            routes=[
-                Route("/system/functions", self._answer, methods=["GET", "POST", "PUT"]),
-                Route("/healthz", self._healthy),
-            ]
-        )
-
-    async def _healthy(self, _request: Request) -> Response:
-        return PlainTextResponse("OK")
+        functions = Route("/system/functions", self._answer, methods=["GET", "POST", "PUT"])
+        return Starlette(routes=[functions, Route("/healthz", PlainTextResponse("OK"))])
 
     async def _answer(self, request: Request) -> Response:
         given = request.headers.get("authorization", "").encode("latin-1")
@@ -53,7 +46,7 @@ class DemoGateway:
         )
 
     def _deploy(self, body: dict[str, str], *, update: bool) -> Response:
-        """Create a function, or replace it: like the real gateway, each only does its own part."""
+        # As in the real gateway, POST only creates a function and PUT only replaces one.
         name, namespace = body["service"], body.get("namespace") or _DEFAULT_NAMESPACE
         exists = (namespace, name) in self._functions
         if update and not exists:

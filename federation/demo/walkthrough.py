@@ -22,10 +22,6 @@ from federation.jose import jws
 from federation.logs import configure_logs
 
 _SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
-_MAIN = "A GitHub job on octo-org/octo-repo, branch main"
-_GITLAB = "A GitLab job on octo-group/app, branch main"
-_FEATURE = "The same GitHub repository, branch feature/login"
-_STRANGER = "A stranger's repository, same issuer"
 
 
 async def walk_through(*, keep: bool) -> int:
@@ -45,13 +41,14 @@ async def walk_through(*, keep: bool) -> int:
 
 
 def _run_jobs(stage: Stage) -> bool:
-    """Run all jobs. True if each ended as it should."""
-    deployer = _admitted(stage, "github", "main", _MAIN)
+    """Return whether every job ended as it should."""
+    deployer = _admitted(stage, "github", "main", "A GitHub job on octo-org/octo-repo, branch main")
     return (
         deployer is not None
-        and _admitted(stage, "gitlab", "main", _GITLAB) is not None
-        and _refused(stage, "github", "feature", _FEATURE)
-        and _refused(stage, "github", "stranger", _STRANGER)
+        and _admitted(stage, "gitlab", "main", "A GitLab job on octo-group/app, branch main")
+        is not None
+        and _refused(stage, "github", "feature", "The same GitHub repository, branch feature/login")
+        and _refused(stage, "github", "stranger", "A stranger's repository, same issuer")
         and _deployed(stage, deployer, "dev")
         and not _deployed(stage, deployer, "staging")
     )

@@ -48,9 +48,7 @@ class Catalog:
 
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once. They cannot satisfy any other."""
-        iss = claims.get("iss")
-        if not isinstance(iss, str):
-            return
+        iss = text(claims.get("iss")) or ""
         for filing, labels in self._index.filed.get(iss, ()):
             claim = text(claims.get(filing.claim))
             if claim is not None:
@@ -58,9 +56,7 @@ class Catalog:
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
         """The Roles that pin the owner of *claims*, or no owner at all. Some come twice."""
-        iss = claims.get("iss")
-        if not isinstance(iss, str):
-            return
+        iss = text(claims.get("iss")) or ""
         for key in _OWNER_KEYS:
             for owner in sorted(owners_of(key, claims)):
                 yield from self._index.by_owner.get((iss, key, owner), ())
@@ -157,9 +153,7 @@ def _filing_condition(role: Role) -> Condition | None:
 
 def _can_file(condition: Condition) -> bool:
     """Return whether only tokens with a label of *condition* can satisfy it."""
-    if condition.operator.exact:
-        return True
-    return (
+    return condition.operator.exact or (
         condition.operator is Operator.STRING_LIKE
         and condition.key in OWNER_PATH_KEYS
         and all("/" in literal_prefix(value) for value in condition.values)

@@ -49,7 +49,6 @@ class Evaluation:
 
     @property
     def admits(self) -> bool:
-        """True if this Role admits the token."""
         return self.holds and not self.unmet
 
     @property
@@ -83,17 +82,11 @@ class Admission:
 def evaluate(roles: Iterable[Role], provider: Provider, claims: Claims) -> tuple[Evaluation, ...]:
     """The evaluation of each of *roles* for *claims*, in the order of their names."""
     demanded = [(demand, demand.keys) for demand in demands(provider, claims)]
-    return tuple(
-        [
-            Evaluation(
-                role, claims, tuple([demand for demand, keys in demanded if not role.names(keys)])
-            )
-            for role in sorted(roles, key=_name)
-        ]
-    )
-
-
-_name = attrgetter("name")
+    evaluations = []
+    for role in sorted(roles, key=attrgetter("name")):
+        unmet = tuple([demand for demand, keys in demanded if not role.names(keys)])
+        evaluations.append(Evaluation(role, claims, unmet))
+    return tuple(evaluations)
 
 
 def admit(
@@ -137,7 +130,7 @@ def _refusal(
     evaluations: Sequence[Evaluation],
     missing: Sequence[str] = (),
 ) -> Refusal:
-    """The refusal: the public sentence holds what this caller may know, the evidence all of it."""
+    """A refusal. Its public sentence holds what this caller may know; its evidence holds all."""
     nearest = sorted(evaluations, key=lambda e: (not e.holds, len(e.failed), e.role.name))
     public = [e for e in nearest if _may_know(e.role, issuer, claims)][:_ROLES_SHOWN]
     opening = (

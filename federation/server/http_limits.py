@@ -82,7 +82,6 @@ class BoundedHttp(HttpToolsProtocol):
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the deadline."""
         self._cancel_deadline()
         super().connection_lost(exc)
 
@@ -103,7 +102,6 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_deadline()
 
     def on_url(self, url: bytes) -> None:
-        """Count *url*."""
         self._count(len(url))
         super().on_url(url)
 

@@ -8,6 +8,7 @@ issuers. Nothing that a caller sends becomes a label, or a caller could create s
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -28,31 +29,35 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._exchanges = self._counter(
-            "exchanges", "Exchanges that were answered.", "outcome", "reason"
+        counter = partial(Counter, namespace="federation", registry=self.registry)
+        histogram = partial(Histogram, namespace="federation", registry=self.registry)
+        self._exchanges = counter(
+            "exchanges", "Exchanges that were answered.", ("outcome", "reason")
         )
-        self._exchange_seconds = self._histogram(
-            "exchange_duration_seconds", "Time to answer an exchange.", _FAST, "outcome"
+        self._exchange_seconds = histogram(
+            "exchange_duration_seconds", "Time to answer an exchange.", ("outcome",), buckets=_FAST
         )
-        self._decisions = self._counter(
-            "decisions", "Decisions about gateway requests.", "action", "outcome"
+        self._decisions = counter(
+            "decisions", "Decisions about gateway requests.", ("action", "outcome")
         )
-        self._gateway_requests = self._counter(
-            "gateway_requests", "Gateway requests that were answered.", "status"
+        self._gateway_requests = counter(
+            "gateway_requests", "Gateway requests that were answered.", ("status",)
         )
-        self._upstream_seconds = self._histogram(
-            "upstream_duration_seconds", "Time until the upstream began to answer.", _SLOW,
-            "route", "outcome",
-        )  # fmt: skip
-        self._fetches = self._counter(
-            "key_fetches", "Fetches of issuers' keys.", "issuer", "outcome"
+        self._upstream_seconds = histogram(
+            "upstream_duration_seconds",
+            "Time until the upstream began to answer.",
+            ("route", "outcome"),
+            buckets=_SLOW,
         )
-        self._store_seconds = self._histogram(
-            "store_duration_seconds", "Time of the store of spent and revoked tokens.", _FAST,
-            "operation", "outcome",
-        )  # fmt: skip
-        self._reloads = self._counter(
-            "catalog_reloads", "Sets of documents read because they changed.", "outcome"
+        self._fetches = counter("key_fetches", "Fetches of issuers' keys.", ("issuer", "outcome"))
+        self._store_seconds = histogram(
+            "store_duration_seconds",
+            "Time of the store of spent and revoked tokens.",
+            ("operation", "outcome"),
+            buckets=_FAST,
+        )
+        self._reloads = counter(
+            "catalog_reloads", "Sets of documents read because they changed.", ("outcome",)
         )
         self._gauges = Gauges(self.registry)
         self._labelled: dict[tuple[object, ...], Any] = {}
@@ -111,16 +116,6 @@ class Metrics:
         if found is None:
             found = self._labelled[metric, *labels] = metric.labels(*labels)
         return found
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"federation_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(
-            f"federation_{name}", text, labels, buckets=buckets, registry=self.registry
-        )
 
 
 def _outcome(reason: Reason | None) -> str:

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from math import isnan
@@ -93,7 +93,7 @@ def metrics_server(listener: socket.socket, registry: CollectorRegistry) -> Iter
 
     Prometheus is answered even while the broker's own event loop is blocked.
     """
-    config = http_config(_MetricsApp(registry), _CONNECTIONS, _STOP_SECONDS)
+    config = http_config(_metrics_app(registry), _CONNECTIONS, _STOP_SECONDS)
     config.lifespan = "off"
     server = uvicorn.Server(config)
     run = partial(server.run, sockets=[listener])
@@ -111,26 +111,21 @@ def exposition(
 ) -> CollectorRegistry:
     """A registry of the metrics from *collect* and of the `process_*` metrics of *pids*."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Exposed(collect))
-    registry.register(_Processes(pids))
+    registry.register(_Exposition(collect, pids))
     return registry
 
 
-class _MetricsApp:
+def _metrics_app(registry: CollectorRegistry) -> Callable[..., Awaitable[None]]:
     """An ASGI application with one resource, in Prometheus' text format."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    async def __call__(self, scope: Mapping[str, Any], _receive: Any, send: Any) -> None:
-        """Answer one request."""
+    async def answer(scope: Mapping[str, Any], _receive: Any, send: Any) -> None:
         status, body = 200, b""
         if scope["method"] != "GET":
             status = 501
         elif scope["path"] != "/metrics":
             status = 404
         else:
-            body = generate_latest(self._registry)
+            body = generate_latest(registry)
         headers = [
             (b"content-type", _CONTENT_TYPE),
             (b"content-length", b"%d" % len(body)),
@@ -139,44 +134,34 @@ class _MetricsApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    return answer
 
-class _Exposed(Collector):
-    """
-    The metrics from *collect* without the samples that mean nothing.
 
-    NaN stands for a gauge of something that is gone, since prometheus_client cannot remove one
-    while several processes count. `_created` is known of a single process only.
-    """
+class _Exposition(Collector):
+    def __init__(
+        self, metrics: Callable[[], Iterable[Metric]], pids: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._metrics = metrics
+        self._pids = pids
 
-    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        self._collect = collect
-
-    def collect(self) -> Iterable[Metric]:
-        """The metrics, each with its meaningful samples."""
-        for metric in self._collect():
+    def collect(self) -> Iterator[Metric]:
+        """The broker's metrics, and memory, processor time and open files of its processes."""
+        for metric in self._metrics():
+            # NaN stands for a gauge of something that is gone, since prometheus_client cannot
+            # remove one while several processes count. `_created` is known of one process only.
             metric.samples = [
                 sample
                 for sample in metric.samples
                 if not isnan(sample.value) and not sample.name.endswith("_created")
             ]
             yield metric
-
-
-class _Processes(Collector):
-    """Memory, processor time and open files of the processes that *pids* names."""
-
-    def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
-        self._pids = pids
-
-    def collect(self) -> Iterable[Metric]:
-        """`process_*`, with each process's name as label."""
         merged: dict[str, Metric] = {}
         for name, pid in self._pids().items():
             for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
                 samples = [s._replace(labels={**s.labels, "process": name}) for s in metric.samples]
                 metric.samples = []
                 merged.setdefault(metric.name, metric).samples += samples
-        return merged.values()
+        yield from merged.values()
 
 
 def _remove_abandoned(parent: Path) -> None:

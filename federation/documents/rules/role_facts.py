@@ -47,7 +47,6 @@ class PlacedCondition:
 
     @classmethod
     def of(cls, condition: Condition, place: Place) -> PlacedCondition:
-        """*condition*, as written at *place*."""
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
         open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
@@ -57,17 +56,20 @@ class PlacedCondition:
     @property
     def claim(self) -> str:
         """The condition's key without its prefix."""
-        return self.condition.key.removeprefix(KEY_PREFIX)
+        return self.key.removeprefix(KEY_PREFIX)
 
     @property
     def operator(self) -> Operator:
-        """The condition's operator."""
         return self.condition.operator
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The condition's values."""
         return self.condition.values
+
+    @property
+    def placed_values(self) -> Iterator[tuple[Place, str]]:
+        """Each value with its place."""
+        return (((*self.place, number), value) for number, value in enumerate(self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,10 @@ class RoleFacts:
         providers = {issuer.provider for issuer in known} or {
             known_provider(iss) or Provider.GENERIC for iss in named
         }
-        role = _plain(role)
-        placed = tuple(map(PlacedCondition.of, role.conditions, role.places))
+        if any(condition.key.startswith(_POINTER) for condition in role.conditions):
+            role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
+        where = zip(role.conditions, role.places, strict=True)
+        placed = tuple([PlacedCondition.of(condition, place) for condition, place in where])
         ci = [PROFILES[provider].ci for provider in providers]
         return cls(
             role,
@@ -119,9 +123,9 @@ class RoleFacts:
     @property
     def block(self) -> Place:
         """The place of the condition block, or of the principal if there is no block."""
+        principal = ("spec", "principal")
         blocks = {placed.place[:2] for placed in self.conditions}
-        alone = blocks == {("spec", "principal")}
-        return ("spec", "principal") if alone else ("spec", "condition")
+        return principal if blocks == {principal} else ("spec", "condition")
 
     def on(self, keys: Set[str]) -> Iterator[PlacedCondition]:
         """The conditions on one of *keys* that narrow, in the document's order."""
@@ -142,15 +146,6 @@ def yaml(operator: str, **claims: str) -> str:
     return f"{operator}: {{{members}}}"
 
 
-def _plain(role: Role) -> Role:
-    """*role* with plain keys and a place for each condition."""
-    if any(condition.key.startswith(_POINTER) for condition in role.conditions):
-        role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
-    if len(role.places) != len(role.conditions):
-        role = replace(role, places=tuple(map(_usual_place, role.conditions)))
-    return role
-
-
 _POINTER = KEY_PREFIX + "/"
 
 
@@ -159,9 +154,3 @@ def _plainly_keyed(condition: Condition) -> Condition:
     key = KEY_PREFIX + condition.path[0]
     whole = len(condition.path) > 1 or key.startswith(_POINTER)
     return condition if whole or not condition.path[0] else replace(condition, key=key)
-
-
-def _usual_place(condition: Condition) -> Place:
-    if condition.operator is Operator.PRINCIPAL:
-        return ("spec", "principal", condition.key)
-    return ("spec", "condition", condition.operator.value, condition.key)

@@ -10,9 +10,8 @@ behind each rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from federation.documents.model import JwtIssuer
 from federation.documents.rules.owners import (
     NAME_KEYS,
     OWNER_FORM,
@@ -39,8 +38,10 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
         message = "no StringEqual on jwt:iss, so a token of any issuer could be admitted"
         if about:
             message = f"{about[0].operator} on jwt:iss does not name an issuer exactly"
-        hint = f"write {yaml('StringEqual', iss=_issuer_to_name(facts.configured))}"
-    elif any(iss in facts.configured for iss in named):
+        only = len(facts.configured) == 1
+        iss = next(iter(facts.configured)) if only else "<iss of the JwtIssuer>"
+        hint = f"write {yaml('StringEqual', iss=iss)}"
+    elif any(value in facts.configured for value in named):
         message = "the conditions on jwt:iss leave no configured issuer over"
         hint = "name the issuer once"
     else:
@@ -53,25 +54,25 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
 
 def unpinned(facts: RoleFacts) -> Iterator[Fault]:
     """T002: an issuer gives tokens to strangers too, and no condition pins the code's owner."""
-    everybodys = [issuer for issuer in facts.issuers if issuer.shared]
-    if not everybodys or owner_pins(facts.role):
+    open_to_all = [issuer for issuer in facts.issuers if issuer.shared]
+    if not open_to_all or owner_pins(facts.role):
         return
-    vain = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
-    but = f" ({', '.join(dict.fromkeys(vain))} cannot)" if vain else ""
+    others = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
+    but = f" ({', '.join(dict.fromkeys(others))} cannot)" if others else ""
     yield Fault(
         facts.block,
-        f"anybody can get a token from {quoted(everybodys[0].iss)}, and nothing pins who owns "
+        f"anybody can get a token from {quoted(open_to_all[0].iss)}, and nothing pins who owns "
         f"the code{but}",
-        f"add {_owner_pin(issuer.provider for issuer in everybodys)}",
+        f"add {_owner_pin(issuer.provider for issuer in open_to_all)}",
     )
 
 
 def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """T003: a wildcard is in or before the owner's name, so that other owners match too."""
     for placed in facts.patterns:
-        for number, value in enumerate(placed.values):
+        for place, value in placed.placed_values:
             if reaches_the_owner(facts, placed.condition, value):
-                yield Fault((*placed.place, number), *_owner_words(facts, placed, value))
+                yield Fault(place, *_owner_words(facts, placed, value))
 
 
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
@@ -108,10 +109,6 @@ def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
     """A hint with the configured issuer that was probably meant, empty if none is similar."""
     near = nearest(iss, issuers, cutoff=0.7)
     return f"did you mean {quoted(near)}?" if near else ""
-
-
-def _issuer_to_name(issuers: Mapping[str, JwtIssuer]) -> str:
-    return next(iter(issuers)) if len(issuers) == 1 else "<iss of the JwtIssuer>"
 
 
 def _owner_pin(providers: Iterable[Provider]) -> str:

@@ -42,10 +42,10 @@ def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.conditions:
         if placed.key != "jwt:iss" or not placed.operator.exact:
             continue
-        for number, iss in enumerate(placed.values):
+        for place, iss in placed.placed_values:
             if iss not in facts.configured:
                 yield Fault(
-                    (*placed.place, number),
+                    place,
                     f"no JwtIssuer is configured for {quoted(iss)}, so this value never matches",
                     nearest_issuer(iss, facts.configured)
                     or "add a JwtIssuer document with this iss, or drop it",
@@ -99,16 +99,15 @@ def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
 
 def _literal_stars(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.conditions:
-        condition = placed.condition
-        if condition.key not in _STARLESS or condition.operator.pattern or not placed.positive:
+        if placed.key not in _STARLESS or placed.operator.pattern or not placed.positive:
             continue
-        for number, value in enumerate(condition.values):
+        for place, value in placed.placed_values:
             # The name of an environment, and it alone, may hold a star.
             if "*" in value.partition(":environment:")[0]:
                 yield Fault(
-                    (*placed.place, number),
-                    f"{condition.operator} takes the * in {quoted(value)} literally, and no "
-                    f"{condition.key.removeprefix('jwt:')} holds one",
+                    place,
+                    f"{placed.operator} takes the * in {quoted(value)} literally, and no "
+                    f"{placed.claim} holds one",
                     "put it under StringLike, or write the value out",
                 )
 
@@ -230,15 +229,19 @@ def void_statements(
     roles: Iterable[Role], policies: Mapping[str, Policy]
 ) -> Iterator[tuple[Policy, Fault]]:
     """W110: a Deny without conditions takes back all that the statement allows, in every Role."""
-    denies = {name: found for name, policy in policies.items() if (found := tuple(_denies(policy)))}
+    denies: dict[str, list[Statement]] = defaultdict(list)
+    for name, policy in policies.items():
+        for statement in policy.statements:
+            if statement.effect is Effect.DENY and not statement.conditions:
+                denies[name].append(statement)
     if not denies:
         return
-    for name, companies in _companies(roles, policies, denies).items():
+    for name, listed in _denying_policies(roles, policies, denies).items():
         policy = policies[name]
         for number, statement in enumerate(policy.statements):
             if statement.effect is not Effect.ALLOW:
                 continue
-            reasons = [_voiding(statement, company, denies) for company in companies]
+            reasons = [_voiding(statement, denying, denies) for denying in listed]
             if reasons and all(reasons):
                 message = (
                     f"statement {quoted(statement.sid)} grants nothing: {reasons[0]} denies all "
@@ -248,33 +251,27 @@ def void_statements(
                 yield policy, Fault(place, message, "drop the statement, or narrow the Deny")
 
 
-def _denies(policy: Policy) -> Iterator[Statement]:
-    return (s for s in policy.statements if s.effect is Effect.DENY and not s.conditions)
-
-
-def _companies(
-    roles: Iterable[Role],
-    policies: Mapping[str, Policy],
-    denies: Mapping[str, tuple[Statement, ...]],
+def _denying_policies(
+    roles: Iterable[Role], policies: Mapping[str, Policy], denies: Mapping[str, Sequence[Statement]]
 ) -> dict[str, set[frozenset[str]]]:
     """For each Policy, the sets of denying Policies that some Role lists together with it."""
-    companies: dict[str, set[frozenset[str]]] = defaultdict(set)
+    listed: dict[str, set[frozenset[str]]] = defaultdict(set)
     for role in roles:
         denying = frozenset(name for name in role.policies if name in denies)
         for name in role.policies:
             if name in policies:
-                companies[name].add(denying)
-    for name in denies.keys() - companies.keys():
-        companies[name].add(frozenset({name}))
-    return companies
+                listed[name].add(denying)
+    for name in denies.keys() - listed.keys():
+        listed[name].add(frozenset({name}))
+    return listed
 
 
 def _voiding(
-    statement: Statement, company: Iterable[str], denies: Mapping[str, tuple[Statement, ...]]
+    statement: Statement, denying: Iterable[str], denies: Mapping[str, Sequence[Statement]]
 ) -> str:
-    """The first Deny of *company* that helps to cover *statement*, empty if some of it is left."""
+    """The first Deny of *denying* that helps to cover *statement*, empty if some of it is left."""
     voiding = ""
-    against = [(name, deny) for name in sorted(company) for deny in denies[name]]
+    against = [(name, deny) for name in sorted(denying) for deny in denies[name]]
     for action in statement.actions:
         for resource in statement.resources:
             namespace, _, name = resource.text.partition(":")

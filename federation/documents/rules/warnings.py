@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from federation.documents.model import JwtIssuer
 from federation.documents.rules.owners import literal_prefix, only_wildcards
-from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
+from federation.documents.rules.role_facts import Fault, Place, PlacedCondition, RoleFacts, yaml
 from federation.documents.rules.trust import reaches_the_owner
 from federation.policy.conditions import keys
 from federation.providers.profile import NameWithId
@@ -49,8 +49,7 @@ def _pins_id(claims: NameWithId, facts: RoleFacts) -> bool:
     if claims.sub_id and facts.subjects(claims.sub_id):
         return True
     return any(
-        not placed.operator.pattern
-        or all(literal_prefix(value) == value for value in placed.values)
+        not placed.pattern or all(literal_prefix(value) == value for value in placed.values)
         for placed in facts.on(keys(*claims.ids))
     )
 
@@ -67,16 +66,16 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     """W102: jobs of any branch, tag or pull request of the repository are admitted."""
     # GitHub gives all pull requests of a repository this one `sub`, whatever their branch.
     of_pull_requests = [
-        (placed, number)
+        (place, value)
         for placed in facts.on(_SUB)
-        for number, value in enumerate(placed.values)
+        for place, value in placed.placed_values
         if value.endswith(":pull_request")
     ]
-    for placed, number in of_pull_requests:
+    for place, value in of_pull_requests:
         yield Fault(
-            (*placed.place, number),
+            place,
             f"every author of a pull request in the repository has the subject "
-            f"{quoted(placed.values[number])}, whatever the branch",
+            f"{quoted(value)}, whatever the branch",
             "let no Role that deploys admit it; for previews, give a Role of its own few rights",
         )
     if of_pull_requests or _restricts_ref(facts) or _restricts_environment(facts):
@@ -90,11 +89,9 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
 
 def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
     """W103: an environment without protection rules can be named from any branch."""
-    if not _restricts_environment(facts):
+    if not _restricts_environment(facts) or _restricts_ref(facts):
         return
-    if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed:
-        return
-    if facts.subjects(_TYPE_IN_SUB):
+    if "jwt:ref_type" in facts.narrowed or facts.subjects(_TYPE_IN_SUB):
         return
     naming = next(facts.on({"jwt:environment"}), None) or next(facts.on(_SUB))
     yield Fault(
@@ -129,15 +126,14 @@ _SEPARATORS = frozenset(string.punctuation) - {"*", "?"}
 
 def open_endings(facts: RoleFacts) -> Iterator[Fault]:
     """W104: a trailing wildcard after no separator also matches longer names."""
-    for placed, number, value in _patterns(facts):
+    for _, place, value in _patterns(facts):
         literal = value.rstrip("*?")
-        if not value.endswith("*") or not literal or literal[-1] in _SEPARATORS:
-            continue
-        yield Fault(
-            (*placed.place, number),
-            f"{quoted(value)} also matches {quoted(literal + '-evil')}",
-            f"write {quoted(literal + '/*')}, or each value under StringEqual",
-        )
+        if value.endswith("*") and literal and literal[-1] not in _SEPARATORS:
+            yield Fault(
+                place,
+                f"{quoted(value)} also matches {quoted(literal + '-evil')}",
+                f"write {quoted(literal + '/*')}, or each value under StringEqual",
+            )
 
 
 _NAME_LAST = keys("sub", "ref", "ref_path")
@@ -147,7 +143,7 @@ _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
-    for placed, number, value in _patterns(facts):
+    for placed, place, value in _patterns(facts):
         if placed.key not in _NAME_LAST | _BRANCH_LAST or not _STAR_INSIDE.search(value):
             continue
         ending = value.rpartition("*")[2]
@@ -155,7 +151,7 @@ def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
         if placed.key in _BRANCH_LAST:
             example = f"so does a branch called {quoted('x' + ending)}"
         yield Fault(
-            (*placed.place, number),
+            place,
             f"in {quoted(value)} the * also runs over / : and @: {example}",
             _instead_of_star(placed.key),
         )
@@ -169,14 +165,15 @@ def _instead_of_star(key: str) -> str:
     return "write the file and the ref out, or put the ref into a condition of its own"
 
 
-def _patterns(facts: RoleFacts) -> Iterator[tuple[PlacedCondition, int, str]]:
+def _patterns(facts: RoleFacts) -> Iterator[tuple[PlacedCondition, Place, str]]:
     """The values of positive patterns that are more than wildcards and that T003 accepts."""
     for placed in facts.patterns:
-        for number, value in enumerate(placed.values):
-            if not only_wildcards(placed.condition, value) and not reaches_the_owner(
-                facts, placed.condition, value
+        for place, value in placed.placed_values:
+            condition = placed.condition
+            if not only_wildcards(condition, value) and not reaches_the_owner(
+                facts, condition, value
             ):
-                yield placed, number, value
+                yield placed, place, value
 
 
 _WILDCARD_ADMITS = {
@@ -193,11 +190,10 @@ def events_named_in_vain(facts: RoleFacts) -> Iterator[Fault]:
     for placed in facts.patterns:
         if placed.key not in _WILDCARD_ADMITS or placed.key in facts.narrowed:
             continue
-        number = next(n for n, value in enumerate(placed.values) if not value.strip("*?"))
+        place, value = next(each for each in placed.placed_values if not each[1].strip("*?"))
         yield Fault(
-            (*placed.place, number),
-            f"{quoted(placed.values[number])} names {placed.key} and admits "
-            f"{_WILDCARD_ADMITS[placed.key]}",
+            place,
+            f"{quoted(value)} names {placed.key} and admits {_WILDCARD_ADMITS[placed.key]}",
             "list the values that are meant under StringEqual, or drop the condition",
         )
 
