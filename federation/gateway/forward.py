@@ -44,7 +44,8 @@ class Reply:
     send: Send
     recording: Recording
     observer: Observer
-    begun: bool = False
+    status: int | None = None
+    """None until it has begun."""
 
     async def begin(self, status: int, headers: Headers) -> None:
         """
@@ -53,7 +54,7 @@ class Reply:
         Raises: Refusal with `audit_unavailable`.
         """
         await self.recording.record(status)
-        self.begun = True
+        self.status = status
         self.observer.answered(status)
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 

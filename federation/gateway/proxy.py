@@ -175,14 +175,17 @@ class Gateway:
 
     def _note_refusal(self, error: GatewayError, trail: Trail, reply: Reply) -> None:
         """Count and log the refusal. A request that is not audited leaves no other trace."""
-        if reply.begun:
-            return  # the caller has got another status
+        log = structlog.get_logger("federation.gateway")
+        if reply.status is not None:
+            # Too late for another response: the connection is closed before the body's end.
+            event = trail.event(reply.status)
+            log.warning("gateway answer cut short", **facts(event), cause=str(error))
+            return
         self.observer.answered(error.status)
         trail.refused(error)
         event = trail.event(error.status)
         why = {"reason": event.reason, "evidence": event.evidence, "sentence": trail.message}
         said = {**facts(event), **{name: fact for name, fact in why.items() if fact}}
-        log = structlog.get_logger("federation.gateway")
         if error.status >= 500:
             log.warning("gateway request failed", **said, cause=str(error))
         else:

@@ -65,14 +65,13 @@ class ErrorBoundary:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
-            expected = error if isinstance(error, HttpError) else None
-            if started or not expected:
+            if not isinstance(error, HttpError):
                 structlog.get_logger("federation").error(
                     "unexpected error", request_id=request_id, exc_info=error
                 )
+                error = Refusal(Reason.SERVER_ERROR)
             if started:
                 raise  # the server closes the connection, so that half a response shows as half
-            error = expected or Refusal(Reason.SERVER_ERROR)
             await _send(error, request_id, send_with_id)
 
 
