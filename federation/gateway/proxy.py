@@ -40,8 +40,6 @@ from federation.sources import Source
 from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer
 
-__all__ = ["Functions", "Gateway", "Observer"]
-
 
 class Functions(StrEnum):
     """Who may call functions through the broker."""
@@ -147,7 +145,7 @@ class Gateway:
         """The call that *request* asks for."""
         matched = match(request.method, request.raw_path, request.raw_query, request.headers)
         body = b""
-        if matched.reads_body:
+        if matched.route.body:
             body = await request.body.read(BODY_BYTES)
         elif not matched.route.kind.streams:
             await request.body.expect_none()
