@@ -17,7 +17,12 @@ from starlette.types import Send
 from federation.audit.recording import Recording
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
 from federation.gateway.client import Upstream, UpstreamRequest, UpstreamResponse
-from federation.gateway.headers import Forwarded, Headers, response_headers, upstream_headers
+from federation.gateway.headers import (
+    Headers,
+    forwarding_headers,
+    response_headers,
+    upstream_headers,
+)
 from federation.gateway.narrow import LIST_BYTES, narrow
 from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.request import Request
@@ -82,13 +87,13 @@ async def forward(
         body = request.body.stream()
     else:
         request.body.finish()
+    host = next(iter(request.values(b"host")), b"")
     headers = upstream_headers(
         request.headers,
         function=streams,
         json=call.body is not None,
         authorization=_authorization(request, call, permit, upstream),
-        forwarded=_forwarded(request),
-        request_id=request.id,
+        forwarding=forwarding_headers(request.client, request.scheme, host, request.id),
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)
@@ -154,8 +159,3 @@ async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: Toke
     headers = response_headers(response.headers, function=False, rewritten=True)
     await reply.begin(response.status, [*headers, (b"content-length", b"%d" % len(body))])
     await reply.end(body)
-
-
-def _forwarded(request: Request) -> Forwarded:
-    host = next(iter(request.values(b"host")), b"")
-    return Forwarded(request.client, request.scheme, host.decode("latin-1"))

@@ -13,7 +13,7 @@ import binascii
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from federation.gateway.headers import Headers
 from federation.gateway.paths import FUNCTION_PATHS
@@ -35,6 +35,28 @@ def arrived(scope: Scope) -> bool:
     return ARRIVED in scope.get("extensions", ())
 
 
+async def read_body(receive: Receive, most_bytes: int, seconds: float | None) -> bytes:
+    """
+    The whole body, within *seconds* if these are given.
+
+    Raises: CallerGone, TooLarge, TooSlow.
+    """
+    body, more = bytearray(), True
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerGone
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > most_bytes:
+                    raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+    except TimeoutError as late:
+        raise TooSlow from late
+    return bytes(body)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. Its path and query are still the bytes of the request line."""
@@ -44,6 +66,7 @@ class Request:
     raw_path: bytes
     raw_query: bytes
     headers: Headers = field(repr=False)
+    """Their names are lower-case (ASGI, HTTP connection scope)."""
     client: str
     """The address of the connection's other end."""
     scheme: str
@@ -73,12 +96,12 @@ class Request:
         """True if the headers announce a body."""
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in ((n.lower(), v) for n, v in self.headers)
+            for name, value in self.headers
         )
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all headers called *name*, which is lower-case."""
-        return [value for given, value in self.headers if given.lower() == name]
+        return [value for given, value in self.headers if given == name]
 
 
 def access_token(authorization: Sequence[bytes]) -> str | None:
@@ -115,8 +138,7 @@ class RequestBody:
     The body of one request, and the notice that its caller disconnected.
 
     `read` takes at most *whole_seconds*. `stream` may take longer, but no pause in it exceeds
-    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed. Reading
-    raises TooLarge, TooSlow or CallerGone.
+    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed.
     """
 
     def __init__(
@@ -135,18 +157,19 @@ class RequestBody:
 
     async def read(self, most_bytes: int) -> bytes:
         """The whole body."""
-        if self._arrived:
-            return await self._gather(most_bytes)
-        try:
-            async with asyncio.timeout(self._whole_seconds):
-                return await self._gather(most_bytes)
-        except TimeoutError as late:
-            raise TooSlow from late
+        seconds = None if self._arrived else self._whole_seconds
+        body = await read_body(self._receive, most_bytes, seconds)
+        self.finish()
+        return body
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
         while not self._complete.is_set():
-            message = await (self._receive() if self._arrived else self._receive_in_time())
+            try:
+                async with asyncio.timeout(None if self._arrived else self._pause_seconds):
+                    message = await self._receive()
+            except TimeoutError as late:
+                raise TooSlow from late
             if message["type"] == "http.disconnect":
                 raise CallerGone
             if not message.get("more_body", False):
@@ -197,21 +220,6 @@ class RequestBody:
             if watcher is not None:
                 watcher.remove_done_callback(cancel)
                 watcher.cancel()
-
-    async def _gather(self, most_bytes: int) -> bytes:
-        body = bytearray()
-        async for chunk in self.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
-        return bytes(body)
-
-    async def _receive_in_time(self) -> Message:
-        try:
-            async with asyncio.timeout(self._pause_seconds):
-                return await self._receive()
-        except TimeoutError as late:
-            raise TooSlow from late
 
     async def _disconnect(self) -> None:
         await self._complete.wait()
