@@ -213,7 +213,7 @@ class _Lifespan:
     async def _close(self) -> None:
         await self.broker.keys.aclose()
         if self.upstream:
-            await self.upstream.aclose()
+            await self.upstream.transport.aclose()
         await self.broker.state.aclose()
         await self.archive.aclose()
 

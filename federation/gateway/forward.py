@@ -63,13 +63,9 @@ class Reply:
         self.observer.answered(status)
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
-    async def write(self, piece: bytes) -> None:
-        """Send a piece of the body; more follows."""
-        await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def end(self, piece: bytes = b"") -> None:
-        """Send the last piece of the body."""
-        await self.send({"type": "http.response.body", "body": piece})
+    async def write(self, piece: bytes, *, more: bool = False) -> None:
+        """Send a piece of the body, the last one unless *more* follows."""
+        await self.send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 async def forward(
@@ -145,8 +141,8 @@ async def _reply(reply: Reply, response: UpstreamResponse, *, function: bool) ->
     await reply.begin(response.status, response_headers(response.headers, function=function))
     if response.whole is None:
         async for piece in response.body:
-            await reply.write(piece)
-    await reply.end(response.whole or b"")
+            await reply.write(piece, more=True)
+    await reply.write(response.whole or b"")
 
 
 async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: TokenCaller) -> None:
@@ -155,7 +151,7 @@ async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: Toke
         listed += piece
         if len(listed) > LIST_BYTES:
             break  # `narrow` raises the error
-    body = narrow(bytes(listed), caller.policies, caller.claims)
+    body = narrow(bytes(listed), caller.policies, caller.bearer.claims)
     headers = response_headers(response.headers, function=False, rewritten=True)
     await reply.begin(response.status, [*headers, (b"content-length", b"%d" % len(body))])
-    await reply.end(body)
+    await reply.write(body)

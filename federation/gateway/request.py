@@ -196,32 +196,28 @@ class RequestBody:
         watcher: asyncio.Task[None] | None = None
         disconnected = False
 
-        def watch() -> None:
-            nonlocal watcher
-            watcher = asyncio.create_task(self._disconnect())
-            watcher.add_done_callback(cancel)
-
-        def cancel(watcher: asyncio.Task[None]) -> None:
+        async def watch() -> None:
             nonlocal disconnected
-            if worker is not None and not watcher.cancelled():
-                disconnected = True
+            await self._complete.wait()
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            disconnected = True
+            if worker:
                 worker.cancel()
 
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, watch)
+        def start() -> None:
+            nonlocal watcher
+            watcher = asyncio.create_task(watch())
+
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, start)
         try:
             await work
         except asyncio.CancelledError:
             # Somebody else, such as a server that stops, may have cancelled the task as well.
-            if disconnected and worker is not None and worker.uncancel() == 0:
+            if disconnected and worker and worker.uncancel() == 0:
                 raise CallerGone from None
             raise
         finally:
             timer.cancel()
-            if watcher is not None:
-                watcher.remove_done_callback(cancel)
+            if watcher:
                 watcher.cancel()
-
-    async def _disconnect(self) -> None:
-        await self._complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass

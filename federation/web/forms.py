@@ -42,6 +42,11 @@ def header(scope: Scope, name: bytes, default: str = "") -> str:
     return default
 
 
+def invalid_request(sentence: str) -> Refusal:
+    """The refusal of a malformed request. *sentence* is for the caller."""
+    return Refusal(Reason.INVALID_REQUEST, sentence)
+
+
 async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[str] = ()) -> Form:
     """
     The form parameters of a request. Those without a value count as absent.
@@ -50,14 +55,14 @@ async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[st
     """
     media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
     if media_type != _FORM_TYPE:
-        raise _invalid(f"The body must be a form: Content-Type {_FORM_TYPE}.")
+        raise invalid_request(f"The body must be a form: Content-Type {_FORM_TYPE}.")
     if header(scope, b"content-encoding", "identity").lower() != "identity":
-        raise _invalid("The body must not be compressed.")
+        raise invalid_request("The body must not be compressed.")
     form = _parsed(await _body(scope, receive))
     repeated = {name for name, values in form.items() if len(values) > 1}
     if wrong := sorted(repeated - set(repeatable)):
         name = wrong[0] if re.fullmatch(r"[a-z_]{1,40}", wrong[0]) else "a parameter"
-        raise _invalid(f"{name} must not be given twice.")
+        raise invalid_request(f"{name} must not be given twice.")
     return {name: given for name, values in form.items() if (given := [v for v in values if v])}
 
 
@@ -66,15 +71,11 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
     try:
         return await read_body(receive, _FORM_BYTES, seconds)
     except TooSlow as late:
-        raise _invalid(late.public) from late
+        raise invalid_request(late.public) from late
     except CallerGone as gone:
-        raise _invalid("The body was cut short.") from gone
+        raise invalid_request("The body was cut short.") from gone
     except TooLarge as error:
-        raise _invalid("The body is larger than 64 KiB.") from error
-
-
-def _invalid(sentence: str) -> Refusal:
-    return Refusal(Reason.INVALID_REQUEST, sentence)
+        raise invalid_request("The body is larger than 64 KiB.") from error
 
 
 def _parsed(body: bytes) -> Form:
@@ -94,7 +95,7 @@ def _parsed(body: bytes) -> Form:
                 raise ValueError("no value")
             form.setdefault(_decoded(name), []).append(_decoded(value))
     except ValueError as error:
-        raise _invalid("The body is not a well-formed form.") from error
+        raise invalid_request("The body is not a well-formed form.") from error
     return form
 
 
