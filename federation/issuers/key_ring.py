@@ -106,7 +106,7 @@ class KeyRing:
         *,
         jitter: Callable[[], float] = random.random,
         fetch_seconds: float = _FETCH_SECONDS,
-        on_fetch: Callable[[JwtIssuer, bool], None] | None = None,
+        on_fetch: Callable[[JwtIssuer, bool], None] = lambda _issuer, _fetched: None,
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -152,7 +152,16 @@ class KeyRing:
 
     def status(self) -> Mapping[str, KeyStatus]:
         """Return the state of the keys of each issuer that was used, by `iss`."""
-        return {iss: self._status(held) for iss, held in self._latest.items()}
+        now = self._clock()
+        return {
+            iss: KeyStatus(
+                keys=len(usable.keys) if (usable := self._usable(held)) else 0,
+                pinned=held.pinned,
+                age_seconds=None if held.fetched == -inf else now - held.fetched,
+                failure=held.failure,
+            )
+            for iss, held in self._latest.items()
+        }
 
     async def aclose(self) -> None:
         """Cancel all fetches and close every connection."""
@@ -178,12 +187,11 @@ class KeyRing:
     def _pin(self, held: _Held) -> None:
         try:
             held.keys = parse_key_set(held.issuer.jwks or {})
+            held.failure = "" if held.keys.keys else _none_usable(held.keys)
         except ValueError as error:
             held.keys = KeySet()
             held.failure = f"jwks: {error}"
         held.skipped = held.keys.skipped
-        if not held.keys.keys and not held.failure:
-            held.failure = _none_usable(held.keys)
 
     def _usable(self, held: _Held) -> KeySet | None:
         """Return the cached keys, or None if they are too old."""
@@ -196,10 +204,9 @@ class KeyRing:
             return None
         key = keys.find(kid, alg)
         if key is None and keys.publishes(kid):
-            evidence = {"iss": held.issuer.iss, "kid": kid, "alg": alg}
-            raise Refusal(
-                Reason.BAD_SIGNATURE, evidence={**evidence, "why": "the key does not fit alg"}
-            )
+            why = "the key does not fit alg"
+            evidence = {"iss": held.issuer.iss, "kid": kid, "alg": alg, "why": why}
+            raise Refusal(Reason.BAD_SIGNATURE, evidence=evidence)
         return key
 
     async def _find_after_fetch(self, held: _Held, kid: str | None, alg: str) -> Key | None:
@@ -250,19 +257,15 @@ class KeyRing:
             self._failed(held, _none_usable(keys))
             held.skipped = keys.skipped
             return
-        self._report(held, True)
+        self._on_fetch(held.issuer, True)
         held.keys, held.skipped, held.failure = keys, keys.skipped, ""
         held.fetched = self._clock()
         held.due = held.fetched + _REFRESH_SECONDS * (0.9 + 0.2 * self._jitter())
 
     def _failed(self, held: _Held, failure: str) -> None:
-        self._report(held, False)
+        self._on_fetch(held.issuer, False)
         held.failure = failure
         held.due = self._clock() + _RETRY_SECONDS
-
-    def _report(self, held: _Held, fetched: bool) -> None:
-        if self._on_fetch is not None:
-            self._on_fetch(held.issuer, fetched)
 
     def _client(self, ca_bundle: str | None) -> httpx2.AsyncClient:
         if ca_bundle not in self._clients:
@@ -284,25 +287,12 @@ class KeyRing:
         """Return `unknown_key` if the issuer's keys are known, else `keys_unavailable`."""
         why = held.skipped.get(kid or "", "")
         known = held.pinned or why or (self._usable(held) is not None and not held.failure)
-        return Refusal(
-            Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE,
-            evidence={
-                "iss": held.issuer.iss,
-                "kid": kid,
-                "alg": alg,
-                **({"why": why} if why else {}),
-                **({"failure": held.failure} if held.failure else {}),
-            },
-        )
-
-    def _status(self, held: _Held) -> KeyStatus:
-        usable = self._usable(held)
-        return KeyStatus(
-            keys=len(usable.keys) if usable else 0,
-            pinned=held.pinned,
-            age_seconds=None if held.fetched == -inf else self._clock() - held.fetched,
-            failure=held.failure,
-        )
+        evidence: dict[str, object] = {"iss": held.issuer.iss, "kid": kid, "alg": alg}
+        if why:
+            evidence["why"] = why
+        if held.failure:
+            evidence["failure"] = held.failure
+        return Refusal(Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE, evidence=evidence)
 
 
 def _none_usable(keys: KeySet) -> str:
