@@ -56,11 +56,7 @@ Permit = Public | Granted
 
 
 def authorize(caller: Caller, call: Call | HealthCall) -> Permit:
-    """
-    The permit to forward *call* for *caller*.
-
-    Raises: Denied, NotAuthenticated.
-    """
+    """The permit to forward *call* for *caller*. Raises: Denied, NotAuthenticated."""
     if isinstance(call, HealthCall):
         return Public()
     match caller:

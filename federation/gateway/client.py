@@ -64,11 +64,7 @@ class Transport(Protocol):
     """Carries requests to one gateway."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """
-        The beginning of the response to *request*.
-
-        Raises: UpstreamFailed.
-        """
+        """The beginning of the response to *request*. Raises: UpstreamFailed."""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -71,11 +71,7 @@ class Gateway:
     observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Answer one request.
-
-        Raises: GatewayError, its event recorded.
-        """
+        """Answer one request, or raise a GatewayError whose event is recorded."""
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # a WebSocket is not one call to authorize
             return

@@ -187,11 +187,7 @@ class RequestBody:
         self._complete.set()
 
     async def cancel_on_disconnect(self, work: Coroutine[None, None, None]) -> None:
-        """
-        Run *work*, and cancel it as soon as the caller disconnects.
-
-        Raises: CallerGone.
-        """
+        """Run *work*, and cancel it as soon as the caller disconnects. Raises: CallerGone."""
         worker = asyncio.current_task()
         watcher: asyncio.Task[None] | None = None
         disconnected = False

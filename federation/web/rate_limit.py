@@ -53,11 +53,7 @@ class FailedExchanges:
         return len(self._full_at)
 
     def check(self, address: str) -> None:
-        """
-        Make sure that *address* has a failure left.
-
-        Raises: Refusal with `too_many_failures`.
-        """
+        """Make sure that *address* has a failure left. Raises: Refusal with `too_many_failures`."""
         filling = self._full_at.get(address, -math.inf) - self._clock()
         # An empty bucket fills in a minute. One failure must be left.
         wait = filling - (_MINUTE_SECONDS - self._failure_seconds) - _ROUNDING_SECONDS

@@ -18,11 +18,7 @@ from federation.web.refusals import NO_STORE
 
 
 async def revoke(request: Request) -> Response:
-    """
-    The revocation endpoint.
-
-    Raises: Refusal with `invalid_request` or `state_unavailable`.
-    """
+    """The revocation endpoint. Raises: Refusal with `invalid_request` or `state_unavailable`."""
     broker: Broker = request.app.state.broker
     form = await read_form(request.scope, request.receive)
     if "token" not in form:

@@ -46,11 +46,7 @@ class TokenEndpoint:
     observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Answer one exchange.
-
-        Raises: Refusal, its event recorded.
-        """
+        """Answer one exchange, or raise a Refusal whose event is recorded."""
         began = perf_counter()
         trail = Trail(
             request_id=scope["state"]["request_id"],
@@ -71,11 +67,7 @@ class TokenEndpoint:
             self.observer.exchanged(reason, perf_counter() - began)
 
     async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
-        """
-        The grant, unless the caller's address has failed too often; a failure is counted.
-
-        Raises: Refusal.
-        """
+        """The grant, unless the caller's address has failed too often; a failure is counted."""
         try:
             if len(self.failures):
                 self.failures.check(caller_of(scope, self.trusted_proxies))
