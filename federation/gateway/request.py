@@ -133,6 +133,7 @@ def _basic_password(credentials: str) -> str | None:
     return password if colon and user == _BASIC_USER and password else None
 
 
+@dataclass(frozen=True, slots=True)
 class RequestBody:
     """
     The body of one request, and the notice that its caller disconnected.
@@ -141,24 +142,16 @@ class RequestBody:
     *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed.
     """
 
-    def __init__(
-        self,
-        receive: Receive,
-        *,
-        arrived: bool = False,
-        whole_seconds: float = _WHOLE_SECONDS,
-        pause_seconds: float = _PAUSE_SECONDS,
-    ) -> None:
-        self._receive = receive
-        self._arrived = arrived
-        self._whole_seconds = whole_seconds
-        self._pause_seconds = pause_seconds
-        self._complete = asyncio.Event()
+    receive: Receive
+    arrived: bool = False
+    whole_seconds: float = _WHOLE_SECONDS
+    pause_seconds: float = _PAUSE_SECONDS
+    _complete: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, most_bytes: int) -> bytes:
         """The whole body."""
-        seconds = None if self._arrived else self._whole_seconds
-        body = await read_body(self._receive, most_bytes, seconds)
+        seconds = None if self.arrived else self.whole_seconds
+        body = await read_body(self.receive, most_bytes, seconds)
         self.finish()
         return body
 
@@ -166,8 +159,8 @@ class RequestBody:
         """The body, piece by piece as it arrives."""
         while not self._complete.is_set():
             try:
-                async with asyncio.timeout(None if self._arrived else self._pause_seconds):
-                    message = await self._receive()
+                async with asyncio.timeout(None if self.arrived else self.pause_seconds):
+                    message = await self.receive()
             except TimeoutError as late:
                 raise TooSlow from late
             if message["type"] == "http.disconnect":
@@ -179,7 +172,7 @@ class RequestBody:
 
     async def expect_none(self) -> None:
         """Make sure that no body follows headers that announced none."""
-        if not self._arrived:  # after such headers, further bytes belong to the next request
+        if not self.arrived:  # after such headers, further bytes belong to the next request
             await self.read(0)
 
     def finish(self) -> None:
@@ -195,7 +188,7 @@ class RequestBody:
         async def watch() -> None:
             nonlocal disconnected
             await self._complete.wait()
-            while (await self._receive())["type"] != "http.disconnect":
+            while (await self.receive())["type"] != "http.disconnect":
                 pass
             disconnected = True
             if worker:

@@ -188,16 +188,13 @@ def _required_time(claims: UnverifiedClaims, claim: str) -> float:
 def _time(claims: UnverifiedClaims, claim: str) -> float:
     """Read a NumericDate (RFC 7519, section 2) in the years that `datetime` can represent."""
     moment = claims.get(claim)
-    # In Python True is the number 1, in JSON it is not.
-    if isinstance(moment, bool) or not isinstance(moment, int | float):
-        moment = None
-    if moment is not None and 0 <= moment < _YEAR_10000:
-        return float(moment)
-    raise Refusal(
-        Reason.MALFORMED_TOKEN,
-        f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time.",
-        evidence={"claim": claim, "got": shown(claims.get(claim))},
-    )
+    match moment:
+        case bool():
+            pass  # in Python True is the number 1, in JSON it is not
+        case int() | float() if 0 <= moment < _YEAR_10000:
+            return float(moment)
+    sentence = f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time."
+    raise Refusal(Reason.MALFORMED_TOKEN, sentence, evidence={"claim": claim, "got": shown(moment)})
 
 
 def _moment(seconds: float) -> str:

@@ -9,6 +9,7 @@ caller sees only that id.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
@@ -39,16 +40,16 @@ _TEXT_HEADERS = _raw(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class ErrorBoundary:
     """ASGI middleware that gives each request an id, and answers the errors of *app*."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -63,7 +64,7 @@ class ErrorBoundary:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         except Exception as error:
             if not isinstance(error, HttpError):
                 structlog.get_logger("federation").error(
