@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 
@@ -125,12 +124,11 @@ def access_token(authorization: Sequence[bytes]) -> str | None:
 
 def _basic_password(credentials: str) -> str | None:
     try:
-        user, colon, password = (
-            base64.b64decode(credentials, validate=True).decode("ascii").partition(":")
-        )
-    except (binascii.Error, ValueError):
+        decoded = base64.b64decode(credentials, validate=True).decode("ascii")
+    except ValueError:
         return None
-    return password if colon and user == _BASIC_USER and password else None
+    user, _, password = decoded.partition(":")
+    return password if user == _BASIC_USER and password else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple
 
 import httpx2
 
@@ -48,19 +47,13 @@ class KeyStatus:
     """The reason of the last failed fetch; empty if the last fetch succeeded."""
 
 
-class _Identity(NamedTuple):
+_Identity = tuple[str | None, ...]
+
+
+def _identity(issuer: JwtIssuer) -> _Identity:
     """The settings that decide an issuer's keys. If one changes, the cached keys are not used."""
-
-    iss: str
-    internal_url: str | None
-    jwks_uri: str | None
-    jwks: str | None
-    ca_bundle: str | None
-
-    @classmethod
-    def of(cls, issuer: JwtIssuer) -> _Identity:
-        pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
-        return cls(issuer.iss, issuer.internal_url, issuer.jwks_uri, pinned, issuer.ca_bundle)
+    pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
+    return issuer.iss, issuer.internal_url, issuer.jwks_uri, pinned, issuer.ca_bundle
 
 
 @dataclass(slots=True)
@@ -177,7 +170,7 @@ class KeyRing:
         latest = self._latest.get(issuer.iss)
         if latest is not None and latest.issuer is issuer:
             return latest
-        held = self._held.setdefault(_Identity.of(issuer), _Held(issuer))
+        held = self._held.setdefault(_identity(issuer), _Held(issuer))
         held.issuer = issuer
         self._latest[issuer.iss] = held
         if held.pinned and held.keys is None:
@@ -279,7 +272,7 @@ class KeyRing:
                 held.running.cancel()
         self._held = {what: held for what, held in self._held.items() if id(held) in kept}
         self._latest = {iss: held for iss, held in self._latest.items() if id(held) in kept}
-        unused = self._clients.keys() - {what.ca_bundle for what in self._held}
+        unused = self._clients.keys() - {held.issuer.ca_bundle for held in self._held.values()}
         for client in [self._clients.pop(ca_bundle) for ca_bundle in unused]:
             await client.aclose()
 
