@@ -38,14 +38,12 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
-def broken_promises(
-    sent: Iterable[Sent], *brokers: Served, errors_expected: bool = False
-) -> list[str]:
+def broken_promises(sent: Iterable[Sent], *brokers: Served) -> list[str]:
     """
     The promises that no fault may break and that did not hold.
 
     Every answer has its event, except one that says that the trail is unavailable. No token is
-    granted twice. The trail is whole. Unless *errors_expected*, no broker logs a traceback.
+    granted twice. The trail is whole. No broker logs a traceback.
     """
     sent, trail = list(sent), recorded(*(broker.state for broker in brokers))
     by_request = {str(event["request_id"]): event for event in trail}
@@ -63,7 +61,7 @@ def broken_promises(
     for broker in brokers:
         findings = check_journal(broker.state / "audit", _public_keys(broker.state)).findings
         wrong += [f"the trail: {found}" for found in findings if found.broken]
-        wrong += [] if errors_expected else broker.unexpected_errors()
+        wrong += broker.unexpected_errors()
     return [*wrong[:_MOST_TOLD], *_more(wrong)]
 
 

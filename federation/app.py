@@ -173,7 +173,7 @@ class _Lifespan:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.broker.keys.aclose()
             if self.upstream:
-                await self.upstream.aclose()
+                await self.upstream.transport.aclose()
             await self.broker.state.aclose()
             await self.archive.aclose()
 

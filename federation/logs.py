@@ -21,6 +21,7 @@ import structlog
 from structlog.dev import ConsoleRenderer
 from structlog.typing import EventDict, Processor
 
+from federation.errors import HttpError
 from federation.text import printable
 
 _SHARED: tuple[Processor, ...] = (
@@ -50,6 +51,7 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_is_news)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=list(_SHARED),
@@ -91,6 +93,15 @@ def quick_info(name: str) -> Callable[..., None]:
         lines.append(_json_line(stream, "info", facts))
 
     return info
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """
+    Return false for an `HttpError` that reached uvicorn, which then closes the connection.
+
+    That is how a response is cut short. The broker has logged the cause without a traceback.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpError))
 
 
 class _Stream(structlog.WriteLogger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +15,18 @@ import httpx2
 import pytest
 from starlette.types import Message
 
+from federation.demo.stage import serving
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
+from federation.gateway.client import ConnectionPool, Upstream
 from federation.gateway.request import access_token
 from federation.gateway.routes import TABLE, Kind, Route
+from federation.server.http_limits import http_config
 from federation.tokens.signing_keys import SigningKey
 from tests.harness import builders as built
 from tests.harness.broker import URL, BrokenStore, logged
 from tests.harness.gateway import BASIC, Front, header
+from tests.harness.raw_server import raw_server
 
 LIST = "/system/functions?namespace=dev"
 FIGLET = "/function/figlet.dev"
@@ -351,6 +356,50 @@ class TestUpstreamCredentials:
 
     def test_the_password_is_not_in_the_repr(self, front: Front) -> None:
         assert "the-upstreams-own" not in repr(front.app.router.routes[-1])
+
+
+# -- an upstream that dies
+
+
+HALF_ANSWERS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nhalf",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+}
+
+
+@pytest.mark.parametrize("half", HALF_ANSWERS.values(), ids=HALF_ANSWERS)
+def test_an_answer_that_the_upstream_cuts_short_is_cut_short_for_the_caller_and_logged_once(
+    tmp_path: Path, half: bytes
+) -> None:
+    async def die(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(half)
+        await writer.drain()
+        await asyncio.sleep(0.1)  # so that the broker begins its own answer
+
+    async def story() -> bytes:
+        listener = socket.create_server(("127.0.0.1", 0))
+        async with raw_server(die) as (url, _):
+            front = Front(tmp_path, upstream=Upstream(ConnectionPool(url, 4, 5), None))
+            async with serving(front.app, listener, http_config(front.app)):
+                reader, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.write(
+                    b"GET %b HTTP/1.1\r\nHost: a\r\nX-Request-Id: r1\r\n\r\n" % FIGLET.encode()
+                )
+                async with asyncio.timeout(5):
+                    heard = await reader.read()  # until the broker closes the connection
+                writer.close()
+                return heard
+
+    with logged() as log:
+        head, body = asyncio.run(story()).split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"half" in body
+    assert not body.endswith(b"0\r\n\r\n"), "it must not look complete"
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    (warning,) = [line for line in lines if line["level"] not in {"info", "debug"}]
+    assert warning["event"] == "gateway answer cut short"
+    assert (warning["level"], warning["request_id"]) == ("warning", "r1")
+    assert "Traceback" not in log.getvalue()
 
 
 # -- what the upstream answers

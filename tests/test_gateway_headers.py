@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from federation.gateway.headers import Forwarded, response_headers, upstream_headers
+from federation.gateway.headers import forwarding_headers, response_headers, upstream_headers
 
-FORWARDED = Forwarded(client="192.0.2.7", scheme="https", host="gw.example.com")
+FORWARDING = forwarding_headers("192.0.2.7", "https", b"gw.example.com", "r1")
 OURS = {
     b"x-forwarded-for": b"192.0.2.7",
     b"x-forwarded-proto": b"https",
@@ -26,8 +26,7 @@ def sent(
         function=function,
         json=json,
         authorization=authorization,
-        forwarded=FORWARDED,
-        request_id="r1",
+        forwarding=FORWARDING,
     )
     assert len(dict(passed)) == len(passed)
     return dict(passed)

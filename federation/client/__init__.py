@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from federation.errors import FederationError
 
-__all__ = ["ClientError"]
-
 
 class ClientError(FederationError):
     """An error of the client: one sentence about the problem, and advice on what to change."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from federation.client import ClientError
-from federation.client.http import Sender, require_secure_url
+from federation.client.http import Sender, json_of, require_secure_url
 
 GITLAB_VARIABLE = "FEDERATION_ID_TOKEN"
 _URL, _TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
@@ -53,21 +53,18 @@ def _github(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
     if not re.fullmatch(r"[!-~]+", environ[_TOKEN]):
         raise ClientError(f"{_TOKEN} holds characters that no header can carry.")
     joined = "&" if "?" in environ[_URL] else "?"
-    request = sender.build(
+    response = sender.send(
         "GET",
         f"{environ[_URL]}{joined}audience={quote(audience, safe='')}",
         headers={"Authorization": f"bearer {environ[_TOKEN]}", "Accept": "application/json"},
     )
-    response = sender.send(request)
     if response.status_code != 200:
         raise ClientError(f"GitHub answered HTTP {response.status_code} instead of an ID token.")
-    try:
-        token = response.json()["value"]
-    except (ValueError, KeyError, TypeError):
-        token = None
-    if not isinstance(token, str) or not token:
-        raise ClientError("GitHub's answer holds no ID token.")
-    return token
+    match json_of(response):
+        case {"value": str(token)} if token:
+            return token
+        case _:
+            raise ClientError("GitHub's answer holds no ID token.")
 
 
 def _permission_advice(environ: Mapping[str, str]) -> str:

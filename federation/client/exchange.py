@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from federation.client import ClientError
-from federation.client.http import Sender, require_secure_url
+from federation.client.http import Sender, json_of, require_secure_url
 
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
@@ -47,10 +47,10 @@ def exchange(
         form["role"] = list(roles)
     if functions:
         form |= {"scope": "function", "audience": list(functions)}
-    response = sender.send(sender.build("POST", f"{url.rstrip('/')}/oauth/token", data=form))
+    response = sender.send("POST", f"{url.rstrip('/')}/oauth/token", form=form)
     if response.status_code != 200:
         raise _refused(response)
-    match _members(response):
+    match json_of(response):
         case {"access_token": str(access_token), "expires_in": int(seconds)} if access_token:
             return AccessToken(access_token, seconds)
         case _:
@@ -58,7 +58,7 @@ def exchange(
 
 
 def _refused(response: httpx2.Response) -> ClientError:
-    match _members(response):
+    match json_of(response):
         case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
             return ClientError(
                 f"The broker refused ({reason}): {description}",
@@ -70,10 +70,3 @@ def _refused(response: httpx2.Response) -> ClientError:
                 f"{response.url.host} answered HTTP {response.status_code}, not as a broker does.",
                 "Check the URL.",
             )
-
-
-def _members(response: httpx2.Response) -> object:
-    try:
-        return response.json()
-    except ValueError:
-        return None

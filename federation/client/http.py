@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx2
 
@@ -20,8 +20,6 @@ _TRIES = 4
 _TOTAL_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 10.0
 
-Pause = Callable[[float], None]
-
 
 class Sender:
     """
@@ -30,7 +28,9 @@ class Sender:
     Raises: ClientError if the proxy or CA that the environment names cannot be used.
     """
 
-    def __init__(self, client: httpx2.Client | None = None, pause: Pause = time.sleep) -> None:
+    def __init__(
+        self, client: httpx2.Client | None = None, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._client = client or _open_client()
         self._pause = pause
 
@@ -41,12 +41,16 @@ class Sender:
         """Close every connection."""
         self._client.close()
 
-    def send(self, request: httpx2.Request) -> httpx2.Response:
-        """
-        Send *request* and return the final answer.
-
-        Raises: ClientError if no answer came.
-        """
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        form: Mapping[str, str | list[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send a request and return the final answer. Raises: ClientError if no answer came."""
+        request = self._client.build_request(method, url, data=form, headers=headers)
         began, problem = time.monotonic(), ""
         for attempt in range(_TRIES):
             try:
@@ -70,12 +74,13 @@ class Sender:
         host = request.url.host
         raise ClientError(f"{host} could not be reached: {problem}.", _advice(problem))
 
-    def build(
-        self, method: str, url: str, *, data: dict[str, str | list[str]] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> httpx2.Request:  # fmt: skip
-        """Build a request for `send`."""
-        return self._client.build_request(method, url, data=data, headers=headers)
+
+def json_of(response: httpx2.Response) -> object:
+    """Return the JSON in *response*, None if there is none."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def require_secure_url(url: str, what: str) -> None:

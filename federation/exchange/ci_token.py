@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
 
 from federation.audit.event import Actor, Trail
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
-from federation.exchange.request import (
-    Broker,
-    ExchangeRequest,
-    Grant,
-    TokenType,
-    fresh_jti,
-    grant,
-    next_stage,
-)
+from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, grant, next_stage
 from federation.issuers.verify import Verified, find_signer, verify
 from federation.jose import jws
 from federation.policy.roles import admit
@@ -37,12 +30,13 @@ _KEPT_BEYOND_EXPIRY_SECONDS = LEEWAY.total_seconds() + 5
 async def exchange_ci_token(
     token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
 ) -> Grant:
-    """
-    Trade *token*, which some issuer signed, for one of the broker's tokens.
-
-    Raises: Refusal.
-    """
-    _check_token_type(request)
+    """Trade *token*, which some issuer signed, for one of the broker's tokens. Raises: Refusal."""
+    if request.subject_token_type == TokenType.ACCESS_TOKEN:
+        raise Refusal(
+            Reason.INVALID_REQUEST,
+            "subject_token_type access_token is for this broker's own access tokens;"
+            " send id_token or jwt.",
+        )
     signer = await find_signer(token, catalog.issuers, broker.keys)
     await next_stage()
     now = broker.clock()  # not before: a key that must be fetched takes seconds
@@ -53,41 +47,23 @@ async def exchange_ci_token(
     trail.roles = tuple(role.name for role in admission.roles)
     trail.policies = admission.policies
     claims = mint.access_claims(
-        verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=fresh_jti()
+        verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=token_hex(16)
     )
     if request.for_functions:
         policies = broker.policies.of(catalog, admission.policies)
         claims = claims_for_functions(claims, policies, request.audience, now)
-    else:
-        _check_audience(request, broker.issuer_url)
+    elif set(request.audience) - {broker.issuer_url}:
+        raise Refusal(
+            Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
+        )
     await next_stage()
     async with _spent(verified, broker.state):
         return await grant(claims, request, broker, trail, now)
 
 
-def _check_token_type(request: ExchangeRequest) -> None:
-    if request.subject_token_type == TokenType.ACCESS_TOKEN:
-        raise Refusal(
-            Reason.INVALID_REQUEST,
-            "subject_token_type access_token is for this broker's own access tokens;"
-            " send id_token or jwt.",
-        )
-
-
-def _check_audience(request: ExchangeRequest, issuer_url: str) -> None:
-    if set(request.audience) - {issuer_url}:
-        raise Refusal(
-            Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
-        )
-
-
 @asynccontextmanager
 async def _spent(verified: Verified, state: Store) -> AsyncIterator[None]:
-    """
-    Spend the token for the time of the block. If the block fails, the token can be used again.
-
-    Raises: Refusal with `already_used` or `state_unavailable`.
-    """
+    """Spend the token for the time of the block. If that fails, the token can be used again."""
     if not verified.issuer.single_use:
         yield
         return

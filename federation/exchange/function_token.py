@@ -8,13 +8,14 @@ token, and never holds more than the policies grant now.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from secrets import token_hex
 
 from federation.audit.event import Actor, Trail
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import Policy
 from federation.errors import Reason, Refusal
-from federation.exchange.request import Broker, ExchangeRequest, Grant, fresh_jti, grant
+from federation.exchange.request import Broker, ExchangeRequest, Grant, grant
 from federation.jose import jws
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens import mint
@@ -26,11 +27,7 @@ _INVOKE = "Function:Invoke"
 async def exchange_access_token(
     token: jws.Unverified, request: ExchangeRequest, catalog: Catalog, broker: Broker, trail: Trail
 ) -> Grant:
-    """
-    Trade *token*, one of the broker's access tokens, for a function token.
-
-    Raises: Refusal.
-    """
+    """Trade *token*, one of the broker's access tokens, for a function token. Raises: Refusal."""
     now = broker.clock()
     if not request.for_functions:
         # Otherwise a token could be renewed for ever.
@@ -70,7 +67,7 @@ def claims_for_functions(
     if not permissions:
         raise Refusal(Reason.INVALID_SCOPE, "The policies do not grant Function:Invoke anywhere.")
     return mint.function_claims(
-        access, permissions=permissions, audience=audience, now=now, jti=fresh_jti()
+        access, permissions=permissions, audience=audience, now=now, jti=token_hex(16)
     )
 
 

@@ -7,7 +7,6 @@ A form becomes an `ExchangeRequest` in `web/token`; from there on nobody sees th
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -95,8 +94,3 @@ async def next_stage() -> None:
     the store and the journal are larger. Without it an exchange took 1.2 times as long.
     """
     await asyncio.sleep(0)
-
-
-def fresh_jti() -> str:
-    """A `jti` that nobody can guess."""
-    return os.urandom(16).hex()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federation.claims import Claims
 from federation.documents.model import Policy
 from federation.gateway.narrow import may_list
 from federation.gateway.refusals import Denied, NotAuthenticated
@@ -29,11 +28,6 @@ class TokenCaller:
 
     bearer: Bearer
     policies: tuple[Policy, ...]
-
-    @property
-    def claims(self) -> Claims:
-        """The claims of the access token."""
-        return self.bearer.claims
 
 
 Caller = Anonymous | TokenCaller | FunctionBearer
@@ -62,11 +56,7 @@ Permit = Public | Granted
 
 
 def authorize(caller: Caller, call: Call | HealthCall) -> Permit:
-    """
-    The permit to forward *call* for *caller*.
-
-    Raises: Denied, NotAuthenticated.
-    """
+    """The permit to forward *call* for *caller*. Raises: Denied, NotAuthenticated."""
     if isinstance(call, HealthCall):
         return Public()
     match caller:
@@ -81,12 +71,9 @@ def authorize(caller: Caller, call: Call | HealthCall) -> Permit:
 
 
 def _by_policies(caller: TokenCaller, call: Call) -> Granted:
+    policies, claims = caller.policies, caller.bearer.claims
     lists = call.kind is Kind.NAMESPACES
-    decision = (
-        may_list(caller.policies, caller.claims)
-        if lists
-        else decide(caller.policies, call.access, caller.claims)
-    )
+    decision = may_list(policies, claims) if lists else decide(policies, call.access, claims)
     if decision.allowed:
         return GrantedList(decision, caller) if lists else Granted(decision)
     if decision.policy is not None:

@@ -47,7 +47,7 @@ class Body:
         if unknown := next((member for member in given if member not in self.members), None):
             raise Malformed(f"The body must not have a member {quoted(unknown)}.")
         read = {
-            member: _read(member, given[member], reader)
+            member: values.read(f'The body member "{member}"', reader, given[member])
             for member, reader in self.members.items()
             if given.get(member) is not None
         }
@@ -59,13 +59,6 @@ class Body:
         """*given* as compact JSON in the order of the schema, without other members."""
         ordered = {member: given[member] for member in self.members if member in given}
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-
-
-def _read(member: str, value: object, reader: Reader) -> object:
-    try:
-        return reader(value)
-    except ValueError as error:
-        raise Malformed(f'The body member "{member}" {error}.') from None
 
 
 def _check_size(data: bytes) -> None:
@@ -99,33 +92,18 @@ DEPLOYMENT = Body(
     name="service",
     required=frozenset({"image"}),
 )
-DELETION = Body(
-    members={"functionName": values.name, "namespace": _namespace},
-    name="functionName",
-)
+DELETION = Body({"functionName": values.name, "namespace": _namespace}, name="functionName")
 SCALING = Body(
-    members={"serviceName": values.name, "replicas": values.count, "namespace": _namespace},
+    {"serviceName": values.name, "replicas": values.count, "namespace": _namespace},
     name="serviceName",
     required=frozenset({"replicas"}),
 )
+SECRET_NAME = Body({"name": values.name, "namespace": _namespace}, name="name")
 SECRET = Body(
-    members={
-        "name": values.name,
-        "namespace": _namespace,
-        "value": values.text,
-        "rawValue": values.text,
-    },
-    name="name",
-)
-SECRET_NAME = Body(
-    members={"name": values.name, "namespace": _namespace},
+    {**SECRET_NAME.members, "value": values.text, "rawValue": values.text},
     name="name",
 )
 NAMESPACE = Body(
-    members={
-        "name": values.namespace,
-        "annotations": values.text_map,
-        "labels": values.text_map,
-    },
+    {"name": values.namespace, "annotations": values.text_map, "labels": values.text_map},
     name="name",
 )

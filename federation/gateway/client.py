@@ -64,11 +64,7 @@ class Transport(Protocol):
     """Carries requests to one gateway."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """
-        The beginning of the response to *request*.
-
-        Raises: UpstreamFailed.
-        """
+        """The beginning of the response to *request*. Raises: UpstreamFailed."""
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -86,7 +82,8 @@ class BasicAuth:
         self._look_seconds = look_seconds
         self._next_look = 0.0
         """On the monotonic clock."""
-        self._read: tuple[tuple[int, ...], bytes] | None = None
+        self._stamp: tuple[int, ...] = ()
+        self._header = b""
 
     def header(self) -> bytes:
         """
@@ -94,14 +91,14 @@ class BasicAuth:
 
         Raises: OSError if a file cannot be read.
         """
-        if self._read is not None and time.monotonic() < self._next_look:
-            return self._read[1]
-        stamp = tuple(file.stat().st_mtime_ns for file in self._files)
-        if self._read is None or self._read[0] != stamp:
-            user, password = (file.read_bytes().strip() for file in self._files)
-            self._read = stamp, b"Basic " + base64.b64encode(user + b":" + password)
-        self._next_look = time.monotonic() + self._look_seconds
-        return self._read[1]
+        if time.monotonic() >= self._next_look:
+            stamp = tuple(file.stat().st_mtime_ns for file in self._files)
+            if stamp != self._stamp:
+                user, password = (file.read_bytes().strip() for file in self._files)
+                self._header = b"Basic " + base64.b64encode(user + b":" + password)
+                self._stamp = stamp
+            self._next_look = time.monotonic() + self._look_seconds
+        return self._header
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +119,6 @@ class Upstream:
             return self.auth.header() if self.auth else None
         except OSError as error:
             raise UpstreamFailed(f"its password cannot be read: {error}") from error
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.transport.aclose()
 
 
 class ConnectionPool:

@@ -17,7 +17,12 @@ from starlette.types import Send
 from federation.audit.recording import Recording
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
 from federation.gateway.client import Upstream, UpstreamRequest, UpstreamResponse
-from federation.gateway.headers import Forwarded, Headers, response_headers, upstream_headers
+from federation.gateway.headers import (
+    Headers,
+    forwarding_headers,
+    response_headers,
+    upstream_headers,
+)
 from federation.gateway.narrow import LIST_BYTES, narrow
 from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.request import Request
@@ -44,7 +49,8 @@ class Reply:
     send: Send
     recording: Recording
     observer: Observer
-    begun: bool = False
+    status: int | None = None
+    """None until it has begun."""
 
     async def begin(self, status: int, headers: Headers) -> None:
         """
@@ -53,17 +59,13 @@ class Reply:
         Raises: Refusal with `audit_unavailable`.
         """
         await self.recording.record(status)
-        self.begun = True
+        self.status = status
         self.observer.answered(status)
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
-    async def write(self, piece: bytes) -> None:
-        """Send a piece of the body; more follows."""
-        await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def end(self, piece: bytes = b"") -> None:
-        """Send the last piece of the body."""
-        await self.send({"type": "http.response.body", "body": piece})
+    async def write(self, piece: bytes, *, more: bool = False) -> None:
+        """Send a piece of the body, the last one unless *more* follows."""
+        await self.send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 async def forward(
@@ -81,13 +83,13 @@ async def forward(
         body = request.body.stream()
     else:
         request.body.finish()
+    host = next(iter(request.values(b"host")), b"")
     headers = upstream_headers(
         request.headers,
         function=streams,
         json=call.body is not None,
         authorization=_authorization(request, call, permit, upstream),
-        forwarded=_forwarded(request),
-        request_id=request.id,
+        forwarding=forwarding_headers(request.client, request.scheme, host, request.id),
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)
@@ -139,8 +141,8 @@ async def _reply(reply: Reply, response: UpstreamResponse, *, function: bool) ->
     await reply.begin(response.status, response_headers(response.headers, function=function))
     if response.whole is None:
         async for piece in response.body:
-            await reply.write(piece)
-    await reply.end(response.whole or b"")
+            await reply.write(piece, more=True)
+    await reply.write(response.whole or b"")
 
 
 async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: TokenCaller) -> None:
@@ -149,12 +151,7 @@ async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: Toke
         listed += piece
         if len(listed) > LIST_BYTES:
             break  # `narrow` raises the error
-    body = narrow(bytes(listed), caller.policies, caller.claims)
+    body = narrow(bytes(listed), caller.policies, caller.bearer.claims)
     headers = response_headers(response.headers, function=False, rewritten=True)
     await reply.begin(response.status, [*headers, (b"content-length", b"%d" % len(body))])
-    await reply.end(body)
-
-
-def _forwarded(request: Request) -> Forwarded:
-    host = next(iter(request.values(b"host")), b"")
-    return Forwarded(request.client, request.scheme, host.decode("latin-1"))
+    await reply.write(body)

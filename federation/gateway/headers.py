@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
 
@@ -45,23 +44,15 @@ _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNOREC
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """The facts for the forwarding headers: the connection's address, scheme and `Host`."""
-
-    client: str
-    scheme: str
-    host: str
-
-    def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
-        """The forwarding headers. They replace whatever the caller sent."""
-        known = (
-            (b"x-forwarded-for", self.client),
-            (b"x-forwarded-proto", self.scheme),
-            (b"x-forwarded-host", self.host),
-            (b"x-request-id", request_id),
-        )
-        return [(name, value.encode("latin-1")) for name, value in known if value]
+def forwarding_headers(client: str, scheme: str, host: bytes, request_id: str) -> Headers:
+    """The headers about the caller's connection. They replace whatever the caller sent."""
+    known = (
+        (b"x-forwarded-for", client.encode("latin-1")),
+        (b"x-forwarded-proto", scheme.encode("latin-1")),
+        (b"x-forwarded-host", host),
+        (b"x-request-id", request_id.encode("latin-1")),
+    )
+    return [(name, value) for name, value in known if value]
 
 
 def check_body_headers(headers: Headers, *, json: bool, streams: bool, most_bytes: int) -> None:
@@ -98,9 +89,8 @@ def upstream_headers(
     function: bool,
     json: bool,
     authorization: bytes | None,
-    forwarded: Forwarded,
-    request_id: str,
-) -> list[tuple[bytes, bytes]]:
+    forwarding: Headers,
+) -> Headers:
     """
     The headers for the upstream, made from the caller's *headers*.
 
@@ -108,13 +98,14 @@ def upstream_headers(
     *authorization* replaces the caller's `Authorization`; None sends none.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _dropped(lowered)
+    dropped = _NEVER_ON | _named_by_connection(lowered)
+    if any(name == b"transfer-encoding" for name, _ in lowered):
+        dropped |= {b"content-length"}
     if function:
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
-        wanted = _API_REQUEST - dropped
-        kept = [(n, v) for n, v in lowered if n in wanted]
-    sent = kept + forwarded.headers(request_id)
+        kept = [(n, v) for n, v in lowered if n in _API_REQUEST and n not in dropped]
+    sent = [*kept, *forwarding]
     if not (function and any(name == b"accept-encoding" for name, _ in kept)):
         # Without it, the upstream or our HTTP client would choose an encoding.
         sent.append((b"accept-encoding", b"identity"))
@@ -125,9 +116,7 @@ def upstream_headers(
     return sent
 
 
-def response_headers(
-    headers: Headers, *, function: bool, rewritten: bool = False
-) -> list[tuple[bytes, bytes]]:
+def response_headers(headers: Headers, *, function: bool, rewritten: bool = False) -> Headers:
     """
     The headers of an upstream's response that the caller gets, of a *function*'s or the API's.
 
@@ -149,12 +138,6 @@ def _stated_once(headers: Headers) -> dict[bytes, bytes]:
                 raise Ambiguous(f"The header {lowered.decode('ascii')} is given twice.")
             once[lowered] = value.strip()
     return once
-
-
-def _dropped(lowered: Headers) -> frozenset[bytes]:
-    dropped = _NEVER_ON | _named_by_connection(lowered)
-    chunked = any(name == b"transfer-encoding" for name, _ in lowered)
-    return dropped | {b"content-length"} if chunked else dropped
 
 
 def _named_by_connection(lowered: Headers) -> frozenset[bytes]:

@@ -40,8 +40,6 @@ from federation.sources import Source
 from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer
 
-__all__ = ["Functions", "Gateway", "Observer"]
-
 
 class Functions(StrEnum):
     """Who may call functions through the broker."""
@@ -73,11 +71,7 @@ class Gateway:
     observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Answer one request.
-
-        Raises: GatewayError, its event recorded.
-        """
+        """Answer one request, or raise a GatewayError whose event is recorded."""
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # a WebSocket is not one call to authorize
             return
@@ -147,7 +141,7 @@ class Gateway:
         """The call that *request* asks for."""
         matched = match(request.method, request.raw_path, request.raw_query, request.headers)
         body = b""
-        if matched.reads_body:
+        if matched.route.body:
             body = await request.body.read(BODY_BYTES)
         elif not matched.route.kind.streams:
             await request.body.expect_none()
@@ -175,14 +169,17 @@ class Gateway:
 
     def _note_refusal(self, error: GatewayError, trail: Trail, reply: Reply) -> None:
         """Count and log the refusal. A request that is not audited leaves no other trace."""
-        if reply.begun:
-            return  # the caller has got another status
+        log = structlog.get_logger("federation.gateway")
+        if reply.status is not None:
+            # Too late for another response: the connection is closed before the body's end.
+            event = trail.event(reply.status)
+            log.warning("gateway answer cut short", **facts(event), cause=str(error))
+            return
         self.observer.answered(error.status)
         trail.refused(error)
         event = trail.event(error.status)
         why = {"reason": event.reason, "evidence": event.evidence, "sentence": trail.message}
         said = {**facts(event), **{name: fact for name, fact in why.items() if fact}}
-        log = structlog.get_logger("federation.gateway")
         if error.status >= 500:
             log.warning("gateway request failed", **said, cause=str(error))
         else:

@@ -1,5 +1,5 @@
 """
-Reads a query string that has one meaning only, and writes it anew for the upstream.
+Reads a query string that has one meaning only.
 
 Upstreams differ: most take the first of two equal parameters, the log handler takes the last.
 A `;` drops the pair in one and splits it in another. So each parameter may occur once, under its
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import unquote_to_bytes, urlencode
+from urllib.parse import unquote_to_bytes
 
-from federation.gateway.refusals import Ambiguous, Malformed, quoted
+from federation.gateway import values
+from federation.gateway.refusals import Ambiguous, quoted
 from federation.gateway.values import Reader
 
 _VALUE = re.compile(r"(?:[A-Za-z0-9._~!$'()*,:@/?+-]|%[0-9A-Fa-f]{2})*")
@@ -32,12 +33,11 @@ def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
         if parameter in given:
             raise Ambiguous(f'The query parameter "{parameter}" is given twice.')
         given[parameter] = _decoded(parameter, value)
-    return {p: _read(p, value, readers[p]) for p, value in given.items() if value}
-
-
-def write_query(parameters: Mapping[str, str]) -> bytes:
-    """*parameters* as a query string, sorted by name."""
-    return urlencode(sorted(parameters.items())).encode("ascii")
+    return {
+        parameter: str(values.read(f'The query parameter "{parameter}"', readers[parameter], value))
+        for parameter, value in given.items()
+        if value
+    }
 
 
 def _decoded(parameter: str, value: str) -> str:
@@ -47,10 +47,3 @@ def _decoded(parameter: str, value: str) -> str:
         return unquote_to_bytes(value.replace("+", " ")).decode("utf-8")
     except UnicodeDecodeError:
         raise Ambiguous(f'The query parameter "{parameter}" is not UTF-8.') from None
-
-
-def _read(parameter: str, value: str, reader: Reader) -> str:
-    try:
-        return str(reader(value))
-    except ValueError as error:
-        raise Malformed(f'The query parameter "{parameter}" {error}.') from None

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from federation.gateway.headers import Headers
 from federation.gateway.paths import FUNCTION_PATHS
@@ -35,6 +34,28 @@ def arrived(scope: Scope) -> bool:
     return ARRIVED in scope.get("extensions", ())
 
 
+async def read_body(receive: Receive, most_bytes: int, seconds: float | None) -> bytes:
+    """
+    The whole body, within *seconds* if these are given.
+
+    Raises: CallerGone, TooLarge, TooSlow.
+    """
+    body, more = bytearray(), True
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerGone
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > most_bytes:
+                    raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+    except TimeoutError as late:
+        raise TooSlow from late
+    return bytes(body)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. Its path and query are still the bytes of the request line."""
@@ -44,6 +65,7 @@ class Request:
     raw_path: bytes
     raw_query: bytes
     headers: Headers = field(repr=False)
+    """Their names are lower-case (ASGI, HTTP connection scope)."""
     client: str
     """The address of the connection's other end."""
     scheme: str
@@ -73,12 +95,12 @@ class Request:
         """True if the headers announce a body."""
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in ((n.lower(), v) for n, v in self.headers)
+            for name, value in self.headers
         )
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all headers called *name*, which is lower-case."""
-        return [value for given, value in self.headers if given.lower() == name]
+        return [value for given, value in self.headers if given == name]
 
 
 def access_token(authorization: Sequence[bytes]) -> str | None:
@@ -102,51 +124,43 @@ def access_token(authorization: Sequence[bytes]) -> str | None:
 
 def _basic_password(credentials: str) -> str | None:
     try:
-        user, colon, password = (
-            base64.b64decode(credentials, validate=True).decode("ascii").partition(":")
-        )
-    except (binascii.Error, ValueError):
+        decoded = base64.b64decode(credentials, validate=True).decode("ascii")
+    except ValueError:
         return None
-    return password if colon and user == _BASIC_USER and password else None
+    user, _, password = decoded.partition(":")
+    return password if user == _BASIC_USER and password else None
 
 
+@dataclass(frozen=True, slots=True)
 class RequestBody:
     """
     The body of one request, and the notice that its caller disconnected.
 
     `read` takes at most *whole_seconds*. `stream` may take longer, but no pause in it exceeds
-    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed. Reading
-    raises TooLarge, TooSlow or CallerGone.
+    *pause_seconds*. With *arrived* there is nothing to wait for, so nothing is timed.
     """
 
-    def __init__(
-        self,
-        receive: Receive,
-        *,
-        arrived: bool = False,
-        whole_seconds: float = _WHOLE_SECONDS,
-        pause_seconds: float = _PAUSE_SECONDS,
-    ) -> None:
-        self._receive = receive
-        self._arrived = arrived
-        self._whole_seconds = whole_seconds
-        self._pause_seconds = pause_seconds
-        self._complete = asyncio.Event()
+    receive: Receive
+    arrived: bool = False
+    whole_seconds: float = _WHOLE_SECONDS
+    pause_seconds: float = _PAUSE_SECONDS
+    _complete: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, most_bytes: int) -> bytes:
         """The whole body."""
-        if self._arrived:
-            return await self._gather(most_bytes)
-        try:
-            async with asyncio.timeout(self._whole_seconds):
-                return await self._gather(most_bytes)
-        except TimeoutError as late:
-            raise TooSlow from late
+        seconds = None if self.arrived else self.whole_seconds
+        body = await read_body(self.receive, most_bytes, seconds)
+        self.finish()
+        return body
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
         while not self._complete.is_set():
-            message = await (self._receive() if self._arrived else self._receive_in_time())
+            try:
+                async with asyncio.timeout(None if self.arrived else self.pause_seconds):
+                    message = await self.receive()
+            except TimeoutError as late:
+                raise TooSlow from late
             if message["type"] == "http.disconnect":
                 raise CallerGone
             if not message.get("more_body", False):
@@ -156,7 +170,7 @@ class RequestBody:
 
     async def expect_none(self) -> None:
         """Make sure that no body follows headers that announced none."""
-        if not self._arrived:  # after such headers, further bytes belong to the next request
+        if not self.arrived:  # after such headers, further bytes belong to the next request
             await self.read(0)
 
     def finish(self) -> None:
@@ -164,56 +178,33 @@ class RequestBody:
         self._complete.set()
 
     async def cancel_on_disconnect(self, work: Coroutine[None, None, None]) -> None:
-        """
-        Run *work*, and cancel it as soon as the caller disconnects.
-
-        Raises: CallerGone.
-        """
+        """Run *work*, and cancel it as soon as the caller disconnects. Raises: CallerGone."""
         worker = asyncio.current_task()
         watcher: asyncio.Task[None] | None = None
         disconnected = False
 
-        def watch() -> None:
-            nonlocal watcher
-            watcher = asyncio.create_task(self._disconnect())
-            watcher.add_done_callback(cancel)
-
-        def cancel(watcher: asyncio.Task[None]) -> None:
+        async def watch() -> None:
             nonlocal disconnected
-            if worker is not None and not watcher.cancelled():
-                disconnected = True
+            await self._complete.wait()
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            disconnected = True
+            if worker:
                 worker.cancel()
 
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, watch)
+        def start() -> None:
+            nonlocal watcher
+            watcher = asyncio.create_task(watch())
+
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, start)
         try:
             await work
         except asyncio.CancelledError:
             # Somebody else, such as a server that stops, may have cancelled the task as well.
-            if disconnected and worker is not None and worker.uncancel() == 0:
+            if disconnected and worker and worker.uncancel() == 0:
                 raise CallerGone from None
             raise
         finally:
             timer.cancel()
-            if watcher is not None:
-                watcher.remove_done_callback(cancel)
+            if watcher:
                 watcher.cancel()
-
-    async def _gather(self, most_bytes: int) -> bytes:
-        body = bytearray()
-        async for chunk in self.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise TooLarge(f"The body is larger than {most_bytes} bytes.")
-        return bytes(body)
-
-    async def _receive_in_time(self) -> Message:
-        try:
-            async with asyncio.timeout(self._pause_seconds):
-                return await self._receive()
-        except TimeoutError as late:
-            raise TooSlow from late
-
-    async def _disconnect(self) -> None:
-        await self._complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar
+from urllib.parse import urlencode
 
 from federation.gateway import bodies, values
 from federation.gateway.bodies import Body
 from federation.gateway.headers import Headers, check_body_headers
 from federation.gateway.paths import FUNCTION_PATHS, check_function_path, plain, split_name
-from federation.gateway.query import read_query, write_query
+from federation.gateway.query import read_query
 from federation.gateway.refusals import Ambiguous, Malformed, NotMapped, TooLarge
 from federation.gateway.values import Reader
 from federation.policy.permissions import Access
@@ -154,11 +155,6 @@ class Match:
     function_query: bytes = b""
     """A function's own query, as it came."""
 
-    @property
-    def reads_body(self) -> bool:
-        """True if `read` needs the whole body. If not, it streams or there must be none."""
-        return self.route.body is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -205,8 +201,10 @@ def match(
         matched = _match_function(method, raw_path, raw_query)
     else:
         matched = _match_api(method, raw_path, raw_query)
-    streams = matched.route.kind.streams
-    check_body_headers(headers, json=matched.reads_body, streams=streams, most_bytes=body_bytes)
+    route = matched.route
+    check_body_headers(
+        headers, json=route.body is not None, streams=route.kind.streams, most_bytes=body_bytes
+    )
     return matched
 
 
@@ -233,13 +231,21 @@ def read(
         name = _agreed("name", (matched.name, matched.query.get("name"), named))
     if not name and (route.body or route.on is On.ONE):
         raise Malformed("The request does not name what it is about.")
+    query = dict(matched.query)
+    query.pop("namespace", None)
+    if route.namespace_sent:
+        query["namespace"] = namespace
+    new_body = None
+    if route.body:
+        # `write` drops a member that the schema lacks: a namespace has no namespace.
+        new_body = route.body.write({**given, route.body.name: name, "namespace": namespace})
     return Call(
         kind=route.kind,
         access=_access(route.action, route.on, namespace, name),
         method=route.method,
         path=route.path.format(name=name, namespace=namespace),
-        query=_query(route, matched.query, namespace),
-        body=_body(route, given, namespace, name),
+        query=urlencode(sorted(query.items())).encode("ascii"),
+        body=new_body,
     )
 
 
@@ -253,16 +259,10 @@ def _match_api(method: str, raw_path: bytes, raw_query: bytes) -> Match:
     if route is None or not last:
         raise NotMapped(_NOT_MAPPED)
     query = read_query(raw_query, route.query)
+    named = "The name in the path"
     if route.of_namespace:
-        return Match(route, namespace=_in_path(values.namespace, last), query=query)
-    return Match(route, name=_in_path(values.name, last), query=query)
-
-
-def _in_path(reader: Reader, segment: str) -> str:
-    try:
-        return str(reader(segment))
-    except ValueError as error:
-        raise Malformed(f"The name in the path {error}.") from None
+        return Match(route, namespace=values.read(named, values.namespace, last), query=query)
+    return Match(route, name=values.read(named, values.name, last), query=query)
 
 
 def _agreed(what: str, places: Iterable[object]) -> str:
@@ -289,18 +289,6 @@ def _access(action: str, on: On, namespace: str, name: str) -> Access:
     return Access(action, namespace, name if on is On.ONE else "*")
 
 
-def _query(route: Route, given: Mapping[str, str], namespace: str) -> bytes:
-    kept = {parameter: value for parameter, value in given.items() if parameter != "namespace"}
-    return write_query(kept | ({"namespace": namespace} if route.namespace_sent else {}))
-
-
-def _body(route: Route, given: Mapping[str, object], namespace: str, name: str) -> bytes | None:
-    if route.body is None:
-        return None
-    # `write` drops a member that the schema lacks: a namespace has no namespace.
-    return route.body.write({**given, route.body.name: name, "namespace": namespace})
-
-
 # -- functions: the broker checks the name, everything below it is the function's own
 
 _FUNCTION_QUERY = re.compile(rb"[!\"$-~]*")
@@ -316,10 +304,8 @@ def _match_function(method: str, raw_path: bytes, raw_query: bytes) -> Match:
     if not _FUNCTION_QUERY.fullmatch(raw_query):
         raise Ambiguous("The query holds characters that must be percent-encoded.")
     function = plain(b"/" + segment)[1:]
-    try:
-        name, namespace = split_name(function)
-    except ValueError as error:
-        raise Malformed(f"The function's name or namespace in the path {error}.") from None
+    what = "The function's name or namespace in the path"
+    name, namespace = values.read(what, split_name, function)
     return Match(
         route,
         name,

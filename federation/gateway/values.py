@@ -11,12 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
+from federation.gateway.refusals import Malformed
+
+Given = TypeVar("Given")
+Read = TypeVar("Read")
 Reader = Callable[[object], object]
 """Returns the value to send. Raises ValueError with the rest of a sentence: "must be …"."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
+_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 _IMAGE = re.compile(r"[!-~]{1,4096}")
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
@@ -35,6 +40,18 @@ _MOST_REPLICAS = 1_000_000
 _KUBE_SYSTEM = "kube-system"
 
 
+def read(what: str, reader: Callable[[Given], Read], value: Given) -> Read:
+    """
+    The *value* as *reader* returns it.
+
+    Raises: Malformed with a sentence that begins with *what*.
+    """
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise Malformed(f"{what} {error}.") from None
+
+
 def text(value: object) -> str:
     """Any string."""
     if not isinstance(value, str):
@@ -44,9 +61,7 @@ def text(value: object) -> str:
 
 def label(value: object) -> str:
     """An RFC 1123 label, which every namespace's name is."""
-    if not _LABEL.fullmatch(text(value)):
-        raise ValueError("must be lower-case letters, digits and inner dashes, at most 63")
-    return text(value)
+    return _spelled(_LABEL, value, "lower-case letters, digits and inner dashes, at most 63")
 
 
 def namespace(value: object) -> str:
@@ -58,18 +73,13 @@ def namespace(value: object) -> str:
 
 def name(value: object) -> str:
     """The name of a function, a secret or an instance."""
-    if not _NAME.fullmatch(text(value)) or ".." in text(value):
-        raise ValueError(
-            "must be letters, digits and inner dashes, underscores or single dots, at most 253"
-        )
-    return text(value)
+    expected = "letters, digits and inner dashes, underscores or single dots, at most 253"
+    return _spelled(_NAME, value, expected)
 
 
 def image(value: object) -> str:
     """The name of a container image."""
-    if not _IMAGE.fullmatch(text(value)):
-        raise ValueError("must be the name of an image")
-    return text(value)
+    return _spelled(_IMAGE, value, "the name of an image")
 
 
 def boolean(value: object) -> bool:
@@ -129,9 +139,7 @@ def flag(value: object) -> str:
 
 def lines(value: object) -> str:
     """A number of log lines. The SDK sends -1 for all."""
-    if not _LINES.fullmatch(text(value)):
-        raise ValueError("must be a whole number of at most 7 digits")
-    return str(int(text(value)))
+    return str(int(_spelled(_LINES, value, "a whole number of at most 7 digits")))
 
 
 def moment(value: object) -> str:
@@ -142,4 +150,10 @@ def moment(value: object) -> str:
         datetime.fromisoformat(written[1] + written[3].replace("Z", "+00:00") if written else "")
     except ValueError:
         raise ValueError("must be a time such as 2026-11-24T08:16:11Z") from None
+    return text(value)
+
+
+def _spelled(pattern: re.Pattern[str], value: object, expected: str) -> str:
+    if not pattern.fullmatch(text(value)):
+        raise ValueError(f"must be {expected}")
     return text(value)

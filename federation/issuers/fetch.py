@@ -60,7 +60,8 @@ async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
 
 async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
     """Return the `jwks_uri` of the discovery document (OpenID Connect Discovery 1.0)."""
-    base = _base(issuer)
+    # OpenFaaS's own examples give the whole URL of the document.
+    base = (issuer.internal_url or issuer.iss).rstrip("/").removesuffix(_DISCOVERY)
     url = base + _DISCOVERY
     try:
         document = await _get(client, url)
@@ -74,11 +75,6 @@ async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
     if not isinstance(jwks_uri, str) or len(jwks_uri) > _MAX_URL_CHARS:
         raise FetchFailed(f"{url}: names no jwks_uri")
     return _checked_jwks_uri(jwks_uri, issuer, base)
-
-
-def _base(issuer: JwtIssuer) -> str:
-    """Return the URL before `/.well-known/`. OpenFaaS's own examples give the whole path."""
-    return (issuer.internal_url or issuer.iss).rstrip("/").removesuffix(_DISCOVERY)
 
 
 def _checked_jwks_uri(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
@@ -109,11 +105,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 async def _get(client: httpx2.AsyncClient, url: str) -> dict[str, object]:
-    """
-    Fetch the JSON object at *url*.
-
-    Raises: ValueError if the body is not a JSON object; FetchFailed for any other bad answer.
-    """
+    """Fetch the JSON object at *url*. ValueError means that the body is something else."""
     async with client.stream("GET", url, headers=_HEADERS, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:
             raise FetchFailed(f"{url}: answered {response.status_code}")

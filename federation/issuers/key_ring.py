@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple
 
 import httpx2
 
@@ -48,19 +47,13 @@ class KeyStatus:
     """The reason of the last failed fetch; empty if the last fetch succeeded."""
 
 
-class _Identity(NamedTuple):
+_Identity = tuple[str | None, ...]
+
+
+def _identity(issuer: JwtIssuer) -> _Identity:
     """The settings that decide an issuer's keys. If one changes, the cached keys are not used."""
-
-    iss: str
-    internal_url: str | None
-    jwks_uri: str | None
-    jwks: str | None
-    ca_bundle: str | None
-
-    @classmethod
-    def of(cls, issuer: JwtIssuer) -> _Identity:
-        pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
-        return cls(issuer.iss, issuer.internal_url, issuer.jwks_uri, pinned, issuer.ca_bundle)
+    pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
+    return issuer.iss, issuer.internal_url, issuer.jwks_uri, pinned, issuer.ca_bundle
 
 
 @dataclass(slots=True)
@@ -106,7 +99,7 @@ class KeyRing:
         *,
         jitter: Callable[[], float] = random.random,
         fetch_seconds: float = _FETCH_SECONDS,
-        on_fetch: Callable[[JwtIssuer, bool], None] | None = None,
+        on_fetch: Callable[[JwtIssuer, bool], None] = lambda _issuer, _fetched: None,
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -152,7 +145,16 @@ class KeyRing:
 
     def status(self) -> Mapping[str, KeyStatus]:
         """Return the state of the keys of each issuer that was used, by `iss`."""
-        return {iss: self._status(held) for iss, held in self._latest.items()}
+        now = self._clock()
+        return {
+            iss: KeyStatus(
+                keys=len(usable.keys) if (usable := self._usable(held)) else 0,
+                pinned=held.pinned,
+                age_seconds=None if held.fetched == -inf else now - held.fetched,
+                failure=held.failure,
+            )
+            for iss, held in self._latest.items()
+        }
 
     async def aclose(self) -> None:
         """Cancel all fetches and close every connection."""
@@ -168,7 +170,7 @@ class KeyRing:
         latest = self._latest.get(issuer.iss)
         if latest is not None and latest.issuer is issuer:
             return latest
-        held = self._held.setdefault(_Identity.of(issuer), _Held(issuer))
+        held = self._held.setdefault(_identity(issuer), _Held(issuer))
         held.issuer = issuer
         self._latest[issuer.iss] = held
         if held.pinned and held.keys is None:
@@ -178,12 +180,11 @@ class KeyRing:
     def _pin(self, held: _Held) -> None:
         try:
             held.keys = parse_key_set(held.issuer.jwks or {})
+            held.failure = "" if held.keys.keys else _none_usable(held.keys)
         except ValueError as error:
             held.keys = KeySet()
             held.failure = f"jwks: {error}"
         held.skipped = held.keys.skipped
-        if not held.keys.keys and not held.failure:
-            held.failure = _none_usable(held.keys)
 
     def _usable(self, held: _Held) -> KeySet | None:
         """Return the cached keys, or None if they are too old."""
@@ -196,10 +197,9 @@ class KeyRing:
             return None
         key = keys.find(kid, alg)
         if key is None and keys.publishes(kid):
-            evidence = {"iss": held.issuer.iss, "kid": kid, "alg": alg}
-            raise Refusal(
-                Reason.BAD_SIGNATURE, evidence={**evidence, "why": "the key does not fit alg"}
-            )
+            why = "the key does not fit alg"
+            evidence = {"iss": held.issuer.iss, "kid": kid, "alg": alg, "why": why}
+            raise Refusal(Reason.BAD_SIGNATURE, evidence=evidence)
         return key
 
     async def _find_after_fetch(self, held: _Held, kid: str | None, alg: str) -> Key | None:
@@ -250,19 +250,15 @@ class KeyRing:
             self._failed(held, _none_usable(keys))
             held.skipped = keys.skipped
             return
-        self._report(held, True)
+        self._on_fetch(held.issuer, True)
         held.keys, held.skipped, held.failure = keys, keys.skipped, ""
         held.fetched = self._clock()
         held.due = held.fetched + _REFRESH_SECONDS * (0.9 + 0.2 * self._jitter())
 
     def _failed(self, held: _Held, failure: str) -> None:
-        self._report(held, False)
+        self._on_fetch(held.issuer, False)
         held.failure = failure
         held.due = self._clock() + _RETRY_SECONDS
-
-    def _report(self, held: _Held, fetched: bool) -> None:
-        if self._on_fetch is not None:
-            self._on_fetch(held.issuer, fetched)
 
     def _client(self, ca_bundle: str | None) -> httpx2.AsyncClient:
         if ca_bundle not in self._clients:
@@ -276,7 +272,7 @@ class KeyRing:
                 held.running.cancel()
         self._held = {what: held for what, held in self._held.items() if id(held) in kept}
         self._latest = {iss: held for iss, held in self._latest.items() if id(held) in kept}
-        unused = self._clients.keys() - {what.ca_bundle for what in self._held}
+        unused = self._clients.keys() - {held.issuer.ca_bundle for held in self._held.values()}
         for client in [self._clients.pop(ca_bundle) for ca_bundle in unused]:
             await client.aclose()
 
@@ -284,25 +280,12 @@ class KeyRing:
         """Return `unknown_key` if the issuer's keys are known, else `keys_unavailable`."""
         why = held.skipped.get(kid or "", "")
         known = held.pinned or why or (self._usable(held) is not None and not held.failure)
-        return Refusal(
-            Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE,
-            evidence={
-                "iss": held.issuer.iss,
-                "kid": kid,
-                "alg": alg,
-                **({"why": why} if why else {}),
-                **({"failure": held.failure} if held.failure else {}),
-            },
-        )
-
-    def _status(self, held: _Held) -> KeyStatus:
-        usable = self._usable(held)
-        return KeyStatus(
-            keys=len(usable.keys) if usable else 0,
-            pinned=held.pinned,
-            age_seconds=None if held.fetched == -inf else self._clock() - held.fetched,
-            failure=held.failure,
-        )
+        evidence: dict[str, object] = {"iss": held.issuer.iss, "kid": kid, "alg": alg}
+        if why:
+            evidence["why"] = why
+        if held.failure:
+            evidence["failure"] = held.failure
+        return Refusal(Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE, evidence=evidence)
 
 
 def _none_usable(keys: KeySet) -> str:

@@ -34,9 +34,8 @@ class Verified:
     spend_key: str
     """A digest that identifies this token in the record of spent tokens."""
     issued: float
-    """`iat`, in seconds since the epoch."""
     expires: float
-    """`exp`, in seconds since the epoch."""
+    """`iat` and `exp`, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,8 @@ def verify(token: Unverified, signer: Signer, now: float) -> Verified:
     """
     issuer, key = signer.issuer, signer.key
     if not key.verifies(signer.alg, token.signing_input, token.signature):
-        raise Refusal(
-            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
-        )
+        evidence = {"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
+        raise Refusal(Reason.BAD_SIGNATURE, evidence=evidence)
     issued, expires = check_claims(issuer, token.claims, now)
     return Verified(Claims(token.claims), issuer, _spend_key(token), issued, expires)
 
@@ -114,8 +112,7 @@ def check_claims(
 
     If *now* is None, times are only checked for their form. Returns `iat` and `exp`, in seconds
     since the epoch.
-    Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
-    `not_yet_valid` or `not_a_ci_token`.
+    Raises: Refusal, as `verify` does.
     """
     _check_subject(claims)
     _check_audience(issuer, claims)
@@ -136,21 +133,13 @@ def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
     audience = claims.get("aud")
     if audience is None:
         raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": issuer.audiences})
-    if not _meant_for(issuer, audience if isinstance(audience, list) else [audience]):
-        raise Refusal(
-            Reason.WRONG_AUDIENCE,
-            evidence={"got": shown(audience), "expected": issuer.audiences},
-        )
-
-
-def _meant_for(issuer: JwtIssuer, meant: list[object]) -> bool:
-    if len(meant) == 1:
-        return meant[0] in issuer.audiences
-    return (
-        issuer.profile.audience_list
-        and all(isinstance(one, str) for one in meant)
-        and any(one in issuer.audiences for one in meant)
+    meant = audience if isinstance(audience, list) else [audience]
+    readable = len(meant) == 1 or (
+        issuer.profile.audience_list and all(isinstance(one, str) for one in meant)
     )
+    if not readable or not any(one in issuer.audiences for one in meant):
+        evidence = {"got": shown(audience), "expected": issuer.audiences}
+        raise Refusal(Reason.WRONG_AUDIENCE, evidence=evidence)
 
 
 def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:
@@ -183,39 +172,29 @@ def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, fl
 
 
 def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
-    profile = issuer.profile
-    missing = [claim for claim in profile.required if text(claims.get(claim)) is None]
-    if missing:
-        raise Refusal(
-            profile.lacking,
-            f"{profile.lacking.sentence} Missing: {', '.join(missing)}.",
-            evidence={"provider": issuer.provider, "missing": missing},
-        )
+    required, reason = issuer.profile.required, issuer.profile.lacking
+    if missing := [claim for claim in required if text(claims.get(claim)) is None]:
+        sentence = f"{reason.sentence} Missing: {', '.join(missing)}."
+        raise Refusal(reason, sentence, evidence={"provider": issuer.provider, "missing": missing})
 
 
 def _required_time(claims: UnverifiedClaims, claim: str) -> float:
     if claims.get(claim) is None:
-        raise Refusal(
-            Reason.MISSING_CLAIM,
-            f"{Reason.MISSING_CLAIM.sentence} Missing: {claim}.",
-            evidence={"missing": [claim]},
-        )
+        sentence = f"{Reason.MISSING_CLAIM.sentence} Missing: {claim}."
+        raise Refusal(Reason.MISSING_CLAIM, sentence, evidence={"missing": [claim]})
     return _time(claims, claim)
 
 
 def _time(claims: UnverifiedClaims, claim: str) -> float:
     """Read a NumericDate (RFC 7519, section 2) in the years that `datetime` can represent."""
     moment = claims.get(claim)
-    # In Python True is the number 1, in JSON it is not.
-    if isinstance(moment, bool) or not isinstance(moment, int | float):
-        moment = None
-    if moment is not None and 0 <= moment < _YEAR_10000:
-        return float(moment)
-    raise Refusal(
-        Reason.MALFORMED_TOKEN,
-        f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time.",
-        evidence={"claim": claim, "got": shown(claims.get(claim))},
-    )
+    match moment:
+        case bool():
+            pass  # in Python True is the number 1, in JSON it is not
+        case int() | float() if 0 <= moment < _YEAR_10000:
+            return float(moment)
+    sentence = f"{Reason.MALFORMED_TOKEN.sentence} Its {claim} is not a time."
+    raise Refusal(Reason.MALFORMED_TOKEN, sentence, evidence={"claim": claim, "got": shown(moment)})
 
 
 def _moment(seconds: float) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,29 +41,24 @@ class Minted:
     """`exp`, in seconds since the epoch."""
 
 
-def lifetime(admission: Admission) -> timedelta:
-    """Return the shortest `tokenExpiry` of the issuer and the admitted Roles."""
-    caps = [role.token_expiry for role in admission.roles if role.token_expiry is not None]
-    return min([admission.issuer.token_expiry, *caps])
-
-
 def access_claims(
     claims: Claims, admission: Admission, *, issuer_url: str, now: float, jti: str
 ) -> Claims:
     """Return the claims of the access token for a subject token's *claims* (RFC 9068)."""
     issued = int(now)
+    caps = [role.token_expiry for role in admission.roles if role.token_expiry is not None]
+    lifetime = min([admission.issuer.token_expiry, *caps])
     copied = {
         name: value
         for name, value in claims.items()
         if name not in _NOT_COPIED and not name.startswith("fed:")
     }
-    federated = {"fed:iss": claims["iss"]}
+    copied["fed:iss"] = claims["iss"]
     if claims.get("jti"):
-        federated["fed:jti"] = claims["jti"]
+        copied["fed:jti"] = claims["jti"]
     return Claims(
         {
             **copied,
-            **federated,
             "iss": issuer_url,
             "aud": issuer_url,
             "sub": f"fed:{claims['sub']}",
@@ -72,7 +66,7 @@ def access_claims(
             "role": [role.name for role in admission.roles],
             "iat": issued,
             "nbf": issued,
-            "exp": issued + int(lifetime(admission).total_seconds()),
+            "exp": issued + int(lifetime.total_seconds()),
             "jti": jti,
         }
     )

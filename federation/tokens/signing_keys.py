@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -48,7 +47,9 @@ class SigningKey:
     def of(cls, private: ec.EllipticCurvePrivateKey) -> SigningKey:
         """Return the key with its thumbprint."""
         public = private.public_key()
-        return cls(private, public, _thumbprint(_public_members(public)))
+        # RFC 7638: a hash of the required members, sorted, without spaces.
+        members = json.dumps(_public_members(public), sort_keys=True, separators=(",", ":"))
+        return cls(private, public, _text(hashlib.sha256(members.encode()).digest()))
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -58,12 +59,7 @@ class SigningKey:
     @property
     def jwk(self) -> dict[str, str]:
         """The public half as a JWK (RFC 7517)."""
-        return {
-            **_public_members(self.public),
-            "kid": self.kid,
-            "alg": "ES256",
-            "use": "sig",
-        }
+        return {**_public_members(self.public), "kid": self.kid, "alg": "ES256", "use": "sig"}
 
     def pem(self) -> bytes:
         """The private key as unencrypted PKCS#8."""
@@ -113,11 +109,11 @@ def read_pem(pem: bytes) -> SigningKey:
         private = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("it holds no unencrypted PEM private key") from error
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(
-        private.curve, ec.SECP256R1
-    ):
-        raise ValueError("its key is not an EC key on the curve P-256")  # noqa: TRY004  one kind of error for callers
-    return SigningKey.of(private)
+    match private:
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1()):
+            return SigningKey.of(private)
+        case _:
+            raise ValueError("its key is not an EC key on the curve P-256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +152,8 @@ class KeyFolder:
 
         Raises: ValueError if `current` names a key that is not in the folder.
         """
-        stored = self.list()
-        return SigningKeys(tuple(entry.key for entry in sorted(stored, key=_signs_first)))
+        stored = sorted(self.list(), key=lambda entry: entry.status != "signs")
+        return SigningKeys(tuple(entry.key for entry in stored))
 
     def list(self) -> Sequence[StoredKey]:
         """Return every key, the oldest first."""
@@ -247,13 +243,9 @@ def _status(position: int, signing: int) -> str:
     return "next" if position > signing else "retired"
 
 
-def _signs_first(entry: StoredKey) -> tuple[bool, datetime]:
-    return entry.status != "signs", entry.made
-
-
 def _write_private(path: Path, content: bytes) -> None:
     """Write *content* to *path* atomically, readable by its owner alone."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{secrets.token_hex(4)}-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -272,12 +264,6 @@ def _public_members(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
         "x": _text(numbers.x.to_bytes(32, "big")),
         "y": _text(numbers.y.to_bytes(32, "big")),
     }
-
-
-def _thumbprint(members: dict[str, str]) -> str:
-    """Return the thumbprint (RFC 7638): a hash of the required members, sorted, without spaces."""
-    canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
-    return _text(hashlib.sha256(canonical).digest())
 
 
 def _text(raw: bytes) -> str:

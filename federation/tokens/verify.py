@@ -65,11 +65,7 @@ class Revocations(Protocol):
     """The record of revoked tokens."""
 
     async def revoked(self, jti: str) -> bool:
-        """
-        Return whether the token *jti* was revoked.
-
-        Raises: Refusal with `state_unavailable`.
-        """
+        """Return whether the token *jti* was revoked. Raises: Refusal, `state_unavailable`."""
 
 
 class AccessTokens:
@@ -90,38 +86,24 @@ class AccessTokens:
         )
 
     async def bearer(self, token: str, keys: SigningKeys) -> Bearer:
-        """
-        Verify an access token.
-
-        Raises: Refusal, as `verify` does.
-        """
+        """Verify an access token. Raises: Refusal, as `verify` does."""
         holder = await self.holder(token, keys)
         if not isinstance(holder, Bearer):
             raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": FUNCTION_TOKEN_TYPE})
         return holder
 
     async def holder(self, token: str, keys: SigningKeys) -> Bearer | FunctionBearer:
-        """
-        Verify an access token or a function token.
-
-        Raises: Refusal, as `verify` and `verify_function` do.
-        """
+        """Verify an access token or a function token. Raises: Refusal, as `verify` does."""
         digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
         keys_then, holder = self._seen.get(digest, (None, None))
-        if holder is not None and keys_then is keys:
-            await _check_now(holder, self._revocations, self._clock())
-            return holder
-        unverified = jws.parse(token)
-        # The type only chooses the function; either verifies the type with everything else.
-        of_function = unverified.header.get("typ") == FUNCTION_TOKEN_TYPE
-        holder = await (verify_function if of_function else verify)(
-            unverified,
-            keys,
-            self._revocations,
-            issuer_url=self._issuer_url,
-            now=self._clock(),
-        )
-        self._seen[digest] = keys, holder
+        if holder is None or keys_then is not keys:
+            unverified = jws.parse(token)
+            # The type only chooses the function; either verifies the type with everything else.
+            of_function = unverified.header.get("typ") == FUNCTION_TOKEN_TYPE
+            read = _function_bearer if of_function else _bearer
+            holder = read(unverified, keys, self._issuer_url)
+            self._seen[digest] = keys, holder
+        await _check_now(holder, self._revocations, self._clock())
         return holder
 
 
@@ -145,32 +127,24 @@ async def verify(
     `unknown_key`, `bad_signature`, `wrong_audience`, `expired`, `not_yet_valid`, `revoked` or
     `state_unavailable`.
     """
+    bearer = _bearer(token, keys, issuer_url)
+    await _check_now(bearer, revocations, now)
+    return bearer
+
+
+def _bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) -> Bearer:
     claims = verify_signed(token, keys, issuer_url=issuer_url)
     if token.header.get("typ") != ACCESS_TOKEN_TYPE or claims.get("aud") != issuer_url:
         raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
     match claims:
         case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
             policies, roles = _names(claims, "policy"), _names(claims, "role")
-            bearer = Bearer(claims, policies, roles, jti, begins, expires)
+            return Bearer(claims, policies, roles, jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
-    await _check_now(bearer, revocations, now)
-    return bearer
 
 
-async def verify_function(
-    token: jws.Unverified,
-    keys: SigningKeys,
-    revocations: Revocations,
-    *,
-    issuer_url: str,
-    now: float,
-) -> FunctionBearer:
-    """
-    Verify a function token: signed by this broker, valid now, and not revoked.
-
-    Raises: Refusal, as `verify` does.
-    """
+def _function_bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) -> FunctionBearer:
     claims = verify_signed(token, keys, issuer_url=issuer_url)
     if token.header.get("typ") != FUNCTION_TOKEN_TYPE or claims.get("aud") != [issuer_url]:
         raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
@@ -183,11 +157,9 @@ async def verify_function(
             "function": {"permissions": list(permissions), **rest},
         }:
             opened = _resources(permissions), _resources(rest.get("audience", []))
-            bearer = FunctionBearer(claims, *opened, jti, begins, expires)
+            return FunctionBearer(claims, *opened, jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
-    await _check_now(bearer, revocations, now)
-    return bearer
 
 
 async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, now: float) -> None:

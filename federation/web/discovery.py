@@ -13,7 +13,8 @@ _CACHE = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin":
 
 async def metadata(request: Request) -> Response:
     """Authorization server metadata (RFC 8414), which also serves OpenID Connect Discovery."""
-    url = _broker(request).issuer_url
+    broker: Broker = request.app.state.broker
+    url = broker.issuer_url
     return JSONResponse(
         {
             "issuer": url,
@@ -36,11 +37,6 @@ async def metadata(request: Request) -> Response:
 
 async def jwks(request: Request) -> Response:
     """The public halves of all signing keys (RFC 7517)."""
-    return JSONResponse(
-        _broker(request).signing.jwks(), media_type="application/jwk-set+json", headers=_CACHE
-    )
-
-
-def _broker(request: Request) -> Broker:
     broker: Broker = request.app.state.broker
-    return broker
+    keys = broker.signing.jwks()
+    return JSONResponse(keys, media_type="application/jwk-set+json", headers=_CACHE)

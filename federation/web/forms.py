@@ -7,7 +7,6 @@ endpoint allows it, so that no two programs can read one request differently.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
@@ -16,9 +15,10 @@ from starlette.types import Receive, Scope
 
 from federation.audit.event import fresh_id
 from federation.errors import Reason, Refusal
-from federation.gateway.request import arrived
+from federation.gateway.refusals import CallerGone, TooLarge, TooSlow
+from federation.gateway.request import arrived, read_body
 
-FORM_BYTES = 64 * 1024
+_FORM_BYTES = 64 * 1024
 _FIELDS = 200
 _BODY_SECONDS = 20.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -31,9 +31,7 @@ Form = dict[str, list[str]]
 def request_id_of(scope: Scope) -> str:
     """The id in `X-Request-Id`, which an ingress may set, or a new id."""
     given = header(scope, b"x-request-id")
-    if given and _REQUEST_ID.fullmatch(given):
-        return given
-    return fresh_id()
+    return given if _REQUEST_ID.fullmatch(given) else fresh_id()
 
 
 def header(scope: Scope, name: bytes, default: str = "") -> str:
@@ -44,6 +42,11 @@ def header(scope: Scope, name: bytes, default: str = "") -> str:
     return default
 
 
+def invalid_request(sentence: str) -> Refusal:
+    """The refusal of a malformed request. *sentence* is for the caller."""
+    return Refusal(Reason.INVALID_REQUEST, sentence)
+
+
 async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[str] = ()) -> Form:
     """
     The form parameters of a request. Those without a value count as absent.
@@ -52,40 +55,27 @@ async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[st
     """
     media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
     if media_type != _FORM_TYPE:
-        raise Refusal(
-            Reason.INVALID_REQUEST, f"The body must be a form: Content-Type {_FORM_TYPE}."
-        )
+        raise invalid_request(f"The body must be a form: Content-Type {_FORM_TYPE}.")
     if header(scope, b"content-encoding", "identity").lower() != "identity":
-        raise Refusal(Reason.INVALID_REQUEST, "The body must not be compressed.")
+        raise invalid_request("The body must not be compressed.")
     form = _parsed(await _body(scope, receive))
     repeated = {name for name, values in form.items() if len(values) > 1}
     if wrong := sorted(repeated - set(repeatable)):
         name = wrong[0] if re.fullmatch(r"[a-z_]{1,40}", wrong[0]) else "a parameter"
-        raise Refusal(Reason.INVALID_REQUEST, f"{name} must not be given twice.")
+        raise invalid_request(f"{name} must not be given twice.")
     return {name: given for name, values in form.items() if (given := [v for v in values if v])}
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
-    if arrived(scope):
-        return await _gathered(receive)
+    seconds = None if arrived(scope) else _BODY_SECONDS
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await _gathered(receive)
-    except TimeoutError as late:
-        raise Refusal(Reason.INVALID_REQUEST, "The body took too long to arrive.") from late
-
-
-async def _gathered(receive: Receive) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal(Reason.INVALID_REQUEST, "The body was cut short.")
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > FORM_BYTES:
-            raise Refusal(Reason.INVALID_REQUEST, "The body is larger than 64 KiB.")
-    return bytes(body)
+        return await read_body(receive, _FORM_BYTES, seconds)
+    except TooSlow as late:
+        raise invalid_request(late.public) from late
+    except CallerGone as gone:
+        raise invalid_request("The body was cut short.") from gone
+    except TooLarge as error:
+        raise invalid_request("The body is larger than 64 KiB.") from error
 
 
 def _parsed(body: bytes) -> Form:
@@ -105,7 +95,7 @@ def _parsed(body: bytes) -> Form:
                 raise ValueError("no value")
             form.setdefault(_decoded(name), []).append(_decoded(value))
     except ValueError as error:
-        raise Refusal(Reason.INVALID_REQUEST, "The body is not a well-formed form.") from error
+        raise invalid_request("The body is not a well-formed form.") from error
     return form
 
 

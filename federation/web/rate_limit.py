@@ -14,7 +14,6 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import Scope
@@ -32,14 +31,6 @@ _NOT_THE_CALLERS_FAULT = frozenset({Reason.TOO_MANY_FAILURES, Reason.SERVER_ERRO
 Network = IPv4Network | IPv6Network
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """The number of failures left at the time *at*."""
-
-    left: float
-    at: float
-
-
 class FailedExchanges:
     """
     Allows each address *a_minute* failures a minute, also all at once. 0 means no limit.
@@ -51,24 +42,21 @@ class FailedExchanges:
         self, a_minute: int, clock: Callable[[], float], *, addresses: int = _ADDRESSES
     ) -> None:
         self._a_minute = a_minute
+        self._failure_seconds = _MINUTE_SECONDS / a_minute if a_minute else 0.0
+        """The time in which a bucket gains one failure."""
         self._clock = clock
         self._addresses = addresses
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        """For each address, the time when its bucket is full again."""
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._full_at)
 
     def check(self, address: str) -> None:
-        """
-        Make sure that *address* has a failure left.
-
-        Raises: Refusal with `too_many_failures`.
-        """
-        bucket = self._buckets.get(address)
-        if bucket is None:
-            return
-        self._fill(bucket)
-        wait = (1 - bucket.left) * _MINUTE_SECONDS / self._a_minute - _ROUNDING_SECONDS
+        """Make sure that *address* has a failure left. Raises: Refusal with `too_many_failures`."""
+        filling = self._full_at.get(address, -math.inf) - self._clock()
+        # An empty bucket fills in a minute. One failure must be left.
+        wait = filling - (_MINUTE_SECONDS - self._failure_seconds) - _ROUNDING_SECONDS
         if wait > 0:
             raise Refusal(
                 Reason.TOO_MANY_FAILURES,
@@ -80,18 +68,11 @@ class FailedExchanges:
         """Count an exchange of *address* that was refused for *reason*."""
         if not self._a_minute or reason.temporary or reason in _NOT_THE_CALLERS_FAULT:
             return
-        bucket = self._buckets.pop(address, None) or _Bucket(self._a_minute, self._clock())
-        self._fill(bucket)
-        bucket.left -= 1
-        self._buckets[address] = bucket
+        full_at = max(self._full_at.pop(address, -math.inf), self._clock())
+        self._full_at[address] = full_at + self._failure_seconds
         # The address that failed longest ago has the fullest bucket, so it is dropped first.
-        while len(self._buckets) > self._addresses:
-            self._buckets.popitem(last=False)
-
-    def _fill(self, bucket: _Bucket) -> None:
-        now = self._clock()
-        earned = (now - bucket.at) * self._a_minute / _MINUTE_SECONDS
-        bucket.left, bucket.at = min(float(self._a_minute), bucket.left + earned), now
+        if len(self._full_at) > self._addresses:
+            self._full_at.popitem(last=False)
 
 
 def caller_of(scope: Scope, trusted: Sequence[Network] = ()) -> str:

@@ -9,6 +9,7 @@ caller sees only that id.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.errors import HttpError, Reason, Refusal
+from federation.gateway.headers import Headers
 from federation.gateway.refusals import GatewayError
 from federation.jose.strict_json import dumps
 from federation.web.forms import request_id_of
@@ -24,13 +26,12 @@ from federation.web.forms import request_id_of
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
-def raw_headers(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    """*headers* as ASGI has them."""
+def _raw(headers: Mapping[str, str]) -> Headers:
     return tuple((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items())
 
 
-_JSON = raw_headers({"Content-Type": "application/json", **NO_STORE})
-_PLAIN_TEXT = raw_headers(
+JSON_HEADERS = _raw({"Content-Type": "application/json", **NO_STORE})
+_TEXT_HEADERS = _raw(
     {
         "Content-Type": "text/plain; charset=utf-8",
         "Cache-Control": "no-store",
@@ -39,16 +40,16 @@ _PLAIN_TEXT = raw_headers(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class ErrorBoundary:
     """ASGI middleware that gives each request an id, and answers the errors of *app*."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -63,16 +64,15 @@ class ErrorBoundary:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
         except Exception as error:
-            expected = error if isinstance(error, HttpError) else None
-            if started or not expected:
+            if not isinstance(error, HttpError):
                 structlog.get_logger("federation").error(
                     "unexpected error", request_id=request_id, exc_info=error
                 )
+                error = Refusal(Reason.SERVER_ERROR)
             if started:
                 raise  # the server closes the connection, so that half a response shows as half
-            error = expected or Refusal(Reason.SERVER_ERROR)
             await _send(error, request_id, send_with_id)
 
 
@@ -93,27 +93,21 @@ async def not_found(_request: Request, error: Exception) -> NoReturn:
 
 async def _send(error: HttpError, request_id: str, send: Send) -> None:
     if isinstance(error, GatewayError):
-        headers, body = _PLAIN_TEXT, f"{error.public} Request id {request_id}.\n".encode()
+        headers, body = _TEXT_HEADERS, f"{error.public} Request id {request_id}.\n".encode()
     else:
-        headers, body = _JSON, _oauth_error(error, request_id)
-    length = (b"content-length", b"%d" % len(body))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [*headers, *raw_headers(error.headers), length],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-def _oauth_error(error: HttpError, request_id: str) -> bytes:
-    reason = error.reason or Reason.SERVER_ERROR
-    return dumps(
-        {
+        reason = error.reason or Reason.SERVER_ERROR
+        members = {
             "error": reason.oauth_error,
             "error_description": error.public,
             "reason": reason,
             "request_id": request_id,
         }
-    )
+        headers, body = JSON_HEADERS, dumps(members)
+    await respond(send, error.status, [*headers, *_raw(error.headers)], body)
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole response."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -9,24 +9,20 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from federation.errors import Reason, Refusal
+from federation.errors import Refusal
 from federation.exchange import Broker
 from federation.jose import jws
 from federation.tokens.verify import verify_signed
-from federation.web.forms import read_form
+from federation.web.forms import invalid_request, read_form
 from federation.web.refusals import NO_STORE
 
 
 async def revoke(request: Request) -> Response:
-    """
-    The revocation endpoint.
-
-    Raises: Refusal with `invalid_request` or `state_unavailable`.
-    """
+    """The revocation endpoint. Raises: Refusal with `invalid_request` or `state_unavailable`."""
     broker: Broker = request.app.state.broker
     form = await read_form(request.scope, request.receive)
     if "token" not in form:
-        raise Refusal(Reason.INVALID_REQUEST, "token is missing.")
+        raise invalid_request("token is missing.")
     await _revoke(form["token"][0], broker)
     return Response(status_code=200, headers=NO_STORE)
 
@@ -39,5 +35,3 @@ async def _revoke(token: str, broker: Broker) -> None:
     match claims:
         case {"jti": str(jti), "exp": int(expires)} if expires > broker.clock():
             await broker.state.revoke(jti, expires)
-        case _:
-            return

@@ -19,15 +19,14 @@ from federation.audit.recording import Recording
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
 from federation.jose.strict_json import dumps
-from federation.web.forms import Form, read_form
+from federation.web.forms import Form, invalid_request, read_form
 from federation.web.rate_limit import FailedExchanges, Network, caller_of
-from federation.web.refusals import NO_STORE, raw_headers
+from federation.web.refusals import JSON_HEADERS, respond
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _REPEATABLE = frozenset({"audience", "role"})
 _TOKEN_TYPES = (TokenType.ACCESS_TOKEN, TokenType.ID_TOKEN, TokenType.JWT)
 _NAMES = 50
-_GRANT_HEADERS = raw_headers({"Content-Type": "application/json", **NO_STORE})
 
 
 class Observer(Protocol):
@@ -47,11 +46,7 @@ class TokenEndpoint:
     observer: Observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Answer one exchange.
-
-        Raises: Refusal, its event recorded.
-        """
+        """Answer one exchange, or raise a Refusal whose event is recorded."""
         began = perf_counter()
         trail = Trail(
             request_id=scope["state"]["request_id"],
@@ -73,11 +68,7 @@ class TokenEndpoint:
             self.observer.exchanged(reason, perf_counter() - began)
 
     async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
-        """
-        The grant, unless the caller's address has failed too often; a failure is counted.
-
-        Raises: Refusal.
-        """
+        """The grant, unless the caller's address has failed too often; a failure is counted."""
         try:
             if len(self.failures):
                 self.failures.check(caller_of(scope, self.trusted_proxies))
@@ -96,29 +87,25 @@ def understand(form: Form) -> ExchangeRequest:
     """
     one = {name: values[0] for name, values in form.items()}
     if "grant_type" not in one:
-        raise Refusal(
-            Reason.INVALID_REQUEST,
-            "grant_type is missing; send the parameters in the body, not in the URL.",
+        raise invalid_request(
+            "grant_type is missing; send the parameters in the body, not in the URL."
         )
     if one["grant_type"] != GRANT_TYPE:
         raise Refusal(Reason.UNSUPPORTED_GRANT_TYPE)
     for name in ("subject_token", "subject_token_type"):
         if name not in one:
-            raise Refusal(Reason.INVALID_REQUEST, f"{name} is missing.")
+            raise invalid_request(f"{name} is missing.")
     if one["subject_token_type"] not in _TOKEN_TYPES:
-        raise Refusal(
-            Reason.INVALID_REQUEST,
-            f"subject_token_type must be {TokenType.ID_TOKEN} or {TokenType.JWT}.",
+        raise invalid_request(
+            f"subject_token_type must be {TokenType.ID_TOKEN} or {TokenType.JWT}."
         )
     issued = one.get("requested_token_type", TokenType.ACCESS_TOKEN)
     if issued not in _TOKEN_TYPES:
-        raise Refusal(
-            Reason.INVALID_REQUEST, f"requested_token_type must be {TokenType.ACCESS_TOKEN}."
-        )
+        raise invalid_request(f"requested_token_type must be {TokenType.ACCESS_TOKEN}.")
     if one.get("scope", "function") != "function":
         raise Refusal(Reason.INVALID_SCOPE, "The only scope is function.")
     if max(len(form.get("audience", ())), len(form.get("role", ()))) > _NAMES:
-        raise Refusal(Reason.INVALID_REQUEST, f"At most {_NAMES} audiences or roles may be named.")
+        raise invalid_request(f"At most {_NAMES} audiences or roles may be named.")
     return ExchangeRequest(
         subject_token=one["subject_token"],
         subject_token_type=one["subject_token_type"],
@@ -138,7 +125,4 @@ async def _send_grant(grant: Grant, send: Send) -> None:
     }
     if grant.scope is not None:
         members["scope"] = grant.scope
-    body = dumps(members)
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": 200, "headers": [length, *_GRANT_HEADERS]})
-    await send({"type": "http.response.body", "body": body})
+    await respond(send, 200, JSON_HEADERS, dumps(members))
