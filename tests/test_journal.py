@@ -62,7 +62,7 @@ def test_a_line_is_the_event(tmp_path: Path) -> None:
     one = event()
     record(FileJournal(tmp_path, SIZE, sign=sign), one)
     header, line = lines(tmp_path)
-    assert header["journal"] == 2
+    assert header["journal"] == 1
     assert line == json.loads(json.dumps(one.as_json()))
 
 

@@ -71,7 +71,7 @@ def redis(redis_port: int, tmp_path: Path) -> Open:
     """Opens a store in a Redis that knows nothing yet."""
     ask_redis(redis_port, "FLUSHALL")
     url = f"redis://127.0.0.1:{redis_port}/0"
-    return lambda clock: RedisStore(url, clock, tmp_path / "life")
+    return lambda clock: RedisStore(url, clock, tmp_path / "epoch")
 
 
 @pytest.fixture
@@ -402,21 +402,6 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
 
-    def test_a_file_of_an_older_version_is_taken_over(self, tmp_path: Path) -> None:
-        place = tmp_path / "db"
-        with closing(sqlite3.connect(place)) as connection, connection:
-            connection.execute(
-                "CREATE TABLE spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID"
-            )
-            connection.execute("CREATE INDEX spent_until ON spent (until)")
-            connection.execute("INSERT INTO spent VALUES ('a', ?)", (UNTIL,))
-
-        async def story(store: Store, _clock: Clock) -> None:
-            assert not await store.spend("a", UNTIL, NOW)
-            assert await store.spend("b", UNTIL, NOW)
-
-        tell(lambda clock: SqliteStore(place, clock), story)
-
     def test_each_operation_of_a_caller_is_timed_once(self, tmp_path: Path) -> None:
         seen: list[tuple[str, bool]] = []
         _operate_on(
@@ -473,7 +458,7 @@ class TestRedis:
         ask_redis(redis_port, "FLUSHALL")
         seen: list[tuple[str, bool]] = []
         url = f"redis://127.0.0.1:{redis_port}/0"
-        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)), 0.6)
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "epoch", _noting(seen)), 0.6)
         assert seen == [("spend", True), ("restore", True), ("revoke", True)]
 
     def test_an_operation_without_an_answer_is_timed_as_unavailable(self, tmp_path: Path) -> None:
@@ -481,7 +466,7 @@ class TestRedis:
             port = listener.getsockname()[1]
         seen: list[tuple[str, bool]] = []
         url = f"redis://127.0.0.1:{port}/0"
-        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "life", _noting(seen)))
+        _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "epoch", _noting(seen)))
         assert seen == [("spend", False), ("restore", False), ("revoke", False)]
 
     def test_after_a_loss_of_data_older_tokens_are_refused(

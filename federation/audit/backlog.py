@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from federation.audit.read import chunks
-from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
+from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +90,5 @@ def _time_at(path: Path, offset: int) -> float | None:
         file.seek(offset)
         line = file.readline(LINE_BYTES)
     with suppress(ValueError, KeyError, TypeError):
-        return datetime.fromisoformat(json.loads(content_of(line))["time"]).timestamp()
+        return datetime.fromisoformat(json.loads(line)["time"]).timestamp()
     return None

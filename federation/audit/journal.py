@@ -28,7 +28,6 @@ from federation.audit.read import ends
 from federation.audit.seals import Seals, Sign, closed_as_found
 from federation.audit.segments import (
     LINE_BYTES,
-    UNSEALED_VERSION,
     Closed,
     Lock,
     Segment,
@@ -37,7 +36,6 @@ from federation.audit.segments import (
     by_process,
     drop,
     fresh_process,
-    header_of,
     remove_stale_locks,
     stored,
     sync_folder,
@@ -195,10 +193,15 @@ class FileJournal:
         end_of = ends(own)
         self._seals.refresh()
         for segment in own:
-            if not self._lacks_seal(segment):
+            name = segment.path.name
+            if self._seals.sealed(name):
                 continue
-            closed = closed_as_found(segment.path, end_of[segment.path])
-            if closed.events > 0 and not self._seals.dropped(segment.path.name):
+            closed = (
+                None
+                if self._seals.dropped(name)
+                else closed_as_found(segment.path, end_of[segment.path])
+            )
+            if closed and closed.events:
                 self._seals.add_closed(closed)
             else:
                 drop(segment.path)
@@ -355,7 +358,7 @@ class FileJournal:
         While seals cannot be written, segments go all the same: recording events comes first.
         """
         name = segment.path.name
-        if self._lacks_seal(segment) and not self._sealing_problem:
+        if not (self._seals.sealed(name) or self._sealing_problem) and segment.path.exists():
             return False
         try:
             self._seals.add_dropped(name, _EVENTS_WAIT_SECONDS)
@@ -366,18 +369,6 @@ class FileJournal:
         return True
 
     # The following methods run in any thread.
-
-    def _lacks_seal(self, segment: Stored) -> bool:
-        """Return whether *segment* must be sealed and is not; the unsealed form never is."""
-        name = segment.path.name
-        if self._seals.sealed(name):
-            return False
-        try:
-            return header_of(segment.path).version != UNSEALED_VERSION
-        except FileNotFoundError:
-            return False
-        except ValueError:
-            return True  # its process was killed before the header was whole
 
     def _tidy(self) -> None:
         try:
@@ -414,7 +405,9 @@ class FileJournal:
         self._seals.refresh()
         for own in by_process(stored(self.folder)):
             process = own[0].process
-            if process == self.process or not any(map(self._lacks_seal, own)):
+            if process == self.process or all(
+                self._seals.sealed(segment.path.name) for segment in own
+            ):
                 continue
             if lock := Lock.take(self.folder, process):
                 try:

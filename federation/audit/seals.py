@@ -101,10 +101,11 @@ def seal_digest(text: bytes) -> str:
 
 def closed_as_found(path: Path, end: int) -> Closed:
     """Describe the segment at *path*, up to *end*, as it is on disk. Raises: OSError."""
-    digest, size, events = hashlib.sha256(), 0, -1  # the header is no event
+    digest, size, whole_lines = hashlib.sha256(), 0, 0
     for line in lines(path, 0, end):
         digest.update(line.text)
-        size, events = line.end, events + 1
+        size, whole_lines = line.end, whole_lines + 1
+    events = max(0, whole_lines - 1)  # the header is no event
     return Closed(path.name, size, events, digest.hexdigest(), adopted=True)
 
 

@@ -25,13 +25,8 @@ from pathlib import Path
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
-UNSEALED_VERSION = 1
-"""The form of segments before there were seals. Each line ended with a `chain` member."""
-
-_VERSION = 2
 _NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
 _LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
-_CHAIN = re.compile(rb',"chain":"[0-9a-f]{64}"\}\Z')
 
 Sync = Callable[[int], None]
 
@@ -39,22 +34,10 @@ Sync = Callable[[int], None]
 # Reading segments
 
 
-def content_of(line: bytes) -> bytes:
-    """
-    Return the JSON object on *line*, without the `chain` member of the unsealed form.
-
-    The pattern cannot match inside a string of an event, where quotes are escaped.
-    """
-    text = line.removesuffix(b"\n")
-    chain = _CHAIN.search(text)
-    return text[: chain.start()] + b"}" if chain else text
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
     """The first line of a segment."""
 
-    version: int
     deliver: bool
     """Whether its events must be delivered to a webhook."""
     follows: str | None
@@ -122,26 +105,18 @@ def header_of(path: Path) -> Header:
 
 
 def parse_header(line: bytes) -> Header:
-    """Parse *line* as a header of either form. Raises: ValueError."""
+    """Parse *line* as a header. Raises: ValueError."""
     if not line.endswith(b"\n"):
         raise ValueError("the header is incomplete")
-    match json.loads(content_of(line)):
+    match json.loads(line):
         case {
-            "journal": 1 | 2 as version,
+            "journal": 1,
             "deliver": bool(deliver),
             "follows": None | {"segment": str(), "bytes": int()} as follows,
-            **rest,
+            "newest_seal": int(newest),
         }:
             before = follows or {"segment": None, "bytes": 0}
-            newest = rest.get("newest_seal", 0)
-            return Header(
-                version=version,
-                deliver=deliver,
-                follows=before["segment"],
-                follows_bytes=before["bytes"],
-                newest_seal=newest if isinstance(newest, int) else 0,
-                line_bytes=len(line),
-            )
+            return Header(deliver, before["segment"], before["bytes"], newest, len(line))
         case _:
             raise ValueError("not a header of an audit journal")
 
@@ -218,7 +193,7 @@ class Segment:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         segment = cls(path, os.open(path, flags, 0o600), opened_ns, sync)
         header = {
-            "journal": _VERSION,
+            "journal": 1,
             "process": process,
             "opened": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "deliver": deliver,

@@ -24,7 +24,6 @@ from federation.audit.seals import (
 )
 from federation.audit.segments import (
     LINE_BYTES,
-    UNSEALED_VERSION,
     Closed,
     Header,
     Lock,
@@ -108,7 +107,7 @@ def check_journal(folder: Path, keys: KeySet) -> JournalCheck:
     for name, segment in segments.items():
         header = _check_header(segment, check)
         if header and name not in sealed:
-            _check_unsealed(segment, header, end_of[segment.path], check)
+            _check_unsealed(segment, end_of[segment.path], check)
         if header and header.newest_seal > newest:
             check.broken(
                 segment.path,
@@ -223,11 +222,9 @@ def _check_header(segment: Stored, check: JournalCheck) -> Header | None:
         return None
 
 
-def _check_unsealed(segment: Stored, header: Header, end: int, check: JournalCheck) -> None:
+def _check_unsealed(segment: Stored, end: int, check: JournalCheck) -> None:
     """Check the form of a segment that has no seal. *end* is where readers stop."""
-    if header.version == UNSEALED_VERSION:
-        check.note(segment.path, "has the older, unsealed form: changes cannot be shown")
-    elif Lock.held(segment.path.parent, segment.process):
+    if Lock.held(segment.path.parent, segment.process):
         check.note(
             segment.path, f"{'open' if segment.latest else 'closed'}, not sealed yet by its process"
         )

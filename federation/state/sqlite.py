@@ -40,7 +40,6 @@ _PREPARE = (
     # In pages. A thread of its own makes the checkpoints; this limit holds if it falls behind.
     "PRAGMA wal_autocheckpoint = 10000",
     "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
-    "DROP INDEX IF EXISTS spent_until",  # made by an older version; it cost each claim a write
     """CREATE TABLE IF NOT EXISTS revoked (
          seq INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT UNIQUE NOT NULL, until REAL NOT NULL)""",
 )
