@@ -325,6 +325,12 @@ class Lock:
             return self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
         return False
 
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Remove the lock file and let go of the lock."""
         with suppress(OSError):
