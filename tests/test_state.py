@@ -16,7 +16,7 @@ import pytest
 
 from federation.errors import Reason, Refusal
 from federation.providers.table import LEEWAY
-from federation.state import Observe, Store
+from federation.state import Observe, Store, sqlite
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
@@ -362,7 +362,10 @@ class TestSqlite:
 
         tell(lambda clock: SqliteStore(place, clock), story)
 
-    def test_only_rows_that_expired_long_ago_are_deleted(self, tmp_path: Path) -> None:
+    def test_only_rows_that_expired_long_ago_are_deleted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite, "_LOOK_SECONDS", 0.0)  # each poll sweeps one of 256 slices
         place = tmp_path / "db"
         old = [*(f"{number:02x}f" for number in range(256)), "", "00", "zz", "~"]
         new = [f"{key}-new" for key in old]
@@ -375,9 +378,13 @@ class TestSqlite:
             await store.revoke("old", NOW)
             await store.revoke("new", NOW + KEPT_LONGER_SECONDS)
             clock.now = NOW + KEPT_LONGER_SECONDS + 1
-            await asyncio.sleep(0.4)
+            with closing(sqlite3.connect(place)) as connection:
+                for _ in range(200):
+                    if connection.execute("SELECT count(*) FROM spent").fetchone() == (len(new),):
+                        break
+                    await asyncio.sleep(0.05)
 
-        tell(lambda clock: SqliteStore(place, clock, sweep_seconds=0), story)
+        tell(lambda clock: SqliteStore(place, clock), story)
         with closing(sqlite3.connect(place)) as connection:
             assert {key for (key,) in connection.execute("SELECT key FROM spent")} == set(new)
             assert connection.execute("SELECT jti FROM revoked").fetchall() == [("new",)]
