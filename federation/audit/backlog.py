@@ -68,12 +68,11 @@ def undelivered_from(segment: Stored) -> int | None:
 
     Raises: OSError.
     """
-    try:
-        header = header_of(segment.path)
-    except (FileNotFoundError, ValueError):
-        return None  # dropped since the listing, or killed before the header was whole
+    header = header_of(segment.path)
+    if header is None or not header.deliver:
+        return None
     start = max(cursor_of(segment.path), header.line_bytes)
-    return start if header.deliver and start < segment.size else None
+    return start if start < segment.size else None
 
 
 def _lines(path: Path, start: int, end: int) -> int:

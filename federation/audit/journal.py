@@ -116,7 +116,7 @@ class FileJournal:
         self._lock: Lock | None = None
         self._segment: Segment | None = None
         self._before: Segment | None = None
-        self._ends: dict[Path, int] = {}
+        self._undelivered: dict[Path, Undelivered] = {}
         self._used = 0
         self._used_known_until = 0.0
         self._backlog = Backlog(folder)
@@ -146,15 +146,11 @@ class FileJournal:
 
     def undelivered(self) -> list[Undelivered]:
         """Return the segments of this process that are not wholly delivered, in order."""
-        current = self._segment
-        return [
-            Undelivered(path, end, current is None or path != current.path)
-            for path, end in list(self._ends.items())
-        ]
+        return list(self._undelivered.values())
 
     def delivered(self, path: Path) -> None:
         """Forget the closed segment at *path*, because all of it was delivered."""
-        self._ends.pop(path, None)
+        self._undelivered.pop(path, None)
 
     def status(self) -> Status:
         """Return the status as it was within the last seconds."""
@@ -266,7 +262,7 @@ class FileJournal:
             raise
         self._used += segment.end - start
         if self._deliver:
-            self._ends[segment.path] = segment.end
+            self._undelivered[segment.path] = Undelivered(segment.path, segment.end, closed=False)
 
     def _ready(self, need: int) -> Segment:
         """Return the segment to append to, with room for *need* bytes."""
@@ -295,6 +291,8 @@ class FileJournal:
     def _retire(self, close: Callable[[], None]) -> None:
         """Write no more to the segment. *close* closes its file."""
         segment, self._segment = self._segment, None
+        if segment and segment.path in self._undelivered:
+            self._undelivered[segment.path] = Undelivered(segment.path, segment.end, closed=True)
         if segment and segment.events:
             self._before = segment
             self._unsealed[segment.path.name] = segment.closed()

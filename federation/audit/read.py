@@ -15,7 +15,6 @@ from pathlib import Path
 
 from federation.audit.segments import (
     LINE_BYTES,
-    Header,
     Stored,
     by_process,
     header_of,
@@ -83,18 +82,11 @@ def ends(segments: Sequence[Stored]) -> dict[Path, int]:
     by_name = {segment.path.name: segment for segment in segments}
     found = {segment.path: segment.size for segment in segments}
     for segment in segments:
-        header = _header(segment.path)
+        header = header_of(segment.path)
         if header and header.follows in by_name:
             before = by_name[header.follows]
             found[before.path] = min(before.size, header.follows_bytes)
     return found
-
-
-def _header(path: Path) -> Header | None:
-    try:
-        return header_of(path)
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,14 +94,18 @@ def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
     return list(groups.values())
 
 
-def header_of(path: Path) -> Header:
+def header_of(path: Path) -> Header | None:
     """
     Read the header of the segment at *path*.
 
-    Raises: OSError; ValueError if its first line is not a header.
+    Return None if the segment was dropped, or its process was killed before the header was whole.
+    Raises: OSError.
     """
-    with path.open("rb") as file:
-        return parse_header(file.readline(LINE_BYTES))
+    try:
+        with path.open("rb") as file:
+            return parse_header(file.readline(LINE_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def parse_header(line: bytes) -> Header:
