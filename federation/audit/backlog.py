@@ -63,11 +63,7 @@ class Backlog:
 
 
 def undelivered_from(segment: Stored) -> int | None:
-    """
-    Return the byte from which *segment* must still be delivered, None if nothing is left.
-
-    Raises: OSError.
-    """
+    """Return the byte from which *segment* must be delivered, None if nothing is left."""
     header = header_of(segment.path)
     if header is None or not header.deliver:
         return None

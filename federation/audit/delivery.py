@@ -51,11 +51,7 @@ class NotDelivered(Exception):
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext | bool:
-    """
-    Return what verifies the webhook's certificate: *ca* alone, or the machine's trust store.
-
-    Raises: OSError, including ssl.SSLError.
-    """
+    """Return what verifies the webhook's certificate: *ca*, or the machine's trust store if None."""
     return ssl.create_default_context(cafile=str(ca)) if ca else True
 
 
@@ -166,8 +162,7 @@ class Delivery:
                 pass
         finally:
             await self._webhook.aclose()
-            for process in list(self._adopted):
-                self._adopted.pop(process).release()
+            self._release_adopted()
 
     def stop(self) -> None:
         """End `run` when everything is delivered, or at the first failure."""
@@ -281,9 +276,12 @@ class Delivery:
                 if batch := self._after_cursor(segment.path, counted[segment.path]):
                     return batch
                 self._done(segment.path)
+        self._release_adopted()
+        return None
+
+    def _release_adopted(self) -> None:
         for process in list(self._adopted):
             self._adopted.pop(process).release()
-        return None
 
     def _of_this_process(self) -> Batch | None:
         for segment in self._journal.undelivered():

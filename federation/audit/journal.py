@@ -176,11 +176,7 @@ class FileJournal:
             self._lock = None
 
     def seal_left_by(self, process: str) -> None:
-        """
-        Seal what the dead *process*, whose lock the caller holds, left unsealed.
-
-        Raises: OSError.
-        """
+        """Seal what the dead *process*, whose lock the caller holds, left. Raises: OSError."""
         own = [segment for segment in stored(self.folder) if segment.process == process]
         end_of = ends(own)
         self._seals.refresh()

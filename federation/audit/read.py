@@ -74,11 +74,7 @@ def chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def ends(segments: Sequence[Stored]) -> dict[Path, int]:
-    """
-    Return where each of *segments* ends: where its successor says, else at its last byte.
-
-    Raises: OSError.
-    """
+    """Return where each of *segments* ends: where its successor says, else at its last byte."""
     by_name = {segment.path.name: segment for segment in segments}
     found = {segment.path: segment.size for segment in segments}
     for segment in segments:
@@ -112,11 +108,7 @@ class Batch:
 
 
 def batch_of(path: Path, start: int, end: int) -> Batch | None:
-    """
-    Return the next events of *path* between two bytes, None if there are none.
-
-    Raises: OSError.
-    """
+    """Return the next events of *path* between two bytes, None if there are none."""
     contents: list[bytes] = []
     unreadable, size, after = 0, 0, start
     for line in lines(path, start, end):

@@ -140,11 +140,7 @@ class Seals:
                 self._write(closed=asdict(closed))
 
     def add_dropped(self, segment: str, wait_seconds: float = LOCK_SECONDS) -> None:
-        """
-        Record that *segment* is dropped for room, if it has a seal. Call it before deleting.
-
-        Raises: OSError.
-        """
+        """Record that a sealed *segment* will be deleted to make room. Raises: OSError."""
         self.dropped.add(segment)  # a thread that waits to seal it must not do so any more
         with self._alone(wait_seconds):
             if segment in self.sealed:

@@ -95,12 +95,7 @@ def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
 
 
 def header_of(path: Path) -> Header | None:
-    """
-    Read the header of the segment at *path*.
-
-    Return None if the segment was dropped, or its process was killed before the header was whole.
-    Raises: OSError.
-    """
+    """Return the header of *path*, None if the segment was dropped or has no whole header."""
     try:
         with path.open("rb") as file:
             return parse_header(file.readline(LINE_BYTES))
@@ -186,11 +181,7 @@ class Segment:
         newest_seal: int,
         sync: Sync,
     ) -> Segment:
-        """
-        Create a segment on disk and write its header.
-
-        Raises: OSError, after removing what was created.
-        """
+        """Create a segment on disk and write its header, or raise OSError and leave nothing."""
         # Names must sort in the order of creation, even if the clock is set back.
         opened_ns = max(time.time_ns(), follows.opened_ns + 1 if follows else 0)
         path = folder / f"{opened_ns:020d}-{process}.jsonl"
@@ -213,11 +204,7 @@ class Segment:
         return segment
 
     def append(self, contents: Sequence[bytes]) -> None:
-        """
-        Write a line for each of *contents* and sync them to disk.
-
-        Raises: OSError; the segment must then be abandoned.
-        """
+        """Write *contents* as lines and sync them. After an OSError, abandon the segment."""
         self._write(b"".join(content + b"\n" for content in contents))
         self.events += len(contents)
 
@@ -283,11 +270,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path, name: str) -> Lock | None:
-        """
-        Take the lock *name*, usually of a process. Return None if somebody holds it.
-
-        Raises: OSError.
-        """
+        """Take the lock *name*, usually of a process. Return None if somebody holds it."""
         path = folder / f"{name}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -306,11 +289,7 @@ class Lock:
 
     @staticmethod
     def held(folder: Path, name: str) -> bool:
-        """
-        Return whether somebody holds the lock *name*, without changing anything on disk.
-
-        Raises: OSError.
-        """
+        """Return whether somebody holds the lock *name*, without changing anything on disk."""
         try:
             descriptor = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -85,11 +85,7 @@ class JournalCheck:
 
 
 def check_journal(folder: Path, keys: KeySet) -> JournalCheck:
-    """
-    Check every segment and seal in *folder*. *keys* are the broker's public keys.
-
-    Raises: OSError.
-    """
+    """Check every segment and seal in *folder*. *keys* are the broker's public keys."""
     check = JournalCheck()
     segments = stored(folder)
     end_of = ends(segments)

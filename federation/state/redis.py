@@ -62,11 +62,7 @@ class RedisStore:
     """
 
     def __init__(
-        self,
-        url: str,
-        clock: Callable[[], float],
-        memory: Path,
-        observe: Observe | None = None,
+        self, url: str, clock: Callable[[], float], memory: Path, observe: Observe | None = None
     ) -> None:
         # If all connections are busy, a caller waits for one as long as for an answer.
         pool = BlockingConnectionPool.from_url(
