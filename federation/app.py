@@ -326,7 +326,7 @@ def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> 
     return RedisStore(
         settings.shared_state.get_secret_value(),
         clock,
-        settings.state / "shared-state-life",  # the name of the file with the epoch since 0.1
+        settings.state / "shared-state-epoch",
         observe,
     )
 

@@ -36,8 +36,7 @@ class Batcher(Generic[Item, Result]):
         self._work = work
         self._name = name
         self._thread: threading.Thread | None = None
-        self._given: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Batch[Item, Result]] | None]
-        self._given = SimpleQueue()
+        self._given: SimpleQueue[_Batch[Item, Result] | None] = SimpleQueue()
         self._waiting: _Batch[Item, Result] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -48,12 +47,11 @@ class Batcher(Generic[Item, Result]):
 
         Cancelling the caller does not withdraw the item, because its batch may be running.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._idle.is_set():
             self._idle.clear()
-            self._begin(loop)
+            self._begin()
         return await future
 
     async def aclose(self) -> None:
@@ -64,12 +62,12 @@ class Batcher(Generic[Item, Result]):
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self) -> None:
         now = time.monotonic()
         # Not at once: other items of this turn of the event loop belong to the same batch.
-        loop.call_soon(self._gather, loop, now, now)
+        asyncio.get_running_loop().call_soon(self._gather, now, now)
 
-    def _gather(self, loop: asyncio.AbstractEventLoop, since: float, turned: float) -> None:
+    def _gather(self, since: float, turned: float) -> None:
         """
         Start the next batch when the event loop is idle, or after `_GATHER_SECONDS`.
 
@@ -79,34 +77,30 @@ class Batcher(Generic[Item, Result]):
         """
         now = time.monotonic()
         if now - turned > _QUIET_SECONDS and now - since < _GATHER_SECONDS:
-            loop.call_soon(self._gather, loop, since, now)
+            asyncio.get_running_loop().call_soon(self._gather, since, now)
         else:
-            self._next(loop)
+            self._start_batch()
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start_batch(self) -> None:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
-        self._given.put((loop, batch))
+        self._given.put(batch)
 
     def _run(self) -> None:
         """Run batches in the thread until `aclose` ends it."""
-        while (given := self._given.get()) is not None:
-            loop, batch = given
+        while (batch := self._given.get()) is not None:
             try:
                 results, error = self._work([item for item, _ in batch]), None
             except Exception as raised:
                 results, error = (), raised
             with suppress(RuntimeError):  # the loop was closed, so no caller is left
-                loop.call_soon_threadsafe(self._finish, loop, batch, results, error)
+                loop = batch[0][1].get_loop()
+                loop.call_soon_threadsafe(self._finish, batch, results, error)
 
     def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: _Batch[Item, Result],
-        results: Sequence[Result],
-        error: Exception | None,
+        self, batch: _Batch[Item, Result], results: Sequence[Result], error: Exception | None
     ) -> None:
         for place, (_, future) in enumerate(batch):
             if future.done():  # its caller was cancelled
@@ -116,7 +110,7 @@ class Batcher(Generic[Item, Result]):
             else:
                 future.set_result(results[place])
         if self._waiting:
-            self._begin(loop)
+            self._begin()
         else:
             self._idle.set()
 

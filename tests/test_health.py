@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import errno
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +78,23 @@ def test_a_journal_that_cannot_be_written_makes_it_unready_and_says_why(tmp_path
     status, said = ready(broker)
     assert status == 503
     assert said["unavailable"][0].startswith("audit journal: ")
+
+
+def test_a_journal_that_cannot_be_sealed_leaves_it_ready_and_says_why(tmp_path: Path) -> None:
+    def no_key(_payload: Mapping[str, object]) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def story() -> None:
+        await journal.record(Trail("id", "GET", "/", NOW).event(200))
+        await journal.aclose()
+
+    broker = InProcess()
+    journal = FileJournal(tmp_path / "audit", 1 << 24, sign=no_key)
+    broker.app.state.health.journal = journal
+    asyncio.run(story())
+    status, said = ready(broker)
+    assert (status, said["status"], said["unavailable"]) == (200, "degraded", [])
+    assert said["degraded"] == ["audit journal: segments cannot be sealed: Input/output error"]
 
 
 def test_documents_that_were_not_adopted_leave_it_ready() -> None:

@@ -62,7 +62,7 @@ def test_a_line_is_the_event(tmp_path: Path) -> None:
     one = event()
     record(FileJournal(tmp_path, SIZE, sign=sign), one)
     header, line = lines(tmp_path)
-    assert header["journal"] == 2
+    assert header["journal"] == 1
     assert line == json.loads(json.dumps(one.as_json()))
 
 
@@ -450,6 +450,25 @@ def test_the_status_counts_undelivered_events(tmp_path: Path) -> None:
         await journal.aclose()
 
     asyncio.run(story())
+
+
+def test_only_the_segment_that_is_written_to_is_not_called_closed(tmp_path: Path) -> None:
+    # Delivery skips what lies beyond the end of a closed segment, so an event there would be lost.
+    journal = FileJournal(tmp_path, SMALL, deliver=True, sign=sign)
+
+    async def story() -> None:
+        for number in range(50):
+            await journal.record(event(number))
+        *earlier, current = journal.undelivered()
+        assert len(earlier) > 1
+        assert all(each.closed for each in earlier)
+        assert not current.closed
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert all(each.closed for each in journal.undelivered())
+    ends = {each.path: each.end for each in journal.undelivered()}
+    assert ends == {segment.path: segment.size for segment in stored(tmp_path)}
 
 
 # Killed

@@ -13,15 +13,7 @@ class Journal(Protocol):
     """Records events before their response leaves."""
 
     def check(self) -> None:
-        """
-        Do nothing if events can be recorded, as far as is known.
-
-        Raises: Refusal with `audit_unavailable` if they cannot.
-        """
+        """Raise a Refusal with `audit_unavailable` if no event can be recorded, as far as known."""
 
     async def record(self, event: Event) -> None:
-        """
-        Record *event* durably.
-
-        Raises: Refusal with `audit_unavailable` if that is not possible.
-        """
+        """Record *event* durably. Raises: Refusal with `audit_unavailable`."""

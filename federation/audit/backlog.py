@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from federation.audit.read import chunks
-from federation.audit.segments import LINE_BYTES, Stored, content_of, cursor_of, header_of, stored
+from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,7 @@ class Waiting:
     """The time of the oldest, in seconds since the epoch."""
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(NamedTuple):
     start: int
     end: int
     lines: int
@@ -39,46 +39,36 @@ class Backlog:
 
     def measure(self) -> Waiting:
         """Return the undelivered events. Raises: OSError."""
-        segments = stored(self._folder)
-        events, held, oldest = 0, 0, []
+        held, times = 0, []
         kept: dict[Path, _Counted] = {}
-        for segment in segments:
+        for segment in stored(self._folder):
             with suppress(FileNotFoundError):  # dropped since the listing
-                if (counted := self._count(segment)) is None:
-                    continue
-                kept[segment.path] = counted
-                events += counted.lines
-                held += segment.size
-                if counted.lines:
-                    oldest.append(_time_at(segment.path, counted.start))
+                if (start := undelivered_from(segment)) is not None:
+                    counted = kept[segment.path] = self._count(segment, start)
+                    held += segment.size
+                    if counted.lines:
+                        times.append(_time_at(segment.path, start))
         self._counted = kept
-        return Waiting(events, held, min((time for time in oldest if time), default=None))
+        events = sum(counted.lines for counted in kept.values())
+        return Waiting(events, held, min((time for time in times if time), default=None))
 
-    def _count(self, segment: Stored) -> _Counted | None:
-        """Count the lines after the cursor of *segment*. Return None if it is delivered."""
-        start, end = undelivered_from(segment), segment.size
-        if start is None:
-            return None
+    def _count(self, segment: Stored, start: int) -> _Counted:
+        """Count the lines from *start*. Read only what was written or delivered since."""
         known = self._counted.get(segment.path)
-        if known is None or not known.start <= start <= known.end <= end:
+        if known is None or not known.start <= start <= known.end <= segment.size:
             known = _Counted(start, start, 0)
         delivered = _lines(segment.path, known.start, start)
-        new = _lines(segment.path, known.end, end)
-        return _Counted(start, end, known.lines - delivered + new)
+        new = _lines(segment.path, known.end, segment.size)
+        return _Counted(start, segment.size, known.lines - delivered + new)
 
 
 def undelivered_from(segment: Stored) -> int | None:
-    """
-    Return the byte from which *segment* must still be delivered, None if nothing is left.
-
-    Raises: OSError.
-    """
-    try:
-        header = header_of(segment.path)
-    except (FileNotFoundError, ValueError):
-        return None  # dropped since the listing, or killed before the header was whole
+    """Return the byte from which *segment* must be delivered, None if nothing is left."""
+    header = header_of(segment.path)
+    if header is None or not header.deliver:
+        return None
     start = max(cursor_of(segment.path), header.line_bytes)
-    return start if header.deliver and start < segment.size else None
+    return start if start < segment.size else None
 
 
 def _lines(path: Path, start: int, end: int) -> int:
@@ -90,5 +80,5 @@ def _time_at(path: Path, offset: int) -> float | None:
         file.seek(offset)
         line = file.readline(LINE_BYTES)
     with suppress(ValueError, KeyError, TypeError):
-        return datetime.fromisoformat(json.loads(content_of(line))["time"]).timestamp()
+        return datetime.fromisoformat(json.loads(line)["time"]).timestamp()
     return None

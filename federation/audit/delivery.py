@@ -49,18 +49,9 @@ class NotDelivered(Exception):
         self.status = status
         self.retry_after_seconds = retry_after_seconds
 
-    @property
-    def needs_help(self) -> bool:
-        """Whether retrying is unlikely to help without an operator."""
-        return self.status is not None and self.status < 500 and self.status not in _TEMPORARY
-
 
 def trusting(ca: Path | None) -> ssl.SSLContext | bool:
-    """
-    Return what verifies the webhook's certificate: *ca* alone, or the machine's trust store.
-
-    Raises: OSError, including ssl.SSLError.
-    """
+    """Return what verifies the webhook's certificate: *ca*, or the machine's trust store if None."""
     return ssl.create_default_context(cafile=str(ca)) if ca else True
 
 
@@ -98,7 +89,9 @@ class Webhook:
         """Send *body* and wait for a 2xx answer. Raises: NotDelivered."""
         try:
             headers = self._headers(body, delivery_id)
-            client = self._client = self._client or _client(trusting(self._ca))
+            client = self._client = self._client or httpx2.AsyncClient(
+                verify=trusting(self._ca), timeout=_TIMEOUT, follow_redirects=False
+            )
             async with asyncio.timeout(self._total_seconds):
                 await self._send(client, body, headers)
         except NotDelivered:
@@ -117,9 +110,7 @@ class Webhook:
             await client.aclose()
 
     async def _send(self, client: httpx2.AsyncClient, body: bytes, headers: dict[str, str]) -> None:
-        async with client.stream(
-            "POST", self._url, content=body, headers=headers, follow_redirects=False
-        ) as response:
+        async with client.stream("POST", self._url, content=body, headers=headers) as response:
             read = 0
             async for chunk in response.aiter_raw():
                 read += len(chunk)
@@ -171,8 +162,7 @@ class Delivery:
                 pass
         finally:
             await self._webhook.aclose()
-            for process in list(self._adopted):
-                self._adopted.pop(process).release()
+            self._release_adopted()
 
     def stop(self) -> None:
         """End `run` when everything is delivered, or at the first failure."""
@@ -187,18 +177,14 @@ class Delivery:
             if batch:
                 return await self._deliver(batch)
             if not self._stopping.is_set():
-                await self._wait_for_more()
+                with suppress(TimeoutError):  # time to look for dead processes again
+                    async with asyncio.timeout(_ADOPT_SECONDS):
+                        await self._journal.recorded.wait()
                 return True
         except Exception as error:  # the error boundary: delivery must survive any fault
             self._log.exception("audit delivery failed; it goes on", exc_info=error)
             await self._pause(_LONGEST_PAUSE_SECONDS if not isinstance(error, OSError) else 1.0)
         return not self._stopping.is_set()
-
-    async def _wait_for_more(self) -> None:
-        """Wait for a new event, or until it is time to look for dead processes again."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ADOPT_SECONDS):
-                await self._journal.recorded.wait()
 
     async def _deliver(self, batch: Batch) -> bool:
         """Send *batch* until it is accepted. Return False if the broker stops first."""
@@ -234,7 +220,9 @@ class Delivery:
         return max(self._jitter(0, longest), refused.retry_after_seconds)
 
     def _log_refusal(self, refused: NotDelivered, batch: Batch, tries: int, seconds: float) -> None:
-        log = self._log.error if refused.needs_help else self._log.warning
+        # Only an operator can help against most 4xx answers.
+        temporary = refused.status is None or refused.status >= 500 or refused.status in _TEMPORARY
+        log = self._log.warning if temporary else self._log.error
         log(
             "audit webhook did not take a batch",
             host=self._webhook.host,
@@ -288,9 +276,12 @@ class Delivery:
                 if batch := self._after_cursor(segment.path, counted[segment.path]):
                     return batch
                 self._done(segment.path)
+        self._release_adopted()
+        return None
+
+    def _release_adopted(self) -> None:
         for process in list(self._adopted):
             self._adopted.pop(process).release()
-        return None
 
     def _of_this_process(self) -> Batch | None:
         for segment in self._journal.undelivered():
@@ -327,10 +318,6 @@ class Delivery:
             self._log.warning("audit cursor not written", segment=path.name, error=str(error))
             return False
         return True
-
-
-def _client(trusted: ssl.SSLContext | bool) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
 
 
 def _read_secret(path: Path) -> bytes:

@@ -55,31 +55,14 @@ class Event(NamedTuple):
     """The sentence that the caller got and, after a refusal, the evidence for it."""
     token_sha256: str | None
     evidence: Mapping[str, object] = MappingProxyType({})
-    """The evidence as an object, for the log. `custom_message` holds it, too."""
+    """The evidence as an object, for the log."""
 
     def as_json(self) -> dict[str, object]:
         """Return the event's members, without `actor` if nobody was identified."""
-        members: dict[str, object] = {
-            "event_id": self.event_id,
-            "request_id": self.request_id,
-            "time": self.time,
-            "path": self.path,
-            "method": self.method,
-            "response_code": self.response_code,
-            "actions": self.actions,
-            "namespace": self.namespace,
-            "roles": self.roles,
-            "policies": self.policies,
-            "reason": self.reason,
-            "custom_message": self.custom_message,
-            "token_sha256": self.token_sha256,
-        }
+        members = self._asdict()
+        del members["evidence"], members["actor"]  # `custom_message` holds the evidence
         if self.actor is not None:
-            members["actor"] = {
-                "sub": self.actor.sub,
-                "issuer": self.actor.issuer,
-                "fed_issuer": self.actor.fed_issuer,
-            }
+            members["actor"] = self.actor._asdict()
         return members
 
 

@@ -25,19 +25,16 @@ import structlog
 from federation.audit.backlog import Backlog, undelivered_from
 from federation.audit.event import Event
 from federation.audit.read import ends
-from federation.audit.seals import Seals, Sign, closed_as_found
+from federation.audit.seals import LOCK_SECONDS, Seals, Sign, closed_as_found
 from federation.audit.segments import (
     LINE_BYTES,
-    UNSEALED_VERSION,
     Closed,
     Lock,
     Segment,
     Stored,
     Sync,
-    by_process,
     drop,
     fresh_process,
-    header_of,
     remove_stale_locks,
     stored,
     sync_folder,
@@ -119,14 +116,15 @@ class FileJournal:
         self._lock: Lock | None = None
         self._segment: Segment | None = None
         self._before: Segment | None = None
-        self._ends: dict[Path, int] = {}
+        self._undelivered: dict[Path, Undelivered] = {}
         self._used = 0
         self._used_known_until = 0.0
         self._backlog = Backlog(folder)
         self._seals = Seals(folder, sign, sync)
-        self._unsealed: list[Closed] = []
-        self._unrecorded: list[str] = []
-        """Segments that were dropped while seals could not be written."""
+        self._unsealed: dict[str, Closed] = {}
+        """The closed segments of this process without a seal, by name."""
+        self._unrecorded: set[str] = set()
+        """The names of segments that were dropped while seals could not be written."""
         self._problem: str | None = None
         self._sealing_problem: str | None = None
         self._status: Status | None = None
@@ -134,11 +132,7 @@ class FileJournal:
         self._log = structlog.get_logger("federation.audit")
 
     def check(self) -> None:
-        """
-        Do nothing if the last event could be recorded, or the fault was mended since.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Raise a Refusal with `audit_unavailable` unless the last attempt to record succeeded."""
         if self._problem is not None:
             raise _unavailable(self._problem)
 
@@ -152,15 +146,11 @@ class FileJournal:
 
     def undelivered(self) -> list[Undelivered]:
         """Return the segments of this process that are not wholly delivered, in order."""
-        current = self._segment
-        return [
-            Undelivered(path, end, current is None or path != current.path)
-            for path, end in list(self._ends.items())
-        ]
+        return list(self._undelivered.values())
 
     def delivered(self, path: Path) -> None:
         """Forget the closed segment at *path*, because all of it was delivered."""
-        self._ends.pop(path, None)
+        self._undelivered.pop(path, None)
 
     def status(self) -> Status:
         """Return the status as it was within the last seconds."""
@@ -186,32 +176,34 @@ class FileJournal:
             self._lock = None
 
     def seal_left_by(self, process: str) -> None:
-        """
-        Seal what the dead *process*, whose lock the caller holds, left unsealed.
-
-        Raises: OSError.
-        """
+        """Seal what the dead *process*, whose lock the caller holds, left. Raises: OSError."""
         own = [segment for segment in stored(self.folder) if segment.process == process]
         end_of = ends(own)
         self._seals.refresh()
-        for segment in own:
-            if not self._lacks_seal(segment):
-                continue
-            closed = closed_as_found(segment.path, end_of[segment.path])
-            if closed.events > 0 and not self._seals.dropped(segment.path.name):
+        for path in [each.path for each in own if each.path.name not in self._seals.sealed]:
+            if path.name in self._seals.dropped:
+                drop(path)
+            elif (closed := closed_as_found(path, end_of[path])).events:
                 self._seals.add_closed(closed)
             else:
-                drop(segment.path)
+                drop(path)
 
     async def _keep_recording(self) -> None:
-        await asyncio.to_thread(self._tidy)
+        with suppress(OSError):  # tidying is not worth an alarm
+            await asyncio.to_thread(remove_stale_locks, self.folder)
         await self._probe()
         alarmed = False
         while True:
-            self._status = await asyncio.to_thread(self._look)
-            if self._status.nearly_full and not alarmed:
-                self._log.warning("audit journal nearly full", **_figures(self._status))
-            alarmed = self._status.nearly_full
+            status = self._status = await asyncio.to_thread(self._look)
+            if status.nearly_full and not alarmed:
+                self._log.warning(
+                    "audit journal nearly full",
+                    bytes_used=status.bytes_used,
+                    bytes_allowed=status.bytes_allowed,
+                    bytes_left=status.bytes_left,
+                    undelivered_events=status.undelivered_events,
+                )
+            alarmed = status.nearly_full
             await asyncio.sleep(_LOOK_SECONDS)
             if self._problem:
                 await self._probe()
@@ -266,7 +258,7 @@ class FileJournal:
             raise
         self._used += segment.end - start
         if self._deliver:
-            self._ends[segment.path] = segment.end
+            self._undelivered[segment.path] = Undelivered(segment.path, segment.end, closed=False)
 
     def _ready(self, need: int) -> Segment:
         """Return the segment to append to, with room for *need* bytes."""
@@ -296,9 +288,11 @@ class FileJournal:
     def _retire(self, close: Callable[[], None]) -> None:
         """Write no more to the segment. *close* closes its file."""
         segment, self._segment = self._segment, None
+        if segment and segment.path in self._undelivered:
+            self._undelivered[segment.path] = Undelivered(segment.path, segment.end, closed=True)
         if segment and segment.events:
             self._before = segment
-            self._unsealed.append(segment.closed())
+            self._unsealed[segment.path.name] = segment.closed()
         close()
 
     def _own_lock(self) -> Lock:
@@ -311,11 +305,7 @@ class FileJournal:
         raise OSError(errno.EAGAIN, "the journal's lock cannot be taken")
 
     def _make_room(self, need: int) -> None:
-        """
-        Drop the oldest segments, if they may go, until *need* more bytes fit.
-
-        Raises: OSError.
-        """
+        """Drop the oldest segments, if they may go, until *need* more bytes fit."""
         now = time.monotonic()
         if now < self._used_known_until and self._used + need <= self._size:
             return
@@ -340,14 +330,10 @@ class FileJournal:
             return False
         if not segment.latest:
             return self._drop(segment)
-        # A living process appends to its latest segment.
-        lock = Lock.take(self.folder, segment.process)
-        if lock is None:
-            return False
-        try:
-            return self._drop(segment)
-        finally:
-            lock.release()
+        if lock := Lock.take(self.folder, segment.process):
+            with lock:
+                return self._drop(segment)
+        return False  # a living process appends to its latest segment
 
     def _drop(self, segment: Stored) -> bool:
         """
@@ -357,35 +343,18 @@ class FileJournal:
         While seals cannot be written, segments go all the same: recording events comes first.
         """
         name = segment.path.name
-        if self._lacks_seal(segment) and not self._sealing_problem:
+        unsealed = name not in self._seals.sealed and segment.path.exists()
+        if unsealed and not self._sealing_problem:
             return False
         try:
             self._seals.add_dropped(name, _EVENTS_WAIT_SECONDS)
         except OSError:
-            self._unrecorded.append(name)
-        self._unsealed = [closed for closed in self._unsealed if closed.segment != name]
+            self._unrecorded.add(name)
+        self._unsealed.pop(name, None)
         drop(segment.path)
         return True
 
     # The following methods run in any thread.
-
-    def _lacks_seal(self, segment: Stored) -> bool:
-        """Return whether *segment* must be sealed and is not; the unsealed form never is."""
-        name = segment.path.name
-        if self._seals.sealed(name):
-            return False
-        try:
-            return header_of(segment.path).version != UNSEALED_VERSION
-        except FileNotFoundError:
-            return False
-        except ValueError:
-            return True  # its process was killed before the header was whole
-
-    def _tidy(self) -> None:
-        try:
-            remove_stale_locks(self.folder)
-        except OSError as error:
-            self._log.debug("audit folder not tidied", error=str(error))
 
     def _try_to_seal(self, work: Callable[[], None]) -> None:
         """Run *work*. Log and show a failure; the next try comes within a second."""
@@ -400,29 +369,25 @@ class FileJournal:
         elif before and not problem:
             self._log.info("audit segments can be sealed again")
 
-    def _seal_own(self, *wait_seconds: float) -> None:
-        for closed in list(self._unsealed):
-            self._seals.add_closed(closed, *wait_seconds)
-            with suppress(ValueError):  # another thread of this process did the same
-                self._unsealed.remove(closed)
+    def _seal_own(self, wait_seconds: float = LOCK_SECONDS) -> None:
+        # Another thread of this process may do the same at the same time.
+        for name, closed in list(self._unsealed.items()):
+            self._seals.add_closed(closed, wait_seconds)
+            self._unsealed.pop(name, None)
         for name in list(self._unrecorded):
-            self._seals.add_dropped(name, *wait_seconds)
-            with suppress(ValueError):
-                self._unrecorded.remove(name)
+            self._seals.add_dropped(name, wait_seconds)
+            self._unrecorded.discard(name)
 
     def _seal_all(self) -> None:
         """Seal the closed segments of this process and of dead ones."""
         self._seal_own()
         self._seals.refresh()
-        for own in by_process(stored(self.folder)):
-            process = own[0].process
-            if process == self.process or not any(map(self._lacks_seal, own)):
-                continue
+        segments = stored(self.folder)
+        unsealed = {each.process for each in segments if each.path.name not in self._seals.sealed}
+        for process in sorted(unsealed - {self.process}):
             if lock := Lock.take(self.folder, process):
-                try:
+                with lock:
                     self.seal_left_by(process)
-                finally:
-                    lock.release()
 
     def _look(self) -> Status:
         try:
@@ -451,15 +416,6 @@ def _disk_room(folder: Path, growth: int) -> int:
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     return free if free < growth else sys.maxsize
-
-
-def _figures(status: Status) -> dict[str, object]:
-    return {
-        "bytes_used": status.bytes_used,
-        "bytes_allowed": status.bytes_allowed,
-        "bytes_left": status.bytes_left,
-        "undelivered_events": status.undelivered_events,
-    }
 
 
 def _unavailable(why: str) -> Refusal:

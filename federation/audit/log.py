@@ -26,11 +26,7 @@ class LoggedJournal:
         self._info = info
 
     def check(self) -> None:
-        """
-        Do nothing if events can be recorded, as far as is known.
-
-        Raises: Refusal with `audit_unavailable` if they cannot.
-        """
+        """Raise a Refusal with `audit_unavailable` if no event can be recorded, as far as known."""
         self._journal.check()
 
     async def record(self, event: Event) -> None:
@@ -45,14 +41,13 @@ class LoggedJournal:
                 **refusal.evidence,
             )
             raise
-        why = {"reason": event.reason, "evidence": event.evidence}
+        line = {"event_id": event.event_id, **facts(event)}
+        if event.reason:
+            line["reason"] = event.reason
+        if event.evidence:
+            line["evidence"] = event.evidence
         info = self._info or self._log.info
-        info(
-            "audit",
-            event_id=event.event_id,
-            **facts(event),
-            **{name: fact for name, fact in why.items() if fact},
-        )
+        info("audit", **line)
 
 
 def facts(event: Event) -> dict[str, object]:

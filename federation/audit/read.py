@@ -15,10 +15,8 @@ from pathlib import Path
 
 from federation.audit.segments import (
     LINE_BYTES,
-    Header,
     Stored,
     by_process,
-    content_of,
     header_of,
     stored,
 )
@@ -47,7 +45,7 @@ class Line:
 
     def content(self) -> bytes:
         """Return the event as it was recorded, one JSON object. Raises: ValueError."""
-        content = content_of(self.text)
+        content = self.text.removesuffix(b"\n")
         if not isinstance(json.loads(content), dict):
             raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
         return content
@@ -76,26 +74,15 @@ def chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def ends(segments: Sequence[Stored]) -> dict[Path, int]:
-    """
-    Return where each of *segments* ends: where its successor says, else at its last byte.
-
-    Raises: OSError.
-    """
+    """Return where each of *segments* ends: where its successor says, else at its last byte."""
     by_name = {segment.path.name: segment for segment in segments}
     found = {segment.path: segment.size for segment in segments}
     for segment in segments:
-        header = _header(segment.path)
+        header = header_of(segment.path)
         if header and header.follows in by_name:
             before = by_name[header.follows]
             found[before.path] = min(before.size, header.follows_bytes)
     return found
-
-
-def _header(path: Path) -> Header | None:
-    try:
-        return header_of(path)
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +108,7 @@ class Batch:
 
 
 def batch_of(path: Path, start: int, end: int) -> Batch | None:
-    """
-    Return the next events of *path* between two bytes, None if there are none.
-
-    Raises: OSError.
-    """
+    """Return the next events of *path* between two bytes, None if there are none."""
     contents: list[bytes] = []
     unreadable, size, after = 0, 0, start
     for line in lines(path, start, end):

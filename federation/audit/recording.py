@@ -29,20 +29,12 @@ class Recording:
         self._due = audited
 
     def check(self) -> None:
-        """
-        Make sure that the event can be recorded, as far as is known.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Raise a Refusal with `audit_unavailable` if the event cannot be recorded."""
         if self._due:
             self._journal.check()
 
     async def record(self, status: int) -> None:
-        """
-        Record the event of a request answered with *status*, unless this was attempted before.
-
-        Raises: Refusal with `audit_unavailable`.
-        """
+        """Record the event of a request answered with *status*, at the first call only."""
         if self._due:
             self._due = False
             await self._journal.record(self._trail.event(status))

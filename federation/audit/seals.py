@@ -35,7 +35,9 @@ Sign = Callable[[Mapping[str, object]], str]
 _NAME = re.compile(r"(\d{12,18})\.seal")
 _NAME_FORMAT = "{:012d}.seal"
 _LOCK = "seals"
-_LOCK_SECONDS = 5.0
+LOCK_SECONDS = 5.0
+"""How long background work waits for the lock of the seals."""
+
 _RETRY_SECONDS = 0.002
 
 
@@ -101,10 +103,11 @@ def seal_digest(text: bytes) -> str:
 
 def closed_as_found(path: Path, end: int) -> Closed:
     """Describe the segment at *path*, up to *end*, as it is on disk. Raises: OSError."""
-    digest, size, events = hashlib.sha256(), 0, -1  # the header is no event
+    digest, size, whole_lines = hashlib.sha256(), 0, 0
     for line in lines(path, 0, end):
         digest.update(line.text)
-        size, events = line.end, events + 1
+        size, whole_lines = line.end, whole_lines + 1
+    events = max(0, whole_lines - 1)  # the header is no event
     return Closed(path.name, size, events, digest.hexdigest(), adopted=True)
 
 
@@ -117,45 +120,30 @@ class Seals:
         self._sync = sync
         self._mutex = ThreadLock()
         self._numbers: set[int] = set()
-        self._newest = 0
         self._digest = ""
-        self._sealed: dict[str, int] = {}
-        """The segments that have a seal, with its number."""
-        self._dropped: set[str] = set()
-
-    @property
-    def newest(self) -> int:
+        self.newest = 0
         """The number of the newest seal known here."""
-        return self._newest
+        self.sealed: dict[str, int] = {}
+        """The segments that have a seal and were not dropped, with the seal's number."""
+        self.dropped: set[str] = set()
+        """The segments that were dropped, here or as a seal says."""
 
     def refresh(self) -> None:
         """Read the seals that other processes wrote. Raises: OSError."""
         with self._mutex:
             self._read()
 
-    def sealed(self, segment: str) -> bool:
-        """Return whether *segment* has a seal and was not dropped."""
-        return segment in self._sealed
-
-    def dropped(self, segment: str) -> bool:
-        """Return whether *segment* was dropped, here or as a seal says."""
-        return segment in self._dropped
-
-    def add_closed(self, closed: Closed, wait_seconds: float = _LOCK_SECONDS) -> None:
-        """Seal a closed segment, unless it has a seal. Raises: OSError."""
+    def add_closed(self, closed: Closed, wait_seconds: float = LOCK_SECONDS) -> None:
+        """Seal a closed segment, unless it has a seal or was dropped. Raises: OSError."""
         with self._alone(wait_seconds):
-            if closed.segment not in self._sealed and closed.segment not in self._dropped:
+            if closed.segment not in self.sealed and closed.segment not in self.dropped:
                 self._write(closed=asdict(closed))
 
-    def add_dropped(self, segment: str, wait_seconds: float = _LOCK_SECONDS) -> None:
-        """
-        Record that *segment* is dropped for room, if it has a seal. Call it before deleting.
-
-        Raises: OSError.
-        """
-        self._dropped.add(segment)  # a thread that waits to seal it must not do so any more
+    def add_dropped(self, segment: str, wait_seconds: float = LOCK_SECONDS) -> None:
+        """Record that a sealed *segment* will be deleted to make room. Raises: OSError."""
+        self.dropped.add(segment)  # a thread that waits to seal it must not do so any more
         with self._alone(wait_seconds):
-            if segment in self._sealed:
+            if segment in self.sealed:
                 self._write(dropped=segment)
 
     @contextmanager
@@ -166,12 +154,9 @@ class Seals:
             if time.monotonic() > deadline:
                 raise OSError(errno.EAGAIN, "another process holds the lock of the seals")
             time.sleep(_RETRY_SECONDS)
-        try:
-            with self._mutex:
-                self._read()
-                yield
-        finally:
-            lock.release()
+        with lock, self._mutex:
+            self._read()
+            yield
 
     def _read(self) -> None:
         for number, path in seal_files(self._folder).items():
@@ -183,21 +168,21 @@ class Seals:
         self._numbers.add(number)
         # The newest number is never forgotten: if somebody removes the newest seals while the
         # broker runs, the next one leaves a gap that `verify` finds.
-        if number > self._newest:
-            self._newest, self._digest = number, seal_digest(text)
+        if number > self.newest:
+            self.newest, self._digest = number, seal_digest(text)
         try:
             seal = parse_seal(jws.parse(text.decode("ascii")).claims)
         except (Refusal, ValueError):
             return  # `verify` reports it; the chain goes on after it
         if seal.closed:
-            self._sealed[seal.closed.segment] = number
+            self.sealed[seal.closed.segment] = number
         if seal.dropped:
-            self._sealed.pop(seal.dropped, None)
-            self._dropped.add(seal.dropped)
+            self.sealed.pop(seal.dropped, None)
+            self.dropped.add(seal.dropped)
 
     def _write(self, **statement: object) -> None:
-        number = self._newest + 1
-        kept = [n for name, n in self._sealed.items() if name != statement.get("dropped")]
+        number = self.newest + 1
+        kept = [n for name, n in self.sealed.items() if name != statement.get("dropped")]
         payload = {
             "number": number,
             "previous": self._digest,

@@ -25,13 +25,8 @@ from pathlib import Path
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
-UNSEALED_VERSION = 1
-"""The form of segments before there were seals. Each line ended with a `chain` member."""
-
-_VERSION = 2
 _NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
 _LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
-_CHAIN = re.compile(rb',"chain":"[0-9a-f]{64}"\}\Z')
 
 Sync = Callable[[int], None]
 
@@ -39,22 +34,10 @@ Sync = Callable[[int], None]
 # Reading segments
 
 
-def content_of(line: bytes) -> bytes:
-    """
-    Return the JSON object on *line*, without the `chain` member of the unsealed form.
-
-    The pattern cannot match inside a string of an event, where quotes are escaped.
-    """
-    text = line.removesuffix(b"\n")
-    chain = _CHAIN.search(text)
-    return text[: chain.start()] + b"}" if chain else text
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
     """The first line of a segment."""
 
-    version: int
     deliver: bool
     """Whether its events must be delivered to a webhook."""
     follows: str | None
@@ -111,37 +94,28 @@ def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
     return list(groups.values())
 
 
-def header_of(path: Path) -> Header:
-    """
-    Read the header of the segment at *path*.
-
-    Raises: OSError; ValueError if its first line is not a header.
-    """
-    with path.open("rb") as file:
-        return parse_header(file.readline(LINE_BYTES))
+def header_of(path: Path) -> Header | None:
+    """Return the header of *path*, None if the segment was dropped or has no whole header."""
+    try:
+        with path.open("rb") as file:
+            return parse_header(file.readline(LINE_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def parse_header(line: bytes) -> Header:
-    """Parse *line* as a header of either form. Raises: ValueError."""
+    """Parse *line* as a header. Raises: ValueError."""
     if not line.endswith(b"\n"):
         raise ValueError("the header is incomplete")
-    match json.loads(content_of(line)):
+    match json.loads(line):
         case {
-            "journal": 1 | 2 as version,
+            "journal": 1,
             "deliver": bool(deliver),
             "follows": None | {"segment": str(), "bytes": int()} as follows,
-            **rest,
+            "newest_seal": int(newest),
         }:
             before = follows or {"segment": None, "bytes": 0}
-            newest = rest.get("newest_seal", 0)
-            return Header(
-                version=version,
-                deliver=deliver,
-                follows=before["segment"],
-                follows_bytes=before["bytes"],
-                newest_seal=newest if isinstance(newest, int) else 0,
-                line_bytes=len(line),
-            )
+            return Header(deliver, before["segment"], before["bytes"], newest, len(line))
         case _:
             raise ValueError("not a header of an audit journal")
 
@@ -207,18 +181,14 @@ class Segment:
         newest_seal: int,
         sync: Sync,
     ) -> Segment:
-        """
-        Create a segment on disk and write its header.
-
-        Raises: OSError, after removing what was created.
-        """
+        """Create a segment on disk and write its header, or raise OSError and leave nothing."""
         # Names must sort in the order of creation, even if the clock is set back.
         opened_ns = max(time.time_ns(), follows.opened_ns + 1 if follows else 0)
         path = folder / f"{opened_ns:020d}-{process}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         segment = cls(path, os.open(path, flags, 0o600), opened_ns, sync)
         header = {
-            "journal": _VERSION,
+            "journal": 1,
             "process": process,
             "opened": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "deliver": deliver,
@@ -234,11 +204,7 @@ class Segment:
         return segment
 
     def append(self, contents: Sequence[bytes]) -> None:
-        """
-        Write a line for each of *contents* and sync them to disk.
-
-        Raises: OSError; the segment must then be abandoned.
-        """
+        """Write *contents* as lines and sync them. After an OSError, abandon the segment."""
         self._write(b"".join(content + b"\n" for content in contents))
         self.events += len(contents)
 
@@ -304,11 +270,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path, name: str) -> Lock | None:
-        """
-        Take the lock *name*, usually of a process. Return None if somebody holds it.
-
-        Raises: OSError.
-        """
+        """Take the lock *name*, usually of a process. Return None if somebody holds it."""
         path = folder / f"{name}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -327,11 +289,7 @@ class Lock:
 
     @staticmethod
     def held(folder: Path, name: str) -> bool:
-        """
-        Return whether somebody holds the lock *name*, without changing anything on disk.
-
-        Raises: OSError.
-        """
+        """Return whether somebody holds the lock *name*, without changing anything on disk."""
         try:
             descriptor = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -349,6 +307,12 @@ class Lock:
         with suppress(FileNotFoundError):
             return self._path.stat().st_ino == os.fstat(self._descriptor).st_ino
         return False
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Remove the lock file and let go of the lock."""

@@ -24,7 +24,6 @@ from federation.audit.seals import (
 )
 from federation.audit.segments import (
     LINE_BYTES,
-    UNSEALED_VERSION,
     Closed,
     Header,
     Lock,
@@ -86,29 +85,25 @@ class JournalCheck:
 
 
 def check_journal(folder: Path, keys: KeySet) -> JournalCheck:
-    """
-    Check every segment and seal in *folder*. *keys* are the broker's public keys.
-
-    Raises: OSError.
-    """
+    """Check every segment and seal in *folder*. *keys* are the broker's public keys."""
     check = JournalCheck()
-    segments = {segment.path.name: segment for segment in stored(folder)}
-    end_of = ends(list(segments.values()))
+    segments = stored(folder)
+    end_of = ends(segments)
     seals = _authentic_seals(folder, keys, check)
     sealed = {seal.closed.segment: seal.closed for seal in seals if seal.closed}
     dropped = {seal.dropped for seal in seals if seal.dropped}
     for name, closed in sealed.items():
+        path = folder / name
         try:
-            segment = segments[name]
-            _check_closed(segment, closed, end_of[segment.path], check)
-        except (KeyError, FileNotFoundError):
+            _check_closed(path, closed, end_of.get(path, path.stat().st_size), check)
+        except FileNotFoundError:
             if name not in dropped:
-                _check_missing(folder / name, keys, check)
+                _check_missing(path, keys, check)
     newest = max(seal_files(folder), default=0)
-    for name, segment in segments.items():
+    for segment in segments:
         header = _check_header(segment, check)
-        if header and name not in sealed:
-            _check_unsealed(segment, header, end_of[segment.path], check)
+        if header and segment.path.name not in sealed:
+            _check_unsealed(segment, end_of[segment.path], check)
         if header and header.newest_seal > newest:
             check.broken(
                 segment.path,
@@ -129,10 +124,7 @@ def _authentic_seals(folder: Path, keys: KeySet, check: JournalCheck) -> list[Se
             break  # the newest seal says that these do not matter any more
         path, text = texts[number]
         try:
-            seal = _verified(text, keys)
-            if seal.number != number:
-                check.broken(path, f"is seal {seal.number} under another number")
-                continue
+            seal = _verified(text, number, keys)
         except ValueError as error:
             check.broken(path, str(error))
             continue
@@ -153,12 +145,8 @@ def _seal_texts(folder: Path) -> dict[int, tuple[Path, bytes]]:
     raise OSError(errno.EAGAIN, f"the seals in {folder} do not stay the same; try again")
 
 
-def _verified(text: bytes, keys: KeySet) -> Seal:
-    """
-    Return what a seal says, if its signature verifies.
-
-    Raises: ValueError with the end of a sentence about the seal.
-    """
+def _verified(text: bytes, number: int, keys: KeySet) -> Seal:
+    """Return seal *number* if its signature verifies; else raise ValueError with the reason."""
     try:
         token = jws.parse(text.decode("ascii"))
     except (Refusal, ValueError):
@@ -174,7 +162,10 @@ def _verified(text: bytes, keys: KeySet) -> Seal:
         )
     if not key.verifies("ES256", token.signing_input, token.signature):
         raise ValueError("has a signature that does not verify: it was changed or forged")
-    return parse_seal(token.claims)
+    seal = parse_seal(token.claims)
+    if seal.number != number:
+        raise ValueError(f"is seal {seal.number} under another number")
+    return seal
 
 
 def _check_missing(path: Path, keys: KeySet, check: JournalCheck) -> None:
@@ -185,31 +176,30 @@ def _check_missing(path: Path, keys: KeySet, check: JournalCheck) -> None:
         check.broken(path, "was removed: it has a seal, and no seal says that it was dropped")
 
 
-def _check_closed(segment: Stored, closed: Closed, end: int, check: JournalCheck) -> None:
+def _check_closed(path: Path, closed: Closed, end: int, check: JournalCheck) -> None:
     """Compare a segment with its seal. *end* is where readers stop."""
-    size = segment.path.stat().st_size  # it may have grown and been sealed since the listing
+    size = path.stat().st_size  # it may have grown and been sealed since the listing
     if size < closed.bytes:
-        check.broken(segment.path, f"was cut: {size} of {closed.bytes} sealed bytes are there")
-    elif _sha256(segment.path, closed.bytes) != closed.sha256:
-        check.broken(segment.path, "was changed: it has another SHA-256 than its seal")
+        check.broken(path, f"was cut: {size} of {closed.bytes} sealed bytes are there")
+    elif _sha256(path, closed.bytes) != closed.sha256:
+        check.broken(path, "was changed: it has another SHA-256 than its seal")
     elif end < closed.bytes:
         check.broken(
-            segment.path,
+            path,
             f"has events that readers leave out: another segment says that it ends at byte {end},"
             f" and its seal says {closed.bytes}",
         )
     elif size > closed.bytes:
         if end <= closed.bytes:
-            check.note(segment.path, f"what comes after byte {end} was never acknowledged")
-        elif _half_a_line(segment.path, closed.bytes):
-            check.note(segment.path, _HALF_A_LINE)
+            check.note(path, f"what comes after byte {end} was never acknowledged")
+        elif _half_a_line(path, closed.bytes):
+            check.note(path, _HALF_A_LINE)
         else:
-            check.broken(segment.path, f"has lines after byte {closed.bytes}, where it was sealed")
+            check.broken(path, f"has lines after byte {closed.bytes}, where it was sealed")
     check.events += closed.events
     if closed.adopted:
         check.note(
-            segment.path,
-            "was sealed after its process had ended; changes before that cannot be shown",
+            path, "was sealed after its process had ended; changes before that cannot be shown"
         )
 
 
@@ -229,11 +219,9 @@ def _check_header(segment: Stored, check: JournalCheck) -> Header | None:
         return None
 
 
-def _check_unsealed(segment: Stored, header: Header, end: int, check: JournalCheck) -> None:
+def _check_unsealed(segment: Stored, end: int, check: JournalCheck) -> None:
     """Check the form of a segment that has no seal. *end* is where readers stop."""
-    if header.version == UNSEALED_VERSION:
-        check.note(segment.path, "has the older, unsealed form: changes cannot be shown")
-    elif Lock.held(segment.path.parent, segment.process):
+    if Lock.held(segment.path.parent, segment.process):
         check.note(
             segment.path, f"{'open' if segment.latest else 'closed'}, not sealed yet by its process"
         )

@@ -21,13 +21,7 @@ import click
 import httpx2
 
 from federation.audit.delivery import NotDelivered, Webhook, trusting
-from federation.audit.read import (
-    News,
-    StoredEvent,
-    batch_of,
-    ends,
-    last,
-)
+from federation.audit.read import News, StoredEvent, batch_of, ends, last
 from federation.audit.segments import stored
 from federation.audit.verify import check_journal
 from federation.config import loopback, webhook_url
@@ -83,10 +77,14 @@ def tail(state: Path, count: int, follow: bool, form: str) -> None:
     with _plain_errors():
         folder = _folder(state)
         news = News(folder)
-        _show(map(show, last(folder, count)))
-        while follow:
+        events = last(folder, count)
+        while True:
+            for event in events:
+                click.echo(show(event), color=_colours())
+            if not follow:
+                return
             time.sleep(_LOOK_SECONDS)
-            _show(map(show, news.read()))
+            events = news.read()
 
 
 @audit.command()
@@ -273,11 +271,6 @@ def _plain_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _show(written: Iterator[str]) -> None:
-    for line in written:
-        click.echo(line, color=_colours())
-
-
 def _colours() -> bool | None:
     """Return False if NO_COLOR asks for it. With None, click colours only for a terminal."""
     return False if os.environ.get("NO_COLOR") else None
@@ -295,16 +288,9 @@ def _as_text(event: StoredEvent) -> str:
     who = actor.get("sub") if isinstance(actor, dict) else "-"
     named = ("reason", "actions", "namespace", "roles", "policies", "request_id", "custom_message")
     facts = [f"{name}={_plain(event[name])}" for name in named if event.get(name)]
-    return " ".join(
-        [
-            _plain(event.get("time")),
-            click.style(_plain(status), fg="green" if good else "red"),
-            _plain(event.get("method")),
-            _plain(event.get("path")),
-            _plain(who),
-            *facts,
-        ]
-    )
+    shown = click.style(_plain(status), fg="green" if good else "red")
+    request = _plain(event.get("method")), _plain(event.get("path"))
+    return " ".join([_plain(event.get("time")), shown, *request, _plain(who), *facts])
 
 
 def _plain(value: object) -> str:

@@ -27,9 +27,6 @@ class ExpiringSet:
         """Return each member with the time when it expires."""
         return list(self._until.items())
 
-    def __len__(self) -> int:
-        return len(self._until)
-
     def add(self, member: str, until: float, now: float) -> bool:
         """Add *member* until *until*. Return False if it was in the set already."""
         self._drop(now)

@@ -31,9 +31,7 @@ _POLL_SECONDS = 0.25
 _TIMEOUT_SECONDS = 2.0
 _CONNECTIONS = 64
 _CLAIMS_KEPT = 8192
-# The epoch's key keeps the name that earlier versions gave it, so that replicas of both versions
-# can share one Redis during an upgrade.
-_EPOCH, _SPENT, _REVOKED = "federation:life", "federation:spent:", "federation:revoked"
+_EPOCH, _SPENT, _REVOKED = "federation:epoch", "federation:spent:", "federation:revoked"
 
 # Claims KEYS[2] for ARGV[3] if the epoch in KEYS[1] is still ARGV[1].
 # Returns 1: claimed, 0: claimed before, -1: another epoch.
@@ -64,11 +62,7 @@ class RedisStore:
     """
 
     def __init__(
-        self,
-        url: str,
-        clock: Callable[[], float],
-        memory: Path,
-        observe: Observe | None = None,
+        self, url: str, clock: Callable[[], float], memory: Path, observe: Observe | None = None
     ) -> None:
         # If all connections are busy, a caller waits for one as long as for an answer.
         pool = BlockingConnectionPool.from_url(

@@ -30,7 +30,6 @@ Step = Callable[[sqlite3.Connection], Result]
 
 _LOOK_SECONDS = 0.25
 _CHECKPOINT_SECONDS = 1.0
-_SWEEP_SECONDS = 600.0
 _SLICES = 256
 _BUSY_SECONDS = 2.0
 _RETRY_SECONDS = 0.01
@@ -40,7 +39,6 @@ _PREPARE = (
     # In pages. A thread of its own makes the checkpoints; this limit holds if it falls behind.
     "PRAGMA wal_autocheckpoint = 10000",
     "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
-    "DROP INDEX IF EXISTS spent_until",  # made by an older version; it cost each claim a write
     """CREATE TABLE IF NOT EXISTS revoked (
          seq INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT UNIQUE NOT NULL, until REAL NOT NULL)""",
 )
@@ -50,17 +48,12 @@ class SqliteStore:
     """
     Keeps spent and revoked tokens in the SQLite file *path*, which it creates if needed.
 
-    Expired rows are deleted within *sweep_seconds*, one slice of the keys at a time. An index
-    by time would cost every claim a write, which is more than the scan costs.
+    Each poll deletes the expired rows in one slice of the keys. An index by time would cost every
+    claim a write, which is more than the scans cost.
     """
 
     def __init__(
-        self,
-        path: Path,
-        clock: Callable[[], float],
-        *,
-        observe: Observe | None = None,
-        sweep_seconds: float = _SWEEP_SECONDS,
+        self, path: Path, clock: Callable[[], float], *, observe: Observe | None = None
     ) -> None:
         self._path = path
         self._clock = clock
@@ -70,10 +63,6 @@ class SqliteStore:
         self._revoked = ExpiringSet()
         self._fresh = Freshness()
         self._seen = 0
-        self._slice_seconds = sweep_seconds / _SLICES
-        self._slice_due = time.monotonic()
-        # A random start: short-lived processes would otherwise always sweep the same slices.
-        self._slice = secrets.randbelow(_SLICES)
 
     async def spend(self, key: str, until: float, issued: float) -> bool:
         """Claim *key*. Return True for the first caller of all processes."""
@@ -108,10 +97,13 @@ class SqliteStore:
             self._connection.close()
 
     async def _poll(self) -> None:
+        # A random start: short-lived processes would otherwise always sweep the same slices.
+        number = secrets.randbelow(_SLICES)
         while True:
             with suppress(Refusal):
                 await self._look()
-                await self._sweep()
+                await self._do(partial(_sweep, number, self._clock() - KEPT_LONGER_SECONDS))
+                number = (number + 1) % _SLICES
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _checkpoints(self) -> None:
@@ -122,26 +114,10 @@ class SqliteStore:
     async def _look(self) -> None:
         """Read the tokens that any process revoked since the last look."""
         began = time.monotonic()
-        seen = self._seen
-
-        def new(connection: sqlite3.Connection) -> list[tuple[int, str, float]]:
-            return connection.execute(
-                "SELECT seq, jti, until FROM revoked WHERE seq > ? ORDER BY seq", (seen,)
-            ).fetchall()
-
-        for seq, jti, until in await self._do(new):
+        for seq, jti, until in await self._do(partial(_revoked_after, self._seen)):
             self._revoked.add(jti, until, self._clock())
             self._seen = max(self._seen, seq)
         self._fresh.seen(began)
-
-    async def _sweep(self) -> None:
-        """Delete expired rows from the slices that are due."""
-        for _ in range(_SLICES):
-            if time.monotonic() < self._slice_due:
-                return
-            self._slice_due = max(self._slice_due, time.monotonic() - 1) + self._slice_seconds
-            self._slice = (self._slice + 1) % _SLICES
-            await self._do(partial(_sweep, self._slice, self._clock() - KEPT_LONGER_SECONDS))
 
     async def _do(self, step: Step[Result], operation: str | None = None) -> Result:
         """
@@ -215,6 +191,11 @@ class SqliteStore:
 def _claim(key: str, until: float, connection: sqlite3.Connection) -> bool:
     insert = "INSERT INTO spent (key, until) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
     return connection.execute(insert, (key, until)).rowcount == 1
+
+
+def _revoked_after(seq: int, connection: sqlite3.Connection) -> list[tuple[int, str, float]]:
+    query = "SELECT seq, jti, until FROM revoked WHERE seq > ? ORDER BY seq"
+    return connection.execute(query, (seq,)).fetchall()
 
 
 def _execute(

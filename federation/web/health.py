@@ -3,7 +3,8 @@ Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 
 The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
 store does not respond. With bad documents or failed key fetches it is degraded but ready, since
-it keeps using the last good ones. `/readyz` names the problems in both cases.
+it keeps using the last good ones. The same holds while audit segments cannot be sealed, since
+events are recorded all the same. `/readyz` names the problems in both cases.
 """
 
 from __future__ import annotations
@@ -50,18 +51,17 @@ class Health:
     """True until the issuers' keys were fetched, or could not be, for the first time."""
 
     async def report(self) -> Report:
-        """The problems at this moment."""
+        """Return the problems at this moment."""
         journal = self.journal.status() if self.journal else None
         unavailable = [
             *(["starting: the issuers' keys are being fetched"] if self.starting else []),
             *([f"audit journal: {journal.problem}"] if journal and journal.problem else []),
             *await self._store_problems(),
         ]
-        nearly_full = journal is not None and journal.nearly_full
         degraded = [
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
             *self._key_problems(),
-            *(["audit journal: nearly full"] if nearly_full else []),
+            *(_journal_warnings(journal) if journal else []),
         ]
         return Report(tuple(unavailable), tuple(degraded), journal)
 
@@ -82,6 +82,13 @@ class Health:
             if (keys := known.get(iss)) and keys.failure:
                 held = "" if keys.keys else "none held; "
                 yield f"keys of {issuer.name}: {held}{keys.failure}"
+
+
+def _journal_warnings(journal: Status) -> Iterator[str]:
+    if journal.nearly_full:
+        yield "audit journal: nearly full"
+    if journal.sealing_problem:
+        yield f"audit journal: segments cannot be sealed: {journal.sealing_problem}"
 
 
 async def livez(_request: Request) -> Response:
