@@ -164,10 +164,9 @@ _BLANK = Bare("", Sort.NULL)
 def _encodable(text: str) -> bool:
     """Return whether *text* is free of unpaired surrogates, which UTF-8 cannot encode."""
     try:
-        text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _too_deep(line: int) -> UnreadableError:
@@ -299,9 +298,11 @@ class _Composer(Composer):
         """Compose the next node."""
         event = self.peek_event()
         line = self._first_line + event.start_mark.line
-        count, is_alias = self._count, isinstance(event, yaml.AliasEvent)
+        count, outer = self._count, self._deepest
+        is_alias = isinstance(event, yaml.AliasEvent)
+        is_anchored = event.anchor is not None and not is_alias
         if is_alias:
-            self._repeat(event.anchor, line)
+            self._check_alias(event.anchor, line)
         else:
             self._check(event, line)
         if self._count > DOCUMENT_NODES:
@@ -309,12 +310,14 @@ class _Composer(Composer):
         # Only a key has a map around it and no index.
         if index is None and isinstance(parent, yaml.MappingNode):
             _check_key(self.anchors.get(event.anchor, event), line)
-        if is_alias or event.anchor is None:
-            return super().compose_node(parent, index)
-        outer, self._deepest = self._deepest, self._depth
+        if is_anchored:
+            self._deepest = self._depth
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._check_depth(self._depth + 1, line)
         node = super().compose_node(parent, index)
-        self._extents[event.anchor] = (self._count - count, self._deepest - self._depth)
-        self._deepest = max(outer, self._deepest)
+        if is_anchored:
+            self._extents[event.anchor] = (self._count - count, self._deepest - self._depth)
+            self._deepest = max(outer, self._deepest)
         return node
 
     def _check(self, event: Any, line: int) -> None:
@@ -326,15 +329,10 @@ class _Composer(Composer):
         if event.anchor is not None and event.anchor in self.anchors:
             message = f"the anchor {quoted(event.anchor)} is defined twice"
             raise UnreadableError(line, message, "give each its own name")
-        if isinstance(event, yaml.ScalarEvent):
-            if not (event.value.isascii() or _encodable(event.value)):
-                raise UnreadableError(line, "a value has half of a surrogate pair")
-        elif self._depth >= DEPTH:
-            raise _too_deep(line)
-        else:
-            self._deepest = max(self._deepest, self._depth + 1)
+        if isinstance(event, yaml.ScalarEvent) and not _encodable(event.value):
+            raise UnreadableError(line, "a value has half of a surrogate pair")
 
-    def _repeat(self, anchor: str, line: int) -> None:
+    def _check_alias(self, anchor: str, line: int) -> None:
         if anchor not in self.anchors:
             raise UnreadableError(line, f"no anchor is called {quoted(anchor)}")
         if anchor not in self._extents:
@@ -345,9 +343,12 @@ class _Composer(Composer):
         if self._repeated.nodes > REPEATED_NODES:
             message = f"aliases repeat more than {REPEATED_NODES:,} values"
             raise UnreadableError(line, message, "write them out")
-        self._deepest = max(self._deepest, self._depth + height)
-        if self._deepest > DEPTH:
+        self._check_depth(self._depth + height, line)
+
+    def _check_depth(self, depth: int, line: int) -> None:
+        if depth > DEPTH:
             raise _too_deep(line)
+        self._deepest = max(self._deepest, depth)
 
     def descend_resolver(self, _parent: object, _index: object) -> None:
         """Note that the composer goes one level down."""
