@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
@@ -184,8 +184,8 @@ def _labels(value: object) -> object:
     return value
 
 
-def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
-    known = tuple(choices)
+def _one_of(choices: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
+    known = [str(choice) for choice in choices]
 
     def check(text: str) -> str:
         if text not in known:
@@ -193,7 +193,7 @@ def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
             raise _wrong(Code.BAD_VALUE, message, did_you_mean(text, known))
         return text
 
-    return check
+    return AfterValidator(check), WithJsonSchema({"enum": known})
 
 
 def _check_action(action: str) -> str:
@@ -331,24 +331,27 @@ class Written(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
 
+_carried = Field(None, description="Carried and not interpreted.")
+
+
 class Metadata(Written):
     """The document's name, and what `kubectl get -o yaml` adds to a document."""
 
     name: Name = Field(description="Unique among the documents of its kind.")
-    annotations: Labels | None = Field(None, description="Carried and not interpreted.")
-    creation_timestamp: Any = Field(None, description="Carried and not interpreted.")
-    deletion_grace_period_seconds: Any = Field(None, description="Carried and not interpreted.")
-    deletion_timestamp: Any = Field(None, description="Carried and not interpreted.")
-    finalizers: Any = Field(None, description="Carried and not interpreted.")
-    generate_name: Any = Field(None, description="Carried and not interpreted.")
-    generation: Any = Field(None, description="Carried and not interpreted.")
-    labels: Labels | None = Field(None, description="Carried and not interpreted.")
-    managed_fields: Any = Field(None, description="Carried and not interpreted.")
-    namespace: Text | None = Field(None, description="Carried and not interpreted.")
-    owner_references: Any = Field(None, description="Carried and not interpreted.")
-    resource_version: Any = Field(None, description="Carried and not interpreted.")
-    self_link: Any = Field(None, description="Carried and not interpreted.")
-    uid: Any = Field(None, description="Carried and not interpreted.")
+    annotations: Labels | None = _carried
+    creation_timestamp: Any = _carried
+    deletion_grace_period_seconds: Any = _carried
+    deletion_timestamp: Any = _carried
+    finalizers: Any = _carried
+    generate_name: Any = _carried
+    generation: Any = _carried
+    labels: Labels | None = _carried
+    managed_fields: Any = _carried
+    namespace: Text | None = _carried
+    owner_references: Any = _carried
+    resource_version: Any = _carried
+    self_link: Any = _carried
+    uid: Any = _carried
 
 
 class PinnedKey(Written):
@@ -453,14 +456,7 @@ class IssuerSpec(Written):
     iss_internal: Url | None = Field(
         None, description="Where discovery and keys are fetched, when that is not at `iss`."
     )
-    provider: (
-        Annotated[
-            Text,
-            AfterValidator(_one_of(Provider)),
-            WithJsonSchema({"enum": [provider.value for provider in Provider]}),
-        ]
-        | None
-    ) = Field(
+    provider: Annotated[Text, *_one_of(Provider)] | None = Field(
         None,
         description="The profile that tokens must fit. The default follows from `iss` for "
         "github.com, ghe.com and gitlab.com, and is `generic` for all others.",
@@ -474,14 +470,7 @@ class IssuerSpec(Written):
     ca_bundle: Certificates | None = Field(
         None, description="Certificates in PEM that are trusted for this issuer alone."
     )
-    subject_token_use: (
-        Annotated[
-            Text,
-            AfterValidator(_one_of(("once", "many"))),
-            WithJsonSchema({"enum": ["once", "many"]}),
-        ]
-        | None
-    ) = Field(
+    subject_token_use: Annotated[Text, *_one_of(("once", "many"))] | None = Field(
         None,
         description="Whether one subject token may be exchanged once or many times. Default "
         "`once` for github and gitlab, `many` for generic.",
@@ -531,11 +520,9 @@ class Statement(Written):
     """One rule of a Policy."""
 
     sid: Text = Field(description="The statement's name, unique in its policy. Decisions name it.")
-    effect: Annotated[
-        Text,
-        AfterValidator(_one_of(Effect)),
-        WithJsonSchema({"enum": [effect.value for effect in Effect]}),
-    ] = Field(description="`Allow` or `Deny`. A matching Deny always wins.")
+    effect: Annotated[Text, *_one_of(Effect)] = Field(
+        description="`Allow` or `Deny`. A matching Deny always wins."
+    )
     action: Actions = Field(description="Actions, or sets of them.")
     resource: Resources = Field(description="`*`, `<namespace>:*` or `<namespace>:<function>`.")
     condition: Condition | None = Field(  # type: ignore[valid-type]  # made by create_model
@@ -551,33 +538,32 @@ class PolicySpec(Written):
     )
 
 
-_Version: TypeAlias = Literal["iam.openfaas.com/v1", "openfaas.com/v1"]
+class _Document(Written):
+    api_version: Literal["iam.openfaas.com/v1", "openfaas.com/v1"] = Field(
+        description=f"`{API_VERSION}`."
+    )
+    kind: str
+    metadata: Metadata
 
 
-class JwtIssuer(Written):
+class JwtIssuer(_Document):
     """A document that names an issuer."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["JwtIssuer"]
-    metadata: Metadata
     spec: IssuerSpec
 
 
-class Policy(Written):
+class Policy(_Document):
     """A document that names statements."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["Policy"]
-    metadata: Metadata
     spec: PolicySpec
 
 
-class Role(Written):
+class Role(_Document):
     """A document that gives policies to callers."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["Role"]
-    metadata: Metadata
     spec: RoleSpec
 
 
