@@ -104,9 +104,9 @@ def what(value: object) -> str:
     """Return the type of *value* as a message names it."""
     if isinstance(value, Bare):
         return value.sort.value
-    return (
-        "a string" if isinstance(value, str) else "a map" if isinstance(value, dict) else "a list"
-    )
+    if isinstance(value, str):
+        return "a string"
+    return "a map" if isinstance(value, dict) else "a list"
 
 
 # Checks of single values
@@ -154,20 +154,16 @@ def _check_key(key: str, info: ValidationInfo) -> str:
     try:
         key_path(key)
     except ValueError:
-        if _budget(info).take(1):
-            raise _bad_key(key) from None
+        if not _budget(info).take(1):
+            return key
+        if key.startswith(KEY_PREFIX):
+            message = f"{quoted(key)} names no claim"
+            hint = "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1"
+        else:
+            message = f"{quoted(key)} has no jwt: before it"
+            hint = f"write {quoted(KEY_PREFIX + key)}"
+        raise _wrong(Code.BAD_KEY, message, hint) from None
     return key
-
-
-def _bad_key(key: str) -> PydanticCustomError:
-    if key.startswith(KEY_PREFIX):
-        return _wrong(
-            Code.BAD_KEY,
-            f"{quoted(key)} names no claim",
-            "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1",
-        )
-    message = f"{quoted(key)} has no jwt: before it"
-    return _wrong(Code.BAD_KEY, message, f"write {quoted(KEY_PREFIX + key)}")
 
 
 def _check_label(value: object, info: ValidationInfo) -> object:
@@ -203,16 +199,16 @@ def _check_action(action: str) -> str:
     return action
 
 
-def _check_duration(value: object) -> object:
-    text = value.text if isinstance(value, Bare) else value if isinstance(value, str) else None
-    length = None if text is None else duration(text)
-    if text is None or length is None:
-        shown = "" if text is None else quoted(text) + " "
+def _duration(value: object) -> timedelta:
+    text = value.text if isinstance(value, Bare) else value if isinstance(value, str) else ""
+    length = duration(text)
+    if length is None:
+        shown = f"{quoted(text)} " if isinstance(value, Bare | str) else ""
         hint = "write 90s, 30m or 1h30m"
         raise _wrong(Code.BAD_DURATION, f"{shown}is not a duration", hint)
     if not timedelta(minutes=1) <= length <= timedelta(hours=24):
         raise _wrong(Code.BAD_DURATION, f"{quoted(text)} is not between 1m and 24h")
-    return value
+    return length
 
 
 def _check_url(url: str, *, query: bool = False) -> str:
@@ -232,8 +228,12 @@ def _check_certificates(value: object) -> object:
     return pem
 
 
-_TEXT_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARS}
-_URL_SCHEMA: Schema = _TEXT_SCHEMA | {"pattern": "^https?://[!-~]+$"}
+_URL_SCHEMA: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": VALUE_CHARS,
+    "pattern": "^https?://[!-~]+$",
+}
 
 
 def _keys_schema(value_chars: int) -> Schema:
@@ -254,15 +254,15 @@ def _keys_schema(value_chars: int) -> Schema:
 
 
 Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=VALUE_CHARS)]
-Name: TypeAlias = Annotated[
-    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=NAME)
-]
+Name: TypeAlias = Annotated[Text, Field(pattern=NAME)]
 Url: TypeAlias = Annotated[Text, AfterValidator(_check_url), WithJsonSchema(_URL_SCHEMA)]
 UrlWithQuery: TypeAlias = Annotated[
     Text, AfterValidator(partial(_check_url, query=True)), WithJsonSchema(_URL_SCHEMA)
 ]
 Duration: TypeAlias = Annotated[
-    str, Field(pattern=f"^{DURATION}$", max_length=64), BeforeValidator(_check_duration)
+    timedelta,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "maxLength": 64, "pattern": f"^{DURATION}$"}),
 ]
 Certificates: TypeAlias = Annotated[
     str,
@@ -275,9 +275,7 @@ Action: TypeAlias = Annotated[
 Resource: TypeAlias = Annotated[
     str, Strict(), Field(min_length=1, max_length=PATTERN_CHARS, pattern=RESOURCE)
 ]
-Base64url: TypeAlias = Annotated[
-    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=BASE64URL)
-]
+Base64url: TypeAlias = Annotated[Text, Field(pattern=BASE64URL)]
 Labels: TypeAlias = Annotated[
     dict[str, Annotated[str, BeforeValidator(_check_label)]],
     BeforeValidator(_labels),
@@ -602,16 +600,7 @@ def schema() -> Schema:
         [(model, "validation") for model in MODELS.values()], schema_generator=_Generator
     )
     kinds = [{"$ref": f"#/$defs/{kind}"} for kind in MODELS]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Documents of the federation broker",
-        "oneOf": [*kinds, {"$ref": "#/$defs/List"}],
-        "$defs": {**models["$defs"], "List": _list(kinds)},
-    }
-
-
-def _list(kinds: list[dict[str, str]]) -> Schema:
-    return {
+    listed = {
         "title": "List",
         "description": "What `kubectl get -o yaml` writes.",
         "type": "object",
@@ -623,6 +612,12 @@ def _list(kinds: list[dict[str, str]]) -> Schema:
         },
         "required": ["apiVersion", "kind", "items"],
         "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Documents of the federation broker",
+        "oneOf": [*kinds, {"$ref": "#/$defs/List"}],
+        "$defs": {**models["$defs"], "List": listed},
     }
 
 
