@@ -14,7 +14,6 @@ hostile documents can repeat count theirs in a `Budget`.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -87,11 +86,6 @@ class Budget:
 def _budget(info: ValidationInfo) -> Budget:
     assert isinstance(info.context, Budget)  # noqa: S101  documents are validated in one place
     return info.context
-
-
-def is_resource(text: str) -> bool:
-    """Return whether *text* has the form of a resource."""
-    return re.search(RESOURCE, text) is not None and "\n" not in text
 
 
 def _wrong(code: Code, message: str, hint: str = "") -> PydanticCustomError:
