@@ -164,9 +164,10 @@ _BLANK = Bare("", Sort.NULL)
 def _encodable(text: str) -> bool:
     """Return whether *text* is free of unpaired surrogates, which UTF-8 cannot encode."""
     try:
-        return text.isascii() or bool(text.encode())
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _too_deep(line: int) -> UnreadableError:
@@ -329,7 +330,9 @@ class _Composer(Composer):
         if event.anchor is not None and event.anchor in self.anchors:
             message = f"the anchor {quoted(event.anchor)} is defined twice"
             raise UnreadableError(line, message, "give each its own name")
-        if isinstance(event, yaml.ScalarEvent) and not _encodable(event.value):
+        if isinstance(event, yaml.ScalarEvent) and not (
+            event.value.isascii() or _encodable(event.value)
+        ):
             raise UnreadableError(line, "a value has half of a surrogate pair")
 
     def _check_alias(self, anchor: str, line: int) -> None:
@@ -383,27 +386,24 @@ class _Values:
             # A scalar with a tag is a string: the composer takes no other.
             text: str = node.value
             return text if node.style or node.tag else _bare(text)
-        known = self._known.get(id(node))
-        if known is None:
-            line = self._first_line + node.start_mark.line
-            known = self._known[id(node)] = (
-                self._fields(node, Fields(line), place)
-                if isinstance(node, yaml.MappingNode)
-                else self._items(node, Items(line), place)
-            )
-        return known
+        if id(node) not in self._known:
+            read = self._fields if isinstance(node, yaml.MappingNode) else self._items
+            self._known[id(node)] = read(node, place)
+        return self._known[id(node)]
 
-    def _fields(self, node: yaml.MappingNode, fields: Fields, place: Place) -> Fields:
+    def _fields(self, node: yaml.Node, place: Place) -> Fields:
+        fields = Fields(self._first_line + node.start_mark.line)
         for key_node, value_node in node.value:
             # The same few keys occur in every document; one copy of each is enough.
             key = sys.intern(key_node.value)
-            line = self._first_line + key_node.start_mark.line
             here = (*place, key)
+            line = self._first_line + key_node.start_mark.line
             if not fields.add(key, line, self.value(value_node, here)):
                 self.duplicates.append((here, line))
         return fields
 
-    def _items(self, node: yaml.Node, items: Items, place: Place) -> Items:
+    def _items(self, node: yaml.Node, place: Place) -> Items:
+        items = Items(self._first_line + node.start_mark.line)
         for index, item in enumerate(node.value):
             items.append(self.value(item, (*place, index)))
             items.lines.append(self._first_line + item.start_mark.line)
@@ -412,7 +412,7 @@ class _Values:
 
 # JSON
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(
     r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![-+.\w])"
 )
@@ -528,9 +528,8 @@ class _JsonReader:
         return found
 
     def _space(self) -> None:
-        space = _SPACE.match(self._text, self._position)
-        if space is not None and space.end() > self._position:
-            self._line += self._text.count("\n", self._position, space.end())
+        if space := _SPACE.match(self._text, self._position):
+            self._line += space[0].count("\n")
             self._position = space.end()
 
     def _expected(self, what: str) -> UnreadableError:
