@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from federation.documents.catalog import Catalog
 from federation.documents.codes import Code
+from federation.documents.convert import AnyDocument
 from federation.documents.model import JwtIssuer, Origin, Policy, Role, field_text
-from federation.documents.parse import AnyDocument, Parsed
+from federation.documents.parse import Parsed
 from federation.documents.rules.lint import lint
 from federation.errors import Problem, Severity
 from federation.text import quoted

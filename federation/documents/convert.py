@@ -25,7 +25,7 @@ from federation.documents.model import (
     Role,
     Statement,
 )
-from federation.documents.values import duration, url_fault
+from federation.documents.values import url_fault
 from federation.policy.conditions import Condition, Operator
 from federation.providers.table import PROFILES, Provider, known_provider
 from federation.text import quoted
@@ -39,15 +39,16 @@ Places: TypeAlias = dict[Place, Place]
 
 def document(written: schema.Document, root: Fields, origin: Origin, places: Places) -> AnyDocument:
     """Return the document that *written* holds, loaded as *root*."""
-    name, spec = written.metadata.name, root["spec"]
-    assert isinstance(spec, Fields)  # noqa: S101  the model has checked it
+    name = written.metadata.name
     match written:
         case schema.JwtIssuer():
             return _issuer(name, written.spec, origin)
         case schema.Role():
-            return _role(name, written.spec, spec, origin, places)
+            return _role(name, written.spec, root["spec"], origin, places)
         case schema.Policy():
-            return _policy(name, written.spec, spec, origin)
+            statements = _member(root["spec"], "statement")
+            assert isinstance(statements, Items)  # noqa: S101  the model has checked it
+            return Policy(name, tuple(map(_statement, written.spec.statement, statements)), origin)
 
 
 def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
@@ -58,7 +59,7 @@ def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
         iss=spec.iss,
         audiences=tuple(spec.aud),
         provider=provider,
-        token_expiry=_expiry(spec.token_expiry) or _DEFAULT_EXPIRY,
+        token_expiry=spec.token_expiry or _DEFAULT_EXPIRY,
         single_use=PROFILES[provider].single_use if use is None else use == "once",
         internal_url=spec.iss_internal,
         jwks_uri=spec.jwks_uri,
@@ -68,61 +69,45 @@ def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
     )
 
 
-def _role(
-    name: str, spec: schema.RoleSpec, written: Fields, origin: Origin, places: Places
-) -> Role:
-    conditions: list[Condition] = []
-    where: list[Place] = []
-    for key, listed in (spec.principal or {}).items():
-        conditions.append(Condition(Operator.PRINCIPAL, key, tuple(listed)))
-        where.append(_one(places, ("spec", "principal", key)))
-    for operator, key, values in _block(spec.condition, written.get("condition")):
-        conditions.append(Condition(schema.OPERATORS[operator], key, values))
-        where.append(_one(places, ("spec", "condition", operator, key)))
+def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, places: Places) -> Role:
+    conditions: dict[Place, Condition] = {
+        ("spec", "principal", key): Condition(Operator.PRINCIPAL, key, tuple(values))
+        for key, values in (spec.principal or {}).items()
+    }
+    for place, condition in _conditions(spec.condition, written):
+        conditions["spec", *place] = condition
     return Role(
         name=name,
         policies=tuple(spec.policy),
-        conditions=tuple(conditions),
-        token_expiry=_expiry(spec.token_expiry),
-        places=tuple(where),
+        conditions=tuple(conditions.values()),
+        token_expiry=spec.token_expiry,
+        places=tuple(_one(places, place) for place in conditions),
         origin=origin,
     )
 
 
-def _policy(name: str, spec: schema.PolicySpec, written: Fields, origin: Origin) -> Policy:
-    items = written["statement"]
-    assert isinstance(items, Items)  # noqa: S101  the model has checked it
-    return Policy(name, tuple(map(_statement, spec.statement, items)), origin)
-
-
 def _statement(statement: schema.Statement, written: Value) -> Statement:
-    block = written.get("condition") if isinstance(written, Fields) else None
     return Statement(
         sid=statement.sid,
         effect=Effect(statement.effect),
         actions=frozenset().union(*(ACTION_SETS[action] for action in statement.action)),
         resources=tuple(map(Resource, statement.resource)),
-        conditions=tuple(
-            Condition(schema.OPERATORS[operator], key, values)
-            for operator, key, values in _block(statement.condition, block)
-        ),
+        conditions=tuple(made for _, made in _conditions(statement.condition, written)),
     )
 
 
-def _block(
-    block: schema.Written | None, written: Value | None
-) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield operator, key and values in the order in which they were written."""
-    if block is None or not isinstance(written, Fields):
-        return
-    for operator in written:
+def _conditions(block: schema.Written | None, written: Value) -> Iterator[tuple[Place, Condition]]:
+    """Yield the place and the condition of each key, in the order in which *written* has them."""
+    operators = _member(written, "condition")
+    for operator in operators if isinstance(operators, Fields) else ():
         keys: Mapping[str, list[str]] = getattr(block, operator.replace(":", "_"))
         for key, values in keys.items():
-            yield operator, key, tuple(values)
+            made = Condition(schema.OPERATORS[operator], key, tuple(values))
+            yield ("condition", operator, key), made
 
 
-def _expiry(written: str | None) -> timedelta | None:
-    return None if written is None else duration(written)
+def _member(value: Value | None, name: str) -> Value | None:
+    return value.get(name) if isinstance(value, Fields) else None
 
 
 def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
@@ -137,8 +122,7 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
     if kind == "Policy":
         return Policy(name, (), origin)
     spec = root["spec"]
-    iss = _iss(spec)
-    audiences = spec.get("aud") if isinstance(spec, Fields) else None
+    iss, audiences = _iss(spec), _member(spec, "aud")
     return JwtIssuer(
         name=name,
         iss=iss,
@@ -152,18 +136,19 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
 
 def _iss(spec: Value) -> str:
     """Return the `iss` of an issuer, empty if it is not valid."""
-    iss = spec.get("iss") if isinstance(spec, Fields) else None
+    iss = _member(spec, "iss")
     return iss if isinstance(iss, str) and url_fault(iss) is None else ""
 
 
 def _provider(spec: Value) -> Provider | None:
     """Return the provider that an issuer names, None if it names none that exists."""
-    provider = spec.get("provider") if isinstance(spec, Fields) else None
+    provider = _member(spec, "provider")
     return Provider(provider) if isinstance(provider, str) and provider in set(Provider) else None
 
 
-def _texts(items: Value | None) -> Iterable[str]:
-    return (item for item in items if isinstance(item, str)) if isinstance(items, Items) else ()
+def _texts(values: Value | None) -> list[str]:
+    listed = values if isinstance(values, Items) else ()
+    return [value for value in listed if isinstance(value, str)]
 
 
 # Rules of two fields
@@ -210,11 +195,8 @@ def _keys_contradict(spec: Fields) -> Iterator[Complaint]:
 
 
 def _same_kid(spec: Fields) -> Iterator[Complaint]:
-    jwks = spec.get("jwks")
-    keys = jwks.get("keys") if isinstance(jwks, Fields) else None
-    if not isinstance(keys, Items):
-        return
-    kids = [key["kid"] for key in keys if isinstance(key, Fields) and "kid" in key]
+    keys = _member(spec.get("jwks"), "keys")
+    kids = [_member(key, "kid") for key in (keys if isinstance(keys, Items) else ())]
     texts = [kid for kid in kids if isinstance(kid, str)]
     if len(texts) != len(set(texts)):
         place = ("spec", "jwks", "keys")
@@ -225,8 +207,10 @@ def _same_sid(spec: Fields) -> Iterator[Complaint]:
     statements = spec.get("statement")
     first: dict[str, int] = {}
     for index, statement in enumerate(statements if isinstance(statements, Items) else ()):
-        sid = statement.get("sid") if isinstance(statement, Fields) else None
-        if not isinstance(statement, Fields) or not isinstance(sid, str) or not sid:
+        if not isinstance(statement, Fields):
+            continue
+        sid = statement.get("sid")
+        if not isinstance(sid, str) or not sid:
             continue
         if sid in first:
             message = f"{quoted(sid)} is the sid at line {first[sid]} already"
@@ -260,8 +244,8 @@ def lines(root: Fields, places: Places) -> Mapping[Place, int]:
 
 def _note_lines(value: Value, place: Place, found: dict[Place, int], places: Places) -> None:
     # The loader bounds nesting, so this recursion is bounded too.
+    steps: Iterable[tuple[str | int, int, Value]]
     if isinstance(value, Items):
-        steps: Iterable[tuple[str | int, int, Value]]
         steps = zip(range(len(value)), value.lines, value, strict=True)
     elif isinstance(value, Fields) and place != ("spec", "jwks"):
         steps = zip(value, value.lines.values(), value.values(), strict=True)

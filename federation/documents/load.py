@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from json import JSONDecodeError, JSONDecoder
 from typing import Any, TypeAlias
 
 import yaml
+from yaml.composer import Composer
 
 from federation.text import quoted
 
@@ -62,6 +63,14 @@ class Fields(dict[str, "Value"]):
         super().__init__()
         self.line = line
         self.lines: dict[str, int] = {}
+
+    def add(self, key: str, line: int, value: Value) -> bool:
+        """Add a key. Return False if the map has it already; the first value stays."""
+        if key in self:
+            return False
+        self[key] = value
+        self.lines[key] = line
+        return True
 
 
 class Items(list["Value"]):
@@ -175,30 +184,7 @@ def _long_key(line: int) -> UnreadableError:
 
 # YAML
 
-_BASE: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-
-
-class Untagged:
-    """Leaves a scalar that has no tag without one, so that its text alone decides its type."""
-
-    def resolve(self, _kind: object, _value: object, _implicit: object) -> None:
-        """Return no tag."""
-
-    def descend_resolver(self, _node: object, _index: object) -> None:
-        """Do nothing: no tag depends on where a node is."""
-
-    def ascend_resolver(self) -> None:
-        """Do nothing."""
-
-
-class _Loader(Untagged, _BASE):  # type: ignore[misc]  # the C parser, or PyYAML's own
-    """Composes nodes and makes no objects."""
-
-
 _MARKER = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_SCALAR_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:str"})
-_LIST_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:seq"})
-_MAP_TAGS: frozenset[str | None] = frozenset({None, "tag:yaml.org,2002:map"})
 
 
 def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
@@ -207,12 +193,12 @@ def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
 
     After a fault, reading resumes at the next `---`, which in YAML always begins a document.
     """
-    bounds = _Bounds()
+    repeated = _Repeated()
     start, before, last_fault = 0, 0, 0
     for _ in range(_FAULTS):
         segment = data[start:]
         try:
-            yield from _composed(segment, before, bounds)
+            yield from _composed(segment, before + 1, repeated)
         except UnreadableError as error:
             fault = error.fault
         except yaml.YAMLError as error:
@@ -230,17 +216,14 @@ def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
     yield Fault(before + 1, "this file has many faults; the rest of it was not read")
 
 
-def _composed(segment: bytes, before: int, bounds: _Bounds) -> Iterator[Document]:
-    """Yield the documents of *segment*, which *before* lines precede in its file."""
-    nodes = yaml.compose_all(segment, Loader=_Loader)
-    # PyYAML composes by recursion and shares aliased nodes, so each document is composed only
-    # after its events have been counted.
-    for _ in bounds.documents(segment, before):
-        node = next(nodes)
-        values = _Values(before + 1)
+def _composed(segment: bytes, first_line: int, repeated: _Repeated) -> Iterator[Document]:
+    composer = _Composer(_PARSER(segment), first_line, repeated)
+    composer.get_event()  # the start of the stream
+    while (node := composer.get_node()) is not None:
+        values = _Values(first_line)
         root = values.value(node, ())
         if root != _BLANK:
-            yield Document(root, node.start_mark.line + before + 1, tuple(values.duplicates))
+            yield Document(root, first_line + node.start_mark.line, tuple(values.duplicates))
 
 
 def _next_marker(data: bytes, start: int, lines: int) -> int | None:
@@ -268,134 +251,125 @@ def _syntax_fault(error: yaml.YAMLError, segment: bytes, before: int) -> Fault:
     return Fault(line, "a character that YAML does not allow", "remove the control character")
 
 
-class _Extent:
-    """The size of a node, with all that aliases repeat in it, and the levels below it."""
+@dataclass(slots=True)
+class _Repeated:
+    """The number of nodes that the aliases of one file have repeated so far."""
 
-    __slots__ = ("height", "is_map", "key_next", "size", "text")
-
-    def __init__(self, text: str | None = None, *, is_map: bool = False) -> None:
-        self.size = 1
-        self.height = 0 if text is not None else 1
-        self.text = text
-        """The text of a scalar."""
-        self.is_map = is_map
-        self.key_next = is_map
-        """True while the next node in an open map is a key."""
+    nodes: int = 0
 
 
-class _Bounds:
-    """Checks the events of a YAML file before PyYAML composes them."""
+_PARSER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+"""libyaml where PyYAML was built with it. Only its events are used."""
+_TAGS: Mapping[type[yaml.Event], str] = {
+    yaml.ScalarEvent: "tag:yaml.org,2002:str",
+    yaml.SequenceStartEvent: "tag:yaml.org,2002:seq",
+    yaml.MappingStartEvent: "tag:yaml.org,2002:map",
+}
+"""The one tag that each type of node may have."""
 
-    def __init__(self) -> None:
-        self._repeated = 0
+
+class _Composer(Composer):
+    """
+    PyYAML's composer, with each event checked before a node is made of it.
+
+    PyYAML composes by recursion and shares the nodes that aliases repeat, so depth and size must
+    be limited here.
+    """
+
+    def __init__(self, parser: Any, first_line: int, repeated: _Repeated) -> None:
+        super().__init__()
+        self.check_event = parser.check_event
+        self.peek_event = parser.peek_event
+        self.get_event = parser.get_event
+        self._first_line = first_line
+        self._repeated = repeated
         self._count = 0
-        self._open: list[_Extent] = []
-        self._anchors: dict[str, _Extent] = {}
+        self._depth = 0
+        self._deepest = 0
+        self._extents: dict[str, tuple[int, int]] = {}
+        """For each complete anchor its number of nodes, repeats included, and its depth."""
 
-    def documents(self, segment: bytes, before: int) -> Iterator[None]:
-        """
-        Yield once for each document whose events are within bounds.
+    def compose_document(self) -> yaml.Node | None:
+        """Compose the next document."""
+        self._count = 0
+        self._extents = {}
+        return super().compose_document()
 
-        Raises: UnreadableError or yaml.YAMLError at the first that is not.
-        """
-        for event in yaml.parse(segment, Loader=_Loader):
-            line = before + 1 + (event.start_mark.line if event.start_mark else 0)
-            match event:
-                case yaml.ScalarEvent():
-                    self._scalar(event, line)
-                case yaml.CollectionStartEvent():
-                    self._collection(event, line)
-                case yaml.CollectionEndEvent():
-                    self._close()
-                case yaml.AliasEvent():
-                    self._alias(event.anchor or "", line)
-                case yaml.DocumentStartEvent():
-                    self._count, self._open, self._anchors = 0, [], {}
-                case yaml.DocumentEndEvent():
-                    yield
-
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
-        if event.tag is not None:
-            _check_tag(event.tag, _SCALAR_TAGS, line)
-        if not (event.value.isascii() or _encodable(event.value)):
-            raise UnreadableError(line, "a value has half of a surrogate pair")
-        if event.anchor is not None:
-            self._remember(event.anchor, _Extent(event.value), line)
-        self._add(event.value, 1, line)
-
-    def _collection(self, event: yaml.CollectionStartEvent, line: int) -> None:
-        is_map = isinstance(event, yaml.MappingStartEvent)
-        if event.tag is not None:
-            _check_tag(event.tag, _MAP_TAGS if is_map else _LIST_TAGS, line)
-        extent = _Extent(is_map=is_map)
-        if event.anchor is not None:
-            self._remember(event.anchor, extent, line)
-        self._add(None, 1, line)
-        if len(self._open) >= DEPTH:
-            raise _too_deep(line)
-        self._open.append(extent)
-
-    def _close(self) -> None:
-        closed = self._open.pop()
-        if self._open:
-            around = self._open[-1]
-            around.size += closed.size - 1
-            around.height = max(around.height, closed.height + 1)
-
-    def _alias(self, anchor: str, line: int) -> None:
-        extent = self._anchors.get(anchor)
-        if extent is None:
-            raise UnreadableError(line, f"no anchor is called {quoted(anchor)}")
-        self._repeated += extent.size
-        if self._repeated > REPEATED_NODES:
-            raise UnreadableError(
-                line, f"aliases repeat more than {REPEATED_NODES:,} values", "write them out"
-            )
-        if any(extent is around for around in self._open):
-            raise UnreadableError(line, "an alias refers to the value it stands in")
-        if len(self._open) + extent.height > DEPTH:
-            raise _too_deep(line)
-        self._add(extent.text, extent.size, line)
-        if self._open:
-            self._open[-1].height = max(self._open[-1].height, extent.height + 1)
-
-    def _add(self, text: str | None, size: int, line: int) -> None:
-        """Count a node of *size* where the document stands; *text* is that of a scalar."""
-        self._count += size
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next node."""
+        event = self.peek_event()
+        line = self._first_line + event.start_mark.line
+        count, outer = self._count, self._deepest
+        is_alias = isinstance(event, yaml.AliasEvent)
+        is_anchored = event.anchor is not None and not is_alias
+        if is_alias:
+            self._check_alias(event.anchor, line)
+        else:
+            self._check(event, line)
         if self._count > DOCUMENT_NODES:
             raise _too_many(line)
-        if not self._open:
-            return
-        around = self._open[-1]
-        around.size += size
-        if around.is_map:
-            if around.key_next:
-                _check_key(text, line)
-            around.key_next = not around.key_next
+        # Only a key has a map around it and no index.
+        if index is None and isinstance(parent, yaml.MappingNode):
+            _check_key(self.anchors.get(event.anchor, event), line)
+        if is_anchored:
+            self._deepest = self._depth
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._check_depth(self._depth + 1, line)
+        node = super().compose_node(parent, index)
+        if is_anchored:
+            self._extents[event.anchor] = (self._count - count, self._deepest - self._depth)
+            self._deepest = max(outer, self._deepest)
+        return node
 
-    def _remember(self, anchor: str, extent: _Extent, line: int) -> None:
+    def _check(self, event: Any, line: int) -> None:
+        self._count += 1
+        if event.tag is not None and event.tag != _TAGS[type(event)]:
+            message = f"the tag {quoted(event.tag)} is not taken here"
+            raise UnreadableError(line, message, "write the value without a tag")
         # YAML lets a later anchor replace an earlier one of the same name. PyYAML does not.
-        if anchor in self._anchors:
-            raise UnreadableError(
-                line, f"the anchor {quoted(anchor)} is defined twice", "give each its own name"
-            )
-        self._anchors[anchor] = extent
+        if event.anchor is not None and event.anchor in self.anchors:
+            message = f"the anchor {quoted(event.anchor)} is defined twice"
+            raise UnreadableError(line, message, "give each its own name")
+        if isinstance(event, yaml.ScalarEvent) and not (
+            event.value.isascii() or _encodable(event.value)
+        ):
+            raise UnreadableError(line, "a value has half of a surrogate pair")
+
+    def _check_alias(self, anchor: str, line: int) -> None:
+        if anchor not in self.anchors:
+            raise UnreadableError(line, f"no anchor is called {quoted(anchor)}")
+        if anchor not in self._extents:
+            raise UnreadableError(line, "an alias refers to the value it stands in")
+        size, height = self._extents[anchor]
+        self._count += size
+        self._repeated.nodes += size
+        if self._repeated.nodes > REPEATED_NODES:
+            message = f"aliases repeat more than {REPEATED_NODES:,} values"
+            raise UnreadableError(line, message, "write them out")
+        self._check_depth(self._depth + height, line)
+
+    def _check_depth(self, depth: int, line: int) -> None:
+        if depth > DEPTH:
+            raise _too_deep(line)
+        self._deepest = max(self._deepest, depth)
+
+    def descend_resolver(self, _parent: object, _index: object) -> None:
+        """Note that the composer goes one level down."""
+        self._depth += 1
+
+    def ascend_resolver(self) -> None:
+        """Note that the composer comes one level up."""
+        self._depth -= 1
+
+    def resolve(self, _kind: object, _value: object, _implicit: object) -> None:
+        """Give a node without a tag none: the text of a scalar decides its type."""
 
 
-def _check_key(text: str | None, line: int) -> None:
-    if text is None:
+def _check_key(node: yaml.Event | yaml.Node, line: int) -> None:
+    if not isinstance(node, yaml.ScalarEvent | yaml.ScalarNode):
         raise UnreadableError(line, "a key is a list or a map", "write a string")
-    if len(text) > _KEY_CHARS:
+    if len(node.value) > _KEY_CHARS:
         raise _long_key(line)
-
-
-def _check_tag(tag: str | None, allowed: frozenset[str | None], line: int) -> None:
-    if tag not in allowed:
-        raise UnreadableError(
-            line,
-            f"the tag {quoted(tag or '')} is not taken here",
-            "write the value without a tag",
-        )
 
 
 class _Values:
@@ -409,33 +383,27 @@ class _Values:
     def value(self, node: yaml.Node, place: Place) -> Value:
         """Return the value of *node*, which is at *place*."""
         if isinstance(node, yaml.ScalarNode):
-            # A node with a tag is a string: `_Bounds` takes no other.
+            # A scalar with a tag is a string: the composer takes no other.
             text: str = node.value
             return text if node.style or node.tag else _bare(text)
-        known = self._known.get(id(node))
-        if known is None:
-            line = self._first_line + node.start_mark.line
-            known = self._known[id(node)] = (
-                self._fields(node, Fields(line), place)
-                if isinstance(node, yaml.MappingNode)
-                else self._items(node, Items(line), place)
-            )
-        return known
+        if id(node) not in self._known:
+            read = self._fields if isinstance(node, yaml.MappingNode) else self._items
+            self._known[id(node)] = read(node, place)
+        return self._known[id(node)]
 
-    def _fields(self, node: yaml.MappingNode, fields: Fields, place: Place) -> Fields:
+    def _fields(self, node: yaml.Node, place: Place) -> Fields:
+        fields = Fields(self._first_line + node.start_mark.line)
         for key_node, value_node in node.value:
             # The same few keys occur in every document; one copy of each is enough.
             key = sys.intern(key_node.value)
+            here = (*place, key)
             line = self._first_line + key_node.start_mark.line
-            value = self.value(value_node, (*place, key))
-            if key in fields:
-                self.duplicates.append(((*place, key), line))
-            else:
-                fields[key] = value
-                fields.lines[key] = line
+            if not fields.add(key, line, self.value(value_node, here)):
+                self.duplicates.append((here, line))
         return fields
 
-    def _items(self, node: yaml.Node, items: Items, place: Place) -> Items:
+    def _items(self, node: yaml.Node, place: Place) -> Items:
+        items = Items(self._first_line + node.start_mark.line)
         for index, item in enumerate(node.value):
             items.append(self.value(item, (*place, index)))
             items.lines.append(self._first_line + item.start_mark.line)
@@ -444,7 +412,7 @@ class _Values:
 
 # JSON
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(
     r"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?(?![-+.\w])"
 )
@@ -515,12 +483,9 @@ class _JsonReader:
                 raise _long_key(line)
             if not self._takes(":"):
                 raise self._expected("a colon")
-            value = self._value((*place, key))
-            if key in fields:
-                self._duplicates.append(((*place, key), line))
-            else:
-                fields[key] = value
-                fields.lines[key] = line
+            here = (*place, key)
+            if not fields.add(key, line, self._value(here)):
+                self._duplicates.append((here, line))
         return fields
 
     def _items(self, place: Place) -> Items:
@@ -563,9 +528,8 @@ class _JsonReader:
         return found
 
     def _space(self) -> None:
-        space = _SPACE.match(self._text, self._position)
-        if space is not None and space.end() > self._position:
-            self._line += self._text.count("\n", self._position, space.end())
+        if space := _SPACE.match(self._text, self._position):
+            self._line += space[0].count("\n")
             self._position = space.end()
 
     def _expected(self, what: str) -> UnreadableError:

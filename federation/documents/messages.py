@@ -7,6 +7,7 @@ the code of a check in `documents.schema`, which wrote its own message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -175,7 +176,7 @@ def _bad_resource(resource: str) -> _Explained:
     return (
         Code.BAD_RESOURCE,
         f"{quoted(resource)} is not *, <namespace>:* or <namespace>:<function>",
-        f"write {quoted(whole)}" if schema.is_resource(whole) else "",
+        f"write {quoted(whole)}" if re.fullmatch(schema.RESOURCE, whole) else "",
     )
 
 

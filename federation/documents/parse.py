@@ -30,8 +30,6 @@ from federation.documents.model import Origin
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
 
-__all__ = ["FILE_BYTES", "AnyDocument", "Parsed", "parse"]
-
 FILE_BYTES = 16 * 1024 * 1024
 _NAME_CHARS = 253
 _BOM = b"\xef\xbb\xbf"

@@ -14,9 +14,8 @@ hostile documents can repeat count theirs in a `Budget`.
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
@@ -89,11 +88,6 @@ def _budget(info: ValidationInfo) -> Budget:
     return info.context
 
 
-def is_resource(text: str) -> bool:
-    """Return whether *text* has the form of a resource."""
-    return re.search(RESOURCE, text) is not None and "\n" not in text
-
-
 def _wrong(code: Code, message: str, hint: str = "") -> PydanticCustomError:
     # The message is taken from the context: pydantic fills templates by plain replacement, and
     # a quoted value could hold braces.
@@ -104,9 +98,9 @@ def what(value: object) -> str:
     """Return the type of *value* as a message names it."""
     if isinstance(value, Bare):
         return value.sort.value
-    return (
-        "a string" if isinstance(value, str) else "a map" if isinstance(value, dict) else "a list"
-    )
+    if isinstance(value, str):
+        return "a string"
+    return "a map" if isinstance(value, dict) else "a list"
 
 
 # Checks of single values
@@ -154,20 +148,16 @@ def _check_key(key: str, info: ValidationInfo) -> str:
     try:
         key_path(key)
     except ValueError:
-        if _budget(info).take(1):
-            raise _bad_key(key) from None
+        if not _budget(info).take(1):
+            return key
+        if key.startswith(KEY_PREFIX):
+            message = f"{quoted(key)} names no claim"
+            hint = "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1"
+        else:
+            message = f"{quoted(key)} has no jwt: before it"
+            hint = f"write {quoted(KEY_PREFIX + key)}"
+        raise _wrong(Code.BAD_KEY, message, hint) from None
     return key
-
-
-def _bad_key(key: str) -> PydanticCustomError:
-    if key.startswith(KEY_PREFIX):
-        return _wrong(
-            Code.BAD_KEY,
-            f"{quoted(key)} names no claim",
-            "write jwt:<claim>, or jwt:/a/b where ~ stands as ~0 and / in a name as ~1",
-        )
-    message = f"{quoted(key)} has no jwt: before it"
-    return _wrong(Code.BAD_KEY, message, f"write {quoted(KEY_PREFIX + key)}")
 
 
 def _check_label(value: object, info: ValidationInfo) -> object:
@@ -184,8 +174,8 @@ def _labels(value: object) -> object:
     return value
 
 
-def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
-    known = tuple(choices)
+def _one_of(choices: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
+    known = [str(choice) for choice in choices]
 
     def check(text: str) -> str:
         if text not in known:
@@ -193,7 +183,7 @@ def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
             raise _wrong(Code.BAD_VALUE, message, did_you_mean(text, known))
         return text
 
-    return check
+    return AfterValidator(check), WithJsonSchema({"enum": known})
 
 
 def _check_action(action: str) -> str:
@@ -203,16 +193,16 @@ def _check_action(action: str) -> str:
     return action
 
 
-def _check_duration(value: object) -> object:
-    text = value.text if isinstance(value, Bare) else value if isinstance(value, str) else None
-    length = None if text is None else duration(text)
-    if text is None or length is None:
-        shown = "" if text is None else quoted(text) + " "
+def _duration(value: object) -> timedelta:
+    text = value.text if isinstance(value, Bare) else value if isinstance(value, str) else ""
+    length = duration(text)
+    if length is None:
+        shown = f"{quoted(text)} " if isinstance(value, Bare | str) else ""
         hint = "write 90s, 30m or 1h30m"
         raise _wrong(Code.BAD_DURATION, f"{shown}is not a duration", hint)
     if not timedelta(minutes=1) <= length <= timedelta(hours=24):
         raise _wrong(Code.BAD_DURATION, f"{quoted(text)} is not between 1m and 24h")
-    return value
+    return length
 
 
 def _check_url(url: str, *, query: bool = False) -> str:
@@ -232,8 +222,12 @@ def _check_certificates(value: object) -> object:
     return pem
 
 
-_TEXT_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": VALUE_CHARS}
-_URL_SCHEMA: Schema = _TEXT_SCHEMA | {"pattern": "^https?://[!-~]+$"}
+_URL_SCHEMA: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": VALUE_CHARS,
+    "pattern": "^https?://[!-~]+$",
+}
 
 
 def _keys_schema(value_chars: int) -> Schema:
@@ -254,15 +248,15 @@ def _keys_schema(value_chars: int) -> Schema:
 
 
 Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=VALUE_CHARS)]
-Name: TypeAlias = Annotated[
-    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=NAME)
-]
+Name: TypeAlias = Annotated[Text, Field(pattern=NAME)]
 Url: TypeAlias = Annotated[Text, AfterValidator(_check_url), WithJsonSchema(_URL_SCHEMA)]
 UrlWithQuery: TypeAlias = Annotated[
     Text, AfterValidator(partial(_check_url, query=True)), WithJsonSchema(_URL_SCHEMA)
 ]
 Duration: TypeAlias = Annotated[
-    str, Field(pattern=f"^{DURATION}$", max_length=64), BeforeValidator(_check_duration)
+    timedelta,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "maxLength": 64, "pattern": f"^{DURATION}$"}),
 ]
 Certificates: TypeAlias = Annotated[
     str,
@@ -275,9 +269,7 @@ Action: TypeAlias = Annotated[
 Resource: TypeAlias = Annotated[
     str, Strict(), Field(min_length=1, max_length=PATTERN_CHARS, pattern=RESOURCE)
 ]
-Base64url: TypeAlias = Annotated[
-    str, Strict(), Field(min_length=1, max_length=VALUE_CHARS, pattern=BASE64URL)
-]
+Base64url: TypeAlias = Annotated[Text, Field(pattern=BASE64URL)]
 Labels: TypeAlias = Annotated[
     dict[str, Annotated[str, BeforeValidator(_check_label)]],
     BeforeValidator(_labels),
@@ -331,24 +323,27 @@ class Written(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
 
+_carried = Field(None, description="Carried and not interpreted.")
+
+
 class Metadata(Written):
     """The document's name, and what `kubectl get -o yaml` adds to a document."""
 
     name: Name = Field(description="Unique among the documents of its kind.")
-    annotations: Labels | None = Field(None, description="Carried and not interpreted.")
-    creation_timestamp: Any = Field(None, description="Carried and not interpreted.")
-    deletion_grace_period_seconds: Any = Field(None, description="Carried and not interpreted.")
-    deletion_timestamp: Any = Field(None, description="Carried and not interpreted.")
-    finalizers: Any = Field(None, description="Carried and not interpreted.")
-    generate_name: Any = Field(None, description="Carried and not interpreted.")
-    generation: Any = Field(None, description="Carried and not interpreted.")
-    labels: Labels | None = Field(None, description="Carried and not interpreted.")
-    managed_fields: Any = Field(None, description="Carried and not interpreted.")
-    namespace: Text | None = Field(None, description="Carried and not interpreted.")
-    owner_references: Any = Field(None, description="Carried and not interpreted.")
-    resource_version: Any = Field(None, description="Carried and not interpreted.")
-    self_link: Any = Field(None, description="Carried and not interpreted.")
-    uid: Any = Field(None, description="Carried and not interpreted.")
+    annotations: Labels | None = _carried
+    creation_timestamp: Any = _carried
+    deletion_grace_period_seconds: Any = _carried
+    deletion_timestamp: Any = _carried
+    finalizers: Any = _carried
+    generate_name: Any = _carried
+    generation: Any = _carried
+    labels: Labels | None = _carried
+    managed_fields: Any = _carried
+    namespace: Text | None = _carried
+    owner_references: Any = _carried
+    resource_version: Any = _carried
+    self_link: Any = _carried
+    uid: Any = _carried
 
 
 class PinnedKey(Written):
@@ -453,14 +448,7 @@ class IssuerSpec(Written):
     iss_internal: Url | None = Field(
         None, description="Where discovery and keys are fetched, when that is not at `iss`."
     )
-    provider: (
-        Annotated[
-            Text,
-            AfterValidator(_one_of(Provider)),
-            WithJsonSchema({"enum": [provider.value for provider in Provider]}),
-        ]
-        | None
-    ) = Field(
+    provider: Annotated[Text, *_one_of(Provider)] | None = Field(
         None,
         description="The profile that tokens must fit. The default follows from `iss` for "
         "github.com, ghe.com and gitlab.com, and is `generic` for all others.",
@@ -474,14 +462,7 @@ class IssuerSpec(Written):
     ca_bundle: Certificates | None = Field(
         None, description="Certificates in PEM that are trusted for this issuer alone."
     )
-    subject_token_use: (
-        Annotated[
-            Text,
-            AfterValidator(_one_of(("once", "many"))),
-            WithJsonSchema({"enum": ["once", "many"]}),
-        ]
-        | None
-    ) = Field(
+    subject_token_use: Annotated[Text, *_one_of(("once", "many"))] | None = Field(
         None,
         description="Whether one subject token may be exchanged once or many times. Default "
         "`once` for github and gitlab, `many` for generic.",
@@ -531,11 +512,9 @@ class Statement(Written):
     """One rule of a Policy."""
 
     sid: Text = Field(description="The statement's name, unique in its policy. Decisions name it.")
-    effect: Annotated[
-        Text,
-        AfterValidator(_one_of(Effect)),
-        WithJsonSchema({"enum": [effect.value for effect in Effect]}),
-    ] = Field(description="`Allow` or `Deny`. A matching Deny always wins.")
+    effect: Annotated[Text, *_one_of(Effect)] = Field(
+        description="`Allow` or `Deny`. A matching Deny always wins."
+    )
     action: Actions = Field(description="Actions, or sets of them.")
     resource: Resources = Field(description="`*`, `<namespace>:*` or `<namespace>:<function>`.")
     condition: Condition | None = Field(  # type: ignore[valid-type]  # made by create_model
@@ -551,33 +530,32 @@ class PolicySpec(Written):
     )
 
 
-_Version: TypeAlias = Literal["iam.openfaas.com/v1", "openfaas.com/v1"]
+class _Document(Written):
+    api_version: Literal["iam.openfaas.com/v1", "openfaas.com/v1"] = Field(
+        description=f"`{API_VERSION}`."
+    )
+    kind: str
+    metadata: Metadata
 
 
-class JwtIssuer(Written):
+class JwtIssuer(_Document):
     """A document that names an issuer."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["JwtIssuer"]
-    metadata: Metadata
     spec: IssuerSpec
 
 
-class Policy(Written):
+class Policy(_Document):
     """A document that names statements."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["Policy"]
-    metadata: Metadata
     spec: PolicySpec
 
 
-class Role(Written):
+class Role(_Document):
     """A document that gives policies to callers."""
 
-    api_version: _Version = Field(description=f"`{API_VERSION}`.")
     kind: Literal["Role"]
-    metadata: Metadata
     spec: RoleSpec
 
 
@@ -616,16 +594,7 @@ def schema() -> Schema:
         [(model, "validation") for model in MODELS.values()], schema_generator=_Generator
     )
     kinds = [{"$ref": f"#/$defs/{kind}"} for kind in MODELS]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Documents of the federation broker",
-        "oneOf": [*kinds, {"$ref": "#/$defs/List"}],
-        "$defs": {**models["$defs"], "List": _list(kinds)},
-    }
-
-
-def _list(kinds: list[dict[str, str]]) -> Schema:
-    return {
+    listed = {
         "title": "List",
         "description": "What `kubectl get -o yaml` writes.",
         "type": "object",
@@ -637,6 +606,12 @@ def _list(kinds: list[dict[str, str]]) -> Schema:
         },
         "required": ["apiVersion", "kind", "items"],
         "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Documents of the federation broker",
+        "oneOf": [*kinds, {"$ref": "#/$defs/List"}],
+        "$defs": {**models["$defs"], "List": listed},
     }
 
 

@@ -11,8 +11,6 @@ from typing import Protocol
 from federation.documents.catalog import Catalog
 from federation.errors import Problem
 
-__all__ = ["Source"]
-
 
 class Source(Protocol):
     """A place from which documents are read and watched."""

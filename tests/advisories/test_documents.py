@@ -85,6 +85,16 @@ def test_aliases_cannot_build_depth_beyond_the_limit() -> None:
     assert codes(hostile("\n".join(lines))) == {"D002"}
 
 
+@pytest.mark.parametrize(("levels", "expected"), [(50, {"D004"}), (51, {"D002"})])
+@pytest.mark.parametrize("repeated", ["&a [x]", "&a {x: y}", "&a [[x]]", "&a [&b [x], x]"])
+def test_an_alias_counts_with_all_its_levels(
+    levels: int, expected: set[str], repeated: str
+) -> None:
+    around = levels - (2 if "[[" in repeated or "&b" in repeated else 1)
+    nested = f"[{repeated}, {'[' * (around - 1)}*a{']' * (around - 1)}]"
+    assert codes(hostile(nested)) == expected
+
+
 def test_an_alias_cannot_contain_itself() -> None:
     assert codes(hostile("&a [*a]")) == {"D002"}
     assert codes(hostile("&a {b: {c: *a}}")) == {"D002"}
