@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -470,3 +471,36 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.01)
     pytest.fail("it did not come to that")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "9999999999999.seal",
+        "\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669\u0660\u0661\u0662.seal",
+        "000000000009.seal.seal",
+    ],
+)
+def test_a_file_with_an_odd_name_is_no_seal(tmp_path: Path, name: str) -> None:
+    record(tmp_path, 20)
+    (tmp_path / name).write_text("planted")
+    assert name not in [path.name for path in seals(tmp_path)]
+    record(tmp_path, 20)
+    assert examine(tmp_path).whole
+
+
+def test_the_last_number_is_told_and_stops_no_event(tmp_path: Path) -> None:
+    (tmp_path / "999999999999.seal").write_text("planted")
+    record(tmp_path, 20)
+    assert [path.name for path in seals(tmp_path)] == ["999999999999.seal"]
+    assert len(recorded(tmp_path)) == 20
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_seal_is_read_from_a_regular_file_only(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(tmp_path / "000000000001.seal")
+    record(tmp_path, 20)  # a pipe would wait for a writer for ever
+    assert len(recorded(tmp_path)) == 20
+    assert examine(tmp_path).whole

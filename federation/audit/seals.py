@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,8 +34,9 @@ SEAL_TYPE = "audit-seal+jwt"
 Sign = Callable[[Mapping[str, object]], str]
 """Signs a payload as a compact JWS of type `SEAL_TYPE`, with the key that signs now."""
 
-_NAME = re.compile(r"(\d{12,18})\.seal")
+_NAME = re.compile(r"([0-9]{12})\.seal")
 _NAME_FORMAT = "{:012d}.seal"
+_LAST_NUMBER = 10**12 - 1
 _LOCK = "seals"
 LOCK_SECONDS = 5.0
 """How long background work waits for the lock of the seals."""
@@ -91,8 +94,16 @@ def seal_files(folder: Path) -> dict[int, Path]:
 
 
 def read_seal(path: Path) -> bytes:
-    """Return the text of the seal at *path*, cut where it is longer than any seal can be."""
-    with path.open("rb") as file:
+    """
+    Return the text of the seal at *path*, cut where it is longer than any seal can be.
+
+    Anything but a regular file reads as empty, and so as no seal: a pipe would wait for a writer.
+    Raises: OSError.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return b""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
         return file.read(jws.MAX_TOKEN_BYTES + 1)
 
 
@@ -182,6 +193,8 @@ class Seals:
 
     def _write(self, **statement: object) -> None:
         number = self.newest + 1
+        if number > _LAST_NUMBER:
+            raise OSError(errno.EOVERFLOW, "a seal has the last number; was it planted?")
         kept = [n for name, n in self.sealed.items() if name != statement.get("dropped")]
         payload = {
             "number": number,

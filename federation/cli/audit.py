@@ -241,6 +241,7 @@ def _fetched(url: httpx2.URL) -> bytes:
     if url.scheme != "https" and not (url.scheme == "http" and loopback(url.host)):
         raise ValueError("the URL of a JWKS must be https; http is for loopback addresses only")
     text, headers = b"", {"Accept-Encoding": "identity"}
+    deadline = time.monotonic() + _JWKS_SECONDS
     with httpx2.stream(
         "GET", url, headers=headers, timeout=_JWKS_SECONDS, follow_redirects=False
     ) as response:
@@ -250,6 +251,8 @@ def _fetched(url: httpx2.URL) -> bytes:
             text += chunk
             if len(text) > _JWKS_BYTES:
                 break
+            if time.monotonic() > deadline:
+                raise ValueError(f"{url.host} did not answer within {_JWKS_SECONDS:g} s")
     return text
 
 
