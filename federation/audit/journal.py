@@ -62,7 +62,7 @@ class Status:
     bytes_used: int
     bytes_allowed: int
     bytes_left: int
-    """How much can be recorded before the journal or its disk is full."""
+    """The bytes that can be recorded before the journal or its disk is full."""
     undelivered_events: int
     oldest_undelivered_seconds: float
     problem: str | None
@@ -72,7 +72,7 @@ class Status:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether less than a fifth is left."""
+        """True if less than a fifth is left."""
         return self.bytes_left < self.bytes_allowed * (1 - _ALARM)
 
 

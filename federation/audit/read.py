@@ -40,7 +40,7 @@ class Line:
 
     @property
     def end(self) -> int:
-        """Where the next line begins."""
+        """The offset at which the next line begins."""
         return self.start + len(self.text)
 
     def content(self) -> bytes:
@@ -94,7 +94,7 @@ class Batch:
     end: int
     contents: tuple[bytes, ...]
     unreadable: int
-    """How many lines in between hold no event any more."""
+    """The number of lines in between that cannot be read as events."""
 
     @property
     def body(self) -> bytes:

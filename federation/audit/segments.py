@@ -39,7 +39,7 @@ class Header:
     """The first line of a segment."""
 
     deliver: bool
-    """Whether its events must be delivered to a webhook."""
+    """True if its events must be delivered to a webhook."""
     follows: str | None
     """The name of the segment before it of the same process."""
     follows_bytes: int
@@ -56,7 +56,7 @@ class Stored:
     process: str
     size: int
     latest: bool
-    """Whether it is the last segment of its process. Only that one may still grow."""
+    """True if it is the last segment of its process. Only that one may still grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Closed:
     events: int
     sha256: str
     adopted: bool
-    """Whether another process sealed it, because its own ended without doing so."""
+    """True if another process sealed it, because its own ended without doing so."""
 
 
 def stored(folder: Path) -> list[Stored]:

@@ -49,7 +49,7 @@ class SegmentFinding:
     path: Path
     message: str
     broken: bool
-    """Whether it shows tampering or damage. If not, it is normal after a crash or a drop."""
+    """True if it shows tampering or damage. If not, it is normal after a crash or a drop."""
     line: int = 0
     """0 if it is not of one line."""
 
@@ -72,7 +72,7 @@ class JournalCheck:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing shows tampering or damage."""
+        """True if nothing shows tampering or damage."""
         return not any(finding.broken for finding in self.findings)
 
     def broken(self, path: Path, message: str, line: int = 0) -> None:

@@ -1,7 +1,7 @@
 """
 The values of an exchange: the request, the grant, and the services that both roads use.
 
-A form becomes an `ExchangeRequest` in `web/token`; from there on nobody sees the form.
+A form becomes an `ExchangeRequest` in `web/token`; later code never sees the form.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 Removes from the upstream's list of namespaces those that the caller may not see.
 
 A namespace is visible if the caller's policies allow anything at all in it and do not deny
-`Namespace:List` on it. A response that is not a plain list of names is shown to nobody.
+`Namespace:List` on it. A response that is not a plain list of names is not passed on.
 """
 
 from __future__ import annotations

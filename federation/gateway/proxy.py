@@ -42,7 +42,7 @@ from federation.tokens.verify import AccessTokens, Bearer
 
 
 class Functions(StrEnum):
-    """Who may call functions through the broker."""
+    """The setting `functions`: who may call functions through the broker."""
 
     OPEN = "open"
     """Everybody; the function itself checks its callers."""

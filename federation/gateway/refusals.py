@@ -35,7 +35,7 @@ class GatewayError(HttpError):
 
 
 class RequestRefused(GatewayError):
-    """The request is not forwarded, whoever the caller is."""
+    """The request is refused for every caller."""
 
     status = 403
 

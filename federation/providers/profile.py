@@ -39,9 +39,9 @@ class Demand:
     """Return whether a token's claims are of this situation."""
     claims: tuple[str, ...]
     sentence: str
-    """What the caller reads when no Role meets the demand."""
+    """The sentence for the caller when no Role meets the demand."""
     wildcard_admits: str
-    """What a condition on one of *claims* admits if its value is only wildcards."""
+    """The tokens that a condition on one of *claims* admits if its value is only wildcards."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -79,7 +79,7 @@ class NameWithId:
     ids: tuple[str, ...]
     """The one that a hint advises comes first."""
     where: str = ""
-    """Where an operator can look the id up."""
+    """The place where an operator can look the id up."""
     sub_name: re.Pattern[str] | None = None
     """Found in a `sub` that holds such a name."""
     sub_id: re.Pattern[str] | None = None
@@ -93,7 +93,7 @@ class Profile:
     provider: Provider
     display_name: str
     ci: bool = True
-    """Whether its tokens are made for CI jobs, with the claims below and no others."""
+    """True if its tokens are made for CI jobs, with the claims below and no others."""
 
     # Which issuers it has
     issuers: re.Pattern[str] | None = None
@@ -108,9 +108,9 @@ class Profile:
     lacking: Reason = Reason.MISSING_CLAIM
     """The reason of the refusal when a required claim is missing."""
     single_use: bool = True
-    """Whether a subject token is taken once, where the issuer's document does not say."""
+    """True if a subject token is accepted once, unless the issuer's document says otherwise."""
     audience_list: bool = False
-    """Whether `aud` may list other audiences beside ours."""
+    """True if `aud` may list other audiences beside ours."""
     key_id_optional: bool = False
     scalars: frozenset[str] = frozenset()
     """Claims that are one value."""

@@ -47,7 +47,7 @@ def known_provider(iss: str) -> Provider | None:
 
 
 def shared(iss: str) -> bool:
-    """Whether strangers get tokens from the issuer *iss* too, whatever its path or port."""
+    """True if strangers get tokens from the issuer *iss* too, whatever its path or port."""
     host = urlsplit(iss).hostname or ""
     return any(
         host == known or (known.startswith(".") and host.endswith(known))

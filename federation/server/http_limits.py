@@ -63,7 +63,7 @@ class BoundedHttp(HttpToolsProtocol):
     _field_bytes = 0
     """The size of this request's URL and fields so far, trailers included."""
     _unparsed_bytes = 0
-    """What arrived since the parser last reported an element: one unfinished field, or garbage."""
+    """The bytes that arrived since the parser last reported an element: one unfinished field, or garbage."""
     _deadline: asyncio.TimerHandle | None = None
     _in_head = False
     """True from the first byte of a head to its last."""

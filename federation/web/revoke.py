@@ -1,5 +1,5 @@
 """
-`POST /oauth/revoke` (RFC 7009): whoever holds a token of the broker can revoke it.
+`POST /oauth/revoke` (RFC 7009): the holder of a token of the broker can revoke it.
 
 The response is 200 for every token, so that it says nothing about the token.
 """
