@@ -21,7 +21,13 @@ from federation.claims import Claims, UnverifiedClaims, shown
 from federation.documents.catalog import Catalog
 from federation.errors import Refusal
 from federation.issuers.key_ring import KeyRing
-from federation.issuers.verify import check_claims, find_signer, trusted_issuer, verify
+from federation.issuers.verify import (
+    check_claims,
+    check_signature,
+    find_signer,
+    trusted_issuer,
+    verify,
+)
 from federation.jose import jws, strict_json
 from federation.policy.explain import Explanation
 from federation.policy.explain import explain as evaluate
@@ -107,7 +113,8 @@ async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> 
     try:
         token = jws.parse(text)
         claims = Claims(token.claims)
-        verify(token, await find_signer(token, catalog.issuers, keys), time.time())
+        signer = await find_signer(token, catalog.issuers, keys)
+        verify(check_signature(token, signer), time.time())
     except Refusal as no:
         refusal = no
     finally:

@@ -16,7 +16,7 @@ from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
 from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, grant, next_stage
-from federation.issuers.verify import Verified, find_signer, verify
+from federation.issuers.verify import Verified, check_signature, find_signer, verify
 from federation.jose import jws
 from federation.policy.roles import admit
 from federation.providers.table import LEEWAY
@@ -39,8 +39,10 @@ async def exchange_ci_token(
         )
     signer = await find_signer(token, catalog.issuers, broker.keys)
     await next_stage()
+    signed = check_signature(token, signer)
+    await next_stage()
     now = broker.clock()  # not before: a key that must be fetched takes seconds
-    verified = verify(token, signer, now)
+    verified = verify(signed, now)
     await next_stage()
     trail.actor = Actor(f"fed:{verified.claims['sub']}", broker.issuer_url, verified.issuer.iss)
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)

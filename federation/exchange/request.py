@@ -6,9 +6,9 @@ A form becomes an `ExchangeRequest` in `web/token`; later code never sees the fo
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from types import coroutine
 
 from federation.audit import Journal
 from federation.audit.event import Trail
@@ -86,11 +86,12 @@ async def grant(
     )
 
 
-async def next_stage() -> None:
+@coroutine
+def next_stage() -> Generator[None]:
     """
     Let the other exchanges in progress reach this stage too.
 
     Stage by stage, the code of a stage stays in the CPU cache for all of them, and the batches of
-    the store and the journal are larger. Without it an exchange took 1.2 times as long.
+    the store and the journal are larger. With one yield an exchange took 1.2 times as long.
     """
-    await asyncio.sleep(0)
+    yield  # to the event loop, as asyncio.sleep(0) does, with one object instead of three

@@ -40,19 +40,25 @@ async def read_body(receive: Receive, most_bytes: int, seconds: float | None) ->
 
     Raises: CallerGone, TooLarge, TooSlow.
     """
-    body, more = bytearray(), True
+    if seconds is None:
+        return await _gather(receive, most_bytes)
     try:
         async with asyncio.timeout(seconds):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerGone
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > most_bytes:
-                    raise TooLarge(f"The body is larger than {most_bytes} bytes.")
+            return await _gather(receive, most_bytes)
     except TimeoutError as late:
         raise TooSlow from late
+
+
+async def _gather(receive: Receive, most_bytes: int) -> bytes:
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > most_bytes:
+            raise TooLarge(f"The body is larger than {most_bytes} bytes.")
     return bytes(body)
 
 

@@ -65,19 +65,34 @@ async def find_signer(token: Unverified, issuers: Mapping[str, JwtIssuer], keys:
     return Signer(issuer, await keys.key(issuer, _key_id(token, issuer), alg), alg)
 
 
-def verify(token: Unverified, signer: Signer, now: float) -> Verified:
-    """
-    Verify that *signer* signed *token*, and that the token is for this broker and valid at *now*.
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A token with a good signature of *issuer*. Its claims are not checked yet."""
 
-    Raises: Refusal with `bad_signature`, `missing_claim`, `malformed_token`, `wrong_audience`,
-    `expired`, `not_yet_valid` or `not_a_ci_token`.
-    """
+    token: Unverified
+    issuer: JwtIssuer
+
+
+def check_signature(token: Unverified, signer: Signer) -> Signed:
+    """Check that *signer* signed *token*. Raises: Refusal with `bad_signature`."""
     issuer, key = signer.issuer, signer.key
     if not key.verifies(signer.alg, token.signing_input, token.signature):
-        evidence = {"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
-        raise Refusal(Reason.BAD_SIGNATURE, evidence=evidence)
-    issued, expires = check_claims(issuer, token.claims, now)
-    return Verified(Claims(token.claims), issuer, _spend_key(token), issued, expires)
+        raise Refusal(
+            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
+        )
+    return Signed(token, issuer)
+
+
+def verify(signed: Signed, now: float) -> Verified:
+    """
+    Verify that a signed token is for this broker and valid at *now*.
+
+    Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
+    `not_yet_valid` or `not_a_ci_token`.
+    """
+    claims = signed.token.claims
+    issued, expires = check_claims(signed.issuer, claims, now)
+    return Verified(Claims(claims), signed.issuer, _spend_key(signed.token), issued, expires)
 
 
 def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -> JwtIssuer:

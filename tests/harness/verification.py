@@ -10,7 +10,7 @@ import pytest
 from federation.documents.model import JwtIssuer
 from federation.errors import Refusal
 from federation.issuers.key_ring import KeyRing
-from federation.issuers.verify import Verified, find_signer, verify
+from federation.issuers.verify import Verified, check_signature, find_signer, verify
 from federation.jose import jws
 from tests.harness.builders import NOW, issuer
 from tests.harness.clock import Clock
@@ -28,7 +28,7 @@ def proven(
         try:
             parsed = jws.parse(token)
             signer = await find_signer(parsed, {each.iss: each for each in trusted}, ring)
-            return verify(parsed, signer, now)
+            return verify(check_signature(parsed, signer), now)
         finally:
             await ring.aclose()
 
