@@ -382,6 +382,20 @@ class TestSpending:
         broker.clock.now = expires + 30
         assert refusal(broker.exchange(token)) == (400, "expired")
 
+    def test_a_token_that_expires_while_keys_are_fetched_is_refused(
+        self, broker: InProcess
+    ) -> None:
+        token = broker.job()
+        expires = said(token)["exp"]
+        assert isinstance(expires, float)
+
+        async def slow(request: httpx2.Request) -> httpx2.Response:
+            broker.clock.now = expires + 30
+            return await broker.github.good_key_set(request)
+
+        broker.github.key_set = slow
+        assert refusal(broker.exchange(token)) == (400, "expired")
+
     def test_the_store_is_told_to_keep_it_beyond_its_expiry_and_leeway(self) -> None:
         told: list[tuple[float, float]] = []
 
