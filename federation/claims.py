@@ -45,6 +45,11 @@ def pointer(path: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
 
 
+def at(claims: Mapping[str, object], name: str) -> object:
+    """Return the claim *name*, or, if it begins with `/`, the value that this pointer leads to."""
+    return lookup(claims, pointer(name)) if name.startswith("/") else claims.get(name)
+
+
 def lookup(claims: Mapping[str, object], path: tuple[str, ...]) -> object:
     """Return the value at *path*, or None if a step of the path is missing."""
     value: object = claims

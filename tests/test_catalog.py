@@ -223,7 +223,7 @@ def test_a_role_of_an_issuer_that_is_not_configured_is_never_a_candidate() -> No
         pytest.param({"StringLike": {"jwt:iss": GITHUB}}, set(), id="pattern"),
         pytest.param({"StringEqualIgnoreCase": {"jwt:iss": GITHUB}}, set(), id="any-case"),
         pytest.param({"StringNotEqual": {"jwt:iss": GITHUB}}, set(), id="negative"),
-        pytest.param({"StringEqual": {"jwt:/iss": GITHUB}}, set(), id="pointer"),
+        pytest.param({"StringEqual": {"jwt:/iss": GITHUB}}, {GITHUB}, id="pointer"),
         pytest.param({"StringEqual": {"jwt:fed:iss": GITHUB}}, set(), id="another-claim"),
         pytest.param({}, set(), id="none"),
     ],

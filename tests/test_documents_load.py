@@ -30,7 +30,6 @@ from federation.documents.values import DURATION, duration
 from federation.errors import Problem, Severity
 from federation.jose.jwk import MAX_KEYS, parse_key_set
 from federation.policy.conditions import PATTERN_CHARS, Operator
-from federation.providers.table import Provider
 
 ISSUER = """\
 apiVersion: iam.openfaas.com/v1
@@ -148,7 +147,7 @@ def test_a_minimal_issuer_has_all_defaults() -> None:
     assert found.name == "github"
     assert found.iss == "https://token.actions.githubusercontent.com"
     assert found.audiences == ("https://gateway.example.com",)
-    assert found.provider is Provider.GITHUB
+    assert found.provider == "github"
     assert found.token_expiry == timedelta(minutes=15)
     assert found.single_use is True
     assert (found.internal_url, found.jwks_uri, found.jwks, found.ca_bundle) == (None,) * 4
@@ -169,18 +168,19 @@ def test_every_field_of_an_issuer_is_read() -> None:
     )
     assert found.iss == "https://idp.example.com/realms/ci/"
     assert found.token_expiry == timedelta(hours=1, minutes=30)
-    assert found.provider is Provider.GENERIC
+    assert found.provider == "generic"
     assert found.internal_url == "https://idp.internal:8443/realms/ci"
     assert found.jwks_uri == "https://idp.internal/keys?tenant=ci"
     assert found.single_use is True
     assert found.ca_bundle == PEM
 
 
-def test_a_generic_issuer_lets_a_subject_token_be_used_many_times() -> None:
+def test_a_subject_token_is_used_once_unless_the_document_or_the_provider_says_many() -> None:
     text = ISSUER.replace("token.actions.githubusercontent.com", "idp.example.com")
-    assert issuer("", text).single_use is False
-    assert issuer("subjectTokenUse: once", text).single_use is True
-    assert issuer("subjectTokenUse: many").single_use is False
+    assert issuer("", text).single_use is True
+    assert issuer("provider: kubernetes", text).single_use is False
+    assert issuer("provider: kubernetes\nsubjectTokenUse: once", text).single_use is True
+    assert issuer("subjectTokenUse: many", text).single_use is False
 
 
 def test_pinned_keys_keep_public_members_only() -> None:
@@ -500,7 +500,10 @@ def test_each_mistake_is_reported_once_with_its_line(code: str, text: str) -> No
 
 
 def test_every_code_has_a_bad_document() -> None:
-    elsewhere = {Code.FILE_UNREADABLE, Code.NO_DOCUMENTS, Code.OLD_API_VERSION}
+    elsewhere = {
+        *(Code.FILE_UNREADABLE, Code.NO_DOCUMENTS, Code.OLD_API_VERSION),
+        Code.PROVIDER_FORGOTTEN,
+    }
     assert {code for _, code, _ in BAD} == {code.value for code in set(Code) - elsewhere}
 
 

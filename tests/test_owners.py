@@ -16,6 +16,7 @@ from federation.documents.rules.owners import (
     same_owner,
 )
 from federation.policy.conditions import Condition, Operator
+from federation.providers.table import PROFILES, Profile
 from tests.harness.builders import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
 
 EQUAL, LIKE = "StringEqual", "StringLike"
@@ -85,7 +86,9 @@ EQUAL, LIKE = "StringEqual", "StringLike"
 def test_the_owner_that_a_value_fixes(
     written: str, claim: str, value: str, expected: str | None
 ) -> None:
-    assert fixed_owner(Condition(operator(written), f"jwt:{claim}", (value,)), value) == expected
+    made = Condition(operator(written), f"jwt:{claim}", (value,))
+    provider = "gitlab" if "project" in claim + value or "namespace" in claim else "github"
+    assert fixed_owner(PROFILES[provider], made, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_only_a_pattern_can_be_only_wildcards() -> None:
 
 
 def pins_of(**condition: object) -> list[str]:
-    return [pin.key for pin in owner_pins(role(condition=condition))]
+    return [pin.key for pin in owner_pins(role(condition=condition), PROFILES["github"])]
 
 
 @pytest.mark.parametrize("claim", ["repository_owner", "repository", "sub"])
@@ -121,17 +124,19 @@ def test_one_value_without_an_owner_unpins_the_whole_condition() -> None:
 
 def test_a_condition_without_values_pins_no_owner() -> None:
     bare = Condition(Operator.STRING_EQUAL, "jwt:repository_owner", ())
-    assert owner_pins(Role("r", ("p",), (bare,))) == ()
-    assert not same_owner(Role("r", ("p",), (bare,)), Claims({"repository_owner": "acme"}))
+    assert owner_pins(Role("r", ("p",), (bare,)), PROFILES["github"]) == ()
+    assert not same_owner(
+        Role("r", ("p",), (bare,)), PROFILES["github"], Claims({"repository_owner": "acme"})
+    )
 
 
 def test_a_principal_pins_as_a_condition_does() -> None:
     on_sub = role(principal={"jwt:sub": ["repo:acme/app:pull_request"]})
-    assert [pin.operator for pin in owner_pins(on_sub)] == [Operator.PRINCIPAL]
+    assert [pin.operator for pin in owner_pins(on_sub, PROFILES["github"])] == [Operator.PRINCIPAL]
 
 
-def test_a_pointer_is_no_pin() -> None:
-    assert pins_of(StringEqual={"jwt:/repository_owner": "acme"}) == []
+def test_a_pointer_to_the_claim_pins_as_its_name_does() -> None:
+    assert pins_of(StringEqual={"jwt:/repository_owner": "acme"}) == ["jwt:repository_owner"]
 
 
 OURS = sample("github-push-main")
@@ -199,45 +204,52 @@ ROLES = {
 @pytest.mark.parametrize("name", ROLES)
 def test_the_pinned_owner_is_recognised_whatever_else_fails(name: str) -> None:
     wrong = {"ref": "refs/heads/other", "event_name": "pull_request", "workflow": "other"}
-    assert same_owner(ROLES[name], github(**wrong))
+    assert same_owner(ROLES[name], PROFILES["github"], github(**wrong))
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_renamed_repository_is_still_the_owners(name: str) -> None:
-    assert same_owner(ROLES[name], renamed())
+    assert same_owner(ROLES[name], PROFILES["github"], renamed())
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_rename_that_put_the_ids_into_sub_changes_no_owner(name: str) -> None:
     with_ids = f"repo:octo-org@{OWNER_ID}/new-name@{REPOSITORY_ID}:ref:refs/heads/main"
-    assert same_owner(ROLES[name], github(repository="octo-org/new-name", sub=with_ids))
+    assert same_owner(
+        ROLES[name], PROFILES["github"], github(repository="octo-org/new-name", sub=with_ids)
+    )
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_stranger_is_never_the_owner(name: str) -> None:
-    assert not same_owner(ROLES[name], stranger())
+    assert not same_owner(ROLES[name], PROFILES["github"], stranger())
 
 
 @pytest.mark.parametrize("name", [name for name in ROLES if "owner-id" in name or "both" in name])
 def test_the_owners_names_with_another_owner_id_are_not_the_owner(name: str) -> None:
-    assert not same_owner(ROLES[name], other_owner_same_names())
+    assert not same_owner(ROLES[name], PROFILES["github"], other_owner_same_names())
 
 
 @pytest.mark.parametrize("name", ["owner-and-id", "repository-and-owner-id"])
 @pytest.mark.parametrize("owner_id", [ABSENT, None, "", [OWNER_ID], {}])
 def test_an_owner_that_cannot_be_read_is_not_the_owner(name: str, owner_id: object) -> None:
-    assert not same_owner(ROLES[name], github(repository_owner_id=owner_id))
+    assert not same_owner(ROLES[name], PROFILES["github"], github(repository_owner_id=owner_id))
 
 
 def test_a_repository_id_recognises_only_its_own_repository() -> None:
     by_id = pinned(repository_id=REPOSITORY_ID)
-    assert same_owner(by_id, renamed())
-    assert not same_owner(by_id, github(repository_id="998"))
+    assert same_owner(by_id, PROFILES["github"], renamed())
+    assert not same_owner(by_id, PROFILES["github"], github(repository_id="998"))
 
 
 def test_a_role_without_a_pin_has_no_owner() -> None:
-    assert not same_owner(pinned(ref="refs/heads/main"), OURS)
-    assert not same_owner(role(), OURS)
+    assert not same_owner(pinned(ref="refs/heads/main"), PROFILES["github"], OURS)
+    assert not same_owner(role(), PROFILES["github"], OURS)
+
+
+def of_sub(sub: str) -> Profile:
+    """The profile whose tokens have such a `sub`."""
+    return PROFILES["gitlab" if sub.startswith("project") else "github"]
 
 
 @pytest.mark.parametrize(
@@ -262,9 +274,9 @@ def test_a_role_without_a_pin_has_no_owner() -> None:
 def test_a_sub_that_shares_only_its_beginning_is_a_strangers(
     written: str, pin: str, sub: str
 ) -> None:
-    on_sub = role(condition={written: {"jwt:sub": pin}})
-    assert owner_pins(on_sub)
-    assert not same_owner(on_sub, github(sub=sub))
+    on_sub, profile = role(condition={written: {"jwt:sub": pin}}), of_sub(pin)
+    assert owner_pins(on_sub, profile)
+    assert not same_owner(on_sub, profile, github(sub=sub))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +291,7 @@ def test_a_sub_that_shares_only_its_beginning_is_a_strangers(
     ],
 )
 def test_a_sub_of_the_same_owner_is_recognised(pin: str, sub: str) -> None:
-    assert same_owner(pinned(sub=pin), github(sub=sub))
+    assert same_owner(pinned(sub=pin), of_sub(pin), github(sub=sub))
 
 
 @pytest.mark.parametrize(
@@ -304,10 +316,13 @@ def test_groups_are_owners_too(
     pin: dict[str, Any], changes: dict[str, object], expected: bool
 ) -> None:
     assert (
-        same_owner(pinned(iss=GITLAB, **pin), sample("gitlab-branch-main", **changes)) is expected
+        same_owner(
+            pinned(iss=GITLAB, **pin), PROFILES["gitlab"], sample("gitlab-branch-main", **changes)
+        )
+        is expected
     )
 
 
 def test_a_fork_does_not_come_from_the_parents_owner() -> None:
     parents = pinned(iss=GITLAB, project_path="octo-group/app")
-    assert not same_owner(parents, sample("gitlab-fork-merge-request"))
+    assert not same_owner(parents, PROFILES["gitlab"], sample("gitlab-fork-merge-request"))

@@ -21,8 +21,17 @@ from federation.issuers.verify import (
     verify,
 )
 from federation.jose import jws
-from federation.providers.table import Provider
-from tests.harness.builders import ABSENT, AUDIENCE, GENERIC, GITHUB, GITLAB, NOW, good, issuer
+from tests.harness.builders import (
+    ABSENT,
+    AUDIENCE,
+    GENERIC,
+    GITHUB,
+    GITLAB,
+    NOW,
+    good,
+    issuer,
+    provider_of,
+)
 from tests.harness.issuer import FakeIssuer, FakeKey, answering, compact
 from tests.harness.verification import proven, refused
 
@@ -52,9 +61,9 @@ def judged(provider: str, **changes: Any) -> Reason | None:
 def test_every_sample_token_is_proven_except_a_persons_sign_in(path: Path) -> None:
     claims = good(path.stem)
     fake = FakeIssuer(str(claims["iss"]))
-    provider = Provider(path.stem.partition("-")[0].replace("keycloak", "generic"))
-    trusted = [issuer(fake.iss, provider)]
-    if path.stem == "gitlab-user-login":
+    audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    trusted = [issuer(fake.iss, provider_of(path.stem), audiences=tuple(audiences))]
+    if path.stem in {"gitlab-user-login", "azure-devops-service-connection"}:
         assert refused(fake.token(claims), fake, trusted).reason is Reason.NOT_A_CI_TOKEN
         return
     verified = proven(fake.token(claims), fake, trusted)
@@ -131,7 +140,7 @@ def test_no_other_algorithm_than_the_profiles_is_taken(alg: object) -> None:
     assert fake.requests == []
 
 
-@pytest.mark.parametrize("alg", ["none", "HS256", "RS512", "ES512", "ES256K", "Ed25519", "PS384"])
+@pytest.mark.parametrize("alg", ["none", "HS256", "HS512", "ES256K", "Ed25519", "Ed448", "RS1"])
 def test_a_generic_issuer_has_no_other_algorithm_either(alg: str) -> None:
     assert header_reason("generic", {"alg": alg}) is Reason.UNSUPPORTED_ALGORITHM
 

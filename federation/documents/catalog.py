@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from federation.claims import Claims, text
+from federation.claims import Claims, at, text
 from federation.documents.model import JwtIssuer, Policy, Role
 from federation.documents.rules.owners import (
-    OWNER_PATH_KEYS,
-    PIN_KEYS,
+    OWNER_KEYS,
     fixed_owner,
     literal_prefix,
     owner_pins,
@@ -26,7 +25,7 @@ from federation.documents.rules.owners import (
 )
 from federation.errors import Problem
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower
-from federation.providers.table import all_claims
+from federation.providers.table import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +49,18 @@ class Catalog:
         """The Roles that *claims* could satisfy, each once. They cannot satisfy any other."""
         iss = text(claims.get("iss")) or ""
         for filing, labels in self._index.filed.get(iss, ()):
-            claim = text(claims.get(filing.claim))
+            claim = text(at(claims, filing.claim))
             if claim is not None:
                 yield from labels.get(filing.label(claim), ())
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
         """The Roles that pin the owner of *claims*, or no owner at all. Some come twice."""
         iss = text(claims.get("iss")) or ""
-        for key in _OWNER_KEYS:
-            for owner in sorted(owners_of(key, claims)):
+        issuer = self.issuers.get(iss)
+        if issuer is None:
+            return
+        for key in sorted(OWNER_KEYS[issuer.provider].all):
+            for owner in sorted(owners_of(issuer.profile, key, claims)):
                 yield from self._index.by_owner.get((iss, key, owner), ())
         yield from self._index.by_owner.get((iss, "", ""), ())
 
@@ -73,10 +75,6 @@ def role_issuers(role: Role) -> frozenset[str]:
     return frozenset.intersection(*exact) if exact else frozenset()
 
 
-_SELECTIVE = tuple(KEY_PREFIX + claim for claim in all_claims(lambda profile: profile.selective))
-"""A Role is filed under the first of these keys that it pins."""
-
-
 class _Filing(NamedTuple):
     """A way to file Roles: by a claim's whole text, or by its part up to the `/`."""
 
@@ -88,7 +86,6 @@ class _Filing(NamedTuple):
         return value.partition("/")[0] + "/" if self.by_owner else value
 
 
-_OWNER_KEYS = (*sorted(PIN_KEYS), "jwt:sub")
 Label = TypeVar("Label")
 
 
@@ -109,13 +106,13 @@ class _RoleIndex:
         )
         by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
         for role in roles:
-            pin = _filing_condition(role)
             for iss in role_issuers(role) & issuers.keys():
+                pin = _filing_condition(role, issuers[iss].profile)
                 # A Role without a condition to file it by is a candidate for the whole issuer.
                 filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), {iss})
                 for label in labels:
                     filed[iss][filing][label].append(role)
-                for key, owner in _owners(role):
+                for key, owner in _owners(role, issuers[iss].profile):
                     by_owner[iss, key, owner].append(role)
         frozen = {
             iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
@@ -128,11 +125,11 @@ def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...
     return MappingProxyType({label: tuple(roles) for label, roles in filed.items()})
 
 
-def _owners(role: Role) -> set[tuple[str, str]]:
+def _owners(role: Role, profile: Profile) -> set[tuple[str, str]]:
     """The owners that *role* pins, as (key, owner), or one empty pair if it pins none."""
     owners = {
-        (pin.key, ascii_lower(fixed_owner(pin, value) or ""))
-        for pin in owner_pins(role)
+        (pin.key, ascii_lower(fixed_owner(profile, pin, value) or ""))
+        for pin in owner_pins(role, profile)
         for value in pin.values
     }
     return owners or {("", "")}
@@ -140,21 +137,20 @@ def _owners(role: Role) -> set[tuple[str, str]]:
 
 def _filing(pin: Condition) -> tuple[_Filing, set[str]]:
     """The way to file a Role with *pin*, and the labels to file it under."""
-    filing = _Filing(pin.path[0], by_owner=not pin.operator.exact)
+    filing = _Filing(pin.key.removeprefix(KEY_PREFIX), by_owner=not pin.operator.exact)
     return filing, {filing.label(literal_prefix(v) if filing.by_owner else v) for v in pin.values}
 
 
-def _filing_condition(role: Role) -> Condition | None:
-    """The condition to file *role* by: an exact one, if it has any, on the most selective key."""
-    conditions = [c for c in role.conditions if c.key in _SELECTIVE]
-    conditions.sort(key=lambda c: (not c.operator.exact, _SELECTIVE.index(c.key)))
-    return next((c for c in conditions if _can_file(c)), None)
+def _filing_condition(role: Role, profile: Profile) -> Condition | None:
+    """The condition to file *role* by: an exact one, if it has any, on the most selective claim."""
+    rank = {KEY_PREFIX + claim: number for number, claim in enumerate(profile.selective)}
+    conditions = [c for c in role.conditions if c.key in rank and _can_file(c)]
+    return min(conditions, key=lambda c: (not c.operator.exact, rank[c.key]), default=None)
 
 
 def _can_file(condition: Condition) -> bool:
     """Return whether only tokens with a label of *condition* can satisfy it."""
     return condition.operator.exact or (
         condition.operator is Operator.STRING_LIKE
-        and condition.key in OWNER_PATH_KEYS
         and all("/" in literal_prefix(value) for value in condition.values)
     )

@@ -27,7 +27,7 @@ from federation.documents.model import (
 )
 from federation.documents.values import url_fault
 from federation.policy.conditions import Condition, Operator
-from federation.providers.table import PROFILES, Provider, known_provider
+from federation.providers.table import GENERIC, PROFILES, known_provider
 from federation.text import quoted
 
 _DEFAULT_EXPIRY = timedelta(minutes=15)
@@ -52,7 +52,8 @@ def document(written: schema.Document, root: Fields, origin: Origin, places: Pla
 
 
 def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
-    provider = Provider(spec.provider or known_provider(spec.iss) or Provider.GENERIC)
+    known = spec.provider or known_provider(spec.iss)
+    provider = known or GENERIC
     use = spec.subject_token_use
     return JwtIssuer(
         name=name,
@@ -65,6 +66,7 @@ def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
         jwks_uri=spec.jwks_uri,
         jwks={"keys": [key.members() for key in spec.jwks.keys]} if spec.jwks else None,
         ca_bundle=spec.ca_bundle,
+        provider_named=known is not None,
         origin=origin,
     )
 
@@ -123,13 +125,15 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
         return Policy(name, (), origin)
     spec = root["spec"]
     iss, audiences = _iss(spec), _member(spec, "aud")
+    known = _provider(spec) or known_provider(iss)
     return JwtIssuer(
         name=name,
         iss=iss,
         audiences=tuple(_texts(audiences)),
-        provider=_provider(spec) or known_provider(iss) or Provider.GENERIC,
+        provider=known or GENERIC,
         token_expiry=_DEFAULT_EXPIRY,
         single_use=True,
+        provider_named=known is not None or _member(spec, "provider") is not None,
         origin=origin,
     )
 
@@ -140,10 +144,10 @@ def _iss(spec: Value) -> str:
     return iss if isinstance(iss, str) and url_fault(iss) is None else ""
 
 
-def _provider(spec: Value) -> Provider | None:
+def _provider(spec: Value) -> str | None:
     """Return the provider that an issuer names, None if it names none that exists."""
     provider = _member(spec, "provider")
-    return Provider(provider) if isinstance(provider, str) and provider in set(Provider) else None
+    return provider if isinstance(provider, str) and provider in PROFILES else None
 
 
 def _texts(values: Value | None) -> list[str]:
@@ -174,12 +178,12 @@ def _provider_contradicts(spec: Fields) -> Iterator[Complaint]:
     iss, written = _iss(spec), _provider(spec)
     known = known_provider(iss)
     # With `generic`, the claims that tell a CI job's token from a person's would not be required.
-    if known is not None and written is not None and written is not known:
+    if known is not None and written is not None and written != known:
         yield Complaint(
             ("spec", "provider"),
             Code.PROVIDER_CONTRADICTS,
             f"{written} would switch off the checks for tokens of {quoted(iss)}",
-            f"write {known.value}, or leave provider out",
+            f"write {known}, or leave provider out",
         )
 
 

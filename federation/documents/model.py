@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from federation.policy.conditions import Condition, Match, compile_pattern
-from federation.providers.table import PROFILES, Profile, Provider, shared
+from federation.providers.table import PROFILES, Profile, shared
 
 _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -87,13 +87,16 @@ class JwtIssuer:
     name: str
     iss: str
     audiences: tuple[str, ...]
-    provider: Provider
+    provider: str
+    """The name of a profile in the provider table."""
     token_expiry: timedelta
     single_use: bool
     internal_url: str | None = None
     jwks_uri: str | None = None
     jwks: Mapping[str, object] | None = None
     ca_bundle: str | None = field(default=None, repr=False)
+    provider_named: bool = True
+    """True if the document says which provider this is, or its `iss` does."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
     """The provider's rules for this issuer's tokens."""

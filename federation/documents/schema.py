@@ -45,7 +45,7 @@ from federation.documents.model import ACTION_SETS, Effect
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.jose.jwk import MAX_KEYS, PRIVATE_MEMBERS, parse_key
 from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Operator, key_path
-from federation.providers.table import Provider
+from federation.providers.table import PROFILES
 from federation.text import did_you_mean, quoted
 
 API_VERSION = "iam.openfaas.com/v1"
@@ -448,10 +448,10 @@ class IssuerSpec(Written):
     iss_internal: Url | None = Field(
         None, description="Where discovery and keys are fetched, when that is not at `iss`."
     )
-    provider: Annotated[Text, *_one_of(Provider)] | None = Field(
+    provider: Annotated[Text, *_one_of(PROFILES)] | None = Field(
         None,
-        description="The profile that tokens must fit. The default follows from `iss` for "
-        "github.com, ghe.com and gitlab.com, and is `generic` for all others.",
+        description="The provider whose rules the tokens must fit. The default is the provider "
+        "whose issuers include `iss`, else `generic`.",
     )
     jwks_uri: UrlWithQuery | None = Field(
         None, description="Where the keys are fetched, without discovery."

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from federation.claims import Claims, UnverifiedClaims, shown, text
+from federation.claims import Claims, UnverifiedClaims, at, shown, text
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
@@ -188,7 +188,7 @@ def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, fl
 
 def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
     required, reason = issuer.profile.required, issuer.profile.lacking
-    if missing := [claim for claim in required if text(claims.get(claim)) is None]:
+    if missing := [claim for claim in required if text(at(claims, claim)) is None]:
         sentence = f"{reason.sentence} Missing: {', '.join(missing)}."
         raise Refusal(reason, sentence, evidence={"provider": issuer.provider, "missing": missing})
 

@@ -79,7 +79,9 @@ class Condition:
     """
     One operator applied to one claim. *key* has its `jwt:` prefix.
 
-    The test is compiled once, when the documents are loaded, because every token runs it.
+    A pointer to a top-level claim is read as the claim's name: `jwt:/ref` becomes `jwt:ref`, so
+    that no rule about the claim can be passed by in another spelling. The test is compiled once,
+    when the documents are loaded, because every token runs it.
     Raises: ValueError if *key* has no prefix, or begins as a JSON Pointer and is none.
     """
 
@@ -91,7 +93,10 @@ class Condition:
     _test: ClaimTest = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", key_path(self.key))
+        path = key_path(self.key)
+        if len(path) == 1 and path[0] and not path[0].startswith("/"):
+            object.__setattr__(self, "key", KEY_PREFIX + path[0])
+        object.__setattr__(self, "path", path)
         object.__setattr__(self, "_test", _claim_test(self.operator, self.values))
 
     def claim(self, claims: Claims) -> object:

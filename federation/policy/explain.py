@@ -17,7 +17,7 @@ from federation.errors import Refusal
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Access, Decision, decide
 from federation.policy.roles import Admission, Evaluation, evaluate
-from federation.providers.table import Provider
+from federation.providers.table import GENERIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def explain(
     signature and times. *access_claims* returns the claims of the access token for an admission.
     """
     issuer = catalog.issuers.get(str(claims.get("iss")))
-    evaluations = evaluate(catalog.roles, issuer.provider if issuer else Provider.GENERIC, claims)
+    evaluations = evaluate(catalog.roles, issuer.provider if issuer else GENERIC, claims)
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     policies: tuple[str, ...] = ()
     decisions = tuple(Decision(access, allowed=False) for access in accesses)

@@ -18,7 +18,7 @@ from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.owners import owner_pins, same_owner
 from federation.errors import Reason, Refusal
 from federation.policy.conditions import Finding, findings, holds
-from federation.providers.table import Demand, Provider, demands
+from federation.providers.table import Demand, demands
 
 _ROLES_SHOWN = 3
 _KEYS_SHOWN = 8
@@ -79,7 +79,7 @@ class Admission:
         return cls(issuer, tuple(roles), tuple(policies))
 
 
-def evaluate(roles: Iterable[Role], provider: Provider, claims: Claims) -> tuple[Evaluation, ...]:
+def evaluate(roles: Iterable[Role], provider: str, claims: Claims) -> tuple[Evaluation, ...]:
     """The evaluation of each of *roles* for *claims*, in the order of their names."""
     demanded = [(demand, demand.keys) for demand in demands(provider, claims)]
     evaluations = []
@@ -158,8 +158,8 @@ def _may_know(role: Role, issuer: JwtIssuer, claims: Claims) -> bool:
     """
     if issuer.iss not in role_issuers(role):
         return False  # at another issuer, somebody else may have the owner's name
-    if owner_pins(role):
-        return same_owner(role, claims)
+    if owner_pins(role, issuer.profile):
+        return same_owner(role, issuer.profile, claims)
     return not issuer.shared
 
 

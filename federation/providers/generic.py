@@ -1,5 +1,5 @@
 """
-Any other OpenID Connect issuer, such as Keycloak: nothing is known about its claims.
+Any other OpenID Connect issuer: nothing is known about its claims.
 
 Roles on such an issuer are read with the fewest assumptions, and its tokens may have every form
 that is still safe: more algorithms, a list of audiences, a key set whose one key has no `kid`.
@@ -7,15 +7,44 @@ that is still safe: more algorithms, a list of audiences, a key set whose one ke
 
 from __future__ import annotations
 
-from federation.providers.profile import Profile, Provider
+from types import MappingProxyType
 
-GENERIC = Profile(
-    provider=Provider.GENERIC,
-    display_name="generic",
+from federation.providers.profile import OwnerClaims, Profile
+
+PROFILE = Profile(
+    name="generic",
+    display_name="Any other issuer",
     ci=False,
-    algorithms=frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA"}),
-    # A person's token is kept for its lifetime and may be exchanged again.
-    single_use=False,
+    issuer_example="https://idp.example.com",
+    algorithms=frozenset(
+        {
+            *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+            *("ES256", "ES384", "ES512", "EdDSA"),
+        }
+    ),
     audience_list=True,
     key_id_optional=True,
+    owner=OwnerClaims(
+        ids=("sub", "azp", "client_id", "tid", "oid", "org_id"),
+        groups=("groups", "roles", "/realm_access/roles", "entitlements"),
+    ),
+    selective=("sub", "client_id", "azp"),
+    free=MappingProxyType(
+        {
+            "workflow": "it is a display name, and anybody can call a workflow so",
+            "job_workflow_ref": "any repository may call a workflow",
+            "actor": "it names who started something, not whose code runs",
+            "name": "people choose it themselves",
+            "nickname": "people choose it themselves",
+        }
+    ),
+    verified_by=MappingProxyType(
+        {
+            "email": "email_verified",
+            "user_email": "",
+            "user_login": "",
+            "preferred_username": "",
+            "upn": "",
+        }
+    ),
 )

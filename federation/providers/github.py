@@ -2,7 +2,7 @@
 GitHub Actions: github.com, ghe.com tenants and GitHub Enterprise Server.
 
 Claims: https://docs.github.com/en/actions/reference/security/oidc. An administrator can add
-`repo_property_*` claims, so a claim that is missing here need not be wrong.
+`repo_property_*` claims.
 """
 
 from __future__ import annotations
@@ -11,32 +11,53 @@ import re
 from types import MappingProxyType
 
 from federation.claims import Claims, text
-from federation.providers.profile import Demand, NameWithId, OwnerClaims, Profile, Provider
+from federation.providers.profile import (
+    BOOLEAN,
+    DIGITS,
+    FULL_REF,
+    ByRequest,
+    Demand,
+    JobToken,
+    NameWithId,
+    OwnerClaims,
+    Profile,
+    Shape,
+    Together,
+    one_of,
+    path,
+)
 
-# Somebody outside the repository can cause these events, yet the job runs in the context of the
-# base repository: `ref` and `sub` look like those of a push to the default branch.
-_OUTSIDERS_EVENTS = frozenset(
+# Only people with write access to the repository can cause these events. All others can be caused
+# by outsiders, or nobody has heard of them yet, while `ref` and `sub` look like those of a push to
+# the default branch. GitHub gives the `pull_request` of a fork no token.
+WRITERS_EVENTS = frozenset(
     {
-        "pull_request_target",
-        "workflow_run",
-        "issue_comment",
-        "issues",
-        "discussion",
-        "discussion_comment",
-        "pull_request_review",
-        "pull_request_review_comment",
-        "watch",
-        "fork",
+        *("push", "schedule", "workflow_dispatch", "repository_dispatch", "release", "create"),
+        *("delete", "deployment", "deployment_status", "merge_group", "pull_request"),
+        *("registry_package", "page_build"),
     }
+)
+OUTSIDERS_EVENTS = (
+    *("pull_request_target", "workflow_run", "issue_comment", "issues", "discussion"),
+    *("discussion_comment", "pull_request_review", "pull_request_review_comment", "watch", "fork"),
+    *("commit_comment", "gollum", "star", "public", "label", "milestone", "member"),
 )
 
 
-def _caused_by_outsiders(claims: Claims) -> bool:
-    return text(claims.get("event_name")) in _OUTSIDERS_EVENTS
+def _maybe_by_outsiders(claims: Claims) -> bool:
+    return text(claims.get("event_name")) not in WRITERS_EVENTS
 
 
-GITHUB = Profile(
-    provider=Provider.GITHUB,
+BY_OUTSIDERS = Demand(
+    applies=_maybe_by_outsiders,
+    claims=("event_name",),
+    sentence="Outsiders can cause this event, so only Roles that name jwt:event_name may admit it.",
+    wildcard_admits="every event, those that outsiders cause included",
+    examples=OUTSIDERS_EVENTS,
+)
+
+PROFILE = Profile(
+    name="github",
     display_name="GitHub",
     # An enterprise with a path of its own under github.com's issuer still shares its key set. A
     # tenant on ghe.com has one label before the domain. GitHub Enterprise Server has the host of
@@ -44,7 +65,18 @@ GITHUB = Profile(
     issuers=re.compile(
         r"https://token\.actions\.(?:githubusercontent|[a-z0-9-]+\.ghe)\.com(?:[/?#].*)?"
     ),
+    looks_like=re.compile(r"/_services/token/?$"),
+    issuer_example="https://token.actions.githubusercontent.com",
     shared_hosts=(".actions.githubusercontent.com",),
+    no_issuers=MappingProxyType(
+        {
+            "https://github.com": "it is GitHub's site, and jobs' tokens come from "
+            "https://token.actions.githubusercontent.com",
+            "https://vstoken.actions.githubusercontent.com": "it is the issuer of the beta of "
+            "2021, and jobs' tokens come from https://token.actions.githubusercontent.com",
+        }
+    ),
+    default_audiences=re.compile(r"https://(?:github\.com|[a-z0-9-]+\.ghe\.com)/[^/]+"),
     required=(
         "repository",
         "repository_owner",
@@ -59,15 +91,54 @@ GITHUB = Profile(
             *("base_ref", "head_ref", "event_name", "environment", "environment_node_id"),
             *("workflow", "workflow_ref", "workflow_sha", "job_workflow_ref", "job_workflow_sha"),
             *("actor", "actor_id", "run_id", "run_number", "run_attempt", "check_run_id"),
-            *("runner_environment", "enterprise", "enterprise_id", "sha"),
+            *("runner_environment", "enterprise", "enterprise_id", "sha", "issuer_scope"),
         }
     ),
-    # The name of an environment may hold a `*`.
-    starless=frozenset(
+    more_claims=re.compile(r"repo_property_.+"),
+    telling=("repository_id", "repository_owner_id", "job_workflow_ref", "workflow_ref"),
+    shapes=MappingProxyType(
         {
-            *("iss", "sub", "repository", "repository_id", "repository_owner"),
-            *("repository_owner_id", "ref", "ref_type", "base_ref", "head_ref", "event_name"),
-            *("actor", "sha"),
+            "repository": path("octo-org/octo-repo"),
+            "repository_owner": Shape(
+                whole=re.compile(r"[^/:@*\s]+"),
+                words="an owner's name",
+                slips=((re.compile(r"(?:https?://[^/]+/)?([^/]+)(?:/.*)?"), r"\1"),),
+            ),
+            **dict.fromkeys(
+                ("repository_id", "repository_owner_id", "actor_id", "enterprise_id"), DIGITS
+            ),
+            **dict.fromkeys(("run_id", "run_number", "run_attempt", "check_run_id"), DIGITS),
+            "ref": FULL_REF,
+            "ref_protected": BOOLEAN,
+            "ref_type": one_of("branch", "tag"),
+            "repository_visibility": one_of("public", "private", "internal"),
+            "runner_environment": one_of("github-hosted", "self-hosted"),
+            "event_name": Shape(
+                whole=re.compile(r"[a-z]+(?:_[a-z]+)*"),
+                words="an event's name, such as push or workflow_dispatch",
+            ),
+            "sub": Shape(
+                # An organisation can choose the claims of which `sub` is made.
+                whole=re.compile(r"[^:]+:[^:].*", re.DOTALL),
+                words="claims and their values, such as repo:octo-org/octo-repo:ref:refs/heads/main",
+                slips=((re.compile(r"([^/:@*\s]+/[^/:@*\s]+)"), r"repo:\1:ref:refs/heads/main"),),
+            ),
+            **dict.fromkeys(
+                ("base_ref", "head_ref", "actor", "sha"),
+                Shape(
+                    whole=re.compile(r"(?!refs/heads/)[^*]+"),
+                    words="a short name, such as main",
+                    slips=((re.compile(r"refs/heads/(.+)"), r"\1"),),
+                ),
+            ),
+            **dict.fromkeys(
+                ("workflow_ref", "job_workflow_ref"),
+                Shape(
+                    whole=re.compile(r"[^/:@]+/[^/:@]+/[^@]+@.+"),
+                    words="a file and its ref, such as "
+                    "octo-org/octo-repo/.github/workflows/deploy.yml@refs/heads/main",
+                ),
+            ),
         }
     ),
     owner=OwnerClaims(
@@ -75,11 +146,21 @@ GITHUB = Profile(
         names=("repository_owner",),
         code_ids=("repository_id",),
         paths=("repository",),
-        sub_paths=("repo",),
+        composed=MappingProxyType(
+            {
+                "sub": re.compile(
+                    r"(?:^|:)(?:repo|repository):[^/:]+/"
+                    r"|(?:^|:)(?:repository_owner_id|repository_id|repository_owner):[^:]+:"
+                )
+            }
+        ),
         # The workflow file may belong to somebody else than the repository that calls it.
         other_paths=("job_workflow_ref", "workflow_ref"),
         path_and_owner=("repository", "repository_owner"),
         pin=("repository_owner_id", "<id of the owner>"),
+        sub_begins="repo:",
+        # No name holds an `@`, so both forms mean the same owner.
+        renamed_sub=(re.compile(r"\A(repo:[^@/:]+)@[0-9]+/"), r"\1/"),
     ),
     selective=(
         "repository_id",
@@ -93,6 +174,7 @@ GITHUB = Profile(
         {
             "workflow": "it is a display name, and any repository can have a workflow called so",
             "actor": "it names who started the run, not whose code runs",
+            "actor_id": "it names who started the run, not whose code runs",
             "job_workflow_ref": "it names the workflow that was called, and any repository may "
             "call it",
         }
@@ -105,15 +187,7 @@ GITHUB = Profile(
             *("run_id", "run_number", "run_attempt", "check_run_id"),
         }
     ),
-    demands=(
-        Demand(
-            applies=_caused_by_outsiders,
-            claims=("event_name",),
-            sentence="Outsiders can cause this event, so only Roles that name jwt:event_name may "
-            "admit it.",
-            wildcard_admits="every event, those that outsiders cause included",
-        ),
-    ),
+    demands=(BY_OUTSIDERS,),
     names=(
         NameWithId(
             names=("repository", "repository_owner"),
@@ -132,5 +206,44 @@ GITHUB = Profile(
         NameWithId(names=("enterprise",), ids=("enterprise_id",)),
     ),
     ref_claims=("ref", "ref_protected"),
+    ref_within=MappingProxyType(
+        {
+            "sub": re.compile(r":(?:ref|ref_protected):[^*?]"),
+            "workflow_ref": re.compile(r"@[^*?]"),
+        }
+    ),
+    environment_claims=("environment",),
+    environment_within=re.compile(r":environment:[^*?]"),
+    environment_replaces_ref=True,
+    open_environments=True,
+    never_together=(
+        Together(
+            claim="event_name",
+            values=frozenset({"pull_request", "pull_request_review"}),
+            other="ref",
+            begins="refs/pull/",
+        ),
+        Together(claim="ref_type", values=frozenset({"tag"}), other="ref", begins="refs/tags/"),
+    ),
+    file_refs=("workflow_ref", "job_workflow_ref"),
+    misnamed=MappingProxyType(
+        {
+            "branch": "ref",
+            "owner": "repository_owner",
+            "organization": "repository_owner",
+            "repo": "repository",
+            "env": "environment",
+            "event": "event_name",
+            "tag": "ref",
+        }
+    ),
     ref_example=(("ref", "refs/heads/main"),),
+    job_token=JobToken(
+        marks=(("GITHUB_ACTIONS", "true"),),
+        sources=(
+            ByRequest(url="ACTIONS_ID_TOKEN_REQUEST_URL", bearer="ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+        ),
+        advice="Add to the job:\n  permissions:\n    id-token: write\n    contents: read\n"
+        "In a reusable workflow the calling job must grant it too.",
+    ),
 )

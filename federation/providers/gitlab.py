@@ -11,7 +11,22 @@ from types import MappingProxyType
 
 from federation.claims import Claims, text
 from federation.errors import Reason
-from federation.providers.profile import Demand, NameWithId, OwnerClaims, Profile, Provider
+from federation.providers.profile import (
+    BOOLEAN,
+    DIGITS,
+    FULL_REF,
+    SHORT_REF,
+    Demand,
+    InVariable,
+    JobToken,
+    NameWithId,
+    OwnerClaims,
+    Profile,
+    Shape,
+    Together,
+    one_of,
+    path,
+)
 
 
 def _of_merge_request(claims: Claims) -> bool:
@@ -24,12 +39,14 @@ def _of_fork(claims: Claims) -> bool:
     return runs_in is not None and runs_in != text(claims.get("project_id"))
 
 
-GITLAB = Profile(
-    provider=Provider.GITLAB,
+PROFILE = Profile(
+    name="gitlab",
     display_name="GitLab",
     # A self-managed instance has the host of its owner, so its documents write `provider: gitlab`.
     issuers=re.compile(r"https://gitlab\.com"),
+    issuer_example="https://gitlab.com",
     shared_hosts=("gitlab.com",),
+    default_audiences=re.compile(r"https://gitlab\.com"),
     # A person's sign-in token has the same issuer and the same key set as a CI token, but none of
     # these three claims.
     required=("project_id", "pipeline_id", "job_id"),
@@ -39,33 +56,77 @@ GITLAB = Profile(
             *("iss", "sub", "project_id", "project_path", "project_visibility"),
             *("namespace_id", "namespace_path", "job_project_id", "job_project_path"),
             *("job_namespace_id", "job_namespace_path", "user_id", "user_login", "user_email"),
-            *("user_access_level", "pipeline_id", "pipeline_source", "job_id", "ref", "ref_type"),
-            *("ref_path", "ref_protected", "environment", "environment_protected"),
-            *("environment_action", "deployment_tier", "runner_id", "runner_environment"),
+            *("user_access_level", "pipeline_id", "pipeline_source", "job_id", "job_source"),
+            *("ref", "ref_type", "ref_path", "ref_protected", "environment"),
+            *("environment_protected", "environment_action", "deployment_tier"),
+            *("runner_id", "runner_environment", "target_audience"),
             *("ci_config_ref_uri", "ci_config_sha", "sha"),
         }
     ),
     lists=frozenset({"groups_direct", "user_identities"}),
-    # The name of an environment may hold a `*`.
-    starless=frozenset(
+    telling=("project_id", "project_path", "namespace_id", "ci_config_ref_uri", "job_project_id"),
+    shapes=MappingProxyType(
         {
-            *("iss", "sub", "project_path", "project_id", "namespace_path", "namespace_id"),
-            *("job_project_path", "job_project_id", "job_namespace_path", "job_namespace_id"),
-            *("ref", "ref_path", "ref_type", "pipeline_source", "user_login", "sha"),
+            **dict.fromkeys(("project_path", "job_project_path"), path("octo-group/app")),
+            **dict.fromkeys(
+                ("namespace_path", "job_namespace_path"),
+                Shape(
+                    whole=re.compile(r"(?!\w+://)[^:@*\s]+"),
+                    words="a group's path, such as octo-group",
+                    slips=path("octo-group/app").slips,
+                ),
+            ),
+            **dict.fromkeys(("project_id", "namespace_id", "job_project_id"), DIGITS),
+            **dict.fromkeys(("job_namespace_id", "user_id", "pipeline_id", "job_id"), DIGITS),
+            "runner_id": DIGITS,
+            "ref": SHORT_REF,
+            "ref_path": FULL_REF,
+            "ref_type": one_of("branch", "tag"),
+            **dict.fromkeys(("ref_protected", "environment_protected"), BOOLEAN),
+            "project_visibility": one_of("public", "private", "internal"),
+            "runner_environment": one_of("gitlab-hosted", "self-hosted"),
+            **dict.fromkeys(
+                ("pipeline_source", "user_login", "sha"),
+                Shape(whole=re.compile(r"[^*\s]+"), words="one word"),
+            ),
+            "sub": Shape(
+                whole=re.compile(r"[a-z_]+:[^:].*", re.DOTALL),
+                words="claims and their values, such as "
+                "project_path:octo-group/app:ref_type:branch:ref:main",
+                slips=(
+                    (
+                        re.compile(r"([^/:@*\s]+/[^:@*\s]+)"),
+                        r"project_path:\1:ref_type:branch:ref:main",
+                    ),
+                ),
+            ),
+            "ci_config_ref_uri": Shape(whole=re.compile(r"[^@]+@.+"), words="a file and its ref"),
         }
     ),
     owner=OwnerClaims(
         ids=("namespace_id",),
         code_ids=("project_id",),
         paths=("project_path", "namespace_path"),
+        composed=MappingProxyType(
+            {
+                "sub": re.compile(
+                    r"(?:^|:)(?:project_path|namespace_path):[^/:]+/"
+                    r"|(?:^|:)(?:project_id|namespace_id):[^:]+:"
+                )
+            }
+        ),
         path_and_owner=("project_path", "namespace_path"),
         pin=("namespace_id", "<id of the group>"),
+        sub_begins="project_path:",
     ),
     selective=("project_id", "project_path", "sub", "namespace_id", "namespace_path"),
     free=MappingProxyType(
         {
             "user_login": "it names who started the pipeline, and the user can change it",
             "user_email": "it names who started the pipeline, and the user can change it",
+            "user_id": "it names who started the pipeline, not whose code runs",
+            "ci_config_ref_uri": "it names the configuration that was included, and any project "
+            "may include it",
         }
     ),
     circumstances=frozenset(
@@ -84,6 +145,7 @@ GITLAB = Profile(
             sentence="This is a merge request pipeline, so only Roles that name "
             "jwt:pipeline_source may admit it.",
             wildcard_admits="every pipeline, those of merge requests included",
+            examples=("merge_request_event",),
         ),
         Demand(
             applies=_of_fork,
@@ -105,6 +167,36 @@ GITLAB = Profile(
         NameWithId(names=("job_project_path",), ids=("job_project_id", "job_namespace_id")),
     ),
     ref_claims=("ref", "ref_path", "ref_protected"),
+    ref_within=MappingProxyType({"sub": re.compile(r":(?:ref|ref_path|ref_protected):[^*?]")}),
+    environment_claims=("environment",),
+    environment_within=re.compile(r":environment:[^*?]"),
+    open_environments=True,
+    short_ref=("ref", ("ref_type", "ref_path")),
+    never_together=(
+        Together(
+            claim="ref_type", values=frozenset({"tag"}), other="ref_path", begins="refs/tags/"
+        ),
+        Together(
+            claim="ref_type", values=frozenset({"branch"}), other="ref_path", begins="refs/heads/"
+        ),
+    ),
+    file_refs=("ci_config_ref_uri",),
+    misnamed=MappingProxyType(
+        {
+            "branch": "ref_path",
+            "project": "project_path",
+            "group": "namespace_path",
+            "event_name": "pipeline_source",
+            "repository": "project_path",
+            "tag": "ref_path",
+            "repository_id": "project_id",
+            "repository_owner_id": "namespace_id",
+        }
+    ),
     ref_example=(("ref_path", "refs/heads/main"), ("ref_protected", "true")),
-    sub_begins="project_path:",
+    job_token=JobToken(
+        marks=(("GITLAB_CI", "true"),),
+        sources=(InVariable(names=("FEDERATION_ID_TOKEN",)),),
+        advice="Add to the job:\n  id_tokens:\n    FEDERATION_ID_TOKEN:\n      aud: {audience}",
+    ),
 )

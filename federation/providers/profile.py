@@ -2,7 +2,8 @@
 The facts that the broker keeps about a provider: one `Profile` for each kind of issuer.
 
 A provider's file holds one `Profile` and nothing else decides by provider: the rooms that verify,
-admit and check documents read these fields. Claims are named as tokens name them, without `jwt:`.
+admit and check documents, the client in a job, and docs/providers.md read these fields. Claims are
+named as conditions name them, without `jwt:`, so a claim further in is a JSON Pointer.
 """
 
 from __future__ import annotations
@@ -10,20 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeAlias
 
 from federation.claims import Claims
 from federation.errors import Reason
 from federation.policy.conditions import keys
-
-
-class Provider(StrEnum):
-    """The kinds of issuer, as the field `provider` of a JwtIssuer document names them."""
-
-    GITHUB = "github"
-    GITLAB = "gitlab"
-    GENERIC = "generic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +35,9 @@ class Demand:
     """The sentence for the caller when no Role meets the demand."""
     wildcard_admits: str
     """The tokens that a condition on one of *claims* admits if its value is only wildcards."""
+    examples: tuple[str, ...] = ()
+    """Values of the first of *claims* in this situation. A pattern that matches one of them
+    admits it without saying so."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -50,25 +46,108 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The form that each value of a claim has."""
+
+    whole: re.Pattern[str]
+    """Matches every value completely."""
+    words: str
+    """The form in words, such as "a full ref like refs/heads/main"."""
+    begins: tuple[str, ...] = ()
+    """Every value begins with one of these."""
+    values: frozenset[str] = frozenset()
+    """The only values that there are, if they are few."""
+    slips: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Usual mistakes, each with the replacement that mends it (as for `re.sub`)."""
+
+
+DIGITS = Shape(whole=re.compile(r"[0-9]+"), words="a number, such as 412890077")
+BOOLEAN = Shape(
+    whole=re.compile(r"true|false"),
+    words="true or false",
+    values=frozenset({"true", "false"}),
+    slips=(
+        (re.compile(r"(?i)yes|on|true|1"), "true"),
+        (re.compile(r"(?i)no|off|false|0"), "false"),
+    ),
+)
+UUID = Shape(
+    whole=re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    words="a UUID in lower case",
+    slips=((re.compile(r"\{(.*)\}"), r"\1"),),
+)
+BRACED_UUID = Shape(
+    whole=re.compile(r"\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}"),
+    words="a UUID in braces, such as {41d0b7e2-0c55-4f0a-9d3e-7b1f2a6c8e90}",
+    begins=("{",),
+    slips=((re.compile(r"([0-9a-f].*)"), r"{\1}"),),
+)
+FULL_REF = Shape(
+    whole=re.compile(r"refs/(?:heads|tags|pull|merge-requests)/[^*]+"),
+    words="a full ref, such as refs/heads/main",
+    begins=("refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/"),
+    slips=(
+        (re.compile(r"refs?/(?:heads?|branch(?:es)?)/(.+)"), r"refs/heads/\1"),
+        (re.compile(r"refs?/tags?/(.+)"), r"refs/tags/\1"),
+        (re.compile(r"(?:heads/)?([^/]+(?:/.+)?)"), r"refs/heads/\1"),
+    ),
+)
+SHORT_REF = Shape(
+    whole=re.compile(r"(?!refs/(?:heads|tags)/)[^*]+"),
+    words="a short name, such as main",
+    slips=((re.compile(r"refs/(?:heads|tags)/(.+)"), r"\1"),),
+)
+
+
+def path(example: str) -> Shape:
+    """The shape of a path like *example*, in which a whole URL is a usual mistake."""
+    return Shape(
+        whole=re.compile(r"(?!\w+://)[^/:@*\s]+(?:/[^/:@*\s]+)+"),
+        words=f"a path, such as {example}",
+        slips=((re.compile(r"(?:https?://[^/]+/|git@[^:]+:)(.+?)(?:\.git)?/?"), r"\1"),),
+    )
+
+
+def one_of(*values: str) -> Shape:
+    """The shape of a claim with few *values*."""
+    return Shape(
+        whole=re.compile("|".join(map(re.escape, values))),
+        words=" or ".join(values),
+        values=frozenset(values),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerClaims:
     """The claims that say who owns the code, by the form of their values."""
 
     ids: tuple[str, ...] = ()
-    """The owner's id. Also a component of `sub`."""
+    """The owner's id, which survives a rename."""
     names: tuple[str, ...] = ()
-    """The owner's name and nothing else. Also a component of `sub`."""
+    """The owner's name and nothing else."""
     code_ids: tuple[str, ...] = ()
-    """The id of a repository or project. It fixes the owner without naming it. Also in `sub`."""
+    """The id of a repository, project or pipeline. It fixes the owner without naming it."""
     paths: tuple[str, ...] = ()
-    """A path that begins with the owner, as in `OWNER/NAME`. Also a component of `sub`."""
-    sub_paths: tuple[str, ...] = ()
-    """Components of `sub` that hold such a path and are no claims of their own."""
+    """A path that begins with the owner, as in `OWNER/NAME`."""
+    composed: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Claims of several parts, such as `sub`. The pattern finds a value's beginning, up to the end
+    of the part that fixes the owner."""
+    separator: str = ":"
+    """The character that ends a part of *composed*."""
     other_paths: tuple[str, ...] = ()
     """Paths that begin with an owner, but not with the owner of the code that runs."""
     path_and_owner: tuple[str, str] | None = None
     """Two claims of which the first is a path whose part before the last `/` is the second."""
+    groups: tuple[str, ...] = ()
+    """Lists of groups or roles that an administrator of the issuer gave. They say who somebody is,
+    unless strangers get tokens from the issuer too."""
     pin: tuple[str, str] = ("sub", "<the caller's sub>")
     """The claim that a hint advises to pin, and the placeholder for its value."""
+    sub_begins: str = ""
+    """The beginning of a `sub` that names the owner next, for hints."""
+    renamed_sub: tuple[re.Pattern[str], str] | None = None
+    """Found in a `sub` of the form with ids that a rename brings, and the replacement that makes
+    the older form of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +166,101 @@ class NameWithId:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """Two claims of which certain values never meet in one token."""
+
+    claim: str
+    values: frozenset[str]
+    other: str
+    begins: str
+    """If *claim* has one of *values*, *other* begins with this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InVariable:
+    """A job finds its token in the first of these environment variables that is set."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFile:
+    """A job finds its token in the file *path*, or in one that the variable *named_by* names."""
+
+    path: str
+    named_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByRequest:
+    """A job asks the URL in *url* for a token, with the secret in *bearer* (GitHub's protocol)."""
+
+    url: str
+    bearer: str
+    member: str = "value"
+    """The member of the JSON answer that holds the token; empty if the answer is the token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByCommand:
+    """A job runs *command*, which prints a token; `{audience}` in it stands for the audience."""
+
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByMetadata:
+    """A machine asks its metadata server at *url*, which holds `{audience}`, with *headers*."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+
+TokenSource: TypeAlias = InVariable | InFile | ByRequest | ByCommand | ByMetadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobToken:
+    """How a job of the provider gets its token; `federation exchange` looks for it there."""
+
+    marks: tuple[tuple[str, str], ...]
+    """Environment variables that tell such a job, each with its value or, if that is empty, with
+    any value."""
+    sources: tuple[TokenSource, ...]
+    """Tried in this order."""
+    advice: str
+    """What to add to the job if it has no token. `{audience}` stands for the audience."""
+    only_if_asked: bool = False
+    """True if the client looks there only when it is told to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """All facts about one provider."""
 
-    provider: Provider
+    name: str
+    """As the field `provider` of a JwtIssuer document has it."""
     display_name: str
     ci: bool = True
-    """True if its tokens are made for CI jobs, with the claims below and no others."""
+    """True if its tokens are made for jobs, with the claims below and no others."""
 
     # Which issuers it has
     issuers: re.Pattern[str] | None = None
     """The whole `iss` of the issuers that are known to be this provider's."""
+    looks_like: re.Pattern[str] | None = None
+    """Found in an `iss` of an installation of one's own, so its document must say `provider`."""
+    issuer_example: str = ""
+    """An `iss`, for the documentation."""
     shared_hosts: tuple[str, ...] = ()
     """Hosts that give tokens to strangers too; one that begins with `.` includes all below it."""
+    own_paths: re.Pattern[str] | None = None
+    """The path of an issuer that serves one owner alone, though its host is shared."""
+    no_issuers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """An `iss` that people write by mistake, each with what is wrong with it."""
+    default_audiences: re.Pattern[str] | None = None
+    """Audiences of tokens that asked for none, so that many services get such tokens."""
+    audience_fixed: bool = False
+    """True if a job cannot choose the audience."""
 
     # What its tokens look like
     algorithms: frozenset[str] = frozenset({"RS256"})
@@ -116,8 +277,13 @@ class Profile:
     """Claims that are one value."""
     lists: frozenset[str] = frozenset()
     """Claims that are a list of strings."""
-    starless: frozenset[str] = frozenset()
-    """Claims whose values cannot hold a `*`."""
+    objects: frozenset[str] = frozenset()
+    """Claims that are an object, and what lies within them is not listed."""
+    more_claims: re.Pattern[str] | None = None
+    """Claims that an administrator can add."""
+    telling: tuple[str, ...] = ()
+    """Claims that only such tokens have, so that a Role on one tells the provider."""
+    shapes: Mapping[str, Shape] = field(default_factory=lambda: MappingProxyType({}))
 
     # What its claims prove
     owner: OwnerClaims = OwnerClaims()
@@ -130,10 +296,51 @@ class Profile:
     demands: tuple[Demand, ...] = ()
     names: tuple[NameWithId, ...] = ()
     ref_claims: tuple[str, ...] = ()
-    """Claims that restrict the branch or tag. Also components of `sub`."""
+    """Claims that restrict the branch or tag, or the kind of run where there is none."""
+    ref_within: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Claims of several parts that can restrict the ref too, and the part that does."""
+    environment_claims: tuple[str, ...] = ()
+    """Claims that restrict the environment."""
+    environment_within: re.Pattern[str] | None = None
+    """Found in a `sub` that restricts the environment."""
+    environment_replaces_ref: bool = False
+    """True if the `sub` of a job with an environment names that and no ref."""
+    open_environments: bool = False
+    """True if a job on any branch can name an environment that has no protection rules."""
+    short_ref: tuple[str, tuple[str, ...]] | None = None
+    """A claim in which a branch and a tag of one name look alike, and those that tell them apart."""
+    fork_told_by: str = ""
+    """The only claim that tells a fork's job from one's own."""
+    never_together: tuple[Together, ...] = ()
+    file_refs: tuple[str, ...] = ()
+    """Claims that hold a file and, after an `@`, the ref that it was read from."""
+    verified_by: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Claims with which people name themselves, and for each the claim that says it was checked
+    (empty if there is none)."""
 
-    # What the hints of the trust rules say
+    # What hints and documentation say
+    misnamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Names that people write for a claim, each with the claim."""
     ref_example: tuple[tuple[str, str], ...] = ()
     """Claims and values that restrict a Role to one branch."""
-    sub_begins: str = "repo:"
-    """The beginning of a `sub` that names the owner next."""
+    job_token: JobToken | None = None
+
+    @property
+    def owner_pins(self) -> tuple[str, ...]:
+        """The claims of which one value fixes the owner of the code."""
+        owner = self.owner
+        return (*owner.ids, *owner.code_ids, *owner.names, *owner.paths, *owner.composed)
+
+    def lists_claim(self, claim: str) -> bool:
+        """True if the provider's tokens may have the top-level *claim*."""
+        listed = self.scalars | self.lists | self.objects
+        return (
+            claim in _REGISTERED
+            or claim in listed
+            or any(each.startswith(f"/{claim}/") for each in listed)
+            or bool(self.more_claims and self.more_claims.fullmatch(claim))
+        )
+
+
+_REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
+"""Claims that any JWT may have (RFC 7519, section 4.1)."""

@@ -29,7 +29,6 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_signature, find_signer, verify
 from federation.jose import jws
 from federation.policy.roles import admit
-from federation.providers.table import Provider
 from tests.harness.builders import (
     ABSENT,
     AUDIENCE,
@@ -592,7 +591,7 @@ def test_a_stranger_gets_the_same_answer_whatever_it_probes_for() -> None:
 
 
 def test_the_github_profile_is_as_strict_under_any_issuers_name() -> None:
-    trusted = [issuer("https://ghes.example/_services/token", Provider.GITHUB)]
+    trusted = [issuer("https://ghes.example/_services/token", "github")]
     fake = FakeIssuer("https://ghes.example/_services/token")
     several = fake.token(good(iss=fake.iss, aud=[AUDIENCE, "x"]))
     assert refused(several, fake, trusted).reason is Reason.WRONG_AUDIENCE

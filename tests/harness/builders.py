@@ -26,7 +26,7 @@ from federation.documents.model import (
     Statement,
 )
 from federation.policy.conditions import ALIASES, Condition, Operator
-from federation.providers.table import PROFILES, Provider, known_provider
+from federation.providers.table import PROFILES, known_provider
 
 Document = Mapping[str, Any]
 
@@ -46,6 +46,11 @@ def sample(name: str, **changes: object) -> Claims:
     """The claims in `vectors/claims/NAME.json`, with *changes*."""
     claims: dict[str, object] = json.loads((_VECTORS / f"{name}.json").read_text("utf-8"))
     return Claims({k: v for k, v in (claims | changes).items() if v is not ABSENT})
+
+
+def provider_of(name: str) -> str:
+    """The provider whose sample token *name* is: samples are called after their provider."""
+    return max((p for p in PROFILES if name.startswith(p)), key=len, default="generic")
 
 
 def good(name: str = "github-push-main", now: float = NOW, /, **changes: Any) -> Claims:
@@ -114,9 +119,9 @@ def _statement(number: int, statement: Document) -> Statement:
     )
 
 
-def issuer(iss: str = GITHUB, provider: Provider | None = None, **changes: Any) -> JwtIssuer:
+def issuer(iss: str = GITHUB, provider: str | None = None, **changes: Any) -> JwtIssuer:
     """A configured issuer with the defaults that parsing fills in, and *changes*."""
-    known = provider or known_provider(iss) or Provider.GENERIC
+    known = provider or known_provider(iss) or "generic"
     default = JwtIssuer(
         name=f"issuer-{iss}",
         iss=iss,

@@ -43,7 +43,7 @@ POOLS: dict[str, list[str]] = {
         "1",
     ],
     "ref": ["refs/heads/main", "refs/heads/release/1", "refs/tags/v1", "main"],
-    "event_name": ["push", "pull_request_target", "workflow_run", "watch"],
+    "event_name": ["push", "push", "schedule", "release", "pull_request_target", "gollum"],
     "pipeline_source": ["push", "merge_request_event"],
     "groups": ["ops", "dev", "k", "\u212a"],
     "https://x.example/c#d:e": ["k", "\u212a", "s", "\u017f", "\n", "a/b:c"],

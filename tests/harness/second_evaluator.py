@@ -15,6 +15,22 @@ Json = Any
 Document = Mapping[str, Any]
 
 NEGATIVE = {"StringNotEqual", "StringNotEquals", "StringNotLike"}
+WRITERS = [
+    "push",
+    "schedule",
+    "workflow_dispatch",
+    "repository_dispatch",
+    "release",
+    "create",
+    "delete",
+    "deployment",
+    "deployment_status",
+    "merge_group",
+    "pull_request",
+    "registry_package",
+    "page_build",
+]
+"""The events that only people who may write to the repository can cause."""
 OUTSIDERS = [
     "pull_request_target",
     "workflow_run",
@@ -160,18 +176,26 @@ def role_holds(spec: Document, claims: Document) -> bool:
 
 def role_names(spec: Document, beginning: str, whole: bool = True) -> bool:
     """True if a positive operator, or the principal, has a key with this name or beginning."""
-    keys = list(spec.get("principal", {}))
+    keys = [plain(key) for key in spec.get("principal", {})]
     for operator, written in spec.get("condition", {}).items():
         if operator not in NEGATIVE:
-            keys.extend(written)
+            keys.extend(map(plain, written))
     return any(key == beginning if whole else key.startswith(beginning) for key in keys)
+
+
+def plain(key: str) -> str:
+    """A key that points to a whole claim, as the name of that claim."""
+    if key.startswith("jwt:/") and key.count("/") == 1 and len(key) > 5:
+        name = key[5:].replace("~1", "/").replace("~0", "~")
+        return key if name.startswith("/") else "jwt:" + name
+    return key
 
 
 def role_admits(spec: Document, provider: str, claims: Document) -> bool:
     """True if a Role admits a token of an issuer of this provider."""
     if not role_holds(spec, claims):
         return False
-    if provider == "github" and claims.get("event_name") in OUTSIDERS:
+    if provider == "github" and claims.get("event_name") not in WRITERS:
         return role_names(spec, "jwt:event_name")
     if provider == "gitlab":
         if claims.get("pipeline_source") == "merge_request_event" and not role_names(

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
+from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
-from federation.documents.rules import trust, unreachable, warnings
+from federation.documents.rules import issuer_documents, trust, unreachable, warnings
 from federation.documents.rules.role_facts import Fault, RoleFacts
 from federation.errors import Problem, Severity
 
@@ -23,6 +24,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "T002": "nothing pins who owns the code",
         "T003": "a wildcard reaches into the owner",
         "T004": "identity rests on values that anybody can set",
+        "T005": "issuers that do not mean the same",
         "W101": "names without immutable ids",
         "W102": "no restriction on ref or environment",
         "W103": "an environment without a ref",
@@ -35,6 +37,14 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W110": "a statement that a Deny makes void",
         "W112": "a wildcard that runs over separators",
         "W113": "an event named in vain",
+        "W114": "nothing says who",
+        "W115": "an unknown issuer on the internet",
+        "W116": "people by names that nobody checked",
+        "W117": "characters that cannot be seen",
+        "W118": "an issuer document that no token fits",
+        "W119": "keys of a shared issuer from elsewhere",
+        "W120": "a job's token taken many times",
+        "W121": "forks that look like ours",
     }
 )
 """The code of every problem that `lint` reports, with its title."""
@@ -46,7 +56,10 @@ def lint(
     """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
     found = [problem for role in roles for problem in _of_role(role, issuers)]
     for issuer in issuers.values():
-        found += [_problem(issuer, fault, "W106") for fault in warnings.shared_audiences(issuer)]
+        for code, rule in _ISSUER_RULES:
+            found += [_problem(issuer, fault, code) for fault in rule(issuer)]
+    for issuer, fault in issuer_documents.forgotten_providers(issuers, roles):
+        found.append(_problem(issuer, fault, Code.PROVIDER_FORGOTTEN))
     for policy, fault in unreachable.unused_policies(roles, policies):
         found.append(_problem(policy, fault, "W109"))
     for policy, fault in unreachable.void_statements(roles, policies):
@@ -54,6 +67,12 @@ def lint(
     return sorted(found)
 
 
+_ISSUER_RULES: Sequence[tuple[str, Callable[[JwtIssuer], Iterator[Fault]]]] = (
+    ("W106", issuer_documents.shared_audiences),
+    ("W118", issuer_documents.nobodys_issuers),
+    ("W119", issuer_documents.foreign_keys),
+    ("W120", issuer_documents.taken_many_times),
+)
 Rule: TypeAlias = Callable[[RoleFacts], Iterator[Fault]]
 
 _RULES: Sequence[tuple[str, Rule]] = (
@@ -61,25 +80,29 @@ _RULES: Sequence[tuple[str, Rule]] = (
     ("T002", trust.unpinned),
     ("T003", trust.misplaced_wildcards),
     ("T004", trust.rests_on_free_values),
+    ("T005", trust.mixed_issuers),
     ("W101", warnings.names_without_ids),
+    ("W102", warnings.unrestricted_refs),
+    ("W103", warnings.environment_without_ref),
     ("W104", warnings.open_endings),
     ("W105", warnings.short_refs),
     ("W107", warnings.one_form_of_sub),
     ("W108", unreachable.contradictions),
-)
-_CI_RULES: Sequence[tuple[str, Rule]] = (
-    ("W102", warnings.unrestricted_refs),
-    ("W103", warnings.environment_without_ref),
-    ("W108", unreachable.values_that_ci_never_sends),
-    ("W112", warnings.inner_wildcards),
+    ("W108", unreachable.values_never_sent),
     ("W113", warnings.events_named_in_vain),
+    ("W114", warnings.nobody_in_particular),
+    ("W115", warnings.unknown_public_issuer),
+    ("W116", warnings.unchecked_people),
+    ("W117", warnings.unseen_characters),
+    ("W121", warnings.untold_forks),
 )
-"""Rules for Roles that can admit tokens of a known CI system."""
+_CI_RULES: Sequence[tuple[str, Rule]] = (("W112", warnings.inner_wildcards),)
+"""Rules for Roles that admit tokens of a known CI system."""
 
 
 def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
     facts = RoleFacts.of(role, issuers)
-    for code, rule in (*_RULES, *_CI_RULES) if facts.of_ci else _RULES:
+    for code, rule in (*_RULES, *_CI_RULES) if facts.profile.ci else _RULES:
         for fault in rule(facts):
             yield _problem(role, fault, code)
 

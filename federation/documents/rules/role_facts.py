@@ -1,22 +1,24 @@
 """
 The facts about one Role that the trust rules share: its conditions, their places, its issuers.
 
-A condition *narrows* if it is positive and none of its values is only wildcards. Only conditions
-that narrow make a Role safer, so the rules count no others.
+A condition *narrows* if it is positive and keeps some tokens of the provider out: none of its
+values is only wildcards or covers every value that the claim can have. Only conditions that narrow
+make a Role safer, so the rules count no others.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from federation.documents.catalog import role_issuers
 from federation.documents.model import JwtIssuer, Role
-from federation.documents.rules.owners import only_wildcards
+from federation.documents.rules.owners import OWNER_KEYS, OwnerKeys, literal_prefix, only_wildcards
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
-from federation.providers.table import PROFILES, Provider, known_provider
+from federation.providers.profile import Shape
+from federation.providers.table import GENERIC, PROFILES, Profile, known_provider
 from federation.text import quoted
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -43,14 +45,15 @@ class PlacedCondition:
     pattern: bool
     """True if it is positive and its values may hold wildcards."""
     narrows: bool
-    """True if it is positive and no value is only wildcards."""
+    """True if it is positive and keeps some values of the claim out."""
 
     @classmethod
-    def of(cls, condition: Condition, place: Place) -> PlacedCondition:
+    def of(cls, condition: Condition, place: Place, profile: Profile) -> PlacedCondition:
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
         open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
-        narrows = positive and not open_to_all
+        shape = profile.shapes.get(condition.key.removeprefix(KEY_PREFIX))
+        narrows = positive and not open_to_all and not (shape and _covers(condition, shape))
         return cls(condition, condition.key, place, positive, pattern, narrows)
 
     @property
@@ -72,26 +75,37 @@ class PlacedCondition:
         return (((*self.place, number), value) for number, value in enumerate(self.values))
 
 
+def _covers(condition: Condition, shape: Shape) -> bool:
+    """Return whether *condition* holds for every value of *shape*, such as `refs/*` for a ref."""
+    if shape.values:
+        return all(map(condition.accepts, shape.values))
+    if not condition.operator.pattern or not shape.begins:
+        return False
+    literals = [value.rstrip("*") for value in condition.values if value.endswith("*")]
+    return any(
+        literal_prefix(literal) == literal and all(b.startswith(literal) for b in shape.begins)
+        for literal in literals
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
     """One Role, worked out once for all rules."""
 
     role: Role
-    """Each key is in its plain form: `jwt:/repository` has become `jwt:repository`."""
     configured: Mapping[str, JwtIssuer]
     """All configured issuers, by `iss`."""
     issuers: tuple[JwtIssuer, ...]
     """The configured issuers whose tokens the Role can admit."""
-    providers: frozenset[Provider]
+    profile: Profile
+    """The profile of their provider. T005 refuses a Role whose issuers have several."""
+    keys: OwnerKeys
+    """The keys of that provider that fix an owner."""
     conditions: tuple[PlacedCondition, ...]
     narrowed: frozenset[str]
     """The keys of the conditions that narrow."""
     patterns: tuple[PlacedCondition, ...]
     """The conditions that are positive patterns."""
-    of_ci: bool
-    """True if the Role can admit tokens of a known CI system."""
-    only_ci: bool
-    """True if the Role can admit no other tokens."""
 
     @classmethod
     def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFacts:
@@ -100,25 +114,26 @@ class RoleFacts:
         known = tuple(issuers[iss] for iss in named if iss in issuers)
         # T001 refuses an issuer that is not configured. The other rules still report what they
         # can, so that one run shows every problem.
-        providers = {issuer.provider for issuer in known} or {
-            known_provider(iss) or Provider.GENERIC for iss in named
-        }
-        if any(condition.key.startswith(_POINTER) for condition in role.conditions):
-            role = replace(role, conditions=tuple(map(_plainly_keyed, role.conditions)))
+        providers = [issuer.provider for issuer in known]
+        providers += [known_provider(iss) or GENERIC for iss in named]
+        profile = PROFILES[min(providers, default=GENERIC, key=lambda name: name == GENERIC)]
         where = zip(role.conditions, role.places, strict=True)
-        placed = tuple([PlacedCondition.of(condition, place) for condition, place in where])
-        ci = [PROFILES[provider].ci for provider in providers]
+        placed = tuple([PlacedCondition.of(made, place, profile) for made, place in where])
         return cls(
             role,
             issuers,
             known,
-            frozenset(providers),
+            profile,
+            OWNER_KEYS[profile.name],
             placed,
             frozenset(condition.key for condition in placed if condition.narrows),
             tuple(condition for condition in placed if condition.pattern),
-            of_ci=any(ci),
-            only_ci=all(ci),
         )
+
+    @property
+    def shared(self) -> JwtIssuer | None:
+        """The first of the Role's issuers from which strangers get tokens too."""
+        return next((issuer for issuer in self.issuers if issuer.shared), None)
 
     @property
     def block(self) -> Place:
@@ -131,10 +146,11 @@ class RoleFacts:
         """The conditions on one of *keys* that narrow, in the document's order."""
         return (placed for placed in self.conditions if placed.narrows and placed.key in keys)
 
-    def subjects(self, form: re.Pattern[str]) -> bool:
-        """Return whether a condition on `sub` admits only values that hold *form*."""
-        return "jwt:sub" in self.narrowed and any(
-            all(map(form.search, placed.values)) for placed in self.on({"jwt:sub"})
+    def only(self, claim: str, form: re.Pattern[str]) -> bool:
+        """Return whether a condition on *claim* admits only values that hold *form*."""
+        key = KEY_PREFIX + claim
+        return key in self.narrowed and any(
+            all(map(form.search, placed.values)) for placed in self.on({key})
         )
 
 
@@ -144,13 +160,3 @@ def yaml(operator: str, **claims: str) -> str:
         f'"{KEY_PREFIX}{claim}": [{quoted(value)}]' for claim, value in claims.items()
     )
     return f"{operator}: {{{members}}}"
-
-
-_POINTER = KEY_PREFIX + "/"
-
-
-def _plainly_keyed(condition: Condition) -> Condition:
-    """*condition* under its plain key, if its pointer leads to a top-level claim that has one."""
-    key = KEY_PREFIX + condition.path[0]
-    whole = len(condition.path) > 1 or key.startswith(_POINTER)
-    return condition if whole or not condition.path[0] else replace(condition, key=key)

@@ -1,28 +1,22 @@
 """
-The trust errors T001 to T004: Roles that would admit strangers, so the documents are refused.
+The trust errors T001 to T005: Roles that would admit strangers, so the documents are refused.
 
 A signature proves only that some job ran somewhere. A Role is safe if it says whose job: it names
 its issuers exactly, pins the owner of the code if its issuer is shared, has no wildcard within the
-owner's name, and rests on more than values that a stranger may set. `docs/lint.md` has the attack
-behind each rule.
+owner's name, rests on more than values that a stranger may set, and means one kind of issuer.
+`docs/lint.md` has the attack behind each rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
-from federation.documents.rules.owners import (
-    NAME_KEYS,
-    OWNER_FORM,
-    OWNER_PATH_KEYS,
-    fixed_owner,
-    literal_prefix,
-    owner_pins,
-)
+from federation.documents.rules.owners import fixed_owner, literal_prefix, owner_pins
 from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
 from federation.policy.conditions import Condition, keys
-from federation.providers.table import PROFILES, Provider, all_claims
+from federation.providers.table import PROFILES, Profile
 from federation.text import nearest, quoted
 
 
@@ -54,16 +48,15 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
 
 def unpinned(facts: RoleFacts) -> Iterator[Fault]:
     """T002: an issuer gives tokens to strangers too, and no condition pins the code's owner."""
-    open_to_all = [issuer for issuer in facts.issuers if issuer.shared]
-    if not open_to_all or owner_pins(facts.role):
+    if facts.shared is None or owner_pins(facts.role, facts.profile):
         return
     others = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
     but = f" ({', '.join(dict.fromkeys(others))} cannot)" if others else ""
     yield Fault(
         facts.block,
-        f"anybody can get a token from {quoted(open_to_all[0].iss)}, and nothing pins who owns "
+        f"anybody can get a token from {quoted(facts.shared.iss)}, and nothing pins who owns "
         f"the code{but}",
-        f"add {_owner_pin(issuer.provider for issuer in open_to_all)}",
+        f"add {_owner_pin(facts.profile)}",
     )
 
 
@@ -78,30 +71,71 @@ def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
     """Return whether *value* has a wildcard in or before the owner's name."""
     literal = literal_prefix(value)
-    if condition.key not in OWNER_PATH_KEYS or literal == value:
+    if condition.key not in facts.keys.begin_with_owner or literal == value:
         return False
-    if condition.key in NAME_KEYS:
+    if condition.key in facts.keys.names:
         return True
+    if condition.key in facts.keys.composed:
+        return fixed_owner(facts.profile, condition, value) is None
     if condition.key == "jwt:sub":
-        names_owner = facts.of_ci or value.startswith(_SUB_BEGINNINGS)
-        return names_owner and fixed_owner(condition, value) is None
+        # Where `sub` is one id it may begin with any text, unless it looks like a repository's.
+        return facts.profile.ci or bool(_OWNER_LIKE.match(value))
     return literal.find("/") < 1
+
+
+_OWNER_LIKE = re.compile(r"(?:repo|project_path|organization|system:serviceaccount):[^/:]*[*?]")
 
 
 def rests_on_free_values(facts: RoleFacts) -> Iterator[Fault]:
     """T004: only values that a stranger may set decide who is admitted."""
-    if facts.narrowed.isdisjoint(_MAYBE_FREE):
-        return
-    narrowing = [placed for placed in facts.conditions if placed.narrows]
-    free = [placed for placed in narrowing if _is_free(facts, placed)]
-    firm = (p for p in narrowing if p.key not in _CIRCUMSTANCES and p not in free)
-    if not free or any(firm):
+    free = [placed for placed in facts.conditions if placed.narrows and _is_free(facts, placed)]
+    if not free or says_who(facts):
         return
     first = free[0]
     yield Fault(
         first.place,
-        f"{quoted(first.values[0])} proves nothing by itself: {_FREE[_free_claim(first)]}",
-        f"add {_owner_pin(facts.providers)}",
+        f"{quoted(first.values[0])} proves nothing by itself: {_free_reason(facts.profile, first)}",
+        f"add {_owner_pin(facts.profile)}",
+    )
+
+
+def mixed_issuers(facts: RoleFacts) -> Iterator[Fault]:
+    """T005: names and ids mean different things at each of the Role's issuers."""
+    if len(facts.issuers) < 2:
+        return
+    providers = {issuer.provider for issuer in facts.issuers}
+    shared = [issuer for issuer in facts.issuers if issuer.shared]
+    if len(providers) == 1 and (not shared or _one_key_set(facts)):
+        return
+    named = next(placed for placed in facts.conditions if placed.key == "jwt:iss")
+    odd = next((issuer for issuer in facts.issuers if issuer not in shared), facts.issuers[-1])
+    why = (
+        f"anybody can get a token from {quoted(shared[0].iss)}, and the ids there are not those of "
+        f"{quoted(odd.iss)}"
+        if shared and len(providers) == 1
+        else f"its issuers are of different providers ({', '.join(sorted(providers))}), whose "
+        "claims mean different things"
+    )
+    yield Fault(named.place, why, "write one Role for each issuer")
+
+
+def _one_key_set(facts: RoleFacts) -> bool:
+    """Return whether all issuers are one service, as github.com is with an enterprise's path."""
+    return all(issuer.shared for issuer in facts.issuers)
+
+
+def says_who(facts: RoleFacts) -> bool:
+    """Return whether some condition of the Role says whose tokens it means."""
+    if owner_pins(facts.role, facts.profile):
+        return True
+    if facts.shared is not None:
+        return False
+    owner = facts.profile.owner
+    vague = keys(*owner.ids, *owner.groups, *facts.profile.verified_by)
+    return any(
+        placed.key.removeprefix("jwt:") in facts.profile.verified_by
+        or all(map(literal_prefix, placed.values))
+        for placed in facts.on(vague)
     )
 
 
@@ -111,40 +145,46 @@ def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
     return f"did you mean {quoted(near)}?" if near else ""
 
 
-def _owner_pin(providers: Iterable[Provider]) -> str:
-    """The condition that pins the caller's owner, for each of *providers*."""
-    pins = [PROFILES[each].owner.pin for each in sorted(set(providers)) or [Provider.GENERIC]]
-    return " or ".join(yaml("StringEqual", **{claim: value}) for claim, value in pins)
-
-
-_SUB_BEGINNINGS = tuple(profile.sub_begins for profile in PROFILES.values())
+def _owner_pin(profile: Profile) -> str:
+    """The condition that pins the caller's owner."""
+    claim, value = profile.owner.pin
+    return yaml("StringEqual", **{claim: value})
 
 
 def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple[str, str]:
     """The message about a misplaced wildcard, with a value that it admits, and the hint."""
     literal = literal_prefix(value)
-    if placed.key != "jwt:sub":
-        begins, begun = "", literal.rstrip("/")
-    elif form := OWNER_FORM.match(literal):
-        begins, begun = form[0], literal.removeprefix(form[0]).rstrip("/")
-    else:
-        provider = min(facts.providers, default=Provider.GENERIC)
-        begins, begun = PROFILES[provider].sub_begins, ""
+    separator = facts.profile.owner.separator if placed.key in facts.keys.composed else "/"
+    begins, begun = "", literal.rstrip("/")
+    if placed.key in facts.keys.composed or placed.key == "jwt:sub":
+        begins = _form(facts.profile, literal)
+        begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
+        separator = "/" if begins in _PATH_FORMS else separator
     owner = begun if begun and value[len(literal)] == "*" else "<owner>"
-    hint = f"write {quoted(begins + owner + '/*')}"
-    if placed.key in NAME_KEYS:
+    hint = f"write {quoted(begins + owner + separator + '*')}"
+    if placed.key in facts.keys.names:
         hint = f"write {yaml('StringEqual', **{placed.claim: owner})}"
     if not begun:
         return f"{quoted(value)} matches whoever owns the code", hint
-    return f"{quoted(value)} also matches {quoted(_intruder(placed.key, literal, value))}", hint
+    intruder = _intruder(placed.key in facts.keys.names, literal, value)
+    return f"{quoted(value)} also matches {quoted(intruder)}", hint
 
 
-def _intruder(key: str, literal: str, value: str) -> str:
+_PATH_FORMS = frozenset({"repo:", "repository:", "project_path:", "namespace_path:"})
+
+
+def _form(profile: Profile, literal: str) -> str:
+    """The beginning of a `sub` after which an owner's name comes."""
+    found = re.match("|".join(sorted(_PATH_FORMS, reverse=True)), literal)
+    return found[0] if found else profile.owner.sub_begins
+
+
+def _intruder(is_name: bool, literal: str, value: str) -> str:
     """A value from another owner that *value* matches too."""
     wildcard, rest = value[len(literal)], value[len(literal) + 1 :]
     if wildcard == "?":
         return literal + "x" + _elided(rest)
-    whole = key in NAME_KEYS or "/" in rest.partition(":")[0]
+    whole = is_name or "/" in rest.partition(":")[0]
     return literal + ("-evil" if whole else "-evil/…") + _elided(rest)
 
 
@@ -152,29 +192,32 @@ def _elided(rest: str) -> str:
     return re.sub(r"[*?]+", "…", rest.lstrip("*"))
 
 
-_FREE = {claim: why for profile in PROFILES.values() for claim, why in profile.free.items()}
-_FREE_KEYS = keys(*_FREE)
-_MAYBE_FREE = keys(*_FREE, "sub")
-_FREE_IN_SUB = re.compile(rf"({'|'.join(_FREE)}):")
-_CIRCUMSTANCES = keys(
-    *("iss", "aud", "jti", "exp", "iat", "nbf"), *all_claims(lambda profile: profile.circumstances)
+_FREE_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {name: keys(*profile.free) for name, profile in PROFILES.items()}
 )
+_FREE_IN_SUB: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        name: re.compile(rf"({'|'.join(map(re.escape, profile.free)) or '(?!)'}):")
+        for name, profile in PROFILES.items()
+    }
+)
+"""The beginning of a `sub` that shows a free claim first, by provider."""
 
 
 def _is_free(facts: RoleFacts, placed: PlacedCondition) -> bool:
-    """Return whether *placed* is on a free claim, or on a `sub` that shows only such a claim."""
-    if placed.key in _FREE_KEYS:
+    """Return whether *placed* is on a free claim, or on a `sub` that may show only such a claim."""
+    if placed.key in _FREE_KEYS[facts.profile.name]:
         return True
-    return (
-        facts.of_ci
-        and placed.key == "jwt:sub"
-        and all(
-            _FREE_IN_SUB.match(value) and not fixed_owner(placed.condition, value)
-            for value in placed.values
-        )
+    # The values are ORed, so one that shows a free claim is enough.
+    return placed.key == "jwt:sub" and any(
+        _FREE_IN_SUB[facts.profile.name].match(value)
+        and not fixed_owner(facts.profile, placed.condition, value)
+        for value in placed.values
     )
 
 
-def _free_claim(placed: PlacedCondition) -> str:
-    found = _FREE_IN_SUB.match(placed.values[0]) if placed.key == "jwt:sub" else None
-    return found[1] if found else placed.claim
+def _free_reason(profile: Profile, placed: PlacedCondition) -> str:
+    if placed.claim in profile.free:
+        return profile.free[placed.claim]
+    found = next(filter(None, map(_FREE_IN_SUB[profile.name].match, placed.values)))
+    return profile.free[found[1]]

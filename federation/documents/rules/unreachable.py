@@ -12,11 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from federation.documents.model import Effect, Policy, Role, Statement
+from federation.documents.rules.owners import literal_prefix
 from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts
 from federation.documents.rules.trust import nearest_issuer
-from federation.policy.conditions import Operator, ascii_lower, keys
-from federation.providers.table import PROFILES, Provider, all_claims
-from federation.text import quoted
+from federation.policy.conditions import Condition, Operator, ascii_lower, keys
+from federation.providers.profile import Shape
+from federation.providers.table import PROFILES, Profile
+from federation.text import nearest, quoted
 
 
 def contradictions(facts: RoleFacts) -> Iterator[Fault]:
@@ -26,11 +28,12 @@ def contradictions(facts: RoleFacts) -> Iterator[Fault]:
     yield from _only_empty(facts)
 
 
-def values_that_ci_never_sends(facts: RoleFacts) -> Iterator[Fault]:
-    """W108: values that no token of the Role's CI systems has."""
-    yield from _literal_stars(facts)
-    yield from _foreign_keys(facts)
-    yield from _wrong_shape(facts)
+def values_never_sent(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: values that no token of the Role's provider has."""
+    yield from _wrong_values(facts)
+    yield from _unknown_claims(facts)
+    yield from _never_together(facts)
+    yield from _wrong_kind(facts)
     yield from _wrong_audience(facts)
     yield from _other_owner(facts)
     yield from _environment_beside_ref_in_sub(facts)
@@ -97,66 +100,97 @@ def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-def _literal_stars(facts: RoleFacts) -> Iterator[Fault]:
+def _wrong_values(facts: RoleFacts) -> Iterator[Fault]:
+    """Report values that do not have the shape of their claim."""
     for placed in facts.conditions:
-        if placed.key not in _STARLESS or placed.operator.pattern or not placed.positive:
+        shape = facts.profile.shapes.get(placed.claim)
+        if shape is None or placed.operator.of_list:
             continue
         for place, value in placed.placed_values:
-            # The name of an environment, and it alone, may hold a star.
-            if "*" in value.partition(":environment:")[0]:
-                yield Fault(
-                    place,
-                    f"{placed.operator} takes the * in {quoted(value)} literally, and no "
-                    f"{placed.claim} holds one",
-                    "put it under StringLike, or write the value out",
-                )
+            if value and not _possible(placed, shape, value):
+                yield Fault(place, *_shape_words(placed, shape, value))
 
 
-_SCALARS = keys(*all_claims(lambda profile: profile.scalars))
-_LISTS = keys(*all_claims(lambda profile: profile.lists))
-_STARLESS = keys(*all_claims(lambda profile: profile.starless))
-# A claim that no provider lists is never called wrong: administrators can add claims.
-_FOREIGN = {
-    provider: (_SCALARS | _LISTS) - keys(*profile.scalars, *profile.lists)
-    if profile.ci
-    else frozenset()
-    for provider, profile in PROFILES.items()
-}
-"""The keys of claims that only other providers send."""
+def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
+    """Return whether *value* fits the shape; of a pattern, whether its literal beginning does."""
+    literal = literal_prefix(value)
+    if not placed.operator.pattern or literal == value:
+        flags = re.IGNORECASE if placed.operator is Operator.STRING_EQUAL_IGNORE_CASE else 0
+        return bool(re.compile(shape.whole.pattern, shape.whole.flags | flags).fullmatch(value))
+    if shape.values:
+        return any(map(Condition(placed.operator, placed.key, (value,)).accepts, shape.values))
+    if shape.begins:
+        return any(b.startswith(literal) or literal.startswith(b) for b in shape.begins)
+    return not any(slip.fullmatch(value) and slip.sub(r, value) != value for slip, r in shape.slips)
 
 
-def _foreign_keys(facts: RoleFacts) -> Iterator[Fault]:
-    """Report a Role if each of its providers lacks some claim that the Role demands."""
-    strange = {
-        provider: [placed for placed in facts.conditions if placed.key in _FOREIGN[provider]]
-        for provider in sorted(facts.providers)
-    }
-    if not all(strange.values()):
-        return
-    provider, (first, *_) = next(iter(strange.items()))
-    yield Fault(
-        first.place,
-        f"{PROFILES[provider].display_name}'s tokens have no {first.claim}, so this Role can never "
-        "match",
-        "use one Role for each issuer",
-    )
+def _shape_words(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str]:
+    if placed.positive and not placed.operator.pattern and "*" in value:
+        literal = f"{placed.operator} takes the * in {quoted(value)} literally"
+        message = f"{literal}, and no {placed.claim} holds one"
+        return message, "put it under StringLike, or write the value out"
+    never = "this value never matches" if placed.positive else "this condition always holds"
+    message = f"{placed.claim} is {shape.words}, so {quoted(value)} is none and {never}"
+    for slip, right in shape.slips:
+        if slip.fullmatch(value):
+            return message, f"write {quoted(slip.sub(right, value))}"
+    return message, "write the value as the provider's tokens have it; docs/providers.md shows one"
 
 
-def _wrong_shape(facts: RoleFacts) -> Iterator[Fault]:
-    if not facts.only_ci:
+def _unknown_claims(facts: RoleFacts) -> Iterator[Fault]:
+    """Report claims that no token of the Role's CI system has."""
+    if not facts.profile.ci:
         return
     for placed in facts.conditions:
-        if placed.operator.of_list and placed.key in _SCALARS:
+        top = placed.condition.path[0]
+        if facts.profile.lists_claim(top):
+            continue
+        never = "this Role can never match" if placed.positive else "this condition never holds"
+        yield Fault(
+            placed.place,
+            f"{facts.profile.display_name}'s tokens have no {placed.claim}, so {never}",
+            _instead_of(facts.profile, placed.claim),
+        )
+
+
+def _instead_of(profile: Profile, claim: str) -> str:
+    near = profile.misnamed.get(claim) or nearest(claim, sorted(profile.scalars), cutoff=0.7)
+    if near:
+        return f"did you mean jwt:{near}?"
+    if any(claim in other.scalars | other.lists for other in PROFILES.values()):
+        return "another provider's tokens have it: use one Role for each issuer"
+    return "drop the condition"
+
+
+def _never_together(facts: RoleFacts) -> Iterator[Fault]:
+    """Report two conditions of which each can hold, but not both in one token."""
+    for pair in facts.profile.never_together:
+        one, other = _exact(facts, f"jwt:{pair.claim}"), _exact(facts, f"jwt:{pair.other}")
+        if one is None or other is None or not pair.values.issuperset(one.values):
+            continue
+        if not any(value.startswith(pair.begins) for value in other.values):
+            yield Fault(
+                other.place,
+                f"if {pair.claim} is {_some(one.values)}, {pair.other} begins with {pair.begins}, "
+                "so this Role can never match",
+                f"drop one of the two, or write a {pair.other} that begins so",
+            )
+
+
+def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
+    scalars, lists = keys(*facts.profile.scalars), keys(*facts.profile.lists)
+    if not facts.profile.ci:
+        return
+    for placed in facts.conditions:
+        if placed.operator.of_list and placed.key in scalars:
             hint = f"write {placed.operator.removeprefix('ForAnyValue:')}"
             yield Fault(placed.place, f"{placed.key} is never a list", hint)
-        elif not placed.operator.of_list and placed.key in _LISTS:
+        elif not placed.operator.of_list and placed.key in lists:
             hint = "write ForAnyValue:StringEqual"
             yield Fault(placed.place, f"{placed.key} is always a list", hint)
 
 
 def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
-    if not facts.only_ci or not facts.issuers:
-        return
     accepted = sorted({aud for issuer in facts.issuers for aud in issuer.audiences})
     for placed in facts.conditions:
         condition = placed.condition
@@ -172,23 +206,20 @@ def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
 
 def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
     """Report a Role whose repository does not belong to the owner that it names."""
-    for profile in PROFILES.values():
-        if profile.owner.path_and_owner is None:
-            continue
-        path_key, owner_key = (f"jwt:{claim}" for claim in profile.owner.path_and_owner)
-        if not {path_key, owner_key} <= facts.narrowed:
-            continue
-        path, owner = _exact(facts, path_key), _exact(facts, owner_key)
-        if path is None or owner is None:
-            continue
-        owners = {ascii_lower(value) for value in owner.values}
-        if owners.isdisjoint(ascii_lower(value.rpartition("/")[0]) for value in path.values):
-            yield Fault(
-                path.place,
-                f"{_some(path.values)} does not belong to {_some(owner.values)}, so this Role can "
-                "never match",
-                f"let {path_key} and {owner_key} agree",
-            )
+    if facts.profile.owner.path_and_owner is None:
+        return
+    path_key, owner_key = (f"jwt:{claim}" for claim in facts.profile.owner.path_and_owner)
+    path, owner = _exact(facts, path_key), _exact(facts, owner_key)
+    if path is None or owner is None:
+        return
+    owners = {ascii_lower(value) for value in owner.values}
+    if owners.isdisjoint(ascii_lower(value.rpartition("/")[0]) for value in path.values):
+        yield Fault(
+            path.place,
+            f"{_some(path.values)} does not belong to {_some(owner.values)}, so this Role can "
+            "never match",
+            f"let {path_key} and {owner_key} agree",
+        )
 
 
 def _exact(facts: RoleFacts, key: str) -> PlacedCondition | None:
@@ -200,7 +231,7 @@ _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
 
 def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
     """Report a `sub` with a ref: a job that names an environment has that in `sub` instead."""
-    if facts.providers != {Provider.GITHUB} or "jwt:environment" not in facts.narrowed:
+    if not facts.profile.environment_replaces_ref or "jwt:environment" not in facts.narrowed:
         return
     for placed in facts.on({"jwt:sub"}):
         if all(map(_SHOWS_REF.match, placed.values)):

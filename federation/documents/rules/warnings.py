@@ -1,5 +1,5 @@
 """
-Warnings W101 to W107, W112 and W113: Roles that admit more, or less, than they seem to.
+Warnings about Roles that admit more, or less, than they seem to.
 
 Each rule looks for one known mistake and names the safer condition. `docs/lint.md` has the attack
 behind each rule.
@@ -10,33 +10,31 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-from federation.documents.model import JwtIssuer
-from federation.documents.rules.owners import literal_prefix, only_wildcards
+from federation.documents.rules.owners import literal_prefix, only_wildcards, owner_pins
 from federation.documents.rules.role_facts import Fault, Place, PlacedCondition, RoleFacts, yaml
-from federation.documents.rules.trust import reaches_the_owner
-from federation.policy.conditions import keys
+from federation.documents.rules.trust import reaches_the_owner, rests_on_free_values, says_who
+from federation.policy.conditions import Condition, keys
 from federation.providers.profile import NameWithId
-from federation.providers.table import PROFILES, Provider, all_claims
+from federation.providers.table import GENERIC
 from federation.text import quoted
-
-_SUB = keys("sub")
 
 
 def names_without_ids(facts: RoleFacts) -> Iterator[Fault]:
     """W101: a name is compared but no id, and whoever takes over the name is admitted."""
     narrowing = [placed for placed in facts.conditions if placed.narrows]
-    for provider in sorted(facts.providers):
-        for claims in PROFILES[provider].names:
-            named = next((placed for placed in narrowing if _is_name(claims, placed)), None)
-            if named and not _pins_id(claims, facts):
-                where = f"; {claims.where}" if claims.where else ""
-                yield Fault(
-                    named.place,
-                    f"{quoted(named.values[0])} is a name: whoever takes it over after a rename or "
-                    "a deletion is admitted",
-                    f"add {yaml('StringEqual', **{claims.ids[0]: '<id>'})}{where}",
-                )
+    for claims in facts.profile.names:
+        named = next((placed for placed in narrowing if _is_name(claims, placed)), None)
+        if named and not _pins_id(claims, facts):
+            where = f"; {claims.where}" if claims.where else ""
+            yield Fault(
+                named.place,
+                f"{quoted(named.values[0])} is a name: whoever takes it over after a rename or "
+                "a deletion is admitted",
+                f"add {yaml('StringEqual', **{claims.ids[0]: '<id>'})}{where}",
+            )
 
 
 def _is_name(claims: NameWithId, placed: PlacedCondition) -> bool:
@@ -46,7 +44,7 @@ def _is_name(claims: NameWithId, placed: PlacedCondition) -> bool:
 
 
 def _pins_id(claims: NameWithId, facts: RoleFacts) -> bool:
-    if claims.sub_id and facts.subjects(claims.sub_id):
+    if claims.sub_id and facts.only("sub", claims.sub_id):
         return True
     return any(
         not placed.pattern or all(literal_prefix(value) == value for value in placed.values)
@@ -54,20 +52,17 @@ def _pins_id(claims: NameWithId, facts: RoleFacts) -> bool:
     )
 
 
-_REF_CLAIMS = all_claims(lambda profile: profile.ref_claims)
-_REF_KEYS = keys(*_REF_CLAIMS)
-_REF_IN_SUB = re.compile(rf":(?:{'|'.join(_REF_CLAIMS)}):[^*?]")
 _TYPE_IN_SUB = re.compile(r":ref_type:[^*?]")
-_ENVIRONMENT_IN_SUB = re.compile(r":environment:[^*?]")
-_REF_IN_WORKFLOW = re.compile(r"@[^*?]")
 
 
 def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     """W102: jobs of any branch, tag or pull request of the repository are admitted."""
+    if not facts.profile.ref_claims:
+        return
     # GitHub gives all pull requests of a repository this one `sub`, whatever their branch.
     of_pull_requests = [
         (place, value)
-        for placed in facts.on(_SUB)
+        for placed in facts.on(keys("sub"))
         for place, value in placed.placed_values
         if value.endswith(":pull_request")
     ]
@@ -89,36 +84,47 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
 
 def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
     """W103: an environment without protection rules can be named from any branch."""
-    if not _restricts_environment(facts) or _restricts_ref(facts):
+    if not facts.profile.open_environments or not _restricts_environment(facts):
         return
-    if "jwt:ref_type" in facts.narrowed or facts.subjects(_TYPE_IN_SUB):
+    if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed or facts.only("sub", _TYPE_IN_SUB):
         return
-    naming = next(facts.on({"jwt:environment"}), None) or next(facts.on(_SUB))
+    naming = next(facts.on(keys(*facts.profile.environment_claims)), None)
     yield Fault(
-        naming.place,
+        (naming or next(facts.on(keys("sub")))).place,
         "an environment without protection rules can be named by a job on any branch",
         _ref_to_add(facts),
     )
 
 
 def _restricts_ref(facts: RoleFacts) -> bool:
-    return (
-        not _REF_KEYS.isdisjoint(facts.narrowed)
-        or facts.subjects(_REF_IN_SUB)
-        or any(
-            all(map(_REF_IN_WORKFLOW.search, placed.values))
-            for placed in facts.on({"jwt:workflow_ref"})
-        )
+    return not keys(*facts.profile.ref_claims).isdisjoint(facts.narrowed) or any(
+        facts.only(claim, part) for claim, part in facts.profile.ref_within.items()
     )
 
 
 def _restricts_environment(facts: RoleFacts) -> bool:
-    return "jwt:environment" in facts.narrowed or facts.subjects(_ENVIRONMENT_IN_SUB)
+    within = facts.profile.environment_within
+    return not keys(*facts.profile.environment_claims).isdisjoint(facts.narrowed) or bool(
+        within and facts.only("sub", within)
+    )
 
 
 def _ref_to_add(facts: RoleFacts) -> str:
-    examples = [PROFILES[provider].ref_example for provider in sorted(facts.providers)]
-    return f"add {yaml('StringEqual', **dict(next(filter(None, examples))))}"
+    return f"add {yaml('StringEqual', **dict(facts.profile.ref_example))}"
+
+
+def untold_forks(facts: RoleFacts) -> Iterator[Fault]:
+    """W121: a fork's job has the same project and branch, and only one claim tells it."""
+    claim = facts.profile.fork_told_by
+    if not claim or not keys(claim).isdisjoint(facts.narrowed):
+        return
+    if facts.only("sub", re.compile(r"/vcs-origin/[^*?]")):
+        return
+    yield Fault(
+        facts.block,
+        f"a fork's job has the project's id and can have its branch, and only {claim} tells it",
+        f"add {yaml('StringEqual', **{claim: '<host>/<owner>/<repository>'})}",
+    )
 
 
 _SEPARATORS = frozenset(string.punctuation) - {"*", "?"}
@@ -136,33 +142,33 @@ def open_endings(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-_NAME_LAST = keys("sub", "ref", "ref_path")
-_BRANCH_LAST = keys("workflow_ref", "job_workflow_ref", "ci_config_ref_uri")
 _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
+    files = keys(*facts.profile.file_refs)
+    names = keys("sub", *facts.profile.ref_claims)
     for placed, place, value in _patterns(facts):
-        if placed.key not in _NAME_LAST | _BRANCH_LAST or not _STAR_INSIDE.search(value):
+        if placed.key not in names | files or not _STAR_INSIDE.search(value):
             continue
         ending = value.rpartition("*")[2]
         example = f"a name that ends in {quoted(ending)} is enough"
-        if placed.key in _BRANCH_LAST:
+        if placed.key in files:
             example = f"so does a branch called {quoted('x' + ending)}"
         yield Fault(
             place,
             f"in {quoted(value)} the * also runs over / : and @: {example}",
-            _instead_of_star(placed.key),
+            _instead_of_star(placed.key, of_file=placed.key in files),
         )
 
 
-def _instead_of_star(key: str) -> str:
+def _instead_of_star(key: str, *, of_file: bool) -> str:
     if key == "jwt:sub":
         return "put the repository and the ref or environment into conditions of their own"
-    if key in _NAME_LAST:
-        return "write the whole ref, or let the pattern begin with refs/heads/ or refs/tags/"
-    return "write the file and the ref out, or put the ref into a condition of its own"
+    if of_file:
+        return "write the file and the ref out, or put the ref into a condition of its own"
+    return "write the whole ref, or let the pattern begin with refs/heads/ or refs/tags/"
 
 
 def _patterns(facts: RoleFacts) -> Iterator[tuple[PlacedCondition, Place, str]]:
@@ -176,55 +182,66 @@ def _patterns(facts: RoleFacts) -> Iterator[tuple[PlacedCondition, Place, str]]:
                 yield placed, place, value
 
 
-_WILDCARD_ADMITS = {
-    key: demand.wildcard_admits
-    for profile in PROFILES.values()
-    for demand in profile.demands
-    for key in demand.keys
-}
-"""What a wildcard on a claim that some provider demands to be named would admit."""
-
-
 def events_named_in_vain(facts: RoleFacts) -> Iterator[Fault]:
-    """W113: a claim that should keep outsiders out is named, but with any value."""
-    for placed in facts.patterns:
-        if placed.key not in _WILDCARD_ADMITS or placed.key in facts.narrowed:
-            continue
-        place, value = next(each for each in placed.placed_values if not each[1].strip("*?"))
-        yield Fault(
-            place,
-            f"{quoted(value)} names {placed.key} and admits {_WILDCARD_ADMITS[placed.key]}",
-            "list the values that are meant under StringEqual, or drop the condition",
-        )
+    """W113: a claim that should keep outsiders out is named, but with values that let them in."""
+    for demand in facts.profile.demands:
+        for placed in facts.patterns:
+            if placed.key not in demand.keys or _another_narrows(facts, placed):
+                continue
+            for place, value in placed.placed_values:
+                single = only_wildcards(placed.condition, value)
+                admitted = _admitted(placed, value, demand.examples)
+                if not single and not admitted:
+                    continue
+                what = demand.wildcard_admits if single else f"{quoted(admitted)} too"
+                yield Fault(
+                    place,
+                    f"{quoted(value)} names {placed.key} and admits {what}",
+                    "list the values that are meant under StringEqual, or drop the condition",
+                )
+                break
+
+
+def _another_narrows(facts: RoleFacts, placed: PlacedCondition) -> bool:
+    """Return whether another condition on the same key lists the values that are meant."""
+    return any(other.operator.exact for other in facts.on({placed.key}) if other is not placed)
+
+
+def _admitted(placed: PlacedCondition, value: str, examples: tuple[str, ...]) -> str:
+    """The first of *examples* that the pattern *value* matches without being it, or empty."""
+    if literal_prefix(value) == value:
+        return ""
+    alone = Condition(placed.operator, placed.key, (value,))
+    return next(filter(alone.accepts, examples), "")
 
 
 def short_refs(facts: RoleFacts) -> Iterator[Fault]:
-    """W105: GitLab's `ref` is short, so a branch and a tag of one name look alike."""
-    if Provider.GITLAB not in facts.providers or facts.subjects(_TYPE_IN_SUB):
+    """W105: a short ref does not tell a branch and a tag of one name apart."""
+    if facts.profile.short_ref is None or facts.only("sub", _TYPE_IN_SUB):
         return
-    if not keys("ref_type", "ref_path").isdisjoint(facts.narrowed):
+    claim, told_by = facts.profile.short_ref
+    if not keys(*told_by).isdisjoint(facts.narrowed):
         return
-    for placed in facts.on({"jwt:ref"}):
+    for placed in facts.on(keys(claim)):
         yield Fault(
             placed.place,
-            f"on GitLab a tag called {quoted(placed.values[0])} has the same ref as the branch",
-            f"add {yaml('StringEqual', ref_type='branch')}, or compare ref_path instead",
+            f"on {facts.profile.display_name} a tag called {quoted(placed.values[0])} has the same "
+            f"{claim} as the branch",
+            f"add {yaml('StringEqual', **{told_by[0]: 'branch'})}, or compare {told_by[-1]} instead",
         )
-
-
-_IDS_IN_SUB = re.compile(r"repo:[^:]*@")
 
 
 def one_form_of_sub(facts: RoleFacts) -> Iterator[Fault]:
     """W107: a rename changes the form of GitHub's `sub`, and only one form is compared."""
-    if not any(
-        issuer.provider is Provider.GITHUB and not issuer.iss.endswith("/_services/token")
-        for issuer in facts.issuers
-    ):
+    renamed, own = facts.profile.owner.renamed_sub, facts.profile.looks_like
+    if renamed is None or all(own and own.search(issuer.iss) for issuer in facts.issuers):
         return
-    for placed in facts.on(_SUB):
+    begins = facts.profile.owner.sub_begins
+    for placed in facts.on(keys("sub")):
         with_ids = {
-            bool(_IDS_IN_SUB.match(value)) for value in placed.values if value.startswith("repo:")
+            bool(renamed[0].match(value) or "@" in value.partition("/")[0])
+            for value in placed.values
+            if value.startswith(begins)
         }
         if len(with_ids) != 1:
             continue
@@ -237,35 +254,124 @@ def one_form_of_sub(facts: RoleFacts) -> Iterator[Fault]:
         )
 
 
-# Audiences that other services ask for, or that a provider sends if a job asks for none. `account`
-# is in every access token of a Keycloak realm.
-_SHARED_AUDIENCES = frozenset(
-    {
-        *("account", "api://AzureADTokenExchange", "https://gitlab.com", "octo-sts.dev"),
-        *("crates.io", "https://crates.io", "rubygems.org", "https://rubygems.org"),
-        *("pypi", "testpypi", "https://pypi.org", "npm:registry.npmjs.org"),
-        *("sigstore", "sts.amazonaws.com", "sts.amazonaws.com.cn", "vault"),
-    }
+def nobody_in_particular(facts: RoleFacts) -> Iterator[Fault]:
+    """W114: nothing says whose tokens are meant, so everybody at the issuer is admitted."""
+    if _refused_already(facts) or any(facts.on(_beyond_circumstances(facts))) or says_who(facts):
+        return
+    yield Fault(
+        facts.block,
+        f"nothing says who: everybody who has a token of {quoted(facts.issuers[0].iss)} is admitted",
+        f"add {yaml('StringEqual', **dict([facts.profile.owner.pin]))}",
+    )
+
+
+def unknown_public_issuer(facts: RoleFacts) -> Iterator[Fault]:
+    """W115: an issuer of which nothing is known could let anybody sign up."""
+    if _refused_already(facts) or facts.profile.name != GENERIC or says_who(facts):
+        return
+    if not any(facts.on(_beyond_circumstances(facts))) or not _on_the_internet(
+        facts.issuers[0].iss
+    ):
+        return  # W114 says it, or only one's own network reaches the issuer
+    yield Fault(
+        facts.block,
+        f"{quoted(facts.issuers[0].iss)} is on the internet, nothing is known about it, and no "
+        "condition pins a subject: who may sign up there, and set these claims?",
+        f"add {yaml('StringEqual', sub='<the subject>')} or a group, or write the issuer's provider",
+    )
+
+
+def _refused_already(facts: RoleFacts) -> bool:
+    return not facts.issuers or facts.shared is not None or any(rests_on_free_values(facts))
+
+
+def _beyond_circumstances(facts: RoleFacts) -> frozenset[str]:
+    """The keys of narrowing conditions that say more than how a job runs."""
+    listed = facts.profile.circumstances | _REGISTERED
+    weak = keys(*listed, *facts.profile.free)
+    owner = keys(*facts.profile.owner_pins, *facts.profile.owner.other_paths)
+    if facts.profile.name != GENERIC:
+        # A claim that the profile does not know proves nothing either.
+        return owner - weak
+    return facts.narrowed - weak
+
+
+_REGISTERED = frozenset({"iss", "aud", "jti", "exp", "iat", "nbf"})
+_PRIVATE = (".internal", ".local", ".localhost", ".lan", ".home.arpa", ".intranet", ".corp", ".svc")
+
+
+def _on_the_internet(iss: str) -> bool:
+    host = urlsplit(iss).hostname or ""
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith(_PRIVATE)
+
+
+def unchecked_people(facts: RoleFacts) -> Iterator[Fault]:
+    """W116: people are told by a name that the issuer may not have checked, or that changes."""
+    stable = [pin for pin in owner_pins(facts.role, facts.profile) if pin.key in _ids(facts)]
+    if stable:
+        return
+    for claim, checked_by in facts.profile.verified_by.items():
+        for placed in facts.on(keys(claim)):
+            if checked_by and _is_true(facts, checked_by):
+                continue
+            add = f"add {yaml('StringEqual', **{checked_by: 'true'})}, or " if checked_by else ""
+            yield Fault(
+                placed.place,
+                f"people can change their {claim}"
+                + (", and nobody may have checked it" if checked_by else ""),
+                f"{add}compare {facts.profile.owner.pin[0]}",
+            )
+
+
+def _ids(facts: RoleFacts) -> frozenset[str]:
+    return keys(*facts.profile.owner.ids)
+
+
+def _is_true(facts: RoleFacts, claim: str) -> bool:
+    return any(placed.values == ("true",) for placed in facts.on(keys(claim)))
+
+
+_PLACEHOLDER = re.compile(
+    r"\$\{[^}]*\}|\$\([^)]*\)|\{\{.*\}\}|\$\[\[.*\]\]|<[A-Za-z][^<>]*>|%[A-Z_]+%"
 )
-_GITHUB_DEFAULT = re.compile(r"https://github\.com/[^/]+")
-_ENTERPRISE_SERVER = re.compile(r"(https?://[^/]+)/_services/token")
+_UNSEEN = {
+    "\u00a0": "a no-break space",
+    "\u00ad": "a soft hyphen",
+    "\u200b": "a zero-width space",
+    "\u200c": "a zero-width non-joiner",
+    "\u200d": "a zero-width joiner",
+    "\u2060": "a word joiner",
+    "\ufeff": "a byte order mark",
+    "\u2018": "a curly quote",
+    "\u2019": "a curly quote",
+    "\u201c": "a curly quote",
+    "\u201d": "a curly quote",
+    "\n": "a line end",
+    "\r": "a carriage return",
+    "\t": "a tab",
+}
 
 
-def shared_audiences(issuer: JwtIssuer) -> Iterator[Fault]:
-    """W106: tokens with this audience are sent to other services, which could present them here."""
-    for number, audience in enumerate(issuer.audiences):
-        if not _is_shared(issuer, audience.rstrip("/")):
-            continue
-        yield Fault(
-            ("spec", "aud", number),
-            f"tokens for {quoted(audience)} are also sent to other services, and each of them "
-            "could present one here",
-            "write the broker's own URL, and let jobs ask for it",
+def unseen_characters(facts: RoleFacts) -> Iterator[Fault]:
+    """W117: a value holds what nobody sees, or a placeholder that nobody filled."""
+    for placed in facts.conditions:
+        for place, value in placed.placed_values:
+            if fault := _unseen(value):
+                yield Fault(place, *fault)
+
+
+def _unseen(value: str) -> tuple[str, str] | None:
+    for character, name in _UNSEEN.items():
+        if character in value:
+            return f"{quoted(value)} holds {name}, so no token has this value", "type it anew"
+    if value != value.strip():
+        return f"{quoted(value)} has a space at an end, so no token has this value", "drop it"
+    if _PLACEHOLDER.search(value):
+        return (
+            f"{quoted(value)} holds a placeholder that was not filled, so no token has this value",
+            "write the value, or fill the placeholder before the documents are read",
         )
-
-
-def _is_shared(issuer: JwtIssuer, audience: str) -> bool:
-    if audience in _SHARED_AUDIENCES or _GITHUB_DEFAULT.fullmatch(audience):
-        return True
-    server = _ENTERPRISE_SERVER.fullmatch(issuer.iss)
-    return bool(server and re.fullmatch(re.escape(server[1]) + "/[^/]+", audience))
+    return None

@@ -1,0 +1,147 @@
+"""
+Rules about JwtIssuer documents: a provider that was forgotten, audiences, keys and single use.
+
+A document that leaves `provider` out loses the checks of its CI system in silence, so that is an
+error where the issuer or a Role on it shows which system it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from federation.documents.catalog import role_issuers
+from federation.documents.model import JwtIssuer, Role
+from federation.documents.rules.role_facts import Fault
+from federation.policy.conditions import KEY_PREFIX
+from federation.providers.table import GENERIC, PROFILES, likely_providers
+from federation.text import quoted
+
+
+def forgotten_providers(
+    issuers: Mapping[str, JwtIssuer], roles: Iterable[Role]
+) -> Iterator[tuple[JwtIssuer, Fault]]:
+    """D025: `provider` is left out, and the issuer looks like a CI system's."""
+    open_questions = {
+        iss: issuer
+        for iss, issuer in issuers.items()
+        if issuer.provider == GENERIC and not issuer.provider_named
+    }
+    if not open_questions:
+        return
+    told: dict[str, Counter[str]] = defaultdict(Counter)
+    claims: dict[str, str] = {}
+    for role in roles:
+        for iss in role_issuers(role) & open_questions.keys():
+            for condition in role.conditions:
+                claim = condition.key.removeprefix(KEY_PREFIX)
+                if tellers := _TELLING.get(claim):
+                    told[iss].update(tellers)
+                    claims.setdefault(iss, claim)
+    for iss, issuer in open_questions.items():
+        if likely := likely_providers(iss):
+            yield issuer, _forgotten(f"{quoted(iss)} looks like an issuer of", likely)
+        elif told[iss]:
+            most = max(told[iss].values())
+            likely = tuple(name for name, count in told[iss].items() if count == most)
+            yield issuer, _forgotten(f"a Role on it uses {claims[iss]}, a claim of", likely)
+
+
+def _telling() -> Mapping[str, tuple[str, ...]]:
+    by_claim: dict[str, list[str]] = defaultdict(list)
+    for name, profile in PROFILES.items():
+        for claim in profile.telling:
+            by_claim[claim].append(name)
+    return {claim: tuple(names) for claim, names in by_claim.items()}
+
+
+_TELLING = _telling()
+"""For each claim that tells a provider, the providers that it may be."""
+
+
+def _forgotten(shown_by: str, likely: tuple[str, ...]) -> Fault:
+    names = " or ".join(PROFILES[name].display_name for name in likely)
+    written = " or ".join(f"provider: {name}" for name in likely)
+    return Fault(
+        ("spec", "iss"),
+        f"provider is left out, and {shown_by} {names}: without it the checks for that system's "
+        "tokens are off",
+        f"write {written}; if it is none of these, write provider: {GENERIC}",
+    )
+
+
+# Audiences that other services ask for. `account` is in every access token of a Keycloak realm.
+_SHARED_AUDIENCES = frozenset(
+    {
+        *("account", "api://AzureADTokenExchange", "https://gitlab.com", "octo-sts.dev"),
+        *("crates.io", "https://crates.io", "rubygems.org", "https://rubygems.org"),
+        *("pypi", "testpypi", "https://pypi.org", "npm:registry.npmjs.org"),
+        *("sigstore", "sts.amazonaws.com", "sts.amazonaws.com.cn", "vault"),
+    }
+)
+_OWN_SERVER = re.compile(r"(https?://[^/]+)/(?:_services/token|api/actions)")
+
+
+def shared_audiences(issuer: JwtIssuer) -> Iterator[Fault]:
+    """W106: tokens with this audience are sent to other services, which could present them here."""
+    for number, audience in enumerate(issuer.audiences):
+        if _is_shared(issuer, audience.rstrip("/")):
+            yield Fault(
+                ("spec", "aud", number),
+                f"tokens for {quoted(audience)} are also sent to other services, and each of them "
+                "could present one here",
+                "write the broker's own URL, and let jobs ask for it",
+            )
+
+
+def _is_shared(issuer: JwtIssuer, audience: str) -> bool:
+    profile = issuer.profile
+    if profile.default_audiences and profile.default_audiences.fullmatch(audience):
+        # Where no job can ask for another audience, there is nothing better to write.
+        return not profile.audience_fixed
+    if audience in _SHARED_AUDIENCES or re.fullmatch(r"https://github\.com/[^/]+", audience):
+        return True
+    server = _OWN_SERVER.fullmatch(issuer.iss)
+    return bool(server and re.fullmatch(re.escape(server[1]) + "/[^/]+", audience))
+
+
+def nobodys_issuers(issuer: JwtIssuer) -> Iterator[Fault]:
+    """W118: no token fits this document."""
+    for profile in PROFILES.values():
+        if why := profile.no_issuers.get(issuer.iss.rstrip("/")):
+            yield Fault(("spec", "iss"), f"{quoted(issuer.iss)} signs no tokens: {why}", "mend iss")
+    for number, audience in enumerate(issuer.audiences):
+        parts = urlsplit(audience)
+        if parts.scheme in {"http", "https"} and parts.path == "/":
+            yield Fault(
+                ("spec", "aud", number),
+                f"{quoted(audience)} ends in a slash, and clients ask for the URL without it",
+                f"write {quoted(audience.rstrip('/'))}",
+            )
+
+
+def foreign_keys(issuer: JwtIssuer) -> Iterator[Fault]:
+    """W119: whoever serves these keys can sign as anybody at a shared issuer."""
+    if not issuer.shared:
+        return
+    home = urlsplit(issuer.iss).hostname
+    for name, url in (("jwksUri", issuer.jwks_uri), ("issInternal", issuer.internal_url)):
+        if url is not None and urlsplit(url).hostname != home:
+            yield Fault(
+                ("spec", name),
+                f"the keys of {quoted(issuer.iss)} would come from {quoted(url)}, and whoever "
+                "serves that can sign a token of any job",
+                f"drop {name}: the issuer serves its own keys",
+            )
+
+
+def taken_many_times(issuer: JwtIssuer) -> Iterator[Fault]:
+    """W120: a job's token that somebody else saw can be exchanged again."""
+    if issuer.shared and issuer.profile.single_use and not issuer.single_use:
+        yield Fault(
+            ("spec", "subjectTokenUse"),
+            "a token that appears in a log or an artifact can be exchanged again until it expires",
+            "drop subjectTokenUse: a job can ask for a new token each time",
+        )
