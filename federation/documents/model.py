@@ -87,6 +87,7 @@ class JwtIssuer:
     name: str
     iss: str
     audiences: tuple[str, ...]
+    """The audiences of tokens of jobs and other workloads."""
     provider: Provider
     token_expiry: timedelta
     single_use: bool
@@ -94,12 +95,23 @@ class JwtIssuer:
     jwks_uri: str | None = None
     jwks: Mapping[str, object] | None = None
     ca_bundle: str | None = field(default=None, repr=False)
+    bearer_token_file: str | None = None
+    clients: tuple[str, ...] = ()
+    """The OAuth clients whose ID tokens of people may be exchanged."""
+    authorized_parties: tuple[str, ...] = ()
+    """The values that a workload's `azp` may have. Empty: the rule of `issuers.verify` holds."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
     """The provider's rules for this issuer's tokens."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", PROFILES[self.provider])
+
+    def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
+        """Return those of `clients` that a token is meant for. If any, it is a person's token."""
+        audience = claims.get("aud")
+        meant = audience if isinstance(audience, list) else [audience]
+        return tuple(client for client in self.clients if client in meant)
 
     @property
     def shared(self) -> bool:

@@ -13,7 +13,8 @@ GENERIC = Profile(
     provider=Provider.GENERIC,
     display_name="generic",
     ci=False,
-    algorithms=frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA"}),
+    algorithms=frozenset(f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512))
+    | {"EdDSA"},
     # A person's token is kept for its lifetime and may be exchanged again.
     single_use=False,
     audience_list=True,
