@@ -21,7 +21,7 @@ from federation.issuers.verify import (
     verify,
 )
 from federation.jose import jws
-from federation.providers.table import Provider
+from federation.providers.table import PROFILES, Provider
 from tests.harness.builders import ABSENT, AUDIENCE, GENERIC, GITHUB, GITLAB, NOW, good, issuer
 from tests.harness.issuer import FakeIssuer, FakeKey, answering, compact
 from tests.harness.verification import proven, refused
@@ -63,15 +63,18 @@ def test_every_sample_token_is_proven_except_a_persons_sign_in(path: Path) -> No
     assert verified.expires == claims["exp"]
 
 
-@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
-def test_a_generic_issuer_may_sign_with_any_of_five_algorithms(alg: str) -> None:
+ALGORITHMS = sorted(PROFILES[Provider.GENERIC].algorithms)
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_a_generic_issuer_may_sign_with_any_of_ten_algorithms(alg: str) -> None:
     fake = FakeIssuer(GENERIC, FakeKey("k", alg))
     assert proven(fake.token(claims_of("generic")), fake).claims["sub"]
 
 
 def test_other_header_members_are_ignored() -> None:
     fake = FakeIssuer()
-    header = {"x5t": "abc", "typ": "whatever", "cty": "JWT", "zip": "DEF", "b64": False}
+    header = {"x5t": "abc", "cty": "JWT", "zip": "DEF", "b64": False}
     assert proven(fake.token(good(), header=header), fake).claims == good()
 
 
@@ -112,7 +115,8 @@ def test_the_issuer_is_known_by_its_exact_name_before_any_traffic(
 def header_reason(provider: str, header: dict[str, Any], key: FakeKey | None = None) -> Reason:
     fake = FakeIssuer(ISS[provider])
     refusal = refused(fake.token(claims_of(provider), header=header, key=key), fake)
-    assert refusal.public == refusal.reason.sentence
+    assert refusal.public.startswith(refusal.reason.sentence)
+    assert fake.iss not in refusal.public
     return refusal.reason
 
 
@@ -131,7 +135,7 @@ def test_no_other_algorithm_than_the_profiles_is_taken(alg: object) -> None:
     assert fake.requests == []
 
 
-@pytest.mark.parametrize("alg", ["none", "HS256", "RS512", "ES512", "ES256K", "Ed25519", "PS384"])
+@pytest.mark.parametrize("alg", ["none", "HS256", "HS512", "RS1", "ES256K", "Ed25519", "RSA-OAEP"])
 def test_a_generic_issuer_has_no_other_algorithm_either(alg: str) -> None:
     assert header_reason("generic", {"alg": alg}) is Reason.UNSUPPORTED_ALGORITHM
 
@@ -141,10 +145,23 @@ def test_a_header_with_crit_is_refused(crit: object) -> None:
     assert header_reason("github", {"crit": crit}) is Reason.UNSUPPORTED_ALGORITHM
 
 
-@pytest.mark.parametrize("kid", [None, "", "other", "K1", " k1", "k" * 257, "../k1", "\0"])
-@pytest.mark.parametrize("provider", ["github", "gitlab"])
-def test_a_ci_token_must_name_a_key_that_its_issuer_publishes(provider: str, kid: object) -> None:
+@pytest.mark.parametrize("kid", ["other", "K1", " k1", "k" * 257, "../k1", "\0"])
+@pytest.mark.parametrize("provider", SAMPLE)
+def test_a_kid_must_be_one_that_the_issuer_publishes(provider: str, kid: object) -> None:
     assert header_reason(provider, {"kid": kid}) is Reason.UNKNOWN_KEY
+
+
+@pytest.mark.parametrize("provider", SAMPLE)
+def test_without_a_kid_the_one_key_that_fits_must_have_signed(provider: str) -> None:
+    for kid in ({}, {"kid": None}, {"kid": ""}):
+        fake = FakeIssuer(ISS[provider])
+        claims = claims_of(provider)
+        header = {"alg": "RS256", **kid}
+        assert proven(compact(header, claims, fake.keys[0].sign), fake).claims == claims
+        forged = compact(header, claims, FakeKey(which=1).sign)
+        assert refused(forged, fake).reason is Reason.BAD_SIGNATURE
+        fake.keys += (FakeKey("k2", which=1),)
+        assert refused(forged, fake).reason is Reason.UNKNOWN_KEY, "nothing is guessed"
 
 
 def test_a_kid_of_more_than_256_characters_causes_no_fetch() -> None:
@@ -155,16 +172,9 @@ def test_a_kid_of_more_than_256_characters_causes_no_fetch() -> None:
         assert len(fake.requests) == requests
 
 
-@pytest.mark.parametrize("kid", [7, ["k1"], {"k1": 1}, True, "", "k" * 257], ids=str)
+@pytest.mark.parametrize("kid", [7, ["k1"], {"k1": 1}, True, False, 0, [], "k" * 257], ids=str)
 def test_a_kid_of_the_wrong_type_is_unknown_even_if_it_may_be_absent(kid: object) -> None:
     assert header_reason("generic", {"kid": kid}) is Reason.UNKNOWN_KEY
-
-
-def test_a_kid_that_is_null_is_not_absent() -> None:
-    fake = FakeIssuer(GENERIC)
-    assert proven(fake.token(claims_of("generic"), header={"kid": None}), fake).claims
-    token = compact({"alg": "RS256", "kid": None}, claims_of("generic"), fake.keys[0].sign)
-    assert refused(token, fake).reason is Reason.UNKNOWN_KEY
 
 
 # 4: the signature
@@ -174,7 +184,7 @@ def test_a_signature_by_another_key_under_this_name_is_bad() -> None:
     assert header_reason("github", {}, FakeKey("k1", which=1)) is Reason.BAD_SIGNATURE
 
 
-@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+@pytest.mark.parametrize("alg", ALGORITHMS)
 @pytest.mark.parametrize(
     "damage",
     [
