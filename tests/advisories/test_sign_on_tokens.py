@@ -21,7 +21,7 @@ from tests.harness.issuer import FakeIssuer
 from tests.harness.verification import proven
 
 CLI = "faas-cli"
-LOGOUT = {"http://schemas.openid.net/event/backchannel-logout": {}}
+LOGOUT: dict[str, object] = {"http://schemas.openid.net/event/backchannel-logout": {}}
 WORKLOADS = issuer(GENERIC, audiences=("openfaas",))
 PEOPLE = issuer(GENERIC, audiences=(), clients=(CLI, "dashboard"))
 BOTH = issuer(GENERIC, audiences=("openfaas",), clients=(CLI,))
