@@ -821,9 +821,11 @@ def test_the_same_key_twice_is_one_key() -> None:
 
 def test_only_a_bounded_part_of_a_huge_key_set_is_read() -> None:
     jwk = FakeKey("k", "EdDSA").jwk()
-    key_set = parse_key_set({"keys": [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS * 2)]})
+    many: list[object] = [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS)]
+    key_set = parse_key_set({"keys": [*many, {"kid": "late"}, *many]})
     assert len(key_set.keys) == MAX_KEYS
-    assert "only the first 100 of 200" in str(key_set.skipped)
+    assert list(key_set.skipped) == [f"#{MAX_KEYS}"], "the bad key after these was not looked at"
+    assert "only the first 100 of 201" in key_set.skipped[f"#{MAX_KEYS}"]
 
 
 def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:

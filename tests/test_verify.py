@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,28 @@ def test_no_other_algorithm_than_the_profiles_is_taken(alg: object) -> None:
 @pytest.mark.parametrize("alg", ["none", "HS256", "HS512", "RS1", "ES256K", "Ed25519", "RSA-OAEP"])
 def test_a_generic_issuer_has_no_other_algorithm_either(alg: str) -> None:
     assert header_reason("generic", {"alg": alg}) is Reason.UNSUPPORTED_ALGORITHM
+
+
+@pytest.mark.parametrize(
+    ("provider", "header", "told"),
+    [
+        ("github", {"alg": "HS256"}, "Its alg is HS256; taken: RS256."),
+        ("gitlab", {"alg": 'x"\n\u2028' + "y" * 300}, "Its alg is x%22%0A%E2%80%A8yyy"),
+        ("github", {"alg": None}, "Its alg is (absent); taken: RS256."),
+        ("generic", {"alg": "none"}, "Its alg is none; taken: ES256, ES384, ES512, EdDSA, PS256,"),
+        ("github", {"crit": ["exp"]}, ""),
+        ("generic", {"typ": "logout+jwt"}, "Its typ is logout+jwt."),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_refused_header_is_told_by_what_it_says_and_what_the_provider_takes(
+    provider: str, header: dict[str, Any], told: str
+) -> None:
+    fake = FakeIssuer(ISS[provider])
+    refusal = refused(fake.token(claims_of(provider), header=header), fake)
+    assert refusal.public.startswith(f"{refusal.reason.sentence} {told}".strip())
+    assert len(refusal.public) < 500
+    assert re.fullmatch(r"[ !#-\[\]-~]+", refusal.public), "as RFC 6749, section 5.2 allows"
 
 
 @pytest.mark.parametrize("crit", [["b64"], ["exp"], [], "exp", False, 0])
