@@ -28,9 +28,11 @@ class Reason(StrEnum):
     TOKEN_TOO_LARGE = "token_too_large"
     UNTRUSTED_ISSUER = "untrusted_issuer"
     UNSUPPORTED_ALGORITHM = "unsupported_algorithm"
+    WRONG_TOKEN_TYPE = "wrong_token_type"
     UNKNOWN_KEY = "unknown_key"
     BAD_SIGNATURE = "bad_signature"
     WRONG_AUDIENCE = "wrong_audience"
+    WRONG_PARTY = "wrong_party"
     EXPIRED = "expired"
     NOT_YET_VALID = "not_yet_valid"
     MISSING_CLAIM = "missing_claim"
@@ -102,9 +104,11 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.UNSUPPORTED_ALGORITHM: (
             "The subject token's header asks for something this issuer's profile does not allow."
         ),
+        Reason.WRONG_TOKEN_TYPE: "The subject token is of a type that is not exchanged here.",
         Reason.UNKNOWN_KEY: "The subject token names a key that its issuer does not publish.",
         Reason.BAD_SIGNATURE: "The subject token's signature does not verify.",
         Reason.WRONG_AUDIENCE: "The subject token was issued for another audience.",
+        Reason.WRONG_PARTY: "The subject token was issued to a client that is not accepted here.",
         Reason.EXPIRED: "The subject token has expired.",
         Reason.NOT_YET_VALID: "The subject token is not valid yet.",
         Reason.MISSING_CLAIM: "The subject token lacks a required claim.",

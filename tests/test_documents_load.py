@@ -66,6 +66,7 @@ spec:
 SET = f"{ISSUER}---\n{POLICY}---\n{ROLE}"
 # The modulus is made up: it is odd and long enough, which is all that can be seen of one.
 MODULUS = base64.urlsafe_b64encode(b"\xc5" * 256).decode().rstrip("=")
+OTHER = base64.urlsafe_b64encode(b"\xc7" * 256).decode().rstrip("=")
 WEAK = base64.urlsafe_b64encode(b"\xc5" * 128).decode().rstrip("=")
 RSA = {"kty": "RSA", "kid": "a", "alg": "RS256", "use": "sig", "n": MODULUS, "e": "AQAB"}
 COORDINATE = base64.urlsafe_b64encode(b"\x05" * 32).decode().rstrip("=")
@@ -76,7 +77,18 @@ EC = {  # the generator of P-256, which is a point on the curve
     "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
     "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
 }
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\nAQID\n-----END CERTIFICATE-----\n"
+PEM = """\
+-----BEGIN CERTIFICATE-----
+MIIBUTCB+KADAgECAhQ7OYS7KEHAGhEcEEP3PyIVle5gxjAKBggqhkjOPQQDAjAW
+MRQwEgYDVQQDDAthdXRob3JpdHkgYTAeFw0yNjExMjYyMjUzNTNaFw0yNjExMjcw
+MDUzNTNaMBYxFDASBgNVBAMMC2F1dGhvcml0eSBhMFkwEwYHKoZIzj0CAQYIKoZI
+zj0DAQcDQgAE38IKO4cucBLzHQ9CCDpAZqVYwb/wnxlS8w6za+lbgv6rJQujLXnz
+7EoHyU0vg76aSJlH7gXqV94x+ImoeGNBTaMkMCIwDwYDVR0TAQH/BAUwAwEB/zAP
+BgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0gAMEUCIQDSje0xelOHq1eLwvxR
+dlOnN/lADYz0V6ngWIUXF12/bwIgDfdU9ycO6eo7deAQGL1iCUf3eWfe7xYnhLVx
+JoorZKI=
+-----END CERTIFICATE-----
+"""
 
 
 def read(text: str, path: str = "set.yaml") -> Parsed:
@@ -151,6 +163,7 @@ def test_a_minimal_issuer_has_all_defaults() -> None:
     assert found.token_expiry == timedelta(minutes=15)
     assert found.single_use is True
     assert (found.internal_url, found.jwks_uri, found.jwks, found.ca_bundle) == (None,) * 4
+    assert (found.bearer_token_file, found.clients, found.authorized_parties) == (None, (), ())
 
 
 def test_every_field_of_an_issuer_is_read() -> None:
@@ -161,6 +174,9 @@ def test_every_field_of_an_issuer_is_read() -> None:
         issInternal: https://idp.internal:8443/realms/ci
         jwksUri: https://idp.internal/keys?tenant=ci
         subjectTokenUse: once
+        bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+        clients: [faas-cli, dashboard]
+        authorizedParties: [ci-bot]
         caBundle: |
 {indented(PEM, 10)}
         """,
@@ -173,6 +189,21 @@ def test_every_field_of_an_issuer_is_read() -> None:
     assert found.jwks_uri == "https://idp.internal/keys?tenant=ci"
     assert found.single_use is True
     assert found.ca_bundle == PEM
+    assert found.bearer_token_file == "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    assert found.clients == ("faas-cli", "dashboard")
+    assert found.authorized_parties == ("ci-bot",)
+
+
+def test_an_issuer_of_people_needs_no_aud_and_only_jobs_tokens_are_taken_once() -> None:
+    text = ISSUER.replace("token.actions.githubusercontent.com", "gitlab.com")
+    people = text.replace('aud: ["https://gateway.example.com"]', "clients: [faas-cli]")
+    assert issuer("", text).single_use is True
+    assert issuer("", people).audiences == ()
+    persons, jobs = {"aud": "faas-cli"}, {"aud": "https://gateway.example.com"}
+    assert not issuer("", people).taken_once(persons)
+    assert issuer("", people).taken_once(jobs)
+    assert issuer("subjectTokenUse: once", people).taken_once(persons)
+    assert not issuer("subjectTokenUse: many", people).taken_once(jobs)
 
 
 def test_a_subject_token_is_used_once_unless_the_document_or_the_provider_says_many() -> None:
@@ -475,6 +506,14 @@ BAD: list[tuple[str, str, str]] = [
     ("too short", "D016", ISSUER + "  tokenExpiry: 59s # here\n"),
     ("too long", "D016", ISSUER + "  tokenExpiry: 24h1us # here\n"),
     ("far too long", "D016", ISSUER + f"  tokenExpiry: {'9' * 40}h # here\n"),
+    ("no aud and no clients", "D006", ISSUER.replace("spec:", "spec: # here").replace("  aud", "  # aud")),
+    ("no clients", "D008", ISSUER + "  clients: [] # here\n"),
+    ("empty client", "D007", ISSUER + "  clients: [''] # here\n"),
+    ("no authorized parties", "D008", ISSUER + "  authorizedParties: [] # here\n"),
+    ("authorized parties of people", "D007", ISSUER.replace('aud: ["https://gateway.example.com"]', "clients: [a]") + "  authorizedParties: [b] # here\n"),
+    ("relative token file", "D007", ISSUER + "  bearerTokenFile: secrets/token # here\n"),
+    ("token file with a line end", "D007", ISSUER + '  bearerTokenFile: "/a\\nb" # here\n'),
+    ("jwks and bearerTokenFile", "D023", ISSUER + f"  jwks: {json.dumps({'keys': [RSA]})}\n  bearerTokenFile: /a # here\n"),
     ("http", "D017", ISSUER.replace("https://token", "http://token").replace("content.com", "content.com # here")),
     ("key address", "D017", ISSUER + "  jwksUri: ftp://a/b # here\n"),
     ("sid twice", "D018", POLICY + '    - sid: write # here\n      effect: Deny\n      action: ["*"]\n      resource: ["*"]\n'),
@@ -755,6 +794,13 @@ def test_an_iss_that_is_not_a_plain_url_is_refused(iss: str) -> None:
     assert reported(text) == [("D017", 5)]
 
 
+def test_a_client_cannot_be_an_audience_of_workloads_too() -> None:
+    text = ISSUER + "  clients: [faas-cli, 'https://gateway.example.com']\n"
+    (problem,) = errors(text)
+    assert (problem.code, problem.field) == ("D007", "clients[1]")
+    assert "in aud too" in problem.message
+
+
 # Pinned keys
 
 
@@ -779,7 +825,11 @@ def test_an_iss_that_is_not_a_plain_url_is_refused(iss: str) -> None:
         {"keys": [{**EC, "crv": "P-1"}]},
         {"keys": [{**EC, "crv": "P-384"}]},
         {"keys": [{**EC, "d": COORDINATE}]},
-        {"keys": [RSA, RSA]},
+        {"keys": [RSA, {**RSA, "n": OTHER}]},
+        {"keys": [RSA, {**RSA, "n": OTHER, "alg": ""}]},
+        {"keys": [{**RSA, "n": None}]},
+        {"keys": [{**RSA, "d": None}]},
+        {"keys": [{**RSA, "kid": []}]},
         "text",
         [],
     ],
@@ -801,7 +851,6 @@ def curve(crv: str, size: int, **members: str) -> dict[str, object]:
 
 # Public and whole, and yet the key ring skips them: every token that they sign would be refused.
 UNUSABLE: dict[str, dict[str, object]] = {
-    "P-521": curve("P-521", 66),
     "secp256k1": curve("secp256k1", 32),
     "Ed448": curve("Ed448", 57),
     "X25519": curve("X25519", 32),
@@ -810,7 +859,7 @@ UNUSABLE: dict[str, dict[str, object]] = {
     "Ed25519 of 31 bytes": curve("Ed25519", 31),
     "for encryption": {**RSA, "use": "enc"},
     "not for verifying": {**RSA, "key_ops": ["sign"]},
-    "unknown alg": {**RSA, "alg": "RS512"},
+    "unknown alg": {**RSA, "alg": "RSA-OAEP"},
     "alg of another kind": {**RSA, "alg": "ES256"},
     "long kid": {**RSA, "kid": "k" * 257},
     "exponent of 72 bits": {**RSA, "e": "A" * 11 + "B"},
@@ -845,6 +894,19 @@ def test_a_pinned_key_that_is_accepted_can_be_used(key: dict[str, object]) -> No
     assert not key_set.skipped
 
 
+def test_pinned_keys_may_share_a_kid_where_type_or_algorithm_differ() -> None:
+    several = [RSA, {**RSA, "n": OTHER, "alg": "PS256"}, {**EC, "kid": RSA["kid"]}]
+    assert issuer(f"jwks: {json.dumps({'keys': several})}").jwks == {"keys": several}
+    assert issuer(f"jwks: {json.dumps({'keys': [RSA, RSA]})}").jwks, "one key, written twice"
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_an_empty_member_of_a_pinned_key_is_as_if_it_were_absent(empty: object) -> None:
+    bare = {name: value for name, value in RSA.items() if name not in {"kid", "alg", "use"}}
+    written = {"keys": [{**bare, "kid": empty, "alg": empty, "use": empty}]}
+    assert issuer(f"jwks: {json.dumps(written)}").jwks == {"keys": [bare]}
+
+
 def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
     keys = [{**RSA, "kid": f"k{n}"} for n in range(MAX_KEYS + 1)]
     assert reported(f"{ISSUER}  jwks: {json.dumps({'keys': keys})}\n") == [("D024", 7)]
@@ -856,6 +918,9 @@ def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
     [
         "MIIB",
         "-----BEGIN CERTIFICATE-----\nMIIB\n",
+        "-----BEGIN CERTIFICATE-----\nMIIB\nAQID\n-----END CERTIFICATE-----",
+        PEM.replace("MIIBUTCB", "MIIBUTCC"),
+        PEM.replace("JoorZKI=", ""),
         "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----",
         "-----BEGIN CERTIFICATE-----\n\n-----END CERTIFICATE-----",
         "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",

@@ -35,6 +35,7 @@ APART = {2, 3, 4}
 HOMES = {
     "starlette": {"web", "gateway", "app", "demo"},
     "httpx2": {"issuers", "audit", "client", "demo", "cli"},
+    "httpcore2": {"issuers"},
     "jwt": {"jose", "demo"},
     "cryptography": {"jose", "tokens", "demo"},
     "cachetools": {"tokens"},

@@ -177,6 +177,24 @@ def test_a_refusal_says_what_was_wrong_but_never_the_token() -> None:
         assert base64url(bad) not in str(refusal)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{GOOD}\n", "a line end at its end"),
+        (f"{GOOD}\r\n", "a line end at its end"),
+        (f"Bearer {GOOD}", "begins with Bearer"),
+        (f"bearer {GOOD}\n", "begins with Bearer"),
+        (json.dumps({"value": GOOD, "count": 1}), "a JSON object"),
+    ],
+)
+def test_a_usual_mistake_is_named_and_nothing_of_the_token_is(text: str, told: str) -> None:
+    refusal = refused(text)
+    assert refusal.reason is Reason.MALFORMED_TOKEN
+    assert refusal.public.startswith(Reason.MALFORMED_TOKEN.sentence)
+    assert told in refusal.public
+    assert not any(part in refusal.public for part in GOOD.split("."))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

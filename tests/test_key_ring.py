@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
@@ -15,7 +16,8 @@ from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.fetch import MAX_RESPONSE_BYTES
 from federation.issuers.key_ring import KeyRing
-from federation.jose.jwk import MAX_KEYS, Key, parse_key_set
+from federation.jose.jwk import MAX_KEYS, Key, KeySet, parse_key_set
+from federation.providers.table import PROFILES
 from tests.harness.builders import GENERIC, GITHUB, GITLAB, issuer
 from tests.harness.clock import Clock
 from tests.harness.issuer import (
@@ -83,6 +85,7 @@ def test_keys_are_found_by_discovery_and_then_held() -> None:
         f"{GITHUB}/.well-known/jwks",
     ]
     assert {request.headers["accept-encoding"] for request in s.fake.seen} == {"identity"}
+    assert all("application/jwk-set+json" in request.headers["accept"] for request in s.fake.seen)
 
 
 @pytest.mark.parametrize(
@@ -396,10 +399,10 @@ def test_rotation_costs_one_refetch_then_waits_out_the_cooldown() -> None:
         assert await s.reason("k4") is Reason.UNKNOWN_KEY
         assert s.fake.fetches == 4
         s.fake.keys = (FakeKey("k5", which=3),)
-        s.clock.advance(59)
+        s.clock.advance(9.9)
         assert await s.reason("k5") is Reason.UNKNOWN_KEY
         assert s.fake.fetches == 4
-        s.clock.advance(1)
+        s.clock.advance(0.1)
         assert await s.reason("k5") is None
         assert s.fake.fetches == 5
 
@@ -642,8 +645,10 @@ def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
     run(s, story)
 
 
-def test_after_a_change_of_the_key_location_the_old_keys_are_forgotten() -> None:
+def test_after_a_change_of_the_key_location_the_old_keys_are_forgotten(tmp_path: Path) -> None:
     s = Setting()
+    token = tmp_path / "token"
+    token.write_text("abc")
 
     async def story() -> None:
         await s.key()
@@ -654,6 +659,7 @@ def test_after_a_change_of_the_key_location_the_old_keys_are_forgotten() -> None
             {"jwks_uri": f"{GITHUB}/other"},
             {"internal_url": "https://inside.example"},
             {"ca_bundle": "another"},
+            {"bearer_token_file": str(token)},
         ):
             before = s.fake.fetches
             changed = replace(s.issuer, **changes)  # type: ignore[arg-type]  # a table of fields
@@ -790,11 +796,13 @@ def test_a_set_is_used_without_its_bad_keys() -> None:
         FakeKey("number").jwk(n=65537),
         FakeKey("x" * 257).jwk(),
         FakeKey("k").jwk(kid=7),
-        FakeKey("").jwk(kid=""),
+        FakeKey("use-odd").jwk(use=["sig"]),
+        FakeKey("null-modulus").jwk() | {"n": None},
+        FakeKey("empty-exponent").jwk(e=""),
+        FakeKey("null-private").jwk() | {"d": None},
         p256.jwk(kid="off-curve", y=p256.jwk()["x"]),
         p256.jwk(kid="other-curve", crv="P-384"),
         p256.jwk(kid="other-alg", alg="ES384"),
-        FakeKey("p521", "ES512").jwk(),
         FakeKey("bitcoin", "ES256K").jwk(),
         FakeKey("ed448", "Ed448").jwk(alg="EdDSA"),
         FakeKey("short", "EdDSA").jwk(x="AAAA"),
@@ -811,10 +819,13 @@ def test_the_same_key_twice_is_one_key() -> None:
     assert len(parse_key_set({"keys": [FakeKey().jwk(), FakeKey().jwk()]}).keys) == 1
 
 
-def test_only_a_bounded_part_of_a_huge_key_set_is_kept() -> None:
+def test_only_a_bounded_part_of_a_huge_key_set_is_read() -> None:
     jwk = FakeKey("k", "EdDSA").jwk()
-    key_set = parse_key_set({"keys": [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS * 2)]})
+    many: list[object] = [{**jwk, "kid": f"k{n}"} for n in range(MAX_KEYS)]
+    key_set = parse_key_set({"keys": [*many, {"kid": "late"}, *many]})
     assert len(key_set.keys) == MAX_KEYS
+    assert list(key_set.skipped) == [f"#{MAX_KEYS}"], "the bad key after these was not looked at"
+    assert "only the first 100 of 201" in key_set.skipped[f"#{MAX_KEYS}"]
 
 
 def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:
@@ -824,7 +835,10 @@ def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:
         with pytest.raises(Refusal) as caught:
             await s.key("weak")
         assert caught.value.reason is Reason.UNKNOWN_KEY
+        assert "cannot be used" in caught.value.public
+        assert "1024 bits" not in caught.value.public
         assert "1024 bits" in str(caught.value)
+        assert "1024 bits" in s.ring.status()[GITHUB].unusable["weak"]
         assert await s.reason("other") is Reason.KEYS_UNAVAILABLE
 
     run(s, story)
@@ -834,18 +848,19 @@ KINDS = {
     "RS256": FakeKey("rsa", "RS256"),
     "ES256": FakeKey("p256", "ES256"),
     "ES384": FakeKey("p384", "ES384"),
+    "ES512": FakeKey("p521", "ES512"),
     "EdDSA": FakeKey("ed", "EdDSA"),
 }
 
 
-@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+@pytest.mark.parametrize("alg", sorted(PROFILES["generic"].algorithms))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_named_key_must_fit_the_algorithm(kind: str, alg: str) -> None:
     key = KINDS[kind]
     fake = FakeIssuer(GENERIC, key)
     fake.key_set = answering(json={"keys": [key.jwk(alg=None)]})
     s = Setting(fake)
-    fits = kind == alg or (kind, alg) == ("RS256", "PS256")
+    fits = kind == alg or (kind == "RS256" and alg[:2] in {"RS", "PS"})
     assert run(s, lambda: s.reason(key.kid, alg)) is (None if fits else Reason.BAD_SIGNATURE)
     assert fake.fetches == 1
 
@@ -883,9 +898,58 @@ def test_without_a_kid_nothing_is_guessed(keys: list[FakeKey]) -> None:
     assert run(s, lambda: s.reason(None)) is Reason.UNKNOWN_KEY
 
 
-def test_a_key_without_a_kid_cannot_be_named_by_a_token() -> None:
-    s = Setting(FakeIssuer(GENERIC, FakeKey(None)))
-    assert run(s, lambda: s.reason("None")) is Reason.UNKNOWN_KEY
+def test_a_key_without_a_kid_is_used_where_no_key_has_the_tokens_kid() -> None:
+    named, nameless = FakeKey("named"), FakeKey(None, which=1)
+    s = Setting(FakeIssuer(GENERIC, named, nameless))
+    assert run(s, lambda: s.key("named")).kid == "named"
+    s = Setting(s.fake)
+    assert run(s, lambda: s.key("other")).kid is None
+    s = Setting(FakeIssuer(GENERIC, nameless, FakeKey(None, which=2)))
+    assert run(s, lambda: s.reason("other")) is Reason.UNKNOWN_KEY, "nothing is guessed"
+
+
+@pytest.mark.parametrize("member", ["kid", "alg", "use", "key_ops"])
+@pytest.mark.parametrize("empty", [None, "", []], ids=["null", "text", "list"])
+def test_an_empty_member_of_a_key_is_as_if_it_were_absent(member: str, empty: object) -> None:
+    jwk = FakeKey("k1").jwk() | {member: empty}
+    fits = not isinstance(empty, list) or member == "key_ops"
+    assert len(parse_key_set({"keys": [jwk]}).keys) == fits
+
+
+def published(*keys: FakeKey, **changes: object) -> KeySet:
+    return parse_key_set({"keys": [key.jwk(kid="same", **changes) for key in keys]})
+
+
+def test_one_kid_may_stand_for_several_keys_of_different_type_or_algorithm() -> None:
+    keys = published(*KINDS.values(), FakeKey("pss", "PS256", which=1))
+    assert not keys.skipped
+    for alg, expected in [*KINDS.items(), ("PS256", FakeKey("pss", "PS256", which=1))]:
+        found = keys.find("same", alg)
+        assert found is not None
+        assert found.public == expected.private.public_key()
+    assert keys.find("same", "RS512") is None
+
+
+def test_two_keys_of_one_kid_and_one_algorithm_are_used_by_none() -> None:
+    clash = published(FakeKey(), FakeKey(which=1), KINDS["ES256"], alg=None)
+    assert clash.keys == ()
+    assert "two different keys" in clash.skipped["same"]
+    same_key_twice = parse_key_set({"keys": [FakeKey().jwk(), FakeKey().jwk(alg=None)]})
+    assert same_key_twice.find("k1", "RS256")
+    assert same_key_twice.find("k1", "PS256")
+
+
+def test_a_new_algorithm_under_a_known_kid_is_fetched() -> None:
+    s = Setting(FakeIssuer(GENERIC, FakeKey("same")))
+
+    async def story() -> None:
+        await s.key("same", "RS256")
+        s.fake.keys += (FakeKey("same", "ES256"),)
+        assert await s.reason("same", "ES256") is None
+        assert await s.reason("same", "RS256") is None
+        assert s.fake.fetches == 2
+
+    run(s, story)
 
 
 def test_keys_of_one_session_differ() -> None:

@@ -172,7 +172,6 @@ def test_the_profiles_of_ci_systems_are_strict() -> None:
         profile = PROFILES[name]
         assert profile.algorithms == {"RS256"}
         assert not profile.audience_list
-        assert not profile.key_id_optional
     generic = PROFILES["generic"]
     assert generic.algorithms == {
         *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),

@@ -1165,6 +1165,6 @@ def test_ten_thousand_roles_are_read_in_seconds() -> None:
     ]
     policies = {f"p{n}": Policy(f"p{n}", DEPLOY.statements) for n in range(1000)}
     policies["wall"] = Policy("wall", (statement("d", DENY, "Function:Delete", "*"),))
-    started = time.perf_counter()
+    started = time.process_time()
     assert lint(ISSUERS, roles, policies) == []
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -496,3 +497,18 @@ class TestRemembered:
                     await known.bearer(token(key=OTHER), KEYS)
 
         asyncio.run(story())
+
+    def test_the_memory_of_tokens_is_bounded_by_their_size(self) -> None:
+        # A list costs three bytes of JSON, and over sixty in Python.
+        large = [token(access() | {"x": [[]] * 3_000, "jti": str(n)}) for n in range(160)]
+        known, _, _ = self.tokens()
+
+        async def story() -> int:
+            tracemalloc.start()
+            for text in large:
+                await known.bearer(text, KEYS)
+            grown, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return grown
+
+        assert asyncio.run(story()) < 17 * 2**20

@@ -144,7 +144,8 @@ def _explanation(
 ) -> Explanation:
     def minted(admission: Admission) -> Claims:
         # The audience of the token that the issuer's document accepts is the broker's URL.
-        given, accepted = claims.get("aud"), admission.issuer.audiences
+        given = claims.get("aud")
+        accepted = admission.issuer.audiences or admission.issuer.clients
         audiences = given if isinstance(given, list) else [given]
         url = next((audience for audience in audiences if audience in accepted), accepted[0])
         return access_claims(claims, admission, issuer_url=url, now=time.time(), jti="explained")

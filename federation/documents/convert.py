@@ -8,6 +8,7 @@ so that they are reported together with the errors of single fields.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ from federation.documents.model import (
     Statement,
 )
 from federation.documents.values import url_fault
+from federation.jose.jwk import Key, ambiguous_kids, parse_key
 from federation.policy.conditions import Condition, Operator
 from federation.providers.table import GENERIC, PROFILES, known_provider
 from federation.text import quoted
@@ -53,20 +55,23 @@ def document(written: schema.Document, root: Fields, origin: Origin, places: Pla
 
 def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
     known = spec.provider or known_provider(spec.iss)
-    provider = known or GENERIC
-    use = spec.subject_token_use
+    provider, use = known or GENERIC, spec.subject_token_use
     return JwtIssuer(
         name=name,
         iss=spec.iss,
-        audiences=tuple(spec.aud),
+        audiences=tuple(spec.aud or ()),
         provider=provider,
         token_expiry=spec.token_expiry or _DEFAULT_EXPIRY,
         single_use=PROFILES[provider].single_use if use is None else use == "once",
+        people_once=use == "once",
         internal_url=spec.iss_internal,
         jwks_uri=spec.jwks_uri,
         jwks={"keys": [key.members() for key in spec.jwks.keys]} if spec.jwks else None,
         ca_bundle=spec.ca_bundle,
         provider_named=known is not None,
+        bearer_token_file=spec.bearer_token_file,
+        clients=tuple(spec.clients or ()),
+        authorized_parties=tuple(spec.authorized_parties or ()),
         origin=origin,
     )
 
@@ -133,6 +138,7 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
         provider=known or GENERIC,
         token_expiry=_DEFAULT_EXPIRY,
         single_use=True,
+        clients=tuple(_texts(_member(spec, "clients"))),
         provider_named=known is not None or _member(spec, "provider") is not None,
         origin=origin,
     )
@@ -168,6 +174,7 @@ def contradictions(kind: str, root: Fields) -> Iterator[Complaint]:
             yield from _provider_contradicts(spec)
             yield from _keys_contradict(spec)
             yield from _same_kid(spec)
+            yield from _audiences_contradict(spec)
         case "Policy":
             yield from _same_sid(spec)
         case "Role":
@@ -188,23 +195,55 @@ def _provider_contradicts(spec: Fields) -> Iterator[Complaint]:
 
 
 def _keys_contradict(spec: Fields) -> Iterator[Complaint]:
-    for name in ("jwksUri", "issInternal"):
+    for name in ("jwksUri", "issInternal", "bearerTokenFile"):
         if "jwks" in spec and name in spec:
             yield Complaint(
                 ("spec", name),
                 Code.KEYS_CONTRADICT,
-                f"keys are pinned with jwks, so nothing is ever fetched from {name}",
+                f"keys are pinned with jwks, so nothing is ever fetched and {name} is never used",
                 f"remove jwks or {name}",
             )
 
 
 def _same_kid(spec: Fields) -> Iterator[Complaint]:
     keys = _member(spec.get("jwks"), "keys")
-    kids = [_member(key, "kid") for key in (keys if isinstance(keys, Items) else ())]
-    texts = [kid for kid in kids if isinstance(kid, str)]
-    if len(texts) != len(set(texts)):
-        place = ("spec", "jwks", "keys")
-        yield Complaint(place, Code.BAD_KEY_MATERIAL, "two keys have the same kid")
+    usable = [key for jwk in (keys if isinstance(keys, Items) else ()) for key in _key(jwk)]
+    for kid in sorted(ambiguous_kids(usable)):
+        yield Complaint(
+            ("spec", "jwks", "keys"),
+            Code.BAD_KEY_MATERIAL,
+            f"two different keys for the same algorithm have the kid {quoted(kid)}",
+            "remove one, or give them different kids",
+        )
+
+
+def _key(jwk: Value) -> Iterator[Key]:
+    """Yield the key in *jwk*. The model has complained already about one that cannot be used."""
+    with suppress(ValueError):
+        yield parse_key(jwk)
+
+
+def _audiences_contradict(spec: Fields) -> Iterator[Complaint]:
+    clients, audiences = _texts(spec.get("clients")), _texts(spec.get("aud"))
+    if "aud" not in spec and "clients" not in spec:
+        hint = "write the broker's own URL, or clients where people sign in"
+        yield Complaint(("spec", "aud"), Code.MISSING_FIELD, "is required and missing", hint)
+    for number, client in enumerate(clients):
+        if client in audiences:
+            # Such a token would be a person's by one field and a workload's by the other.
+            yield Complaint(
+                ("spec", "clients", number),
+                Code.BAD_VALUE,
+                f"{quoted(client)} is in aud too",
+                "write it under clients for people's ID tokens, under aud for workloads",
+            )
+    if "authorizedParties" in spec and "aud" not in spec:
+        yield Complaint(
+            ("spec", "authorizedParties"),
+            Code.BAD_VALUE,
+            "has no effect without aud: the azp of a person's ID token must be one of clients",
+            "remove it, or write aud",
+        )
 
 
 def _same_sid(spec: Fields) -> Iterator[Complaint]:

@@ -184,6 +184,11 @@ _PATTERNS: Mapping[str, Callable[[str], _Explained]] = {
     schema.NAME: _bad_name,
     schema.RESOURCE: _bad_resource,
     schema.BASE64URL: lambda _text: (Code.BAD_KEY_MATERIAL, "is not base64url", ""),
+    schema.ABSOLUTE_PATH: lambda path: (
+        Code.BAD_VALUE,
+        f"{quoted(path)} is not an absolute path",
+        "begin it with /",
+    ),
 }
 _MESSAGES: Mapping[str, Callable[[Any, _Context], _Explained]] = {
     "dict_type": _not_a_map,

@@ -87,22 +87,41 @@ class JwtIssuer:
     name: str
     iss: str
     audiences: tuple[str, ...]
+    """The audiences of tokens of jobs and other workloads."""
     provider: str
     """The name of a profile in the provider table."""
     token_expiry: timedelta
     single_use: bool
+    """True if a workload's token may be exchanged once."""
     internal_url: str | None = None
     jwks_uri: str | None = None
     jwks: Mapping[str, object] | None = None
     ca_bundle: str | None = field(default=None, repr=False)
     provider_named: bool = True
     """True if the document says which provider this is, or its `iss` does."""
+    bearer_token_file: str | None = None
+    clients: tuple[str, ...] = ()
+    """The OAuth clients whose ID tokens of people may be exchanged."""
+    people_once: bool = False
+    """True if a person's token may be exchanged once. A person's client keeps it for its lifetime."""
+    authorized_parties: tuple[str, ...] = ()
+    """The values that a workload's `azp` may have. Empty: the rule of `issuers.verify` holds."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
     """The provider's rules for this issuer's tokens."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", PROFILES[self.provider])
+
+    def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
+        """Return those of `clients` that a token is meant for. If any, it is a person's token."""
+        audience = claims.get("aud")
+        meant = audience if isinstance(audience, list) else [audience]
+        return tuple(client for client in self.clients if client in meant)
+
+    def taken_once(self, claims: Mapping[str, object]) -> bool:
+        """Return whether a token with these *claims* may be exchanged only once."""
+        return self.people_once if self.clients_of(claims) else self.single_use
 
     @property
     def shared(self) -> bool:

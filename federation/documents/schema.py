@@ -60,6 +60,7 @@ NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 """A document's name; Kubernetes has the same rule."""
 RESOURCE = r"^(\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+)$"
 BASE64URL = r"^[A-Za-z0-9_-]+$"
+ABSOLUTE_PATH = r"^/[^\x00-\x1f\x7f]*$"
 
 OPERATORS: Mapping[str, Operator] = {
     **{operator.value: operator for operator in Operator if operator is not Operator.PRINCIPAL},
@@ -269,11 +270,16 @@ Action: TypeAlias = Annotated[
 Resource: TypeAlias = Annotated[
     str, Strict(), Field(min_length=1, max_length=PATTERN_CHARS, pattern=RESOURCE)
 ]
+AbsolutePath: TypeAlias = Annotated[Text, Field(pattern=ABSOLUTE_PATH)]
 Base64url: TypeAlias = Annotated[Text, Field(pattern=BASE64URL)]
 Labels: TypeAlias = Annotated[
     dict[str, Annotated[str, BeforeValidator(_check_label)]],
     BeforeValidator(_labels),
     WithJsonSchema({"type": ["object", "null"], "additionalProperties": {"type": "string"}}),
+]
+
+MemberText: TypeAlias = Annotated[
+    Text, WithJsonSchema({"type": ["string", "null"], "maxLength": VALUE_CHARS})
 ]
 
 _Listed = Field(min_length=1, max_length=LIST_VALUES)
@@ -346,6 +352,9 @@ class Metadata(Written):
     uid: Any = _carried
 
 
+_MAY_BE_EMPTY = frozenset({"kid", "alg", "use"})
+
+
 class PinnedKey(Written):
     """
     One public key. Only the members that say what the key is are kept.
@@ -359,9 +368,9 @@ class PinnedKey(Written):
     )
 
     kty: Text | None = None
-    kid: Text | None = None
-    alg: Text | None = None
-    use: Text | None = None
+    kid: MemberText | None = None
+    alg: MemberText | None = None
+    use: MemberText | None = None
     crv: Text | None = None
     n: Base64url | None = None
     e: Base64url | None = None
@@ -379,7 +388,13 @@ class PinnedKey(Written):
                 f"a private key was put here: it has {', '.join(private)}",
                 "pin the public half only, and treat the private key as leaked",
             )
-        return value
+        # Some issuers write null or "" for a member that they could leave out. That is harmless
+        # only where the member is not part of the key itself.
+        return {
+            name: member
+            for name, member in value.items()
+            if name not in _MAY_BE_EMPTY or not (is_null(member) or member == "")
+        }
 
     @model_validator(mode="after")
     def _check_usable(self) -> PinnedKey:
@@ -430,8 +445,16 @@ class IssuerSpec(Written):
         json_schema_extra={
             "not": {
                 "required": ["jwks"],
-                "anyOf": [{"required": ["jwksUri"]}, {"required": ["issInternal"]}],
-            }
+                "anyOf": [
+                    {"required": ["jwksUri"]},
+                    {"required": ["issInternal"]},
+                    {"required": ["bearerTokenFile"]},
+                ],
+            },
+            "anyOf": [
+                {"required": ["aud"]},
+                {"required": ["clients"], "not": {"required": ["authorizedParties"]}},
+            ],
         }
     )
 
@@ -439,7 +462,11 @@ class IssuerSpec(Written):
         description="The issuer's URL, exactly as its tokens have it in `iss`. "
         "`https`; `http` only for loopback hosts."
     )
-    aud: Texts = Field(description="The audiences that are accepted, compared exactly.")
+    aud: Texts | None = Field(
+        None,
+        description="The audiences that are accepted, compared exactly. May be left out where "
+        "`clients` is set.",
+    )
     token_expiry: Duration | None = Field(
         None,
         description="The lifetime of tokens minted for this issuer: a Go duration between `1m` "
@@ -465,7 +492,20 @@ class IssuerSpec(Written):
     subject_token_use: Annotated[Text, *_one_of(("once", "many"))] | None = Field(
         None,
         description="Whether one subject token may be exchanged once or many times. Default "
-        "`once` for github and gitlab, `many` for generic.",
+        "`once` for github and gitlab, `many` for generic and where `clients` is set.",
+    )
+    bearer_token_file: AbsolutePath | None = Field(
+        None,
+        description="A file whose content is sent as bearer token when this issuer's discovery "
+        "and keys are fetched, and nowhere else.",
+    )
+    clients: Texts | None = Field(
+        None,
+        description="OAuth client ids. People's ID tokens for these clients may be exchanged.",
+    )
+    authorized_parties: Texts | None = Field(
+        None,
+        description="Where a workload's token has `azp`, it must be one of these.",
     )
 
 

@@ -1,12 +1,13 @@
 """
 Checks single values of documents: URLs, durations and PEM certificates.
 
-The functions look at the form of a value only. Nothing is normalised: a URL stays as written.
+The functions look at a value only. Nothing is normalised: a URL stays as written.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from base64 import b64decode
 from binascii import Error as Base64Error
 from datetime import timedelta
@@ -118,7 +119,7 @@ _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s([^-]*)-----END \1-----"
 
 
 def certificates_fault(pem: str) -> str | None:
-    """Return why *pem* is not a bundle of certificates, or None. Only its form is checked."""
+    """Return why *pem* is not a bundle of certificates that TLS can trust, or None."""
     if "PRIVATE KEY-----" in pem:
         return "holds a private key"
     blocks = _PEM_BLOCK.findall(pem)
@@ -129,6 +130,11 @@ def certificates_fault(pem: str) -> str | None:
             return f"holds a {label.lower()}"
         if not _is_der(body):
             return "has a certificate that is not base64"
+    try:
+        # Exactly what is done with it when keys are fetched.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        return "has a certificate that cannot be read"
     return None
 
 

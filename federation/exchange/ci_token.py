@@ -66,7 +66,7 @@ async def exchange_ci_token(
 @asynccontextmanager
 async def _spent(verified: Verified, state: Store) -> AsyncIterator[None]:
     """Spend the token for the time of the block. If that fails, the token can be used again."""
-    if not verified.issuer.single_use:
+    if not verified.issuer.taken_once(verified.claims):
         yield
         return
     until = verified.expires + _KEPT_BEYOND_EXPIRY_SECONDS

@@ -4,26 +4,47 @@ Fetch an issuer's public keys, through its discovery document or from its `jwksU
 A discovery document may refer only to an origin that the operator named in the JwtIssuer: that of
 `iss` or of `issInternal`. Redirects are not followed, answers are bounded in size, and a
 malformed answer counts as a failed fetch.
+
+No answer delays the exchanges of other issuers: it is read in small pieces and parsed in a thread.
+Nothing that an issuer sends is sent back, to it or to another: there are no cookies.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
 import ssl
+import stat
+from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar
+from typing import Any, TypeVar
 
 import httpx2
 
 from federation import __version__
 from federation.claims import shown
 from federation.documents.model import JwtIssuer
+from federation.issuers.small_reads import read_in_small_pieces
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.jose.strict_json import loads_object
 
+T = TypeVar("T")
+
 MAX_RESPONSE_BYTES = 256 * 1024
+
+_MAX_CHUNKS = 4096
+"""A body may come in so many chunks. Of the largest body each then has 64 bytes on average."""
+_QUICK_BYTES = 16 * 1024
+"""A body up to this length is parsed in some milliseconds; a longer one in a thread."""
+_MAX_TOKEN_BYTES = 16 * 1024
+_BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _MAX_URL_CHARS = 2048
 _HEADERS = {
-    "Accept": "application/json",
+    # Some servers have their key sets under a name of its own (RFC 7517, section 8.5).
+    "Accept": "application/json, application/jwk-set+json",
     # Ask for no compression, so that a small answer cannot unpack to a large one.
     "Accept-Encoding": "identity",
     "User-Agent": f"federation/{__version__}",
@@ -34,6 +55,21 @@ class FetchFailed(Exception):
     """A failed fetch. The text tells the operator why."""
 
 
+class _NoCookies(CookieJar):
+    """
+    A cookie jar that takes nothing and gives nothing.
+
+    Issuers share a client. With a common jar, one could make the broker send 78 KiB of cookies to
+    all others of its domain, whose servers then refuse the request.
+    """
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Keep no cookie of the answer."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        """Send no cookie."""
+
+
 def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
     """
     Open a client that trusts only *ca_bundle*, or the machine's trust store if it is None.
@@ -42,7 +78,9 @@ def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
     Raises: ssl.SSLError if *ca_bundle* contains no certificate.
     """
     trusted = ssl.create_default_context(cadata=ca_bundle) if ca_bundle else True
-    return httpx2.AsyncClient(verify=trusted, follow_redirects=False)
+    return read_in_small_pieces(
+        httpx2.AsyncClient(verify=trusted, follow_redirects=False, cookies=_NoCookies())
+    )
 
 
 async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
@@ -51,20 +89,63 @@ async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
 
     Raises: FetchFailed, httpx2.HTTPError, httpx2.InvalidURL.
     """
-    url = issuer.jwks_uri or await _discover(client, issuer)
+    headers = _HEADERS
+    if issuer.bearer_token_file is not None:
+        token = await asyncio.to_thread(_bearer_token, issuer.bearer_token_file)
+        headers = {**_HEADERS, "Authorization": f"Bearer {token}"}
+    # Each of these addresses is on an origin that the document names, so the bearer token leaves
+    # for no other.
+    url = issuer.jwks_uri or await _discover(client, issuer, headers)
+    body = await _get(client, url, headers)
     try:
-        return parse_key_set(await _get(client, url))
+        return await _parsed(_key_set, body)
     except ValueError as error:
         raise FetchFailed(f"{url}: not a key set: {error}") from None
 
 
-async def _discover(client: httpx2.AsyncClient, issuer: JwtIssuer) -> str:
+def _key_set(body: bytes) -> KeySet:
+    return parse_key_set(loads_object(body))
+
+
+async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    return parse(body) if len(body) <= _QUICK_BYTES else await asyncio.to_thread(parse, body)
+
+
+def _bearer_token(path: str) -> str:
+    """
+    Return the token in the file *path*. It is read anew for each fetch, since tokens are renewed.
+
+    Raises: FetchFailed, which holds nothing of the file's content.
+    """
+    try:
+        # A pipe without a writer would block, and a device would never end.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise FetchFailed(f"bearerTokenFile {path}: not a file")
+            content = os.read(file, _MAX_TOKEN_BYTES + 1)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise FetchFailed(f"bearerTokenFile {path}: {error.strerror}") from None
+    if len(content) > _MAX_TOKEN_BYTES:
+        raise FetchFailed(f"bearerTokenFile {path}: has more than {_MAX_TOKEN_BYTES} bytes")
+    token = content.strip()
+    if not _BEARER_TOKEN.fullmatch(token):
+        raise FetchFailed(f"bearerTokenFile {path}: does not hold one bearer token")
+    return token.decode("ascii")
+
+
+async def _discover(
+    client: httpx2.AsyncClient, issuer: JwtIssuer, headers: Mapping[str, str]
+) -> str:
     """Return the `jwks_uri` of the discovery document (OpenID Connect Discovery 1.0)."""
     # OpenFaaS's own examples give the whole URL of the document.
     base = (issuer.internal_url or issuer.iss).rstrip("/").removesuffix(_DISCOVERY)
     url = base + _DISCOVERY
+    body = await _get(client, url, headers)
     try:
-        document = await _get(client, url)
+        document = await _parsed(loads_object, body)
     except ValueError as error:
         raise FetchFailed(f"{url}: not a discovery document: {error}") from None
     if document.get("issuer") != issuer.iss:
@@ -104,16 +185,19 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _get(client: httpx2.AsyncClient, url: str) -> dict[str, object]:
-    """Fetch the JSON object at *url*. ValueError means that the body is something else."""
-    async with client.stream("GET", url, headers=_HEADERS, follow_redirects=False) as response:
+async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> bytes:
+    """Fetch the body at *url*. Raises: FetchFailed if the answer is not a small and plain one."""
+    async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:
             raise FetchFailed(f"{url}: answered {response.status_code}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise FetchFailed(f"{url}: answered compressed, though asked not to")
-        body = bytearray()
+        body, chunks = bytearray(), 0
         async for chunk in response.aiter_bytes():
             body += chunk
+            chunks += 1
             if len(body) > MAX_RESPONSE_BYTES:
                 raise FetchFailed(f"{url}: answered more than {MAX_RESPONSE_BYTES} bytes")
-    return loads_object(bytes(body))
+            if chunks > _MAX_CHUNKS:
+                raise FetchFailed(f"{url}: answered in more than {_MAX_CHUNKS} pieces")
+    return bytes(body)

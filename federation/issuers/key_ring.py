@@ -2,8 +2,9 @@
 The key ring: a cache of the issuers' public keys, refreshed in the background.
 
 A failed, empty or malformed answer never replaces keys, and keys are used for up to a day. For
-each issuer at most one fetch runs at a time. Tokens with unknown keys cause at most one fetch a
-minute, so that nobody can make the broker flood an issuer.
+each issuer at most one fetch runs at a time. Tokens with unknown keys cause at most one fetch in
+ten seconds: nobody can make the broker flood an issuer, and somebody who makes a `kid` up just
+before a rotation keeps the new keys out for ten seconds at most.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from federation.issuers.fetch import FetchFailed, fetch_keys, open_client
 from federation.jose.jwk import Key, KeySet, parse_key_set
 
 _FETCH_SECONDS = 5.0  # discovery and key set together
-_UNKNOWN_KEY_PAUSE_SECONDS = 60.0
+_UNKNOWN_KEY_PAUSE_SECONDS = 10.0
 _NO_KEYS_PAUSE_SECONDS = 5.0
 _SERVE_SECONDS = 24 * 3600.0
 _REFRESH_SECONDS = 600.0
 _RETRY_SECONDS = 30.0
 _TICK_SECONDS = 1.0
+
+_UNUSABLE = "The subject token names a key that its issuer publishes, but that cannot be used."
+"""The whole sentence for the caller; the operator finds the reason in the log and in `/readyz`."""
 
 _FAILURES = (FetchFailed, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
 
@@ -45,6 +49,8 @@ class KeyStatus:
     """Seconds since the last successful fetch; None if there was none."""
     failure: str
     """The reason of the last failed fetch; empty if the last fetch succeeded."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """For each key that is published but cannot be used the reason, by `kid` or `#index`."""
 
 
 _Identity = tuple[str | None, ...]
@@ -53,7 +59,8 @@ _Identity = tuple[str | None, ...]
 def _identity(issuer: JwtIssuer) -> _Identity:
     """The settings that decide an issuer's keys. If one changes, the cached keys are not used."""
     pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
-    return issuer.iss, issuer.internal_url, issuer.jwks_uri, pinned, issuer.ca_bundle
+    where = issuer.iss, issuer.internal_url, issuer.jwks_uri
+    return *where, pinned, issuer.ca_bundle, issuer.bearer_token_file
 
 
 @dataclass(slots=True)
@@ -67,7 +74,7 @@ class _Held:
     tried: float = -inf
     """The end of the last fetch."""
     asked: float = -inf
-    """The last fetch that an unknown `kid` caused."""
+    """The last fetch that an unknown key caused."""
     due: float = -inf
     """The time of the next background refresh."""
     failure: str = ""
@@ -113,10 +120,11 @@ class KeyRing:
 
     async def key(self, issuer: JwtIssuer, kid: str | None, alg: str) -> Key:
         """
-        Return the key *kid* of *issuer*. If *kid* is None, return the only key that fits *alg*.
+        Return the key of *issuer* that *kid* and *alg* choose. Without a *kid* of the token or of
+        the keys, return the only key that fits *alg*.
 
-        Raises: Refusal with `unknown_key`, `keys_unavailable`, or `bad_signature` if the key
-        *kid* is of a type that cannot sign with *alg*.
+        Raises: Refusal with `unknown_key`, `keys_unavailable`, or `bad_signature` if no key with
+        this *kid* can sign with *alg*.
         """
         held = self._entry(issuer)
         key = self._find(held, kid, alg) or await self._find_after_fetch(held, kid, alg)
@@ -152,6 +160,7 @@ class KeyRing:
                 pinned=held.pinned,
                 age_seconds=None if held.fetched == -inf else now - held.fetched,
                 failure=held.failure,
+                unusable=held.skipped,
             )
             for iss, held in self._latest.items()
         }
@@ -193,21 +202,14 @@ class KeyRing:
 
     def _find(self, held: _Held, kid: str | None, alg: str) -> Key | None:
         keys = self._usable(held)
-        if keys is None:
-            return None
-        key = keys.find(kid, alg)
-        if key is None and keys.publishes(kid):
-            why = "the key does not fit alg"
-            evidence = {"iss": held.issuer.iss, "kid": kid, "alg": alg, "why": why}
-            raise Refusal(Reason.BAD_SIGNATURE, evidence=evidence)
-        return key
+        return keys.find(kid, alg) if keys else None
 
     async def _find_after_fetch(self, held: _Held, kid: str | None, alg: str) -> Key | None:
         """
         Wait for a running fetch, or start one if that is allowed, and look the key up again.
 
         A running fetch may have started before the key was published. Waiting for it therefore
-        does not count as the one fetch a minute that an unknown key may cause.
+        does not count as the one fetch that an unknown key may cause.
         """
         while True:
             task, started = held.running, False
@@ -277,14 +279,21 @@ class KeyRing:
             await client.aclose()
 
     def _refusal(self, held: _Held, kid: str | None, alg: str) -> Refusal:
-        """Return `unknown_key` if the issuer's keys are known, else `keys_unavailable`."""
-        why = held.skipped.get(kid or "", "")
-        known = held.pinned or why or (self._usable(held) is not None and not held.failure)
+        """
+        Return why no key was found.
+
+        It is `keys_unavailable` if the issuer may have the key, but could not be asked.
+        """
+        keys, why = self._usable(held), held.skipped.get(kid or "", "")
         evidence: dict[str, object] = {"iss": held.issuer.iss, "kid": kid, "alg": alg}
-        if why:
-            evidence["why"] = why
         if held.failure:
             evidence["failure"] = held.failure
+        if why:
+            return Refusal(Reason.UNKNOWN_KEY, _UNUSABLE, evidence=evidence | {"why": why})
+        if keys and keys.publishes(kid):
+            why = "no key with this kid fits alg"
+            return Refusal(Reason.BAD_SIGNATURE, evidence=evidence | {"why": why})
+        known = held.pinned or (keys is not None and not held.failure)
         return Refusal(Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE, evidence=evidence)
 
 

@@ -3,13 +3,17 @@ Verify a subject token: issuer, signature, audience, times, and the provider's o
 
 The checks run in this order, cheapest first, and the first that fails ends the verification. The
 issuer must match by its exact name before any key is fetched, so an unknown issuer's token causes
-no traffic. Until signature and audience are verified, the caller gets only constant sentences.
+no traffic. Until signature and audience are verified, the caller gets only constant sentences,
+what its own header says, and what is public about the provider.
+
+A token whose audience is one of the issuer's `clients` is a person's, and must be an ID token. Any
+other token is a workload's: a CI job's, or that of a program with an account of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,6 +27,8 @@ from federation.providers.table import LEEWAY
 
 _YEAR_10000 = 253_402_300_800
 _LEEWAY_SECONDS = LEEWAY.total_seconds()
+_ACCESS_TOKEN = "at+jwt"
+_TYPES = frozenset({"jwt", _ACCESS_TOKEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +57,51 @@ async def find_signer(token: Unverified, issuers: Mapping[str, JwtIssuer], keys:
     """
     Find which of *issuers* (by `iss`) *token* names, and the key that its header names.
 
-    Only `alg`, `kid` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
+    Only `alg`, `kid`, `typ` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
     token could bring its own key. RFC 7515, section 4.1.11: unknown `crit` must be refused.
     Raises: Refusal with `missing_claim`, `untrusted_issuer`, `unsupported_algorithm`,
-    `unknown_key`, `keys_unavailable` or `bad_signature`.
+    `wrong_token_type`, `unknown_key`, `keys_unavailable` or `bad_signature`.
     """
     issuer = trusted_issuer(token.claims, issuers)
-    alg = token.header.get("alg")
-    if not isinstance(alg, str) or alg not in issuer.profile.algorithms:
-        raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "alg": shown(alg)})
+    alg = _algorithm(token, issuer)
     if "crit" in token.header:
         raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "crit": True})
+    if "typ" in token.header and _type(token) not in _TYPES:
+        # An issuer signs other things with the same keys, such as a logout token (`logout+jwt`).
+        raise _wrong_type(issuer, typ=token.header["typ"])
     return Signer(issuer, await keys.key(issuer, _key_id(token, issuer), alg), alg)
+
+
+def _algorithm(token: Unverified, issuer: JwtIssuer) -> str:
+    alg, taken = token.header.get("alg"), issuer.profile.algorithms
+    if isinstance(alg, str) and alg in taken:
+        return alg
+    allowed = ", ".join(sorted(taken))
+    raise Refusal(
+        Reason.UNSUPPORTED_ALGORITHM,
+        f"{Reason.UNSUPPORTED_ALGORITHM.sentence} Its alg is {shown(alg)}; taken: {allowed}.",
+        evidence={"iss": issuer.iss, "alg": shown(alg)},
+    )
+
+
+def _type(token: Unverified) -> str | None:
+    """
+    Return the `typ` of the header as types are compared, None if it has none.
+
+    Types are media types: their case does not count, and `application/` may be left out (RFC
+    7515, section 4.1.9).
+    """
+    typ = token.header.get("typ")
+    return typ.lower().removeprefix("application/") if isinstance(typ, str) else None
+
+
+def _wrong_type(issuer: JwtIssuer, **what: object) -> Refusal:
+    ((name, value),) = what.items()
+    return Refusal(
+        Reason.WRONG_TOKEN_TYPE,
+        f"{Reason.WRONG_TOKEN_TYPE.sentence} Its {name} is {shown(value)}.",
+        evidence={"iss": issuer.iss, name: shown(value)},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +126,13 @@ def verify(signed: Signed, now: float) -> Verified:
     """
     Verify that a signed token is for this broker and valid at *now*.
 
-    Raises: Refusal with `missing_claim`, `malformed_token`, `wrong_audience`, `expired`,
-    `not_yet_valid` or `not_a_ci_token`.
+    Raises: Refusal with `wrong_token_type`, `missing_claim`, `malformed_token`, `wrong_audience`,
+    `wrong_party`, `expired`, `not_yet_valid` or `not_a_ci_token`.
     """
     claims = signed.token.claims
     issued, expires = check_claims(signed.issuer, claims, now)
+    if signed.issuer.clients_of(claims) and _type(signed.token) == _ACCESS_TOKEN:
+        raise _wrong_type(signed.issuer, typ=_ACCESS_TOKEN)
     return Verified(Claims(claims), signed.issuer, _spend_key(signed.token), issued, expires)
 
 
@@ -112,10 +153,10 @@ def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -
 
 def _key_id(token: Unverified, issuer: JwtIssuer) -> str | None:
     kid = token.header.get("kid")
-    if isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS:
-        return kid
-    if "kid" not in token.header and issuer.profile.key_id_optional:
+    if kid is None or kid == "":  # an issuer whose keys have an empty `kid` writes it here too
         return None
+    if isinstance(kid, str) and len(kid) <= MAX_KID_CHARS:
+        return kid
     raise Refusal(Reason.UNKNOWN_KEY, evidence={"iss": issuer.iss, "kid": shown(kid)})
 
 
@@ -123,16 +164,24 @@ def check_claims(
     issuer: JwtIssuer, claims: UnverifiedClaims, now: float | None
 ) -> tuple[float, float]:
     """
-    Check subject, audience, times, and the claims that the issuer's provider must send.
+    Check type, subject, audience, times, and the claims that the issuer's provider must send.
 
     If *now* is None, times are only checked for their form. Returns `iat` and `exp`, in seconds
     since the epoch.
     Raises: Refusal, as `verify` does.
     """
+    if "events" in claims:
+        # A security event token, such as a logout token, is no proof of identity (RFC 8417).
+        raise Refusal(Reason.WRONG_TOKEN_TYPE, evidence={"iss": issuer.iss, "events": True})
     _check_subject(claims)
     _check_audience(issuer, claims)
+    clients = issuer.clients_of(claims)
+    _check_party(issuer, claims, clients)
     times = _check_times(claims, now)
-    _check_profile(issuer, claims)
+    if clients:
+        _check_id_token(issuer, claims)
+    else:
+        _check_profile(issuer, claims)
     return times
 
 
@@ -145,16 +194,58 @@ def _check_subject(claims: UnverifiedClaims) -> None:
 
 
 def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
-    audience = claims.get("aud")
+    audience, accepted = claims.get("aud"), (*issuer.audiences, *issuer.clients)
     if audience is None:
-        raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": issuer.audiences})
+        raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": accepted})
     meant = audience if isinstance(audience, list) else [audience]
     readable = len(meant) == 1 or (
         issuer.profile.audience_list and all(isinstance(one, str) for one in meant)
     )
-    if not readable or not any(one in issuer.audiences for one in meant):
-        evidence = {"got": shown(audience), "expected": issuer.audiences}
+    if not readable or not any(one in accepted for one in meant):
+        evidence = {"got": shown(audience), "expected": accepted}
         raise Refusal(Reason.WRONG_AUDIENCE, evidence=evidence)
+
+
+def _check_party(issuer: JwtIssuer, claims: UnverifiedClaims, clients: tuple[str, ...]) -> None:
+    """
+    Check that the token was issued to a client that is meant to use it here (`azp`).
+
+    Some providers add our audience to the access tokens of every client, once a user has a role
+    here. Whoever runs such a client could exchange the tokens of its users.
+    """
+    party = claims.get("azp")
+    if party is None:
+        return
+    accepted: Collection[str]
+    if clients:
+        accepted = clients  # OpenID Connect Core 1.0, section 3.1.3.7
+    elif issuer.authorized_parties:
+        accepted = issuer.authorized_parties
+    elif issuer.profile.azp_is_client:
+        audience = claims.get("aud")
+        accepted = (*(audience if isinstance(audience, list) else [audience]), *issuer.clients)
+    else:
+        return
+    if not isinstance(party, str) or party not in accepted:
+        raise Refusal(
+            Reason.WRONG_PARTY,
+            f"{Reason.WRONG_PARTY.sentence} Its azp is {shown(party)}.",
+            evidence={"iss": issuer.iss, "azp": shown(party), "expected": accepted},
+        )
+
+
+def _check_id_token(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
+    """Check that a token for one of the issuer's clients is the ID token of a person."""
+    typ = issuer.profile.id_token_typ
+    if typ is not None and claims.get("typ") != typ:
+        raise _wrong_type(issuer, typ=claims.get("typ"))
+    # A job may ask for any audience, also for a client, and would pass for a person.
+    if of_job := [claim for claim in issuer.profile.required if claim in claims]:
+        raise Refusal(
+            Reason.WRONG_TOKEN_TYPE,
+            f"{Reason.WRONG_TOKEN_TYPE.sentence} It is a job's, and its audience is for people.",
+            evidence={"iss": issuer.iss, "aud": shown(claims.get("aud")), "claims": of_job},
+        )
 
 
 def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:

@@ -4,12 +4,16 @@ Parses JSON Web Keys (RFC 7517) into public keys that can verify signatures.
 Keys that issuers publish and keys that documents pin are both read by `parse_key`, so a key that
 `check` accepts is a key that the broker can use. A key is used only as it was published: its type
 and curve, its `use`, `key_ops` and `alg` each rule algorithms out.
+
+`kid` and `alg` together choose the key: several keys may have one `kid` if their types or
+algorithms differ (RFC 7517, section 4.5). Where more than one key would do, none is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -17,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
     SECP384R1,
+    SECP521R1,
     EllipticCurvePublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -39,9 +44,14 @@ _MAX_EXPONENT_CHARS = 11  # 64 bits; a longer exponent only makes verification s
 _ALGORITHMS: Mapping[str, tuple[str, Algorithm]] = MappingProxyType(
     {
         "RS256": ("RSA", RSAAlgorithm(RSAAlgorithm.SHA256)),
+        "RS384": ("RSA", RSAAlgorithm(RSAAlgorithm.SHA384)),
+        "RS512": ("RSA", RSAAlgorithm(RSAAlgorithm.SHA512)),
         "PS256": ("RSA", RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256)),
+        "PS384": ("RSA", RSAPSSAlgorithm(RSAPSSAlgorithm.SHA384)),
+        "PS512": ("RSA", RSAPSSAlgorithm(RSAPSSAlgorithm.SHA512)),
         "ES256": ("P-256", ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)),
         "ES384": ("P-384", ECAlgorithm(ECAlgorithm.SHA384, SECP384R1)),
+        "ES512": ("P-521", ECAlgorithm(ECAlgorithm.SHA512, SECP521R1)),
         "EdDSA": ("Ed25519", OKPAlgorithm()),
     }
 )
@@ -77,6 +87,11 @@ class Key:
         except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
             return False  # a malformed signature on which the library raises
 
+    def clashes(self, other: Key) -> bool:
+        """Return whether a token could mean either key: they differ, and one `alg` fits both."""
+        fits_both = self.kind == other.kind and (not self.alg or other.alg in {None, self.alg})
+        return fits_both and self.public != other.public
+
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
@@ -85,33 +100,44 @@ class KeySet:
     keys: tuple[Key, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     """For each unusable key the reason, by `kid`, or by `#index` if it has none."""
-    _by_kid: Mapping[str, Key] = field(init=False, repr=False, compare=False)
+    _by_kid: Mapping[str | None, tuple[Key, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_kid", {key.kid: key for key in self.keys if key.kid})
+        by_kid: dict[str | None, tuple[Key, ...]] = {}
+        for key in self.keys:
+            by_kid[key.kid] = (*by_kid.get(key.kid, ()), key)
+        object.__setattr__(self, "_by_kid", by_kid)
 
     def publishes(self, kid: str | None) -> bool:
         """Return whether a usable key of any kind has this *kid*."""
-        return kid in self._by_kid
+        return kid is not None and kid in self._by_kid
 
     def find(self, kid: str | None, alg: str) -> Key | None:
         """
-        Return the key named *kid* if it fits *alg*.
+        Return the key named *kid* that fits *alg*.
 
-        Without *kid* return the only key that fits *alg*; None if several fit.
+        If the token has no `kid`, or no key has it, the `kid` cannot choose. Then return the only
+        key that fits: of all keys, or of those without a `kid`. None if several fit.
         """
-        if kid is not None:
-            key = self._by_kid.get(kid)
-            return key if key and key.fits(alg) else None
-        fitting = [key for key in self.keys if key.fits(alg)]
-        return fitting[0] if len(fitting) == 1 else None
+        if kid is None:
+            return _only_one(self.keys, alg)
+        return _only_one(self._by_kid.get(kid) or self._by_kid.get(None, ()), alg)
+
+
+def _only_one(keys: Iterable[Key], alg: str) -> Key | None:
+    """Return the one of *keys* that fits *alg*. A key that is published twice is one key."""
+    fitting = [key for key in keys if key.fits(alg)]
+    if len(fitting) > 1 and any(key.public != fitting[0].public for key in fitting[1:]):
+        return None
+    return fitting[0] if fitting else None
 
 
 def parse_key_set(document: Mapping[str, object]) -> KeySet:
     """
-    Return the usable keys of a JWK set, at most `MAX_KEYS`, with a reason for each unusable key.
+    Return the usable keys of a JWK set, with a reason for each unusable key.
 
-    One bad key does not spoil the others.
+    One bad key does not spoil the others. Only the first `MAX_KEYS` entries are read, because
+    reading a key costs 0.1 ms, and an issuer may publish thousands.
     Raises: ValueError if *document* has no list of keys, or an empty one.
     """
     published = document.get("keys")
@@ -119,18 +145,33 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
         raise ValueError("no list of keys, or an empty one")
     keys: list[Key] = []
     skipped: dict[str, str] = {}
-    for index, jwk in enumerate(published):
+    for index, jwk in enumerate(published[:MAX_KEYS]):
         try:
             keys.append(parse_key(jwk))
         except ValueError as error:
             skipped[_name(jwk, index)] = str(error)
-    ambiguous = _ambiguous(keys)
+    if len(published) > MAX_KEYS:
+        skipped[f"#{MAX_KEYS}"] = f"only the first {MAX_KEYS} of {len(published)} keys are read"
+    ambiguous = ambiguous_kids(keys)
     skipped |= dict.fromkeys(ambiguous, "two different keys have this kid")
     kept: list[Key] = []
     for key in keys:
-        if len(kept) < MAX_KEYS and key.kid not in ambiguous and key not in kept:
+        if key.kid not in ambiguous and key not in kept:
             kept.append(key)
-    return KeySet(tuple(kept), dict(list(skipped.items())[:MAX_KEYS]))
+    return KeySet(tuple(kept), skipped)
+
+
+def ambiguous_kids(keys: Sequence[Key]) -> frozenset[str]:
+    """Return each `kid` that two different keys have for the same algorithm."""
+    by_kid: dict[str, list[Key]] = {}
+    for key in keys:
+        if key.kid:
+            by_kid.setdefault(key.kid, []).append(key)
+    return frozenset(
+        kid
+        for kid, alike in by_kid.items()
+        if any(one.clashes(other) for one, other in combinations(alike, 2))
+    )
 
 
 def parse_key(jwk: object) -> Key:
@@ -150,12 +191,6 @@ def _name(jwk: object, index: int) -> str:
     return kid if isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS else f"#{index}"
 
 
-def _ambiguous(keys: Iterable[Key]) -> set[str]:
-    """Return each `kid` that two different keys have. Such a `kid` identifies neither."""
-    first: dict[str, Key] = {}
-    return {key.kid for key in keys if key.kid and first.setdefault(key.kid, key) != key}
-
-
 def _key(jwk: object) -> Key:
     """Return the key in *jwk*. Raises ValueError, or an error of the libraries."""
     if not isinstance(jwk, Mapping):
@@ -165,9 +200,9 @@ def _key(jwk: object) -> Key:
         raise ValueError("its kid is too long")
     if alg is not None and alg not in _ALGORITHMS:
         raise ValueError(f"its alg is {alg}")
-    if jwk.get("use", "sig") != "sig":
+    if _optional_text(jwk, "use") not in {None, "sig"}:
         raise ValueError("its use is not sig")
-    operations = jwk.get("key_ops", ["verify"])
+    operations = jwk.get("key_ops") or ["verify"]
     if not isinstance(operations, list | tuple) or "verify" not in operations:
         raise ValueError("its key_ops do not hold verify")
     # Published private keys are known to everybody, so a signature by one proves nothing.
@@ -181,10 +216,11 @@ def _key(jwk: object) -> Key:
 
 
 def _optional_text(jwk: Mapping[str, object], member: str) -> str | None:
+    """Return a member that may be absent. Some issuers write null or `""` when they mean that."""
     value = jwk.get(member)
-    if value is not None and not (isinstance(value, str) and value):
+    if value is not None and not isinstance(value, str):
         raise ValueError(f"its {member} is not a string")
-    return value
+    return value or None
 
 
 def _material(jwk: Mapping[str, object]) -> tuple[str, PublicKey]:
@@ -198,7 +234,7 @@ def _material(jwk: Mapping[str, object]) -> tuple[str, PublicKey]:
             if isinstance(rsa, RSAPublicKey) and rsa.key_size in _RSA_BITS:
                 return "RSA", rsa
             raise ValueError(f"RSA key of {rsa.key_size} bits, not {_RSA_BITS[0]} to 8192")
-        case {"kty": "EC", "crv": "P-256" | "P-384" as crv, "x": str(x), "y": str(y)}:
+        case {"kty": "EC", "crv": "P-256" | "P-384" | "P-521" as crv, "x": str(x), "y": str(y)}:
             ec = ECAlgorithm.from_jwk({"kty": "EC", "crv": crv, "x": x, "y": y})
             if isinstance(ec, EllipticCurvePublicKey):
                 return str(crv), ec
@@ -206,4 +242,4 @@ def _material(jwk: Mapping[str, object]) -> tuple[str, PublicKey]:
             okp = OKPAlgorithm.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": x})
             if isinstance(okp, Ed25519PublicKey):
                 return "Ed25519", okp
-    raise ValueError("not an RSA, P-256, P-384 or Ed25519 key")
+    raise ValueError("not an RSA, P-256, P-384, P-521 or Ed25519 key")

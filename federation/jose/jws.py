@@ -40,7 +40,8 @@ def parse(token: str) -> Unverified:
     try:
         return _parts(token.encode("ascii"))
     except ValueError as error:
-        raise Refusal(Reason.MALFORMED_TOKEN, evidence={"why": _why(error)}) from None
+        sentence = f"{Reason.MALFORMED_TOKEN.sentence}{_mistake(token)}"
+        raise Refusal(Reason.MALFORMED_TOKEN, sentence, evidence={"why": _why(error)}) from None
 
 
 def _parts(token: bytes) -> Unverified:
@@ -82,6 +83,17 @@ def encode_base64url(raw: bytes) -> bytes:
 
 _PADDING = (b"", b"===", b"==", b"=")
 """The padding for a last group of this many characters. One character is always an error."""
+
+
+def _mistake(token: str) -> str:
+    """Return a sentence about a mistake that callers often make, or nothing."""
+    if token.startswith("{"):
+        return " It is a JSON object; send only the token in it."
+    if token[:7].lower() == "bearer ":
+        return " It begins with Bearer; send only the token after it."
+    if token.endswith(("\n", "\r")):
+        return " It has a line end at its end; send the token without it."
+    return ""
 
 
 def _why(error: ValueError) -> str:

@@ -23,7 +23,6 @@ PROFILE = Profile(
         }
     ),
     audience_list=True,
-    key_id_optional=True,
     owner=OwnerClaims(
         ids=("sub", "azp", "client_id", "tid", "oid", "org_id"),
         groups=("groups", "roles", "/realm_access/roles", "entitlements"),

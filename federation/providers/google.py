@@ -28,6 +28,7 @@ PROFILE = Profile(
     issuers=re.compile(r"https://accounts\.google\.com"),
     issuer_example="https://accounts.google.com",
     shared_hosts=("accounts.google.com",),
+    azp_is_client=False,
     no_issuers=MappingProxyType(
         {"https://google.com": "Google's tokens come from https://accounts.google.com"}
     ),

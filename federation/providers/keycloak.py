@@ -18,6 +18,7 @@ PROFILE = Profile(
     issuer_example="https://sso.example.com/realms/octo",
     algorithms=GENERIC.algorithms,
     audience_list=True,
+    id_token_typ="ID",
     scalars=frozenset(
         {
             *("iss", "sub", "azp", "client_id", "email", "email_verified", "preferred_username"),

@@ -35,6 +35,7 @@ PROFILE = Profile(
     # same token: to take it once would refuse the second request.
     single_use=False,
     audience_list=True,
+    azp_is_client=False,
     scalars=frozenset(
         {
             *("iss", "sub", _NAMESPACE, _ACCOUNT, _ACCOUNT_ID),

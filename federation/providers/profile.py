@@ -272,7 +272,10 @@ class Profile:
     """True if a subject token is accepted once, unless the issuer's document says otherwise."""
     audience_list: bool = False
     """True if `aud` may list other audiences beside ours."""
-    key_id_optional: bool = False
+    azp_is_client: bool = True
+    """True if `azp`, where a token has it, names the client that the token was issued to."""
+    id_token_typ: str | None = None
+    """The claim `typ` of ID tokens, if the provider's access tokens and ID tokens differ by it."""
     scalars: frozenset[str] = frozenset()
     """Claims that are one value."""
     lists: frozenset[str] = frozenset()

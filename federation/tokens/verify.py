@@ -8,9 +8,10 @@ of its own, because it may call the functions that it names and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from sys import getsizeof
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -27,7 +28,9 @@ from federation.providers.table import LEEWAY
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
 from federation.tokens.signing_keys import SigningKeys
 
-_REMEMBERED = 10_000
+_REMEMBERED_BYTES = 16 * 1024 * 1024
+_ENTRY_BYTES = 1024
+"""What an entry takes beside its claims, and what a function's pattern takes once compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class AccessTokens:
         self._revocations = revocations
         self._clock = clock
         self._seen: LRUCache[bytes, tuple[SigningKeys, Bearer | FunctionBearer]] = LRUCache(
-            _REMEMBERED
+            _REMEMBERED_BYTES, getsizeof=_entry_bytes
         )
 
     async def bearer(self, token: str, keys: SigningKeys) -> Bearer:
@@ -105,6 +108,26 @@ class AccessTokens:
             self._seen[digest] = keys, holder
         await _check_now(holder, self._revocations, self._clock())
         return holder
+
+
+def _entry_bytes(entry: tuple[SigningKeys, Bearer | FunctionBearer]) -> int:
+    """
+    Return the memory that an entry takes.
+
+    The length of the token does not tell: a list of empty lists takes twenty times its text.
+    """
+    _, holder = entry
+    functions = holder.permissions + holder.audience if isinstance(holder, FunctionBearer) else ()
+    size = _ENTRY_BYTES * (1 + len(functions))
+    left: list[object] = [holder.claims]
+    while left:
+        value = left.pop()
+        size += getsizeof(value)
+        if isinstance(value, Mapping):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            left += value
+    return size
 
 
 def is_own(unverified: jws.Unverified, issuer_url: str) -> bool:

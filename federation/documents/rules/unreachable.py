@@ -191,7 +191,9 @@ def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
 
 
 def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
-    accepted = sorted({aud for issuer in facts.issuers for aud in issuer.audiences})
+    accepted = sorted(
+        {aud for issuer in facts.issuers for aud in (*issuer.audiences, *issuer.clients)}
+    )
     for placed in facts.conditions:
         condition = placed.condition
         if condition.key != "jwt:aud" or condition.operator.of_list or not accepted:
