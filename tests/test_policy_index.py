@@ -82,6 +82,7 @@ def test_one_missing_policy_leaves_a_set_that_grants_nothing() -> None:
     nothing = sets.of(snapshot, named("p", "gone", "lost"))
     assert (tuple(nothing), about(nothing, "dev:fn")) == ((), [])
     assert nothing.missing == ("gone", "lost")
+    assert PolicySet([reaching("p", "*")], missing=("gone",)) == ()
 
 
 def test_a_policy_that_comes_back_counts_again() -> None:

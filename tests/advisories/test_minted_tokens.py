@@ -11,7 +11,7 @@ import pytest
 
 from federation.jose.jws import MAX_TOKEN_BYTES
 from tests.harness import documents
-from tests.harness.broker import InProcess, catalog_of, refusal, said
+from tests.harness.broker import BrokenStore, InProcess, catalog_of, refusal, said
 from tests.harness.builders import GITHUB
 
 MANY = [f"policy-with-a-name-of-forty-characters-{n:03}" for n in range(400)]
@@ -21,7 +21,10 @@ CALLED = [f"dev:function-with-a-name-of-some-length-{n:03}" for n in range(400)]
 
 @pytest.fixture
 def broker() -> InProcess:
-    broker = InProcess()
+    return with_large_policies(InProcess())
+
+
+def with_large_policies(broker: InProcess) -> InProcess:
     calling = documents.policy("call", {"action": ["Function:Invoke"], "resource": CALLED})
     small = documents.policy("small", {"action": ["Function:Get"], "resource": ["dev:*"]})
     policies = [documents.policy(name, {"action": ["*"], "resource": ["x:y"]}) for name in MANY]
@@ -55,6 +58,13 @@ def test_an_access_token_that_is_too_large_is_refused_and_spends_nothing(broker:
     assert event.evidence["largest_claim"] == "policy"
     token = broker.access_token(job, role="modest")
     assert len(token) <= MAX_TOKEN_BYTES
+
+
+def test_the_size_is_checked_before_the_token_is_spent() -> None:
+    # Spending it and giving it back would be two writes for nothing, and the second may fail.
+    broker = with_large_policies(InProcess(state=BrokenStore))
+    assert refusal(broker.exchange()) == (400, "token_too_large")
+    assert refusal(broker.exchange(role="modest")) == (503, "state_unavailable")
 
 
 def test_a_function_token_that_is_too_large_is_refused_and_spends_nothing(

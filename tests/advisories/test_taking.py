@@ -161,6 +161,8 @@ class TestRolesOfFunctionTokens:
         calling = {"sid": "call", "action": ["Function:Invoke"], "resource": ["prod:*"]}
         text = documents_of(documents.policy("calls", calling, WALL), role("caller", "calls"))
         front = in_front(tmp_path, text)
+        at_once = function_token(front, front.job(), audience="prod:app", role="deployer")
+        assert refusal(at_once) == (400, "invalid_target")
         own = front.access_token(role="deployer")
         assert refusal(function_token(front, own, audience="prod:app")) == (400, "invalid_target")
         back = function_token(front, own, audience="prod:app", role="caller")
