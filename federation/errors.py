@@ -40,6 +40,7 @@ class Reason(StrEnum):
     EVENT_NOT_ALLOWED = "event_not_allowed"
     NO_ROLE_ADMITS = "no_role_admits"
     ROLE_NOT_ADMITTED = "role_not_admitted"
+    POLICY_MISSING = "policy_missing"
     ALREADY_USED = "already_used"
     REVOKED = "revoked"
     INVALID_TARGET = "invalid_target"
@@ -118,6 +119,9 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         ),
         Reason.NO_ROLE_ADMITS: "No Role admits the subject token.",
         Reason.ROLE_NOT_ADMITTED: "A Role that was asked for does not admit the subject token.",
+        Reason.POLICY_MISSING: (
+            "A Policy that the access token names is not in force, so the token allows nothing."
+        ),
         Reason.ALREADY_USED: "The subject token was exchanged before; each is taken once.",
         Reason.REVOKED: "The token has been revoked.",
         Reason.INVALID_TARGET: "The audience cannot be granted.",

@@ -15,7 +15,6 @@ from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import Role
 from federation.errors import Refusal
 from federation.policy.conditions import holds
-from federation.policy.index import PolicySets
 from federation.policy.roles import admit
 from tests.harness import generators as generated
 from tests.harness.builders import (
@@ -266,10 +265,17 @@ def test_a_token_of_no_issuer_has_no_neighbours(iss: object) -> None:
     assert neighbours(snapshot, sample("github-push-main", iss=iss)) == set()
 
 
-def test_policies_that_are_gone_are_left_out_and_the_order_is_kept() -> None:
-    one, two = policy("one"), policy("two")
-    snapshot = catalog(policies=[one, two])
-    assert PolicySets().of(snapshot, ("two", "gone", "one")) == (two, one)
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        pytest.param({"effect": "Deny", "action": ["*"], "resource": ["*"]}, True, id="it does"),
+        pytest.param({"action": ["*"], "resource": ["*"]}, False, id="it only allows"),
+        pytest.param(None, True, id="it is missing, so nobody knows"),
+    ],
+)
+def test_a_policy_may_deny(statement: dict[str, object] | None, expected: bool) -> None:
+    snapshot = catalog(policies=[policy("p", statement)] if statement else [])
+    assert snapshot.may_deny("p") is expected
 
 
 def test_a_snapshot_does_not_change() -> None:

@@ -17,6 +17,7 @@ from federation.gateway.authorize import (
 )
 from federation.gateway.refusals import Denied, NotAuthenticated
 from federation.gateway.routes import TABLE, HealthCall, Kind
+from federation.policy.index import PolicyNames, PolicySet
 from federation.tokens.verify import Bearer, FunctionBearer
 from tests.harness.builders import Document, policy
 from tests.harness.gateway_request import Wire
@@ -27,8 +28,13 @@ INVOKE = Wire("POST", "/function/figlet.dev").call()
 
 
 def bearer(*statements: Document) -> TokenCaller:
-    held = Bearer(Claims({"sub": "fed:someone"}), ("p",), ("deployer",), "ours", 0, 900)
-    return TokenCaller(held, (policy("p", *statements),))
+    return caller(PolicySet([policy("p", *statements)]))
+
+
+def caller(policies: PolicySet) -> TokenCaller:
+    names = PolicyNames(("p",))
+    held = Bearer(Claims({"sub": "fed:someone"}), names, ("deployer",), "ours", 0, 900)
+    return TokenCaller(held, policies)
 
 
 def allow(action: str, *resource: str, **more: object) -> Document:
@@ -58,6 +64,12 @@ def test_a_statement_that_allows_the_call_grants_it_and_is_named() -> None:
             bearer(allow("*", "*"), allow("Function:List", "*", effect="Deny", sid="no")),
             "Function:List on dev:* is denied by statement no of policy p.",
             id="a statement denies it",
+        ),
+        pytest.param(
+            caller(PolicySet(missing=("p",))),
+            "Function:List on dev:* is not allowed, because policy p of this token is not in force;"
+            " a new token has the policies of now.",
+            id="a policy is missing",
         ),
         pytest.param(
             function_token("dev:figlet"),

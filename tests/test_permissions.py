@@ -80,11 +80,64 @@ def test_a_statements_condition_reads_the_access_tokens_claims() -> None:
     assert not decided(p, "Function:Get", "dev:fn")[0]
 
 
-def test_a_deny_whose_condition_reads_an_absent_claim_does_not_match() -> None:
-    not_main = {"condition": {"StringNotEqual": {"jwt:ref": "refs/heads/main"}}}
-    p = [policy("p", allow("Function:*", "*"), deny("Function:*", "*", **not_main))]
-    assert not decided(p, "Function:Get", "dev:fn", Claims({"ref": "refs/heads/x"}))[0]
-    assert decided(p, "Function:Get", "dev:fn")[0]
+POSITIVE = [
+    *("StringEqual", "StringEqualIgnoreCase", "StringLike"),
+    *("ForAnyValue:StringEqual", "ForAnyValue:StringLike"),
+]
+NEGATIVE = ["StringNotEqual", "StringNotLike"]
+ABSENT = object()
+UNREADABLE = [ABSENT, None, "", [], {}, 1.5, {"a": "main"}, [""], [1, None], [["main"]]]
+WRONG_SHAPE = [
+    *((operator, claim) for operator in POSITIVE + NEGATIVE for claim in UNREADABLE),
+    *((operator, ["main"]) for operator in POSITIVE[:3] + NEGATIVE),
+    *((operator, claim) for operator in POSITIVE[3:] for claim in ("main", 1, True)),
+]
+
+
+def walled(operator: str, *values: str) -> list[Policy]:
+    on_ref = {"condition": {operator: {"jwt:ref": list(values)}}}
+    return [policy("p", allow("Function:*", "*"), deny("Function:*", "*", **on_ref))]
+
+
+@pytest.mark.parametrize(("operator", "claim"), WRONG_SHAPE)
+def test_a_deny_is_not_ended_by_a_claim_that_is_absent_or_of_the_wrong_shape(
+    operator: str, claim: object
+) -> None:
+    claims = Claims({} if claim is ABSENT else {"ref": claim})
+    for value in ("main", "x"):
+        assert not decided(walled(operator, value), "Function:Get", "dev:fn", claims)[0]
+
+
+@pytest.mark.parametrize(
+    ("operator", "refuting"),
+    [
+        *((operator, "x") for operator in POSITIVE[:3]),
+        *((operator, "main") for operator in NEGATIVE),
+        *((operator, ["x"]) for operator in POSITIVE[3:]),
+        *((operator, [1, "", "x"]) for operator in POSITIVE[3:]),
+        *((operator, claim) for operator in POSITIVE[:3] for claim in (0, False)),
+    ],
+)
+def test_a_deny_is_ended_by_a_claim_that_refutes_its_condition(
+    operator: str, refuting: object
+) -> None:
+    claims = Claims({"ref": refuting})
+    assert decided(walled(operator, "main"), "Function:Get", "dev:fn", claims)[0]
+
+
+def test_each_condition_of_a_deny_is_refuted_on_its_own() -> None:
+    two = {"condition": {"StringEqual": {"jwt:a": "1", "jwt:/b/c": "2"}}}
+    p = [policy("p", allow("Function:*", "*"), deny("Function:*", "*", **two))]
+
+    def denied(**claims: object) -> bool:
+        return not decided(p, "Function:Get", "dev:fn", Claims(claims))[0]
+
+    assert denied()
+    assert denied(a="1")
+    assert denied(b={"c": "2"})
+    assert not denied(a="9")
+    assert not denied(b={"c": "9"})
+    assert not denied(a="1", b={"c": "9"})
 
 
 # Resources
@@ -245,8 +298,9 @@ def test_only_statements_for_the_action_and_the_token_count() -> None:
         deny("Function:Delete", "*"),
         deny("Function:Invoke", "any:*", **on_main),
     ]
-    assert granted(*statements) == ["any:*"]
+    assert granted(*statements, claims=Claims({"ref": "other"})) == ["any:*"]
     assert granted(*statements, claims=Claims({"ref": "main"})) == ["dev:*"]
+    assert granted(*statements) == [], "without the claim, the Allow ends and the Deny does not"
 
 
 def test_a_decision_is_about_the_access_that_was_asked() -> None:

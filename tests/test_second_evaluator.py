@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -14,8 +15,10 @@ from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import Resource
 from federation.policy.conditions import compile_pattern, holds
+from federation.policy.index import PolicyNames, PolicySets
 from federation.policy.permissions import Access, Decision, decide, granted_resources
-from federation.policy.roles import evaluate
+from federation.policy.roles import admit, evaluate
+from federation.tokens.mint import access_claims
 from tests.harness import builders, generators, second_evaluator
 from tests.harness.generators import PROVIDERS, Plain
 
@@ -58,6 +61,13 @@ def test_the_same_decision_is_taken_by_the_same_statement(rng: Random) -> None:
 
 @given(randoms)
 @examples
+def test_the_same_is_left_of_a_token_that_is_narrowed_or_outlives_its_policies(rng: Random) -> None:
+    for _ in _compared_narrowings(rng):
+        pass
+
+
+@given(randoms)
+@examples
 def test_nothing_granted_is_ever_denied(rng: Random) -> None:
     for _ in _checked_grants(rng):
         pass
@@ -76,9 +86,10 @@ def test_they_agree_on_a_great_many_cases(seed: int) -> None:
         "block": _first(7_000, _repeated(_compared_blocks, rng)),
         "admission": _first(7_000, _repeated(_compared_admissions, rng)),
         "decision": _first(5_000, _repeated(_compared_decisions, rng)),
+        "narrowing": _first(4_000, _repeated(_compared_narrowings, rng)),
         "grant": _first(1_000, _repeated(_checked_grants, rng)),
     }
-    assert SEEDS * sum(answers.total() for answers in seen.values()) == 224_000
+    assert SEEDS * sum(answers.total() for answers in seen.values()) == 256_000
     # If all generated cases had one outcome, the comparison would prove nothing.
     for kind, answers in seen.items():
         assert min(answers[True], answers[False]) > answers.total() / 20, (kind, answers)
@@ -146,8 +157,69 @@ def _compared_decisions(rng: Random) -> Iterator[bool]:
         yield decision.allowed
 
 
-def _documents(rng: Random, claims: Plain) -> dict[str, list[Plain]]:
-    return {f"p{n}": generators.statements(rng, claims) for n in range(rng.randint(1, 3))}
+def _documents(rng: Random, claims: Plain, roles: Sequence[str] = ()) -> dict[str, list[Plain]]:
+    return {f"p{n}": generators.statements(rng, claims, roles) for n in range(rng.randint(1, 3))}
+
+
+def _compared_narrowings(rng: Random) -> Iterator[bool]:
+    """Narrow a token once or twice, take Policies away, and compare what it may still do."""
+    claims = {"sub": "s", **generators.claims(rng)}
+    names = [f"r{n}" for n in range(rng.randint(1, 4))]
+    documents = _documents(rng, claims, names)
+    specs = {name: generators.admitting_role(rng, claims, list(documents)) for name in names}
+    snapshot = _catalog(specs, documents)
+    admitting = second_evaluator.admitting(specs, PROVIDERS, claims)
+    if not admitting:
+        return
+    asked = rng.sample(admitting, k=rng.randint(0, len(admitting)))
+    admission = admit(snapshot, snapshot.issuers[claims["iss"]], Claims(claims), asked)
+    expected = second_evaluator.held_after_exchange(specs, documents, admitting, asked)
+    _assert_same_names(admission.held, expected)
+    minutes = second_evaluator.lifetime(specs, documents, admitting, asked, longest=15)
+    assert admission.lifetime == timedelta(minutes=minutes), (specs, documents, asked)
+    minted = access_claims(
+        Claims(claims), admission, issuer_url=builders.AUDIENCE, now=builders.NOW, jti="j"
+    )
+    yield from _compared_leftovers(rng, admission.held, expected, minted, documents)
+
+    in_force = {n: written for n, written in documents.items() if rng.random() < 0.9}
+    left = {name: spec for name, spec in specs.items() if rng.random() < 0.9}
+    yield from _compared_leftovers(rng, admission.held, expected, minted, in_force)
+    again = rng.sample(admitting, k=rng.randint(1, len(admitting)))
+    giving = second_evaluator.given_by(left, again)
+    held = admission.held.narrowed_to(giving, _catalog(left, in_force))
+    expected = second_evaluator.narrowed(left, in_force, expected, again)
+    _assert_same_names(held, expected)
+    yield from _compared_leftovers(rng, held, expected, minted, in_force)
+
+
+def _assert_same_names(held: PolicyNames, expected: second_evaluator.Held) -> None:
+    assert set(held.names) == set(expected.names)
+    assert set(held.names) - set(held.deny_only) == set(expected.giving)
+
+
+def _catalog(specs: Mapping[str, Plain], documents: Mapping[str, list[Plain]]) -> Catalog:
+    return builders.catalog(
+        *(builders.role(name, **spec) for name, spec in specs.items()),
+        policies=[builders.policy(name, *written) for name, written in documents.items()],
+    )
+
+
+def _compared_leftovers(
+    rng: Random,
+    held: PolicyNames,
+    expected: second_evaluator.Held,
+    minted: Claims,
+    in_force: Mapping[str, list[Plain]],
+) -> Iterator[bool]:
+    policies = PolicySets().of(_catalog({}, in_force), held)
+    ordered = expected._replace(names=list(held.names))
+    for _ in range(3):
+        action, asked = rng.choice(second_evaluator.ACTIONS), generators.asked(rng)
+        decision = decide(policies, Access.parse(action, asked), minted)
+        answer = second_evaluator.decide(in_force, action, asked, minted, ordered)
+        assert _plainly(decision) == answer, (in_force, held, action, asked, minted)
+        yield decision.allowed
 
 
 def _plainly(decision: Decision) -> second_evaluator.Decided:

@@ -22,6 +22,7 @@ from federation.claims import Claims
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.jose import jws
+from federation.jose.jws import MAX_TOKEN_BYTES
 from federation.policy.roles import Admission
 from federation.state.memory import MemoryStore
 from federation.tokens import mint
@@ -38,7 +39,10 @@ KEY = SigningKey.generate()
 OTHER = SigningKey.generate()
 KEYS = SigningKeys((KEY,))
 
-PROTOCOL = ("nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr")
+PROTOCOL = (
+    *("nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"),
+    *("typ", "events", "scope", "client_id", "cnf", "act", "may_act"),
+)
 
 
 def minutes(*expiries: int | None, of_issuer: int = 15) -> Admission:
@@ -267,6 +271,16 @@ class TestSigning:
         signed = mint.sign(Claims(access()), KEY)
         assert signed.token not in repr(signed)
         assert signed.token.split(".")[2] not in repr(signed)
+
+    def test_the_largest_token_that_is_signed_is_the_largest_that_is_read(self) -> None:
+        room = MAX_TOKEN_BYTES - len(mint.sign(Claims(access(note="")), KEY).token)
+        claims = Claims(access(note="x" * (room * 3 // 4)))
+        signed = mint.sign(claims, KEY)
+        assert MAX_TOKEN_BYTES - 2 <= len(signed.token) <= MAX_TOKEN_BYTES
+        assert jws.parse(signed.token).claims == claims
+        with pytest.raises(Refusal) as caught:
+            mint.sign(Claims(access(note="x" * (room * 3 // 4 + 3))), KEY)
+        assert caught.value.reason is Reason.TOKEN_TOO_LARGE
 
     def test_text_of_any_script_comes_through(self) -> None:
         signed = mint.sign(Claims(access(environment="prodücción 🚀 \u2028")), KEY)

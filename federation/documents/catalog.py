@@ -64,6 +64,11 @@ class Catalog:
                 yield from self._index.by_owner.get((iss, key, owner), ())
         yield from self._index.by_owner.get((iss, "", ""), ())
 
+    def may_deny(self, name: str) -> bool:
+        """True if the Policy *name* has a Deny statement, or is missing, so that it might have."""
+        policy = self.policies.get(name)
+        return policy is None or policy.denies
+
 
 def role_issuers(role: Role) -> frozenset[str]:
     """The issuers whose tokens *role* can admit, from its exact conditions on `jwt:iss`."""

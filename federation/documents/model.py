@@ -211,3 +211,8 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     origin: Origin = field(default=Origin(), compare=False, repr=False)
+
+    @property
+    def denies(self) -> bool:
+        """True if it has a Deny statement."""
+        return any(statement.effect is Effect.DENY for statement in self.statements)

@@ -15,7 +15,15 @@ from federation.audit.event import Actor, Trail
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
-from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenType, grant, next_stage
+from federation.exchange.request import (
+    Broker,
+    ExchangeRequest,
+    Grant,
+    TokenType,
+    draft,
+    grant,
+    next_stage,
+)
 from federation.issuers.verify import Verified, check_signature, find_signer, verify
 from federation.jose import jws
 from federation.policy.roles import admit
@@ -52,15 +60,16 @@ async def exchange_ci_token(
         verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=token_hex(16)
     )
     if request.for_functions:
-        policies = broker.policies.of(catalog, admission.policies)
+        policies = broker.policies.of(catalog, admission.held)
         claims = claims_for_functions(claims, policies, request.audience, now)
     elif set(request.audience) - {broker.issuer_url}:
         raise Refusal(
             Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
         )
+    drafted = draft(claims, request, broker)  # may refuse, so it comes before the token is spent
     await next_stage()
     async with _spent(verified, broker.state):
-        return await grant(claims, request, broker, trail, now)
+        return await grant(drafted, request, broker, trail, now)
 
 
 @asynccontextmanager

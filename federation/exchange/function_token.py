@@ -13,10 +13,10 @@ from secrets import token_hex
 from federation.audit.event import Actor, Trail
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import Policy
 from federation.errors import Reason, Refusal
-from federation.exchange.request import Broker, ExchangeRequest, Grant, grant
+from federation.exchange.request import Broker, ExchangeRequest, Grant, draft, grant
 from federation.jose import jws
+from federation.policy.index import PolicyNames, PolicySet
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens import mint
 from federation.tokens.verify import Bearer, verify
@@ -40,20 +40,23 @@ async def exchange_access_token(
     trail.actor = Actor(
         str(bearer.claims.get("sub")), broker.issuer_url, str(bearer.claims.get("fed:iss"))
     )
-    trail.roles, trail.policies = _narrowed(bearer, catalog, request.roles)
-    policies = broker.policies.of(catalog, trail.policies)
+    trail.roles, names = _narrowed(bearer, catalog, request.roles)
+    trail.policies = names.names
+    policies = broker.policies.of(catalog, names)
     claims = claims_for_functions(bearer.claims, policies, request.audience, now)
-    return await grant(claims, request, broker, trail, now)
+    return await grant(draft(claims, request, broker), request, broker, trail, now)
 
 
 def claims_for_functions(
-    access: Claims, policies: Sequence[Policy], audience: Sequence[str], now: float
+    access: Claims, policies: PolicySet, audience: Sequence[str], now: float
 ) -> Claims:
     """
     The claims of a function token for *audience*, or for all that *policies* let *access* invoke.
 
-    Raises: Refusal with `invalid_target` or `invalid_scope`.
+    Raises: Refusal with `policy_missing`, `invalid_target` or `invalid_scope`.
     """
+    if policies.missing:
+        raise Refusal(Reason.POLICY_MISSING, evidence={"missing": policies.missing})
     for function in audience:
         if not _may_invoke(function, policies, access):
             raise Refusal(
@@ -71,7 +74,7 @@ def claims_for_functions(
     )
 
 
-def _may_invoke(function: str, policies: Sequence[Policy], access: Claims) -> bool:
+def _may_invoke(function: str, policies: PolicySet, access: Claims) -> bool:
     try:
         asked = Access.parse(_INVOKE, function)
     except ValueError:
@@ -81,11 +84,11 @@ def _may_invoke(function: str, policies: Sequence[Policy], access: Claims) -> bo
 
 def _narrowed(
     bearer: Bearer, catalog: Catalog, only: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The Roles and policies of *bearer*, limited to what the Roles named *only* give."""
+) -> tuple[tuple[str, ...], PolicyNames]:
+    """The Roles and policies of *bearer* if only the Roles named *only* may give. No Deny is lost."""
     if not only:
-        return bearer.roles, bearer.policies
+        return bearer.roles, bearer.held
     if set(only) - set(bearer.roles):
         raise Refusal(Reason.ROLE_NOT_ADMITTED)
-    given = {p for role in catalog.roles if role.name in only for p in role.policies}
-    return tuple(only), tuple(name for name in bearer.policies if name in given)
+    giving = {p for role in catalog.roles if role.name in only for p in role.policies}
+    return tuple(only), bearer.held.narrowed_to(giving, catalog)

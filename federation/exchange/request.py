@@ -66,16 +66,21 @@ class Broker:
     """Seconds since the epoch."""
 
 
+def draft(claims: Claims, request: ExchangeRequest, broker: Broker) -> mint.Draft:
+    """The token of *claims* before it is signed. Raises: Refusal with `token_too_large`."""
+    typ = mint.FUNCTION_TOKEN_TYPE if request.for_functions else mint.ACCESS_TOKEN_TYPE
+    return mint.draft(claims, broker.signing.signs, typ)
+
+
 async def grant(
-    claims: Claims, request: ExchangeRequest, broker: Broker, trail: Trail, now: float
+    drafted: mint.Draft, request: ExchangeRequest, broker: Broker, trail: Trail, now: float
 ) -> Grant:
     """
-    Sign *claims*, record the event, and only then return the token.
+    Sign *drafted*, record the event, and only then return the token.
 
     Raises: Refusal with `audit_unavailable`.
     """
-    typ = mint.FUNCTION_TOKEN_TYPE if request.for_functions else mint.ACCESS_TOKEN_TYPE
-    minted = mint.sign(claims, broker.signing.signs, typ)
+    minted = drafted.signed()
     await next_stage()
     await broker.journal.record(trail.event(200))
     return Grant(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federation.documents.model import Policy
 from federation.gateway.narrow import may_list
-from federation.gateway.refusals import Denied, NotAuthenticated
+from federation.gateway.refusals import Denied, NotAuthenticated, PolicyMissing
 from federation.gateway.routes import Call, HealthCall, Kind
+from federation.policy.index import PolicySet
 from federation.policy.permissions import Decision, decide
 from federation.tokens.verify import Bearer, FunctionBearer
 
@@ -24,10 +24,10 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class TokenCaller:
-    """The bearer of an access token, with those of its policies that still exist."""
+    """The bearer of an access token, with its policies."""
 
     bearer: Bearer
-    policies: tuple[Policy, ...]
+    policies: PolicySet
 
 
 Caller = Anonymous | TokenCaller | FunctionBearer
@@ -76,6 +76,8 @@ def _by_policies(caller: TokenCaller, call: Call) -> Granted:
     decision = may_list(policies, claims) if lists else decide(policies, call.access, claims)
     if decision.allowed:
         return GrantedList(decision, caller) if lists else Granted(decision)
+    if policies.missing:
+        raise PolicyMissing(decision, policies.missing)
     if decision.policy is not None:
         raise Denied(decision, f"is denied by statement {decision.sid} of policy {decision.policy}")
     names = ", ".join(caller.bearer.policies) or "none"

@@ -127,7 +127,7 @@ class Gateway:
         if not isinstance(bearer, Bearer):
             return bearer
         trail.roles, trail.policies = bearer.roles, bearer.policies
-        return TokenCaller(bearer, self.policies.of(self.source.current(), bearer.policies))
+        return TokenCaller(bearer, self.policies.of(self.source.current(), bearer.held))
 
     def _is_public(self, request: Request) -> bool:
         """True for the health check, and for functions if they check their callers themselves."""

@@ -10,6 +10,7 @@ The errors of the gateway road, each with the response that the caller gets.
     │   └── TooSlow         408   the body does not arrive in time
     ├── NotAuthenticated    401   no access token, or one that is not valid
     ├── Denied              403   the token does not allow the call
+    │   └── PolicyMissing   403   a policy that the token names is not in force
     ├── CallerGone          499   the caller disconnected; it is recorded, not sent
     ├── UpstreamFailed      502   the upstream gave no usable response; 504 if it was too slow
     └── Unavailable         503   the state or the journal cannot be used at the moment
@@ -20,8 +21,9 @@ Each has one plain sentence that a person at a command line can act on; faas-cli
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from federation.errors import HttpError, Refusal
+from federation.errors import HttpError, Reason, Refusal
 from federation.policy.permissions import Decision
 
 _CHALLENGE = "Bearer"
@@ -93,6 +95,20 @@ class Denied(GatewayError):
     def __init__(self, decision: Decision, why: str) -> None:
         super().__init__(f"{decision.access.action} on {decision.access.resource} {why}.")
         self.decision = decision
+
+
+class PolicyMissing(Denied):
+    """The token allows nothing, because the policies *missing*, which it names, are not in force."""
+
+    reason = Reason.POLICY_MISSING
+
+    def __init__(self, decision: Decision, missing: Sequence[str]) -> None:
+        super().__init__(
+            decision,
+            f"is not allowed, because policy {missing[0]} of this token is not in force;"
+            " a new token has the policies of now",
+        )
+        self.evidence = {"missing": tuple(missing)}
 
 
 class CallerGone(GatewayError):

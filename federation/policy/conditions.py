@@ -2,8 +2,9 @@
 The condition block shared by Roles and Policy statements.
 
 A block is `{operator: {key: [values]}}`: operators are ANDed, keys within an operator are
-ANDed, the values of a key are ORed. A claim that the token lacks never matches, not even a
-negative operator.
+ANDed, the values of a key are ORed. A claim that the token lacks never satisfies a condition, not
+even a negative one. A Deny statement asks the opposite question: whether the claim refutes the
+condition. A claim that the token lacks refutes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
-from typing import assert_never
+from typing import TypeGuard, assert_never
 
 from federation.claims import Claims, lookup, pointer, text
 
@@ -91,12 +92,16 @@ class Condition:
     path: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The steps from the claims to the one that *key* names."""
     _test: ClaimTest = field(init=False, repr=False, compare=False)
+    _comparable: ClaimTest = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         path = key_path(self.key)
         if len(path) == 1 and path[0] and not path[0].startswith("/"):
             object.__setattr__(self, "key", KEY_PREFIX + path[0])
         object.__setattr__(self, "path", path)
+        object.__setattr__(
+            self, "_comparable", _usable_list if self.operator.of_list else _has_text
+        )
         object.__setattr__(self, "_test", _claim_test(self.operator, self.values))
 
     def claim(self, claims: Claims) -> object:
@@ -106,6 +111,15 @@ class Condition:
     def satisfied(self, claims: Claims) -> bool:
         """Return whether the claim is there and compares as the operator demands."""
         return self._test(self.claim(claims))
+
+    def refuted(self, claims: Claims) -> bool:
+        """
+        Return whether the claim is there, in the shape that the operator compares, and does not fit.
+
+        An absent claim, or one of the wrong shape, neither satisfies nor refutes a condition.
+        """
+        value = self.claim(claims)
+        return not self._test(value) and self._comparable(value)
 
     def finding(self, claims: Claims) -> Finding:
         """The claim that was read, and whether it satisfies the condition."""
@@ -129,6 +143,16 @@ class Finding:
 def holds(conditions: Iterable[Condition], claims: Claims) -> bool:
     """Return whether *claims* satisfy every condition."""
     return all(condition.satisfied(claims) for condition in conditions)
+
+
+def holds_unless_refuted(conditions: Iterable[Condition], claims: Claims) -> bool:
+    """
+    Return whether *claims* refute no condition. This is the rule for Deny statements.
+
+    A Deny must not be avoided by a token that lacks the claim. Jobs can often choose what their
+    token lacks: GitHub and GitLab send no `environment` if a job names none.
+    """
+    return not any(condition.refuted(claims) for condition in conditions)
 
 
 def findings(conditions: Iterable[Condition], claims: Claims) -> tuple[Finding, ...]:
@@ -248,9 +272,20 @@ def _other_text(matches: Match, claim: object) -> bool:
 
 
 def _any_member(matches: Match, claim: object) -> bool:
-    return isinstance(claim, list) and any(
-        isinstance(item, str) and item != "" and matches(item) for item in claim
-    )
+    return isinstance(claim, list) and any(map(matches, filter(_is_member, claim)))
+
+
+def _is_member(item: object) -> TypeGuard[str]:
+    """True if an item of a list can be compared."""
+    return isinstance(item, str) and item != ""
+
+
+def _has_text(claim: object) -> bool:
+    return text(claim) is not None
+
+
+def _usable_list(claim: object) -> bool:
+    return isinstance(claim, list) and any(map(_is_member, claim))
 
 
 def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:

@@ -103,7 +103,7 @@ def explain(
     if issuer and admitting and not refusal:
         admission = Admission.of(issuer, admitting)
         policies, minted = admission.policies, access_claims(admission)
-        granted = PolicySets().of(catalog, policies)
+        granted = PolicySets().of(catalog, admission.held)
         decisions = tuple(decide(granted, access, minted) for access in accesses)
     checked = verified or refusal is not None
     return Explanation(

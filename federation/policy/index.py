@@ -1,33 +1,71 @@
 """
-An index of a token's policies, so that a decision reads only statements that may matter.
+The policies of a token, with an index, so that a decision reads only statements that may matter.
 
 Statements are filed by the literal beginnings of the namespaces and names that they reach. An
 index never changes: it is built with its `PolicySet`, and `PolicySets` keeps the ones in use.
+What a token may do never grows because a policy is missing or because `role` left out some Roles.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from federation.documents.catalog import Catalog
-from federation.documents.model import Policy, Resource, Statement
+from federation.documents.model import Effect, Policy, Resource, Statement
+
+DENY_ONLY = "fed:deny_only"
+"""
+The claim of an access token that was narrowed with `role`: the policies that may only deny.
+
+Subject tokens cannot set it, since no claim that begins `fed:` is copied.
+"""
 
 _SETS = 1000
+_CHOSEN_WITH_ROLE = frozenset({"role", "policy", DENY_ONLY})
+"""The claims of an access token that depend on which Roles its job asked for."""
 
 File = TypeVar("File")
 
 
-class PolicySet(tuple[Policy, ...]):
-    """The policies of one token, in their order, with an index of their statements."""
+class PolicyNames(NamedTuple):
+    """The names of a token's policies, and how far these count."""
 
+    names: tuple[str, ...]
+    deny_only: tuple[str, ...] = ()
+    """Those of *names* whose Allow statements do not count."""
+    narrowed: bool = False
+    """True if a job asked with `role` for less than all Roles that admit it."""
+
+    def narrowed_to(self, giving: Iterable[str], catalog: Catalog) -> PolicyNames:
+        """
+        These names without the policies that are not among *giving*. Those that deny stay.
+
+        A job that names some of its Roles must not get rid of a Deny of the others.
+        """
+        gives = set(giving).difference(self.deny_only)
+        kept = tuple(name for name in self.names if name in gives or catalog.may_deny(name))
+        deny_only = tuple(name for name in kept if name not in gives)
+        return PolicyNames(kept, deny_only, narrowed=True)
+
+
+class PolicySet(tuple[Policy, ...]):
+    """
+    The policies of one token, in their order, with an index of their statements.
+
+    If any policy of the token is *missing*, the set is empty and so grants nothing.
+    """
+
+    missing: tuple[str, ...]
+    """The names of the token's policies that are not in force."""
     _index: _Index[_Index[list[_Entry]]]
 
-    def __new__(cls, policies: Iterable[Policy] = ()) -> PolicySet:
+    def __new__(cls, policies: Iterable[Policy] = (), missing: tuple[str, ...] = ()) -> PolicySet:
         """Index *policies*; this takes about a microsecond a statement."""
-        made = super().__new__(cls, policies)
+        made = super().__new__(cls, () if missing else policies)
+        made.missing = missing
         made._index = _index(made)
         return made
 
@@ -56,19 +94,47 @@ class PolicySets:
 
     def __init__(self) -> None:
         self._catalog = Catalog()
-        self._sets: dict[tuple[str, ...], PolicySet] = {}
+        self._sets: dict[PolicyNames, PolicySet] = {}
 
-    def of(self, catalog: Catalog, names: tuple[str, ...]) -> PolicySet:
-        """The policies with these *names* that *catalog* has, in the order of *names*."""
+    def of(self, catalog: Catalog, names: PolicyNames) -> PolicySet:
+        """The policies of *catalog* with these *names*, in their order, as far as they count."""
         if catalog is not self._catalog:
             self._catalog, self._sets = catalog, {}
         known = self._sets.get(names)
         if known is None:
             if len(self._sets) >= _SETS:
                 self._sets.clear()
-            existing = (catalog.policies[name] for name in names if name in catalog.policies)
-            known = self._sets[names] = PolicySet(existing)
+            known = self._sets[names] = _policy_set(catalog, names)
         return known
+
+
+def _policy_set(catalog: Catalog, names: PolicyNames) -> PolicySet:
+    # To leave out a missing policy would drop its Deny statements: whoever can rename or break a
+    # policy could open every live token that it limits.
+    missing = tuple(name for name in names.names if name not in catalog.policies)
+    if missing:
+        return PolicySet(missing=missing)
+    policies = (catalog.policies[name] for name in names.names)
+    if names.narrowed:
+        policies = (_narrowed(policy, policy.name not in names.deny_only) for policy in policies)
+    return PolicySet(policies)
+
+
+def _narrowed(policy: Policy, gives: bool) -> Policy:
+    """
+    The *policy* in a token that was narrowed with `role`; without *gives* it only denies.
+
+    The claims `role` and `policy` of such a token do not tell all Roles that admit the job.
+    Conditions read them as absent: otherwise, leaving out a Role could end a Deny on its name.
+    """
+    statements = []
+    for statement in policy.statements:
+        told = tuple(c for c in statement.conditions if c.path[0] not in _CHOSEN_WITH_ROLE)
+        if statement.effect is Effect.DENY:
+            statements.append(replace(statement, conditions=told))
+        elif gives and told == statement.conditions:
+            statements.append(statement)
+    return replace(policy, statements=tuple(statements))
 
 
 _Entry: TypeAlias = tuple[int, Policy, Statement, Resource]

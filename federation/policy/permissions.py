@@ -3,6 +3,7 @@ Permissions: whether the policies of an access token allow an action on a resour
 
 A matching Deny in any of the token's policies refuses. Otherwise a matching Allow grants, and
 without one the answer is no. A decision names the policy and the statement that settled it.
+A claim that is absent or has the wrong shape switches off an Allow statement, never a Deny.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.claims import Claims
-from federation.documents.model import ACTIONS, Effect, Policy, Resource
-from federation.policy.conditions import compile_pattern, holds
+from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
+from federation.policy.conditions import compile_pattern, holds, holds_unless_refuted
 from federation.policy.index import PolicySet
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9_.]{0,251}[a-zA-Z0-9])?")
@@ -74,7 +75,7 @@ def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decisi
     granted: Decision | None = None
     indexed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
     for policy, statement in indexed.about(access.action, access.namespace, access.name):
-        if not holds(statement.conditions, claims):
+        if not _applies(statement, claims):
             continue
         if statement.effect is Effect.DENY:
             return Decision(access, False, policy.name, statement.sid, Effect.DENY)
@@ -95,11 +96,18 @@ def granted_resources(
         statement
         for policy in policies
         for statement in policy.statements
-        if action in statement.actions and holds(statement.conditions, claims)
+        if action in statement.actions and _applies(statement, claims)
     ]
     denied = [r for s in about if s.effect is Effect.DENY for r in s.resources]
     allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
     return tuple(dict.fromkeys(r for r in allowed if not any(_may_overlap(r, d) for d in denied)))
+
+
+def _applies(statement: Statement, claims: Claims) -> bool:
+    """Return whether the conditions of *statement* let it take part for these *claims*."""
+    if statement.effect is Effect.DENY:
+        return holds_unless_refuted(statement.conditions, claims)
+    return holds(statement.conditions, claims)
 
 
 def _may_overlap(one: Resource, other: Resource) -> bool:

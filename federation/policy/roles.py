@@ -1,14 +1,16 @@
 """
 Admission: evaluates Roles against a token's claims, and explains a refusal.
 
-All Roles that admit a token take part, and their policies are united. One evaluation serves the
+All Roles that admit a token take part, and their policies are united. If a job asks for some of
+its Roles, only those give anything, and every policy that denies stays. One evaluation serves the
 response, the audit event and `explain`, so they cannot disagree about the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import islice
 from operator import attrgetter
 
@@ -18,6 +20,7 @@ from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.owners import owner_pins, same_owner
 from federation.errors import Reason, Refusal
 from federation.policy.conditions import Finding, findings, holds
+from federation.policy.index import PolicyNames
 from federation.providers.table import Demand, demands
 
 _ROLES_SHOWN = 3
@@ -70,13 +73,44 @@ class Admission:
 
     issuer: JwtIssuer
     roles: tuple[Role, ...]
-    policies: tuple[str, ...]
+    """The Roles that give their policies."""
+    denying: tuple[Role, ...]
+    """Other Roles that admit the token and have a policy with a Deny, which stays in `held`."""
+    held: PolicyNames
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of all policies that the access token holds."""
+        return self.held.names
+
+    @property
+    def lifetime(self) -> timedelta:
+        """The longest time that the access token may live."""
+        caps = (role.token_expiry for role in (*self.roles, *self.denying))
+        return min([self.issuer.token_expiry, *(cap for cap in caps if cap is not None)])
 
     @classmethod
     def of(cls, issuer: JwtIssuer, roles: Sequence[Role]) -> Admission:
         """The admission by *roles*, their policies united."""
-        policies = dict.fromkeys(policy for role in roles for policy in role.policies)
-        return cls(issuer, tuple(roles), tuple(policies))
+        return cls(issuer, tuple(roles), (), PolicyNames(tuple(_united(roles))))
+
+    def narrowed_to(self, asked: Collection[str], catalog: Catalog) -> Admission:
+        """This admission, if only the Roles named *asked* may give. No Deny is lost."""
+        giving = tuple(role for role in self.roles if role.name in asked)
+        if giving == self.roles:
+            return self
+        held = self.held.narrowed_to(_united(giving), catalog)
+        denying = tuple(
+            role
+            for role in self.roles
+            if role.name not in asked and any(map(catalog.may_deny, role.policies))
+        )
+        return Admission(self.issuer, giving, denying, held)
+
+
+def _united(roles: Iterable[Role]) -> dict[str, None]:
+    """The names of the policies of *roles*, each once, in order."""
+    return dict.fromkeys(policy for role in roles for policy in role.policies)
 
 
 def evaluate(roles: Iterable[Role], provider: str, claims: Claims) -> tuple[Evaluation, ...]:
@@ -93,7 +127,7 @@ def admit(
     catalog: Catalog, issuer: JwtIssuer, claims: Claims, only: Sequence[str] = ()
 ) -> Admission:
     """
-    The admission of *claims* by the Roles of *catalog*, or with *only* by those named in it.
+    The admission of *claims* by the Roles of *catalog*. With *only*, those named in it give.
 
     Raises: Refusal with `no_role_admits`, `event_not_allowed`, or, if a Role named in *only* does
     not admit, `role_not_admitted`.
@@ -106,10 +140,10 @@ def admit(
             asked = [role for role in catalog.roles if role.name in missing]
             evaluations = evaluate(asked, issuer.provider, claims)
             raise _refusal(Reason.ROLE_NOT_ADMITTED, issuer, claims, evaluations, sorted(missing))
-        admitting = [role for role in admitting if role.name in only]
     if not admitting:
         raise _nobody_admits(catalog, issuer, claims)
-    return Admission.of(issuer, admitting)
+    admission = Admission.of(issuer, admitting)
+    return admission.narrowed_to(only, catalog) if only else admission
 
 
 def _nobody_admits(catalog: Catalog, issuer: JwtIssuer, claims: Claims) -> Refusal:

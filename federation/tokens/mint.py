@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from federation.claims import Claims
-from federation.jose.jws import encode_base64url
+from federation.claims import Claims, shown
+from federation.errors import Reason, Refusal
+from federation.jose.jws import MAX_TOKEN_BYTES, encode_base64url
 from federation.jose.strict_json import dumps
+from federation.policy.index import DENY_ONLY
 from federation.policy.roles import Admission
 from federation.tokens.signing_keys import SigningKey
 
@@ -24,12 +26,19 @@ ACCESS_TOKEN_TYPE = "at+jwt"
 FUNCTION_TOKEN_TYPE = "JWT"
 
 _OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "role", "function"})
-# These bind the subject token to one sign-in, client or session and mean nothing in our token.
+# These bind the subject token to one sign-in, client or session, or say what kind of token it is.
+# In ours they would be wrong: `scope` and `act` grant or delegate (RFC 8693, section 4), `cnf` asks
+# for a proof of possession (RFC 7800), and `events` makes a security event or logout token.
 _PROTOCOL = frozenset(
-    {"nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"}
+    {
+        *("nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"),
+        *("typ", "events", "scope", "client_id", "cnf", "act", "may_act"),
+    }
 )
 _NOT_COPIED = _OURS | _PROTOCOL
 _ES256 = ec.ECDSA(hashes.SHA256())
+_SIGNATURE_BYTES = 1 + 86
+"""A dot and 64 bytes in base64url."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +55,6 @@ def access_claims(
 ) -> Claims:
     """Return the claims of the access token for a subject token's *claims* (RFC 9068)."""
     issued = int(now)
-    caps = [role.token_expiry for role in admission.roles if role.token_expiry is not None]
-    lifetime = min([admission.issuer.token_expiry, *caps])
     copied = {
         name: value
         for name, value in claims.items()
@@ -56,6 +63,8 @@ def access_claims(
     copied["fed:iss"] = claims["iss"]
     if claims.get("jti"):
         copied["fed:jti"] = claims["jti"]
+    if admission.held.narrowed:
+        copied[DENY_ONLY] = list(admission.held.deny_only)
     return Claims(
         {
             **copied,
@@ -66,7 +75,7 @@ def access_claims(
             "role": [role.name for role in admission.roles],
             "iat": issued,
             "nbf": issued,
-            "exp": issued + int(lifetime.total_seconds()),
+            "exp": issued + int(admission.lifetime.total_seconds()),
             "jti": jti,
         }
     )
@@ -98,16 +107,59 @@ def function_claims(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A token that lacks nothing but its signature."""
+
+    signing_input: bytes = field(repr=False)
+    key: SigningKey = field(repr=False)
+    expires: int
+
+    def signed(self) -> Minted:
+        """The token, signed with ES256, as a compact JWS (RFC 7515, section 7.1)."""
+        return Minted(_compact(self.signing_input, self.key), self.expires)
+
+
+def draft(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Draft:
+    """
+    A token of *claims* to be signed by *key*.
+
+    Raises: Refusal with `token_too_large`. Nobody takes a longer token, not even `/oauth/revoke`.
+    """
+    signing_input = _signing_input(claims, key, typ)
+    token_bytes = len(signing_input) + _SIGNATURE_BYTES
+    if token_bytes > MAX_TOKEN_BYTES:
+        raise _too_large(claims, token_bytes)
+    return Draft(signing_input, key, int(str(claims["exp"])))
+
+
 def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minted:
-    """Sign *claims* with ES256, as a compact JWS (RFC 7515, section 7.1)."""
-    return Minted(sign_jws(claims, key, typ), int(str(claims["exp"])))
+    """Draft a token of *claims* and sign it."""
+    return draft(claims, key, typ).signed()
 
 
 def sign_jws(payload: Mapping[str, object], key: SigningKey, typ: str) -> str:
-    """Sign *payload* with ES256, as a compact JWS (RFC 7515, section 7.1) of type *typ*."""
-    signing_input = (
-        _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(payload)
+    """Sign *payload* of any size with ES256, as a compact JWS of type *typ*."""
+    return _compact(_signing_input(payload, key, typ), key)
+
+
+def _too_large(claims: Claims, token_bytes: int) -> Refusal:
+    sizes = {name: len(dumps(value)) for name, value in claims.items()}
+    largest = max(sizes, key=sizes.__getitem__)
+    return Refusal(
+        Reason.TOKEN_TOO_LARGE,
+        f"The token to be issued would have {token_bytes} bytes, more than the {MAX_TOKEN_BYTES}"
+        f" that servers take. Its largest claim is {shown(largest)}. It was not issued, and the"
+        " subject token can still be exchanged.",
+        evidence={"bytes": token_bytes, "largest_claim": largest, "its_bytes": sizes[largest]},
     )
+
+
+def _signing_input(payload: Mapping[str, object], key: SigningKey, typ: str) -> bytes:
+    return _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(payload)
+
+
+def _compact(signing_input: bytes, key: SigningKey) -> str:
     r, s = decode_dss_signature(key.private.sign(signing_input, _ES256))
     signature = encode_base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
     return (signing_input + b"." + signature).decode("ascii")

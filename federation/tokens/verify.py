@@ -24,6 +24,7 @@ from federation.claims import Claims
 from federation.documents.model import Resource
 from federation.errors import Reason, Refusal
 from federation.jose import jws
+from federation.policy.index import DENY_ONLY, PolicyNames
 from federation.providers.table import LEEWAY
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
 from federation.tokens.signing_keys import SigningKeys
@@ -38,11 +39,16 @@ class Bearer:
     """The holder of a verified access token."""
 
     claims: Claims
-    policies: tuple[str, ...]
+    held: PolicyNames
     roles: tuple[str, ...]
     jti: str
     begins: float
     expires: float
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of all policies that the token holds."""
+        return self.held.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +167,10 @@ def _bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) -> Bearer
         raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
     match claims:
         case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
-            policies, roles = _names(claims, "policy"), _names(claims, "role")
-            return Bearer(claims, policies, roles, jti, begins, expires)
+            held = PolicyNames(
+                _names(claims, "policy"), _names(claims, DENY_ONLY), DENY_ONLY in claims
+            )
+            return Bearer(claims, held, _names(claims, "role"), jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
 
@@ -237,5 +245,9 @@ def _covered(resources: tuple[Resource, ...], namespace: str, name: str) -> bool
 
 
 def _names(claims: Claims, claim: str) -> tuple[str, ...]:
-    names = claims.get(claim)
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+    # One name that cannot be read could be a policy with a Deny, so none may be passed over.
+    match claims.get(claim, []):
+        case [*names] if all(isinstance(name, str) for name in names):
+            return tuple(map(str, names))
+        case _:
+            raise Refusal(Reason.MALFORMED_TOKEN)

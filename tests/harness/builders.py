@@ -88,12 +88,13 @@ def conditions(block: Document) -> tuple[Condition, ...]:
 
 
 def role(name: str = "deployer", **spec: Any) -> Role:
-    """The Role with this *spec*."""
+    """The Role with this *spec*, in which `minutes` stands for a `tokenExpiry`."""
     principal = {"principal": spec["principal"]} if "principal" in spec else {}
     return Role(
         name=name,
         policies=tuple(spec.get("policy", ["deploy"])),
         conditions=conditions(principal) + conditions(spec.get("condition", {})),
+        token_expiry=timedelta(minutes=spec["minutes"]) if "minutes" in spec else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -147,9 +148,12 @@ def block(rng: Random, near: Plain, most: int = 3) -> Plain:
     return made
 
 
-def role(rng: Random, near: Plain) -> Plain:
+def role(rng: Random, near: Plain, policies: Sequence[str] = ("p",)) -> Plain:
     """The spec of a Role that names its issuers exactly, about claims like *near*."""
-    spec: Plain = {"policy": ["p"], "condition": block(rng, near) if rng.random() < 0.9 else {}}
+    spec: Plain = {
+        "policy": rng.sample(policies, k=rng.randint(1, min(2, len(policies)))),
+        "condition": block(rng, near) if rng.random() < 0.9 else {},
+    }
     others = rng.sample([*PROVIDERS, "https://nobody.example"], k=rng.choice([0, 0, 1, 2]))
     usual = near["iss"] if rng.random() < 0.9 else GITHUB
     exact = rng.choice(["StringEqual", "StringEquals"])
@@ -159,6 +163,22 @@ def role(rng: Random, near: Plain) -> Plain:
         keys = [_key(claim) for claim in rng.sample([*POOLS, "iss"], k=rng.choice([1, 1, 2]))]
         spec["principal"] = _keyed(rng, keys, near, pattern=False)
     return spec
+
+
+def admitting_role(rng: Random, near: Plain, policies: Sequence[str]) -> Plain:
+    """The spec of a Role that admits every token from the issuer of *near*."""
+    spec: Plain = {
+        "policy": rng.sample(policies, k=rng.randint(1, min(3, len(policies)))),
+        "condition": {"StringEqual": {"jwt:iss": near["iss"]}},
+    }
+    if rng.random() < 0.4:
+        spec["minutes"] = rng.randint(1, 20)
+    return spec
+
+
+def unreadable(rng: Random) -> Json:
+    """A claim that no operator can compare with anything."""
+    return rng.choice([None, "", [], {}, [""], [1], [None, 1.5], 1.5])
 
 
 _HALVES = ["dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"]
@@ -182,8 +202,8 @@ def asked(rng: Random) -> str:
     return f"{rng.choice(NAMES)}:{rng.choice([*NAMES, '*'])}"
 
 
-def statements(rng: Random, near: Plain) -> list[Plain]:
-    """The statements of a Policy."""
+def statements(rng: Random, near: Plain, roles: Sequence[str] = ()) -> list[Plain]:
+    """The statements of a Policy. Some have conditions on the names of *roles*."""
     made: list[Plain] = []
     for number in range(rng.randint(1, 3)):
         statement: Plain = {
@@ -194,5 +214,19 @@ def statements(rng: Random, near: Plain) -> list[Plain]:
         }
         if rng.random() < 0.4:
             statement["condition"] = block(rng, near, most=1)
+        elif roles and rng.random() < 0.1:
+            statement["condition"] = _on_roles(rng, roles)
         made.append(statement)
     return made
+
+
+def _on_roles(rng: Random, roles: Sequence[str]) -> Plain:
+    """A condition on the Roles of the access token."""
+    name = rng.choice(roles)
+    return rng.choice(
+        [
+            {"ForAnyValue:StringEqual": {"jwt:role": [name]}},
+            {"StringEqual": {"jwt:/role/0": [name]}},
+            {"StringNotEqual": {"jwt:/role/1": [name]}},
+        ]
+    )

@@ -9,7 +9,7 @@ indexes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = Any
 Document = Mapping[str, Any]
@@ -162,6 +162,25 @@ def block_holds(block: Document, claims: Document) -> bool:
     return True
 
 
+def can_be_compared(operator: str, claim: Json) -> bool:
+    """True if the claim is there, in the shape that the operator compares."""
+    if not operator.startswith("ForAnyValue:"):
+        return as_text(claim) is not None
+    return isinstance(claim, list) and [i for i in claim if isinstance(i, str) and i] != []
+
+
+def deny_block_holds(block: Document, claims: Document) -> bool:
+    """The same for a Deny: a condition whose claim cannot be compared counts as holding."""
+    for operator, keys in block.items():
+        for key, written in keys.items():
+            claim = find(claims, key)
+            if can_be_compared(operator, claim) and not one_condition_holds(
+                operator, as_list(written), claim
+            ):
+                return False
+    return True
+
+
 # Roles
 
 
@@ -216,6 +235,71 @@ def admitting(
     return sorted(name for name, spec in roles.items() if role_admits(spec, provider, claims))
 
 
+# Narrowing
+
+
+Policies = Mapping[str, Sequence[Document]]
+
+
+class Held(NamedTuple):
+    """The names of the Policies that a token holds, and those of them that may give."""
+
+    names: list[str]
+    giving: list[str]
+    some_roles_left_out: bool = False
+
+
+def given_by(roles: Mapping[str, Document], names: Sequence[str]) -> list[str]:
+    """The Policies of the Roles with these names. A Role that is missing gives none."""
+    return [policy for name in names if name in roles for policy in roles[name]["policy"]]
+
+
+def has_deny(policies: Policies, name: str) -> bool:
+    """True if the Policy has a Deny. One that is missing could have had one."""
+    if name not in policies:
+        return True
+    return len([s for s in policies[name] if s["effect"] == "Deny"]) > 0
+
+
+def held_after_exchange(
+    roles: Mapping[str, Document],
+    policies: Policies,
+    admitting: Sequence[str],
+    asked: Sequence[str],
+) -> Held:
+    """What the access token holds if the Roles *admitting* admit and only *asked* may give."""
+    everything = given_by(roles, admitting)
+    held = Held(everything, everything)
+    return held if set(asked) == set(admitting) else narrowed(roles, policies, held, asked)
+
+
+def narrowed(
+    roles: Mapping[str, Document], policies: Policies, held: Held, asked: Sequence[str]
+) -> Held:
+    """What is left of *held* if only the Roles *asked* may give. If none is asked, all do."""
+    if not asked:
+        return held
+    giving = [name for name in held.giving if name in given_by(roles, asked)]
+    kept = [name for name in held.names if name in giving or has_deny(policies, name)]
+    return Held(kept, giving, some_roles_left_out=True)
+
+
+def lifetime(
+    roles: Mapping[str, Document],
+    policies: Policies,
+    admitting: Sequence[str],
+    asked: Sequence[str],
+    longest: int,
+) -> int:
+    """The minutes that the access token lives, if those of its issuer live *longest*."""
+    caps = [longest]
+    for name in admitting:
+        denies = [policy for policy in roles[name]["policy"] if has_deny(policies, policy)]
+        if "minutes" in roles[name] and (not asked or name in asked or denies):
+            caps.append(roles[name]["minutes"])
+    return min(caps)
+
+
 # Decisions
 
 
@@ -243,18 +327,40 @@ def half_reaches(pattern: str, asked: str) -> bool:
 Decided = tuple[bool, str | None, str | None, str | None]
 
 
+def first_match(
+    statements: Sequence[Document], effect: str, action: str, asked: str, claims: Document
+) -> str | None:
+    """The sid of the first statement with this effect that matches."""
+    holds = deny_block_holds if effect == "Deny" else block_holds
+    for statement in statements:
+        if (
+            statement["effect"] == effect
+            and any(action in stands_for(written) for written in statement["action"])
+            and any(reaches(resource, asked) for resource in statement["resource"])
+            and holds(statement.get("condition", {}), claims)
+        ):
+            return str(statement["sid"])
+    return None
+
+
 def decide(
-    policies: Mapping[str, Sequence[Document]], action: str, asked: str, claims: Document
+    policies: Policies, action: str, asked: str, claims: Document, held: Held | None = None
 ) -> Decided:
-    """Decide: allowed or not, and the policy, sid and effect of the deciding statement."""
+    """
+    Decide: allowed or not, and the policy, sid and effect of the deciding statement.
+
+    *policies* are those in force. The token holds all of them and no others, if not said
+    otherwise. A token that names a Policy which is not in force is allowed nothing.
+    """
+    names, giving, some_roles_left_out = held or Held(list(policies), list(policies))
+    if any(name not in policies for name in names):
+        return False, None, None, None
+    if some_roles_left_out:
+        # These claims depend on the Roles that the job asked for, so they count as absent.
+        claims = {k: claims[k] for k in claims if k not in ("role", "policy", "fed:deny_only")}
     for effect in ("Deny", "Allow"):
-        for name, statements in policies.items():
-            for statement in statements:
-                if (
-                    statement["effect"] == effect
-                    and any(action in stands_for(written) for written in statement["action"])
-                    and any(reaches(resource, asked) for resource in statement["resource"])
-                    and block_holds(statement.get("condition", {}), claims)
-                ):
-                    return effect == "Allow", name, statement["sid"], effect
+        for name in names:
+            found = first_match(policies[name], effect, action, asked, claims)
+            if found is not None and (effect == "Deny" or name in giving):
+                return effect == "Allow", name, found, effect
     return False, None, None, None
