@@ -450,6 +450,18 @@ def test_nothing_in_a_token_can_break_out_of_the_sentence(value: object) -> None
         assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]{1,4000}", refusal.public)
 
 
+def test_a_claim_that_a_job_must_ask_for_is_told_with_its_condition() -> None:
+    public = refused(guarded(), PUSH).public
+    assert (
+        "jwt:environment (the token has (absent): it is there only if the job names an "
+        "environment)" in public
+    )
+    assert (
+        "jwt:ref (the token has refs/heads/main)"
+        in refused(catalog(pinned(repository_owner_id="13420041", ref="refs/heads/x")), PUSH).public
+    )
+
+
 def test_nothing_in_a_document_can_break_out_of_the_sentence() -> None:
     odd: Role = pinned(repository_owner="octo-org", **{'a"\\é\n': "x"})
     public = refused(catalog(odd), PUSH).public

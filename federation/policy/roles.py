@@ -19,9 +19,9 @@ from federation.documents.catalog import Catalog, role_issuers
 from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.owners import owner_pins, same_owner
 from federation.errors import Reason, Refusal
-from federation.policy.conditions import Finding, findings, holds
+from federation.policy.conditions import KEY_PREFIX, Finding, findings, holds
 from federation.policy.index import PolicyNames
-from federation.providers.table import Demand, demands
+from federation.providers.table import Demand, Profile, demands
 
 _ROLES_SHOWN = 3
 _KEYS_SHOWN = 8
@@ -174,7 +174,7 @@ def _refusal(
     )
     return Refusal(
         reason,
-        ". ".join([opening, *map(_public_sentence, public)]) + ".",
+        ". ".join([opening, *(_public_sentence(e, issuer.profile) for e in public)]) + ".",
         evidence={
             "subject": shown(claims.get("sub")),
             "roles_asked": list(missing),
@@ -197,17 +197,25 @@ def _may_know(role: Role, issuer: JwtIssuer, claims: Claims) -> bool:
     return not issuer.shared
 
 
-def _public_sentence(evaluation: Evaluation) -> str:
+def _public_sentence(evaluation: Evaluation, profile: Profile) -> str:
     """The keys that failed, with the token's values and without the values that are expected."""
     if evaluation.holds:
         return f"Role {evaluation.role.name} would admit it, but: " + ". ".join(
             demand.sentence.rstrip(".") for demand in evaluation.unmet
         )
     failed = [
-        f"{shown(finding.condition.key)} (the token has {shown(finding.claim)})"
+        f"{shown(finding.condition.key)} (the token has {_shown_claim(finding, profile)})"
         for finding in evaluation.failed[:_KEYS_SHOWN]
     ]
     return f"Role {evaluation.role.name} came close, but these do not match: " + ", ".join(failed)
+
+
+def _shown_claim(finding: Finding, profile: Profile) -> str:
+    """The claim as the token has it. If it is absent, also when the provider's tokens have it."""
+    condition = profile.only_if.get(finding.condition.key.removeprefix(KEY_PREFIX))
+    if finding.claim is None and condition:
+        return f"(absent): it is there only if {condition}"
+    return shown(finding.claim)
 
 
 def _evidence(evaluation: Evaluation) -> dict[str, object]:

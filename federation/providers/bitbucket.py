@@ -71,6 +71,7 @@ PROFILE = Profile(
     circumstances=frozenset(
         {"branchName", "deploymentEnvironmentUuid", "pipelineUuid", "stepUuid"}
     ),
+    only_if=MappingProxyType({"deploymentEnvironmentUuid": "the step names a deployment"}),
     ref_claims=("branchName",),
     environment_claims=("deploymentEnvironmentUuid",),
     environment_within=re.compile(r"^\{[^{}]+\}:\{[^{}]+\}:\{"),

@@ -91,6 +91,13 @@ PROFILE = Profile(
             sub_name=re.compile(r"^organization:"),
         ),
     ),
+    only_if=MappingProxyType(
+        dict.fromkeys(
+            ("organization_id", "pipeline_id", "build_id", "cluster_id", "queue_id"),
+            "the job asks for it with --claim organization_id,pipeline_id",
+        )
+        | {"build_tag": "a tag is built"}
+    ),
     ref_claims=("build_branch", "build_tag"),
     ref_within=MappingProxyType({"sub": re.compile(r":ref:[^*?]")}),
     misnamed=MappingProxyType(

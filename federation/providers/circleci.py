@@ -108,6 +108,11 @@ PROFILE = Profile(
         | {"project_id": _HOST + "project-id", "ref": _HOST + "vcs-ref"}
     ),
     ref_example=((_HOST + "vcs-ref", "refs/heads/main"),),
+    only_if=MappingProxyType(
+        dict.fromkeys(
+            (_HOST + "vcs-origin", _HOST + "vcs-ref"), "the pipeline was not a custom webhook's"
+        )
+    ),
     fork_told_by=_HOST + "vcs-origin",
     job_token=JobToken(
         marks=(("CIRCLECI", "true"),),

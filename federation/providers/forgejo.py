@@ -92,6 +92,11 @@ PROFILE = Profile(
         ),
         NameWithId(names=("actor",), ids=("actor_id",)),
     ),
+    only_if=MappingProxyType(
+        dict.fromkeys(
+            ("repository_id", "repository_owner_id", "actor_id"), "the server is new enough"
+        )
+    ),
     ref_claims=("ref", "ref_protected"),
     ref_within=MappingProxyType(
         {"sub": re.compile(r":ref:[^*?]"), "workflow_ref": re.compile(r"@[^*?]")}

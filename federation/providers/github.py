@@ -225,6 +225,12 @@ PROFILE = Profile(
         ),
         Together(claim="ref_type", values=frozenset({"tag"}), other="ref", begins="refs/tags/"),
     ),
+    only_if=MappingProxyType(
+        {
+            "environment": "the job names an environment",
+            "job_workflow_ref": "the job calls a reusable workflow",
+        }
+    ),
     file_refs=("workflow_ref", "job_workflow_ref"),
     misnamed=MappingProxyType(
         {

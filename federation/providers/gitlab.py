@@ -180,6 +180,7 @@ PROFILE = Profile(
             claim="ref_type", values=frozenset({"branch"}), other="ref_path", begins="refs/heads/"
         ),
     ),
+    only_if=MappingProxyType({"environment": "the job names an environment"}),
     file_refs=("ci_config_ref_uri",),
     misnamed=MappingProxyType(
         {

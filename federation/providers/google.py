@@ -70,6 +70,13 @@ PROFILE = Profile(
             where="`gcloud iam service-accounts describe EMAIL` prints it as uniqueId",
         ),
     ),
+    only_if=MappingProxyType(
+        dict.fromkeys(
+            ("email", "email_verified"),
+            "the token is asked for with format=full or --include-email",
+        )
+        | {"hd": "the person belongs to a Workspace"}
+    ),
     verified_by=MappingProxyType({"email": "email_verified"}),
     job_token=JobToken(
         marks=(),

@@ -321,7 +321,9 @@ class Profile:
     """Claims with which people name themselves, and for each the claim that says it was checked
     (empty if there is none)."""
 
-    # What hints and documentation say
+    # What refusals, hints and documentation say
+    only_if: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Claims that not every token has, and for each what must be so: "only if the job …"."""
     misnamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Names that people write for a claim, each with the claim."""
     ref_example: tuple[tuple[str, str], ...] = ()
