@@ -30,7 +30,7 @@ Workers = tuple[SqliteStore, SqliteStore]
 
 def removed(place: Path) -> None:
     for name in FILES:
-        (place / name).unlink()
+        (place / name).unlink(missing_ok=True)
 
 
 def removed_without_its_log(place: Path) -> None:
