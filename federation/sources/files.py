@@ -143,6 +143,8 @@ class _Listing:
 
     files: list[_File] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """The paths that were given."""
     entries: int = 0
     roots: list[str] = field(default_factory=list)
     """The folders that links may lead into, without links."""
@@ -188,6 +190,7 @@ def _within(place: str, roots: Sequence[str]) -> bool:
 def _scan(paths: Sequence[Path], listing: _Listing | None = None) -> _Listing:
     """List the files at *paths*, in *listing* if given."""
     listing = listing or _Listing()
+    listing.paths += map(str, paths)
     listing.roots += map(_real, paths)
     for path in paths:
         try:
@@ -279,7 +282,8 @@ def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, Assembled]:
 def _read(listing: _Listing) -> Assembled:
     digest = hashlib.sha256()
     unseen = Parsed(problems=tuple(listing.problems))
-    return assemble([unseen, *_parsed(listing.files, digest)], digest.hexdigest())
+    parsed = [unseen, *_parsed(listing.files, digest)]
+    return assemble(parsed, digest.hexdigest(), listing.paths)
 
 
 def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
