@@ -194,7 +194,7 @@ def _check_not_writable_by_others(path: Path) -> None:
     found = path.stat()
     if found.st_mode & stat.S_IWOTH:
         # Whoever can reach an emptyDir, which is mounted so, is in the pod.
-        if stat.S_ISDIR(found.st_mode) and os.path.ismount(path):
+        if stat.S_ISDIR(found.st_mode) and os.path.ismount(path.resolve()):
             return
         problem = f"every user of this machine can write to {path}"
         raise NotTrusted(problem, f"chmod o-w {_word(path)}", as_root=not _owned(found))
@@ -219,7 +219,7 @@ def _exposed(found: os.stat_result, around: os.stat_result, *, mounted: bool) ->
 
 def _mounted(path: Path) -> bool:
     """Return whether *path* is mounted by itself, or with its folder, as a Secret is."""
-    folder = path.absolute().parent
+    folder = path.parent.resolve()
     return os.path.ismount(path) or (folder != folder.parent and os.path.ismount(folder))
 
 
