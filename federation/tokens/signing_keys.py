@@ -174,7 +174,9 @@ class KeyFolder:
         current = ""
         if self._current.exists():
             check_file(self._current, self._account)
-            current = self._current.read_text("ascii").strip()
+            # As bytes: a text encoding is loaded late, which `federation keys` may not be allowed to
+            # do once it acts as another user.
+            current = self._current.read_bytes().decode(errors="replace").strip()
         entries = sorted(self._entries(), key=lambda entry: entry[0])
         signing = next((i for i, (_, key) in enumerate(entries) if key.kid == current), None)
         if signing is None and (entries or current):

@@ -11,6 +11,8 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -212,6 +214,24 @@ def test_keys_that_root_makes_are_made_where_root_alone_can_go(tmp_path: Path) -
     code, _, told = keys("rotate", link)
     assert code == 0, told
     assert {path.stat().st_uid for path in (link / "signing-keys").iterdir()} == {STRANGER}
+
+
+@as_root
+def test_the_command_works_where_the_user_of_the_state_cannot_read_the_program() -> None:
+    # An installation below /root, as here: nothing may be imported once root's rights are gone.
+    with TemporaryDirectory() as place:
+        state = given_away(Path(place))
+        for command in ("generate", "rotate", "rotate", "list"):
+            ran = subprocess.run(  # noqa: S603  our own program
+                [sys.executable, "-m", "federation", "keys", command, "--state", str(state)],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=Path(__file__).parents[2],
+                timeout=60,
+            )
+            assert ran.returncode == 0, ran.stderr
+        assert len(ran.stdout.splitlines()) == 3
 
 
 @as_root
