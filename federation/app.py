@@ -38,6 +38,7 @@ from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
 from federation.gateway.proxy import Functions, Gateway
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
+from federation.ownership import NotTrusted, read_key
 from federation.policy.index import PolicySets
 from federation.server.gauges import BrokerStatus
 from federation.server.metrics import Metrics
@@ -97,11 +98,12 @@ def build(
         # Signing keys rotate: each seal is signed with the key of its moment.
         sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
     )
+    key_folder = None if signing or settings.signing_key else KeyFolder.under(settings.state)
     broker = Broker(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
-        signing=signing or _signing_keys(settings),
+        signing=signing or _signing_keys(settings, key_folder),
         state=state or _store(settings, clock, metrics.stored),
         journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
         clock=clock,
@@ -133,7 +135,9 @@ def build(
         ],
         middleware=[Middleware(ErrorBoundary)],
         exception_handlers={HTTPException: not_found},
-        lifespan=_Lifespan(broker, settings, metrics, health, archive, delivery, upstream),
+        lifespan=_Lifespan(
+            broker, settings, metrics, health, archive, delivery, upstream, key_folder
+        ),
     )
     app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
     app.state.broker = broker
@@ -153,6 +157,8 @@ class _Lifespan:
     archive: FileJournal
     delivery: Delivery | None
     upstream: Upstream | None
+    key_folder: KeyFolder | None
+    """Where the signing keys are, None if they were given and not generated."""
 
     @asynccontextmanager
     async def __call__(self, _app: Starlette) -> AsyncIterator[None]:
@@ -184,8 +190,8 @@ class _Lifespan:
         yield self.broker.state.run()
         if isinstance(self.broker.source, FileSource):
             yield self.broker.source.watch()
-        if not self.settings.signing_key:
-            yield _follow_rotation(self.broker, KeyFolder.under(self.settings.state))
+        if self.key_folder:
+            yield _follow_rotation(self.health, self.key_folder)
         if self.health.journal:  # events go to the archive, not to a journal that `build` was given
             yield self.archive.run()
 
@@ -246,15 +252,17 @@ class BrokerApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def _signing_keys(settings: Settings) -> SigningKeys:
-    """The keys of `signing-key`, else those of the state directory, made if missing."""
-    if not settings.signing_key:
+def _signing_keys(settings: Settings, folder: KeyFolder | None) -> SigningKeys:
+    """The keys of *folder*, made if missing, else those of `signing-key`."""
+    if folder:
         with _problem_of("state"):
-            return KeyFolder.under(settings.state).ensure()
+            return folder.ensure()
     keys, problems = [], []
     for path in settings.signing_key:
         try:
-            keys.append(read_pem(path.read_bytes()))
+            keys.append(read_pem(read_key(path)))
+        except NotTrusted as error:  # it names the file
+            problems.append(f"signing-key: {error}")
         except (OSError, ValueError) as error:
             problems.append(f"signing-key: {path}: {error}")
     if problems:
@@ -331,9 +339,10 @@ def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> 
     )
 
 
-async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
-    """Load the signing keys again whenever *folder* changes."""
+async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
+    """Load the signing keys again whenever *folder* changes. A failure is logged once."""
     log = structlog.get_logger("federation.keys")
+    broker = health.broker
     # None: the folder may have changed since `build` loaded the keys.
     seen: object = None
     while True:
@@ -344,8 +353,14 @@ async def _follow_rotation(broker: Broker, folder: KeyFolder) -> None:
                 if keys.kids != broker.signing.kids:
                     broker.signing = keys
                     log.info("signing keys changed", signs=keys.signs.kid)
+                elif health.signing_problem:
+                    log.info("signing keys can be read again")
+            health.signing_problem = None
         except (OSError, ValueError) as error:
-            log.error("signing keys cannot be read; the known ones serve on", error=str(error))
+            seen, problem = None, str(error)
+            if problem != health.signing_problem:
+                log.error("signing keys cannot be read; the known ones serve on", error=problem)
+            health.signing_problem = problem
         await asyncio.sleep(_KEYS_CHECK_SECONDS)
 
 

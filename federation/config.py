@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -28,9 +28,13 @@ from pydantic_core import ErrorDetails
 
 from federation.documents.values import loopback
 from federation.errors import SettingsRefused
+from federation.ownership import NotTrusted, check_file, check_state, read_key
 
 __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook_url"]
 
+
+_DEFAULT_STATE = Path(".federation")
+_UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
 
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
@@ -111,7 +115,7 @@ class Settings(BaseModel):
         " Needed unless it listens on loopback only.",
     )
     state: Path = Field(
-        default=Path(".federation"),
+        default=_DEFAULT_STATE,
         description="Directory for keys, spent tokens and the audit journal.",
     )
     shared_state: RedisUrl | None = Field(
@@ -273,18 +277,66 @@ def read_settings(
             given[field] = flags[field]
         elif from_environ:
             given[field] = from_environ.split(os.pathsep) if repeatable(field) else from_environ
+    distrusted = list(_distrusted(given))
     try:
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         # pydantic skips `_check_combination` if a single setting is invalid, so it is done here.
         single = [_sentence(problem) for problem in error.errors() if problem["loc"]]
-        raise SettingsRefused([*single, *_combination_problems(given)]) from error
+        raise SettingsRefused([*single, *_combination_problems(given), *distrusted]) from error
+    if distrusted:
+        raise SettingsRefused(distrusted)
+    return settings
+
+
+def _distrusted(given: Mapping[str, object]) -> Iterator[str]:
+    """
+    Yield a sentence for each file of a setting that somebody else could have written.
+
+    Documents and certificates hold no secret, and are often kept by another user. *given* may be
+    invalid or incomplete; what does not exist is another check's matter.
+    """
+    for field, path, check in _private_files(given):
+        try:
+            check(path)
+        except NotTrusted as error:
+            yield f"{_name(field)}: {error.problem} (set by {_where(field)}); {error.remedy}"
+        except OSError:
+            continue  # whoever reads the file says why it cannot
+
+
+def _private_files(
+    given: Mapping[str, object],
+) -> Iterator[tuple[str, Path, Callable[[Path], object]]]:
+    yield "state", Path(str(given.get("state") or _DEFAULT_STATE)), check_state
+    for path in _paths(given.get("signing_key")):
+        yield "signing_key", path, read_key
+    for path in _paths(given.get("audit_webhook_secret")):
+        yield "audit_webhook_secret", path, check_file
+    for folder in _paths(given.get("upstream_secrets")):
+        for name in ("", *_UPSTREAM_SECRETS):
+            yield "upstream_secrets", folder / name, check_file
+
+
+def _paths(given: object) -> Iterator[Path]:
+    """Yield the paths of a setting, which is one or several."""
+    if isinstance(given, str | Path):
+        yield Path(given)
+    elif isinstance(given, Iterable):
+        yield from (Path(str(path)) for path in given)
 
 
 def _sentence(problem: ErrorDetails) -> str:
     field = str(problem["loc"][0])
-    where = f"{flag(field)} or {variable(field)}"
     if problem["type"] == "missing":
-        return f"{field.replace('_', '-')} is needed; set {where}"
+        return f"{_name(field)} is needed; set {_where(field)}"
     what = problem["msg"].removeprefix("Value error, ")
-    return f"{field.replace('_', '-')}: {what}; set by {where}"
+    return f"{_name(field)}: {what}; set by {_where(field)}"
+
+
+def _name(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _where(field: str) -> str:
+    return f"{flag(field)} or {variable(field)}"

@@ -217,11 +217,11 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}" if self.line else self.path
+        place = f"{self.path}:{self.line}: " if self.line else f"{self.path}: " if self.path else ""
         subject = f" {self.kind}/{self.name}:" if self.kind else ""
         field = f" {self.field}:" if self.field else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{place}: {self.severity}[{self.code}]{subject}{field} {self.message}{hint}"
+        return f"{place}{self.severity}[{self.code}]{subject}{field} {self.message}{hint}"
 
 
 class DocumentsRefused(FederationError):

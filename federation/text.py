@@ -31,6 +31,24 @@ def printable(text: str, limit: int | None = None) -> str:
     return cut if limit is None or len(cut) <= limit else cut[: limit - 3] + "..."
 
 
+def no_command(line: str) -> str:
+    """
+    *line*, printable, such that no CI runner takes it for a command.
+
+    GitHub obeys `::name::` at the start of a line, white space aside, and `##[name]` anywhere;
+    Azure Pipelines obeys `##vso[name]` anywhere. A path at the start of the line stays a path.
+    """
+    shown = printable(line)
+    if shown.lstrip().startswith("::"):
+        shown = f"./{shown}"
+    return no_command_within(shown)
+
+
+def no_command_within(line: str) -> str:
+    """*line* with every `##[` and `##vso[` broken up."""
+    return re.sub(r"##(?=\[|vso\[)", "# #", line)
+
+
 def quoted(text: str, limit: int = _QUOTED_CHARS) -> str:
     """*text* in double quotes as YAML reads it, printable, at most *limit* characters within."""
     escaped = text[: limit + 1].replace("\\", "\\\\").replace('"', '\\"')

@@ -152,6 +152,14 @@ def test_json_has_every_key_where_there_is_no_document(
     assert json.loads(result.output)["documents"] == 0
 
 
+def test_an_empty_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "bare"):
+        Path(name).mkdir()
+    lines = CliRunner().invoke(check, ["empty", "bare"]).output.splitlines()
+    assert [line.partition("[")[0] for line in lines[:2]] == ["bare: error", "empty: error"]
+
+
 def test_json_of_a_clean_set_is_empty(run: Check) -> None:
     assert json.loads(run(ROLE, "--format", "json").output) == {"documents": 3, "problems": []}
 

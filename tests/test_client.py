@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -14,6 +14,9 @@ from federation.client import ClientError
 from federation.client.ambient import subject_token
 from federation.client.exchange import AccessToken, exchange
 from federation.client.http import Sender, require_secure_url
+from federation.client.subject import SubjectToken
+from federation.errors import Reason
+from tests.harness.ci_runner import jwt
 
 BROKER = "https://gateway.example.com"
 REQUEST_URL = "https://pipelines.actions.githubusercontent.com/abc/_apis/token?api-version=2.0"
@@ -22,7 +25,14 @@ GITHUB = {
     "ACTIONS_ID_TOKEN_REQUEST_URL": REQUEST_URL,
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret",
 }
-SUBJECT = "eyJ-subject-secret"
+SUBJECT = jwt(
+    iss="https://issuer.example.com",
+    aud=BROKER,
+    sub="repo:octo-org/repo",
+    ref="refs/heads/feature",
+    jti="the-one",
+    user_email="octo@example.com",
+)
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
@@ -34,6 +44,7 @@ class World:
         self.answers = list(answers)
         self.asked: list[httpx2.Request] = []
         self.slept: list[float] = []
+        self.told: list[str] = []
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(request)
@@ -44,7 +55,8 @@ class World:
 
     @property
     def sender(self) -> Sender:
-        return Sender(httpx2.Client(transport=httpx2.MockTransport(self.answer)), self.slept.append)
+        client = httpx2.Client(transport=httpx2.MockTransport(self.answer))
+        return Sender(client, self.slept.append, self.told.append)
 
 
 def github_answer() -> httpx2.Response:
@@ -57,11 +69,13 @@ def broker_answer() -> httpx2.Response:
     )
 
 
-def broker_refusal(status: int = 400, **headers: str) -> httpx2.Response:
+def broker_refusal(
+    status: int = 400, reason: str = "no_role_admits", **headers: str
+) -> httpx2.Response:
     body = {
         "error": "invalid_request",
         "error_description": "No policies found for subject: x.",
-        "reason": "no_role_admits",
+        "reason": reason,
         "request_id": "r-1",
     }
     return httpx2.Response(status, json=body, headers=headers)
@@ -240,16 +254,25 @@ def test_outside_ci_it_says_so() -> None:
     assert "--token" in told
 
 
-def traded(world: World, url: str = BROKER, **how: list[str]) -> AccessToken:
-    return exchange(url, SUBJECT, world.sender, **how)
+def traded(
+    world: World,
+    url: str = BROKER,
+    token: str = SUBJECT,
+    *,
+    audience: str = "",
+    roles: Sequence[str] = (),
+    functions: Sequence[str] = (),
+) -> AccessToken:
+    return exchange(url, token, world.sender, audience=audience, roles=roles, functions=functions)
 
 
-def refused(world: World, url: str = BROKER) -> str:
+def refused(world: World, url: str = BROKER, token: str = SUBJECT, audience: str = "") -> str:
     """The message to a job whose exchange failed. It must not hold its token."""
     with pytest.raises(ClientError) as caught:
-        traded(world, url)
-    assert SUBJECT not in str(caught.value)
-    return str(caught.value)
+        traded(world, url, token, audience=audience)
+    told = str(caught.value)
+    assert not any(part in told for part in token.split(".") if len(part) > 20)
+    return told
 
 
 class TestExchange:
@@ -284,7 +307,56 @@ class TestExchange:
         assert "No policies found for subject: x." in told
         assert "r-1" in told
         assert len(world.asked) == 1
-        assert world.slept == []
+        assert (world.slept, world.told) == ([], [])
+
+    def test_a_refusal_comes_with_what_to_do_and_the_claims(self) -> None:
+        told = refused(World(broker_refusal()))
+        assert "refused (no_role_admits)" in told
+        assert "Run the job from the branch or environment that a Role asks for" in told
+        assert '  "ref": "refs/heads/feature"' in told
+        assert "federation explain --documents DOCUMENTS --claims claims.json" in told
+        assert not {"the-one", "octo@example.com", "docs/"} & set(told.split())
+
+    @pytest.mark.parametrize(
+        "answer", [httpx2.ConnectError("refused"), httpx2.Response(404), httpx2.Response(302)]
+    )
+    def test_a_server_that_does_not_answer_as_a_broker_is_named_with_its_port(
+        self, answer: httpx2.Response | Exception
+    ) -> None:
+        url = "https://gateway.example.com:8443"
+        assert "gateway.example.com:8443 " in refused(World(answer), url, audience=BROKER)
+
+    @pytest.mark.parametrize("reason", [r for r in Reason if not r.temporary])
+    def test_every_refusal_that_is_final_has_its_advice(self, reason: Reason) -> None:
+        told = refused(World(broker_refusal(reason.status, reason)))
+        if reason is not Reason.SERVER_ERROR:
+            assert "The operator of the broker can say more" not in told
+        assert "docs/" not in told
+
+    def test_a_refusal_of_tomorrows_broker_is_told_too(self) -> None:
+        told = refused(World(broker_refusal(400, "of_tomorrow")))
+        assert "of_tomorrow" in told
+        assert "The operator of the broker can say more" in told
+
+    @pytest.mark.parametrize(
+        ("reason", "words"),
+        [
+            ("wrong_audience", f"The token is for {BROKER}"),
+            ("untrusted_issuer", "issued by https://issuer.example.com"),
+        ],
+    )
+    def test_advice_names_the_tokens_own_values(self, reason: str, words: str) -> None:
+        assert words in refused(World(broker_refusal(400, reason)))
+
+    def test_an_answer_cannot_give_a_runner_commands(self) -> None:
+        hostile = {
+            "error_description": "x\n::add-mask::y\x1b[31m",
+            "reason": "a\n::stop-commands::z",
+            "request_id": "r\n::error::w",
+        }
+        told = refused(World(httpx2.Response(400, json=hostile)))
+        assert not [line for line in told.splitlines() if line.startswith("::")]
+        assert "\x1b" not in told
 
     @pytest.mark.parametrize("status", [301, 401, 403, 404, 418])
     def test_a_server_that_is_no_broker_is_reported_as_such_and_not_retried(
@@ -318,6 +390,9 @@ class TestExchange:
         assert traded(world).token == "granted"
         assert len(world.asked) == 3
         assert len(world.slept) == 2
+        assert len(world.told) == 2
+        assert all("gateway.example.com: " in told and "Trying again" in told
+                   for told in world.told)  # fmt: skip
 
     def test_it_gives_up_after_a_few_tries_with_the_brokers_last_words(self) -> None:
         world = World(broker_refusal(503))
@@ -331,9 +406,24 @@ class TestExchange:
         assert "HTTPS_PROXY" in told
         assert len(world.asked) == 4
 
-    def test_an_untrusted_certificate_is_reported_with_its_remedy(self) -> None:
-        world = World(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
-        assert "SSL_CERT_FILE" in refused(world)
+    @pytest.mark.parametrize(
+        ("error", "remedy"),
+        [
+            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed", "SSL_CERT_FILE"),
+            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired",
+             "the operator of the server renews it"),
+            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, x",
+             "Its certificate is for another name"),
+            ("WRONG_VERSION_NUMBER] wrong version number", "It does not speak TLS"),
+        ],
+    )  # fmt: skip
+    def test_a_tls_error_that_cannot_heal_is_not_retried_and_has_its_remedy(
+        self, error: str, remedy: str
+    ) -> None:
+        world = World(httpx2.ConnectError(f"[SSL: {error}"))
+        assert remedy in refused(world)
+        assert len(world.asked) == 1
+        assert world.slept == []
 
     @pytest.mark.parametrize(
         ("retry_after", "least", "most"),
@@ -361,6 +451,50 @@ class TestExchange:
         world = World(broker_answer())
         assert "https" in refused(world, url)
         assert world.asked == []
+
+
+class TestSubjectToken:
+    @pytest.mark.parametrize(
+        "given",
+        [SUBJECT, f"{SUBJECT}\n", f"  {SUBJECT}\r\n", f"Bearer {SUBJECT}", f"bearer  {SUBJECT}\n"],
+        ids=["as it is", "a line end", "white space", "Bearer", "both"],
+    )
+    def test_what_is_around_a_token_is_dropped(self, given: str) -> None:
+        world = World(broker_answer())
+        traded(world, token=given)
+        assert parse_qs(world.asked[0].content.decode())["subject_token"] == [SUBJECT]
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            pytest.param(json.dumps({"count": 5, "value": SUBJECT}), "jq -r .value", id="github"),
+            pytest.param(json.dumps({"access_token": SUBJECT}), "jq -r .access_token", id="other"),
+            pytest.param(json.dumps({"$(x)": SUBJECT}), "jq -r .value", id="an odd member"),
+            pytest.param("{not json", "jq -r .value", id="broken JSON"),
+            pytest.param(SUBJECT.replace(".", ".\n"), "line end within", id="lines within"),
+            pytest.param(SUBJECT[: len(SUBJECT) // 2], "cut off", id="cut off"),
+            pytest.param("null", "begins with eyJ", id="null"),
+            pytest.param("", "begins with eyJ", id="nothing"),
+            pytest.param("x" * 20_000, "larger than 16 KiB", id="too large"),
+            pytest.param("gl\udcfft", "begins with eyJ", id="not UTF-8"),
+        ],
+    )
+    def test_what_is_no_token_is_not_sent_and_not_quoted(self, given: str, words: str) -> None:
+        world = World(broker_answer())
+        assert words in refused(world, token=given)
+        assert world.asked == []
+
+    def test_a_token_hides_itself(self) -> None:
+        assert SUBJECT not in repr(SubjectToken.read(SUBJECT))
+
+    @pytest.mark.parametrize("aud", [BROKER, [BROKER], ["account", BROKER], f"{BROKER}/"], ids=str)
+    @pytest.mark.parametrize("url", [BROKER, f"{BROKER}/"])
+    def test_a_token_for_this_server_is_sent(self, aud: object, url: str) -> None:
+        assert traded(World(broker_answer()), url, jwt(aud=aud)).token == "granted"
+
+    def test_a_token_for_the_audience_that_was_asked_for_is_sent(self) -> None:
+        token = jwt(aud="an-audience")
+        assert traded(World(broker_answer()), token=token, audience="an-audience").token
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])

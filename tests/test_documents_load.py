@@ -26,6 +26,7 @@ from federation.documents.load import (
 )
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, JwtIssuer, Policy, Role
 from federation.documents.parse import FILE_BYTES, Parsed, parse
+from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, duration
 from federation.errors import Problem, Severity
 from federation.jose.jwk import MAX_KEYS, parse_key_set
@@ -592,10 +593,19 @@ HINTS: list[tuple[str, str, str]] = [
     ("field", ISSUER + "  tokenExpires: 5m\n", "did you mean tokenExpiry?"),
     ("kind", ISSUER.replace("JwtIssuer", "JWTIssuer"), "did you mean JwtIssuer?"),
     ("unclear word", role_text("condition: {StringEqual: {jwt:a: no}}\n"), 'quote it: "no"'),
+    ("yes", role_text("condition: {StringEqual: {jwt:ref_protected: yes}}\n"), 'write "true"'),
+    ("off", role_text("condition: {StringEqual: {jwt:ref_protected: Off}}\n"), 'write "false"'),
+    ("octal", role_text("condition: {StringEqual: {jwt:a: 0123}}\n"), 'quote it: "0123"'),
     ("number", ISSUER.replace("{name: github}", "{name: 12}"), 'quote it: "12"'),
     ("key", role_text("condition: {StringEqual: {iss: a}}\n"), 'write "jwt:iss"'),
     ("action", POLICY.replace("Function:List", "function:list"), "did you mean Function:List?"),
-    ("resource", POLICY.replace("dev:*", "dev"), 'write "dev:*"'),
+    ("resource", POLICY.replace("dev:*", "figlet"),
+     'for a function write "<namespace>:figlet", for example "openfaas-fn:figlet"'),
+    ("namespace", POLICY.replace("dev:*", "dev"), 'only for a whole namespace "dev:*"'),
+    ("field of a statement", POLICY.replace("{name: dev-rw}", "{name: dev-rw, action: []}"),
+     "it belongs under spec.statement"),
+    ("field of the spec", POLICY + "statement: []\n", "it belongs under spec"),
+    ("field of the metadata", ISSUER + "  labels: {}\n", "it belongs under metadata"),
     ("list", ISSUER.replace('["https://gateway.example.com"]', "https://g"), 'write ["https://g"]'),
     ("provider", ISSUER + "  provider: generic\n", "write github, or leave provider out"),
     ("api version", "apiVersion: v1\nkind: Secret\n", "iam.openfaas.com/v1"),
@@ -609,6 +619,39 @@ HINTS: list[tuple[str, str, str]] = [
 )
 def test_a_hint_shows_the_right_spelling(text: str, hint: str) -> None:
     assert hint in " ".join(p.hint for p in errors(text))
+
+
+ACTION_HINTS = {
+    "Function:Deploy": "write Function:Create and Function:Update",
+    "function:deploy": "write Function:Create and Function:Update",
+    "Deploy": "write Function:Create and Function:Update",
+    "Functions:Write": "write Function:Create and Function:Update",
+    "Secret:Put": "write Secret:Create and Secret:Update",
+    "Function:Remove": "write Function:Delete",
+    "Function:Delet": "did you mean Function:Delete?",
+    "Function:delete": "did you mean Function:Delete?",
+    "Function:Call": "write Function:Invoke",
+    "Function:Describe": "write Function:List and Function:Get",
+    "Secret:Describe": "write Secret:List",
+    "Function:Creat": "did you mean Function:Create?",
+    "Function:Xyzzy": "known here: Function:*, ",
+    "Widget:List": "before the colon",
+    "": "known here: Function:*, ",
+}
+
+
+@pytest.mark.parametrize(("action", "hint"), ACTION_HINTS.items())
+def test_a_hint_for_an_action_names_what_was_meant(action: str, hint: str) -> None:
+    assert action_hint(action).startswith(hint) or hint in action_hint(action)
+
+
+@pytest.mark.parametrize(
+    "verb", ["Deploy", "Relate", "Select", "Depot", "Deliver", "Elevate", "Delegate"]
+)
+@pytest.mark.parametrize("group", ["Function", "Secret", "Namespace"])
+def test_a_hint_never_takes_another_word_for_delete(group: str, verb: str) -> None:
+    hint = action_hint(f"{group}:{verb}")
+    assert "did you mean" not in hint or "Delete" not in hint
 
 
 def test_a_file_that_is_not_utf_8_is_reported_with_its_line() -> None:

@@ -87,6 +87,7 @@ def test_shared_state_without_redis_says_how_to_install_it(tmp_path: Path) -> No
         serialization.NoEncryption(),
     )
     (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "key.pem").chmod(0o600)
     ran = without(
         {"redis"},
         *("serve", "--documents", str(ROOT / "federation" / "demo"), "--port", "0"),

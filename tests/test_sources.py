@@ -68,15 +68,43 @@ def test_a_file_reached_twice_is_read_once(tmp_path: Path) -> None:
     assert load([tmp_path, path, tmp_path / ".", tmp_path / "same.yaml"]).documents == 3
 
 
-def test_symlinked_directories_are_followed_and_loops_end(tmp_path: Path) -> None:
-    write(tmp_path / "elsewhere" / "set.yaml", SET)
+def test_links_within_the_root_are_followed_and_loops_end(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    root.mkdir()
-    (root / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    write(root / ".kept" / "set.yaml", SET)
+    (root / "link").symlink_to(root / ".kept")
+    (root / ".kept" / "back").symlink_to(root)
     assembled = load([root])
     assert assembled.documents == 3
     assert names(assembled) == ["deployer"]
+
+
+def test_a_link_from_one_given_folder_into_another_is_followed(tmp_path: Path) -> None:
+    write(tmp_path / "shared" / "set.yaml", SET)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "set.yaml").symlink_to(tmp_path / "shared" / "set.yaml")
+    assert load([tmp_path / "own", tmp_path / "shared"]).documents == 3
+
+
+@pytest.mark.parametrize(
+    "path", [".", "..", "../root", "./set.yaml", "deep/..", "deep/../set.yaml"]
+)
+def test_a_relative_path_is_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    write(tmp_path / "root" / "set.yaml", SET)
+    (tmp_path / "root" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "root")
+    assert load([Path(path)]).documents == 3
+
+
+def test_a_source_follows_the_links_that_the_operator_names(tmp_path: Path) -> None:
+    write(tmp_path / "releases" / "7" / "set.yaml", SET)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "documents").symlink_to(tmp_path / "releases" / "7")
+    (tmp_path / "elsewhere" / "set.yaml").symlink_to(tmp_path / "releases" / "7" / "set.yaml")
+    for name in ("documents", "set.yaml"):
+        source = FileSource([tmp_path / "elsewhere" / name])
+        assert [role.name for role in source.current().roles] == ["deployer"]
 
 
 def test_a_config_map_is_read_through_its_symlinks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import sqlite3
@@ -361,6 +362,28 @@ class TestSqlite:
                 assert caught.value.reason is Reason.STATE_UNAVAILABLE
 
         tell(lambda clock: SqliteStore(place, clock), story)
+
+    @pytest.mark.parametrize("existed", [False, True])
+    def test_its_owner_alone_can_read_the_files(self, tmp_path: Path, existed: bool) -> None:
+        place = tmp_path / "db"
+
+        def modes() -> dict[str, int]:
+            return {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+
+        old = os.umask(0)
+        try:
+            if existed:  # as an earlier version left it
+                with closing(sqlite3.connect(place)) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                place.chmod(0o644)
+
+            async def story(store: Store, _clock: Clock) -> None:
+                assert await store.spend("a", UNTIL, NOW)
+                assert modes() == dict.fromkeys(("db", "db-wal", "db-shm"), 0o600)
+
+            tell(lambda clock: SqliteStore(place, clock), story)
+        finally:
+            os.umask(old)
 
     def test_only_rows_that_expired_long_ago_are_deleted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -135,6 +135,7 @@ def set_cursor(path: Path, offset: int) -> None:
     """Store that the segment at *path* was delivered up to *offset*. Raises: OSError."""
     cursor = _cursor(path)
     draft = cursor.with_suffix(".draft")
+    draft.touch(0o600)
     draft.write_bytes(b"%d\n" % offset)
     draft.replace(cursor)
 

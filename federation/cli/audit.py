@@ -27,6 +27,7 @@ from federation.audit.verify import check_journal
 from federation.config import loopback, webhook_url
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.jose.strict_json import loads_object
+from federation.ownership import keeper_of
 from federation.text import counted, printable
 from federation.tokens.signing_keys import KeyFolder
 
@@ -214,7 +215,7 @@ def _public_keys(state: Path, places: Sequence[str]) -> KeySet:
     """Return the keys at all *places*, or those of *state* if there are none."""
     try:
         if not places:
-            return parse_key_set({**KeyFolder.under(state).load().jwks()})
+            return parse_key_set({**KeyFolder.under(state, keeper_of(state)).load().jwks()})
         return parse_key_set({"keys": [jwk for place in places for jwk in _jwks(place)]})
     except (ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise click.ClickException(f"no public keys: {error}; set --jwks") from error

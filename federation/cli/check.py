@@ -1,8 +1,9 @@
 """
 `federation check`: report every problem in a set of documents, with file and line.
 
-It reads the files as `serve` does and needs no network. Text from a document is printed on one
-line and without control characters, so that it cannot act on a terminal or a CI log.
+It reads the files as `serve` does and needs no network. Names of files and text from documents are
+printed on one line and without control characters, so that they cannot act on a terminal, and
+never so that a CI runner takes them for a command.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from federation.documents.codes import Code
 from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity
 from federation.sources.files import load
-from federation.text import counted, printable
+from federation.text import counted, no_command, no_command_within, printable
 
 
 @click.command()
@@ -69,7 +70,7 @@ def _as_text(found: Assembled) -> str:
 def _coloured(problem: Problem) -> str:
     label = f"{problem.severity}[{problem.code}]"
     colour = "red" if problem.severity is Severity.ERROR else "yellow"
-    return printable(str(problem)).replace(label, click.style(label, fg=colour, bold=True), 1)
+    return no_command(str(problem)).replace(label, click.style(label, fg=colour, bold=True), 1)
 
 
 def _summary(found: Assembled) -> str:
@@ -95,7 +96,12 @@ def _as_json(found: Assembled) -> str:
         }
         for problem in found.problems
     ]
-    return json.dumps({"documents": found.documents, "problems": problems}, indent=2)
+    return _json({"documents": found.documents, "problems": problems})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    # A runner would read ##[ in a string as a command; for JSON, \\u0023 is the same character.
+    return json.dumps(value, indent=2).replace("##", "#\\u0023")
 
 
 def _as_github(found: Assembled) -> str:
@@ -110,7 +116,9 @@ def _workflow_command(problem: Problem) -> str:
         "title": f"{problem.code} {_subject(problem)}".strip(),
     }
     written = ",".join(f"{k}={_escaped(v, _IN_PROPERTY)}" for k, v in properties.items() if v)
-    return f"::{problem.severity} {written}::{_escaped(_sentence(problem), _IN_MESSAGE)}"
+    return no_command_within(
+        f"::{problem.severity} {written}::{_escaped(_sentence(problem), _IN_MESSAGE)}"
+    )
 
 
 def _subject(problem: Problem) -> str:
@@ -143,7 +151,7 @@ def _as_sarif(found: Assembled) -> str:
         "results": [_sarif_result(problem, codes) for problem in found.problems],
     }
     schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
+    return _json({"$schema": schema, "version": "2.1.0", "runs": [run]})
 
 
 def _sarif_rule(code: str) -> dict[str, Any]:
@@ -170,5 +178,5 @@ def _sarif_result(problem: Problem, codes: Sequence[str]) -> dict[str, Any]:
 
 def _sarif_location(problem: Problem) -> dict[str, Any]:
     region = {"region": {"startLine": problem.line}} if problem.line else {}
-    where = {"uri": quote(Path(problem.path).as_posix())}
+    where = {"uri": quote(os.fsencode(Path(problem.path).as_posix()))}
     return {"physicalLocation": {"artifactLocation": where, **region}}

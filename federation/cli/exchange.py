@@ -13,6 +13,7 @@ from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
 from federation.client.faas_cli import config_path, gateway_name, save_token
 from federation.client.http import Sender
+from federation.text import no_command
 
 _FILE_BYTES = 64 * 1024
 
@@ -20,7 +21,8 @@ _FILE_BYTES = 64 * 1024
 @click.command()
 @click.option("--url", required=True, envvar="FEDERATION_URL", help="The broker's public URL.")
 @click.option(
-    "--audience", help="Audience to ask the CI system's ID token for. Default: the broker's URL."
+    "--audience",
+    help="Audience that the ID token is asked for, and must have. Default: the broker's URL.",
 )
 @click.option(
     "--token",
@@ -61,13 +63,14 @@ def exchange(
     if for_faas_cli and functions:
         raise click.UsageError("faas-cli asks for function tokens itself; leave out --function")
     try:
-        with Sender() as sender:
+        audience = audience or url.rstrip("/")
+        with Sender(tell=_notice) as sender:
             subject = (
-                subject_token(os.environ, audience or url.rstrip("/"), sender)
-                if token == "ambient"
-                else _read(token)
+                subject_token(os.environ, audience, sender) if token == "ambient" else _read(token)
             )
-            granted = trade(url, subject, sender, roles=roles, functions=functions)
+            granted = trade(
+                url, subject, sender, audience=audience, roles=roles, functions=functions
+            )
         if for_faas_cli:
             _save_for_faas_cli(url, granted)
         else:
@@ -76,13 +79,15 @@ def exchange(
         raise click.ClickException(str(error)) from error
 
 
+def _notice(line: str) -> None:
+    click.echo(no_command(f"Notice: {line}"), err=True)
+
+
 def _save_for_faas_cli(url: str, granted: AccessToken) -> None:
     path = config_path(os.environ, Path.cwd(), Path.home())
     for replaced in save_token(path, url, granted.token):
         if replaced != "oauth2":
-            click.echo(
-                f"Notice: a saved {replaced} login for {gateway_name(url)} was replaced.", err=True
-            )
+            _notice(f"a saved {replaced} login for {gateway_name(url)} was replaced.")
     click.echo(
         f"faas-cli may use {gateway_name(url)} for the next {granted.expires_in_seconds} seconds"
         f" ({path}; keep it out of artifacts, caches and images).",

@@ -34,6 +34,7 @@ from federation.policy.explain import explain as evaluate
 from federation.policy.permissions import Access
 from federation.policy.roles import Admission
 from federation.sources.files import load
+from federation.text import no_command
 from federation.tokens.mint import access_claims
 
 _FILE_BYTES = 1024 * 1024
@@ -93,7 +94,7 @@ def explain(
     assembled = load(documents)
     if assembled.catalog is None:
         for problem in assembled.problems:
-            click.echo(str(problem), err=True)
+            click.echo(no_command(str(problem)), err=True)
         raise click.ClickException("the documents have errors")
     text = _read(given)
     if token:

@@ -33,6 +33,7 @@ from federation.server.metrics_endpoint import (
 )
 from federation.server.shutdown import BACKLOG, GracefulServer
 from federation.server.workers import Supervisor
+from federation.text import no_command
 
 
 def _setting_options(command: click.Command) -> click.Command:
@@ -78,7 +79,7 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
             raise click.UsageError("\n".join(refused.problems)) from refused
         except DocumentsRefused as refused:
             for problem in refused.problems:
-                click.echo(str(problem), err=True)
+                click.echo(no_command(str(problem)), err=True)
             message = "the documents have errors; nothing was started"
             raise click.ClickException(message) from refused
         _log_start(settings, metrics)

@@ -59,12 +59,15 @@ def _github(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
         headers={"Authorization": f"bearer {environ[_TOKEN]}", "Accept": "application/json"},
     )
     if response.status_code != 200:
-        raise ClientError(f"GitHub answered HTTP {response.status_code} instead of an ID token.")
+        raise ClientError(
+            f"GitHub answered HTTP {response.status_code} instead of an ID token.",
+            "Run the job again. If it fails again, check that it has permissions: id-token: write.",
+        )
     match json_of(response):
         case {"value": str(token)} if token:
             return token
         case _:
-            raise ClientError("GitHub's answer holds no ID token.")
+            raise ClientError("GitHub's answer holds no ID token.", "Run the job again.")
 
 
 def _permission_advice(environ: Mapping[str, str]) -> str:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 import httpx2
 
 from federation.client import ClientError
-from federation.client.http import Sender, json_of, require_secure_url
+from federation.client.advice import advice_on
+from federation.client.http import Sender, json_of, require_secure_url, server_of
+from federation.client.subject import SubjectToken
+from federation.text import printable
 
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
@@ -27,20 +30,24 @@ def exchange(
     token: str,
     sender: Sender,
     *,
+    audience: str = "",
     roles: Sequence[str] = (),
     functions: Sequence[str] = (),
 ) -> AccessToken:
     """
     Exchange *token* at the broker at *url*.
 
-    With *functions* (`<namespace>:<function>`), ask for a function token for them instead of an
-    access token. A refusal is not retried.
+    The token must be issued for *audience*, by default the broker's URL, or it is not sent. With
+    *functions* (`<namespace>:<function>`), ask for a function token for them instead of an access
+    token. A refusal is not retried.
     Raises: ClientError, with the broker's reason if it refused.
     """
     require_secure_url(url, "The broker's URL")
+    subject = SubjectToken.read(token)
+    subject.require_audience(audience or url.rstrip("/"))
     form: dict[str, str | list[str]] = {
         "grant_type": _GRANT_TYPE,
-        "subject_token": token,
+        "subject_token": subject.text,
         "subject_token_type": _ID_TOKEN,
     }
     if roles:
@@ -49,7 +56,7 @@ def exchange(
         form |= {"scope": "function", "audience": list(functions)}
     response = sender.send("POST", f"{url.rstrip('/')}/oauth/token", form=form)
     if response.status_code != 200:
-        raise _refused(response)
+        raise _refused(response, subject)
     match json_of(response):
         case {"access_token": str(access_token), "expires_in": int(seconds)} if access_token:
             return AccessToken(access_token, seconds)
@@ -57,16 +64,24 @@ def exchange(
             raise ClientError(f"{url} answered, but not as a broker does.", "Check the URL.")
 
 
-def _refused(response: httpx2.Response) -> ClientError:
+def _refused(response: httpx2.Response, subject: SubjectToken) -> ClientError:
+    server = server_of(response.url)
     match json_of(response):
         case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
+            advice = advice_on(reason, subject, temporary=response.status_code >= 500)
             return ClientError(
-                f"The broker refused ({reason}): {description}",
-                f"Request id {rid}: the broker's log and audit trail have the details under it."
-                f" docs/refusals.md says what to do about {reason}.",
+                f"The broker refused ({printable(reason, 64)}): {printable(description, 2000)}",
+                f"{advice}\n\nThe operator finds the details in the broker's log and audit trail"
+                f" under request id {printable(rid, 128)}.",
+            )
+        case _ if response.is_redirect:
+            return ClientError(
+                f"{server} answered HTTP {response.status_code}, a redirect, which is not followed"
+                " with a token.",
+                "Give the address that it leads to as URL.",
             )
         case _:
             return ClientError(
-                f"{response.url.host} answered HTTP {response.status_code}, not as a broker does.",
+                f"{server} answered HTTP {response.status_code}, not as a broker does.",
                 "Check the URL.",
             )

@@ -1,8 +1,8 @@
 """
 HTTP client of a CI job, with timeouts and retries.
 
-Connection errors, 429 and 5xx are retried three times, for at most a minute. Any other answer
-is final. Proxies and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
+Connection errors, 429 and 5xx are retried three times, for at most a minute, and each retry is
+told. Any other answer is final, and so is a TLS error that another try cannot heal. Proxies and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ _LONGEST_PAUSE_SECONDS = 10.0
 
 class Sender:
     """
-    Sends requests and retries those that may succeed later.
+    Sends requests and retries those that may succeed later. *tell* gets a line for each retry.
 
     Raises: ClientError if the proxy or CA that the environment names cannot be used.
     """
 
     def __init__(
-        self, client: httpx2.Client | None = None, pause: Callable[[float], None] = time.sleep
+        self,
+        client: httpx2.Client | None = None,
+        pause: Callable[[float], None] = time.sleep,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client or _open_client()
         self._pause = pause
+        self._tell = tell or (lambda _line: None)
 
     def __enter__(self) -> Sender:
         return self
@@ -52,14 +56,17 @@ class Sender:
         """Send a request and return the final answer. Raises: ClientError if no answer came."""
         request = self._client.build_request(method, url, data=form, headers=headers)
         began, problem = time.monotonic(), ""
+        server = server_of(request.url)
         for attempt in range(_TRIES):
             try:
                 response = self._client.send(request)
             except httpx2.TransportError as error:
                 problem, wait = _transport_problem(error), None
+                if isinstance(error, httpx2.LocalProtocolError) or _tls_advice(problem):
+                    break
             except httpx2.RequestError as error:
                 raise ClientError(
-                    f"{request.url.host} answered what cannot be read: {type(error).__name__}."
+                    f"{server} answered what cannot be read: {type(error).__name__}."
                 ) from error
             else:
                 if response.status_code != 429 and response.status_code < 500:
@@ -70,9 +77,14 @@ class Sender:
             pause = wait if wait is not None else random.uniform(0.5, 1.0) * 2**attempt  # noqa: S311  jitter
             if attempt == _TRIES - 1 or time.monotonic() - began + pause > _TOTAL_SECONDS:
                 break
+            self._tell(f"{server}: {problem}. Trying again in {pause:.1f} s.")
             self._pause(pause)
-        host = request.url.host
-        raise ClientError(f"{host} could not be reached: {problem}.", _advice(problem))
+        raise ClientError(f"{server} could not be reached: {problem}.", _advice(problem))
+
+
+def server_of(url: httpx2.URL) -> str:
+    """Return the host of *url*, with its port if it has one."""
+    return url.netloc.decode("ascii", "replace")
 
 
 def json_of(response: httpx2.Response) -> object:
@@ -124,6 +136,20 @@ def _transport_problem(error: httpx2.TransportError) -> str:
 
 
 def _advice(problem: str) -> str:
-    if "CERTIFICATE" in problem.upper():
+    return _tls_advice(problem) or (
+        "Check the URL, the network of this runner, and HTTPS_PROXY / NO_PROXY."
+    )
+
+
+def _tls_advice(problem: str) -> str:
+    """Return what to do about an error of TLS, empty if *problem* is none."""
+    problem = problem.lower()
+    if "certificate has expired" in problem:
+        return "Its certificate has expired: the operator of the server renews it."
+    if "hostname mismatch" in problem or "ip address mismatch" in problem:
+        return "Its certificate is for another name: check the URL."
+    if "certificate" in problem:
         return "Its certificate is not trusted: set SSL_CERT_FILE to a bundle with your CA."
-    return "Check the URL, the network of this runner, and HTTPS_PROXY / NO_PROXY."
+    if "wrong_version_number" in problem:
+        return "It does not speak TLS at this port: check the URL and its port."
+    return ""

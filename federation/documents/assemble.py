@@ -32,9 +32,9 @@ class Assembled:
     documents: int
 
 
-def assemble(files: Iterable[Parsed], digest: str = "") -> Assembled:
+def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = ()) -> Assembled:
     """
-    Assemble all documents in *files*.
+    Assemble all documents in *files*, which were looked for at *places*.
 
     *digest* identifies the content of the files; the catalog carries it.
     """
@@ -47,7 +47,7 @@ def assemble(files: Iterable[Parsed], digest: str = "") -> Assembled:
             collected.put(document, whole=True)
         for document in parsed.broken:
             collected.put(document, whole=False)
-    problems = [*collected.problems, *_of_the_set(collected, found)]
+    problems = [*collected.problems, *_of_the_set(collected, found, places)]
     problems.sort()
     return Assembled(_catalog(collected, problems, digest), tuple(problems), found)
 
@@ -98,7 +98,7 @@ class _Collected:
             self.problems.append(_problem(issuer, Code.ISS_TAKEN, ("spec", "iss"), message, hint))
 
 
-def _of_the_set(collected: _Collected, found: int) -> list[Problem]:
+def _of_the_set(collected: _Collected, found: int, places: Sequence[str]) -> list[Problem]:
     """Return the problems that only the set as a whole shows."""
     if found > DOCUMENTS:
         message = f"more than {DOCUMENTS:,} documents"
@@ -106,7 +106,10 @@ def _of_the_set(collected: _Collected, found: int) -> list[Problem]:
     if not found and not any(_is_error(problem) for problem in collected.problems):
         message = "no documents were found"
         hint = "name a file or directory that holds JwtIssuer, Role and Policy documents"
-        return [Problem("", 0, Code.NO_DOCUMENTS.value, Severity.ERROR, message, hint=hint)]
+        code = Code.NO_DOCUMENTS.value
+        return [
+            Problem(place, 0, code, Severity.ERROR, message, hint=hint) for place in places or [""]
+        ]
     problems = [
         *_missing_policies(collected),
         *lint(collected.issuers, collected.roles, collected.policies),

@@ -172,11 +172,18 @@ def _bad_name(name: str) -> _Explained:
 
 
 def _bad_resource(resource: str) -> _Explained:
-    whole = f"{resource}:*"
+    # A name alone is more often meant as a function, and taking it for a namespace grants more.
+    hint = ""
+    function, example = f"<namespace>:{resource}", f"openfaas-fn:{resource}"
+    if re.fullmatch(schema.RESOURCE, example):
+        hint = (
+            f"for a function write {quoted(function)}, for example {quoted(example)};"
+            f" only for a whole namespace {quoted(f'{resource}:*')}"
+        )
     return (
         Code.BAD_RESOURCE,
         f"{quoted(resource)} is not *, <namespace>:* or <namespace>:<function>",
-        f"write {quoted(whole)}" if re.fullmatch(schema.RESOURCE, whole) else "",
+        hint,
     )
 
 
@@ -217,7 +224,17 @@ def _unknown(kind: str, place: Place) -> _Explained:
             known = schema.SPECS[kind].names()
         case _:
             known = schema.MODELS[kind].names()
-    return Code.UNKNOWN_FIELD, "is not a field here", did_you_mean(written, known)
+    where = _home(kind, written)
+    hint = f"it belongs under {where}" if where else did_you_mean(written, known)
+    return Code.UNKNOWN_FIELD, "is not a field here", hint
+
+
+def _home(kind: str, written: str) -> str:
+    """Return where a document of *kind* has the field *written*, empty if nowhere else."""
+    homes = {"metadata": schema.Metadata.names(), "spec": schema.SPECS[kind].names()}
+    if kind == "Policy":
+        homes["spec.statement"] = schema.Statement.names()
+    return next((home for home, names in homes.items() if written in names), "")
 
 
 def _unknown_operator(written: str) -> _Explained:

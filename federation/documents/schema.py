@@ -42,6 +42,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from federation.documents.codes import Code
 from federation.documents.load import Bare, Sort, is_null
 from federation.documents.model import ACTION_SETS, Effect
+from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.jose.jwk import MAX_KEYS, PRIVATE_MEMBERS, parse_key
 from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Operator, key_path
@@ -67,6 +68,12 @@ OPERATORS: Mapping[str, Operator] = {
     **ALIASES,
 }
 """Every name that a condition block may have for an operator."""
+
+_BOOLEANS: Mapping[str, str] = {
+    **dict.fromkeys(("y", "yes", "on"), "true"),
+    **dict.fromkeys(("n", "no", "off"), "false"),
+}
+"""The words that YAML 1.1 takes for booleans, and how a token has them."""
 
 Schema = dict[str, Any]
 
@@ -142,7 +149,11 @@ def _value_text(value: object) -> object:
         case Sort.NULL:
             raise _wrong(Code.BAD_VALUE, "is null, not a value", "leave it out or write a value")
     shown = quoted(value.text)
-    raise _wrong(Code.BAD_VALUE, f"{shown} is {value.sort.value}", f"quote it: {shown}")
+    hint = f"quote it: {shown}"
+    if meant := _BOOLEANS.get(value.text.lower()):
+        # A claim that is a boolean reads as true or false, so the quoted word would never match.
+        hint = f"for a claim that is true or false write {quoted(meant)}; for this text {hint}"
+    raise _wrong(Code.BAD_VALUE, f"{shown} is {value.sort.value}", hint)
 
 
 def _check_key(key: str, info: ValidationInfo) -> str:
@@ -189,8 +200,8 @@ def _one_of(choices: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
 
 def _check_action(action: str) -> str:
     if action not in ACTION_SETS:
-        hint = did_you_mean(action, ACTION_SETS)
-        raise _wrong(Code.UNKNOWN_ACTION, f"{quoted(action)} is not an action", hint)
+        message = f"{quoted(action)} is not an action"
+        raise _wrong(Code.UNKNOWN_ACTION, message, action_hint(action))
     return action
 
 

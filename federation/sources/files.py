@@ -6,6 +6,10 @@ for each file finds what notifications miss, such as the swapped symlink of a mo
 replaced directory, or a change on a network file system. A changed set is read once it stayed
 the same for one round, so that half-written files are rarely read. If one is, it has errors or
 changes again, and the next round corrects it.
+
+Links are followed within the given paths only, which covers the `..data` links of a mounted
+ConfigMap. A link that leads elsewhere could make a message show another program's secret, so it
+is a problem, and what it leads to is not read.
 """
 
 from __future__ import annotations
@@ -40,13 +44,18 @@ def load(paths: Sequence[Path]) -> Assembled:
 
     A directory is read recursively: `*.yaml`, `*.yml` and `*.json`, without names that begin
     with a dot. A path that is a file is read whatever its name.
+
+    A path may itself be a link only if it stays below the folder that it is in, or for a relative
+    path below the current folder: in a checkout of somebody else's, it can lead anywhere.
     """
-    return _read(_scan(paths))
+    listing = _Listing()
+    followed = [path for path in paths if not _leads_away(path, listing)]
+    return _read(_scan(followed, listing))
 
 
 class FileSource:
     """
-    A source of documents in files.
+    A source of documents in files. The operator chose *paths*, so they may be links.
 
     Raises: DocumentsRefused if the first set has errors.
     """
@@ -134,7 +143,11 @@ class _Listing:
 
     files: list[_File] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """The paths that were given."""
     entries: int = 0
+    roots: list[str] = field(default_factory=list)
+    """The folders that links may lead into, without links."""
     known: set[tuple[int, int]] = field(default_factory=set)
     """Device and inode of every file and directory seen: each is read once, and loops end."""
 
@@ -151,9 +164,34 @@ class _Listing:
         return new
 
 
-def _scan(paths: Sequence[Path]) -> _Listing:
-    """List the files at *paths*."""
-    listing = _Listing()
+def _leads_away(path: Path, listing: _Listing) -> bool:
+    """Return whether *path* is a link that leads away from where it is, after noting the problem."""
+    below_here = not path.is_absolute() and ".." not in path.parts
+    beside = Path() if below_here else path.absolute().parent
+    away = path.name != ".." and not _within(_real(path), [_real(beside)])
+    if away:
+        listing.problems.append(_led_away(str(path)))
+    return away
+
+
+def _real(path: Path | str) -> str:
+    """Return *path* without links; as it is where it is not a path at all."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        return str(path)
+
+
+def _within(place: str, roots: Sequence[str]) -> bool:
+    """Return whether *place* is one of *roots* or below one. All are without links."""
+    return any(place == root or place.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def _scan(paths: Sequence[Path], listing: _Listing | None = None) -> _Listing:
+    """List the files at *paths*, in *listing* if given."""
+    listing = listing or _Listing()
+    listing.paths += map(str, paths)
+    listing.roots += map(_real, paths)
     for path in paths:
         try:
             found = path.stat()
@@ -168,7 +206,7 @@ def _scan(paths: Sequence[Path]) -> _Listing:
 
 
 def _scan_directory(root: Path, found: os.stat_result, listing: _Listing) -> None:
-    """Record every file below *root*, in the order of their paths. Symlinks are followed."""
+    """Record every file below *root*, in the order of their paths. Links are followed inside."""
     waiting = [(str(root), "", found)]
     while waiting:
         path, label, found = waiting.pop()
@@ -203,7 +241,11 @@ def _members(path: str, label: str, listing: _Listing) -> list[tuple[str, str, o
             # A broken symlink may have pointed to documents, so it is an error.
             listing.problems.append(_unreadable(entry.path, error))
             continue
-        if stat.S_ISDIR(found.st_mode) or entry.name.endswith(_SUFFIXES):
+        if not stat.S_ISDIR(found.st_mode) and not entry.name.endswith(_SUFFIXES):
+            continue
+        if entry.is_symlink() and not _within(_real(entry.path), listing.roots):
+            listing.problems.append(_led_away(entry.path))
+        else:
             members.append((entry.path, f"{label}/{entry.name}", found))
     return members
 
@@ -240,7 +282,8 @@ def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, Assembled]:
 def _read(listing: _Listing) -> Assembled:
     digest = hashlib.sha256()
     unseen = Parsed(problems=tuple(listing.problems))
-    return assemble([unseen, *_parsed(listing.files, digest)], digest.hexdigest())
+    parsed = [unseen, *_parsed(listing.files, digest)]
+    return assemble(parsed, digest.hexdigest(), listing.paths)
 
 
 def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
@@ -248,7 +291,7 @@ def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
     places: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
     for file in files:
         try:
-            data = _read_file(file.path)
+            data = _read_file(file)
         except (OSError, ValueError) as error:
             yield Parsed(problems=(_unreadable(file.path, error),))
             continue
@@ -263,18 +306,22 @@ def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
             return
 
 
-def _read_file(path: str) -> bytes:
+def _read_file(file: _File) -> bytes:
     """
     Read a regular file up to one byte more than the limit, so that a longer file is noticed.
 
-    Raises: OSError if it cannot be read, or is a device, a pipe or a directory.
+    Raises: OSError if it cannot be read, is a device, a pipe or a directory, or is another file
+    than was found: a link may have been put in its place.
     """
     # O_NONBLOCK: opening a pipe would otherwise wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return file.read(FILE_BYTES + 1)
+        if (found.st_dev, found.st_ino) != file.print[1:3]:
+            raise OSError(errno.ESTALE, "it was replaced while it was read")
+        return opened.read(FILE_BYTES + 1)
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> Problem:
@@ -282,8 +329,13 @@ def _unreadable(path: str, error: OSError | ValueError) -> Problem:
     return _problem(path, f"cannot be read: {reason or 'not a path'}")
 
 
-def _problem(path: str, message: str) -> Problem:
-    return Problem(path, 0, Code.FILE_UNREADABLE.value, Severity.ERROR, message)
+def _led_away(path: str) -> Problem:
+    message = "is a link that leads out of the given folder; it is not followed"
+    return _problem(path, message, "put the file itself there, or name the folder that it is in")
+
+
+def _problem(path: str, message: str, hint: str = "") -> Problem:
+    return Problem(path, 0, Code.FILE_UNREADABLE.value, Severity.ERROR, message, hint=hint)
 
 
 def _errors(assembled: Assembled) -> tuple[Problem, ...]:

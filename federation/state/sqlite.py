@@ -6,13 +6,19 @@ mode: a claim that was answered survives `kill -9`, and a power cut can lose the
 last seconds. Revoked tokens are few and read often, so each process keeps them in memory and
 polls for new ones several times a second. A process that could not poll for a second refuses
 to answer.
+
+A file that is removed or replaced while processes have it open would leave each of them with its
+own, and a token could be spent once in each. So every transaction compares the files on disk with
+those that this process opened, and fails if they differ.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -27,6 +33,9 @@ from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshnes
 
 Result = TypeVar("Result")
 Step = Callable[[sqlite3.Connection], Result]
+
+_Identity = tuple[int, int]
+"""Device and inode of a file."""
 
 _LOOK_SECONDS = 0.25
 _CHECKPOINT_SECONDS = 1.0
@@ -56,9 +65,14 @@ class SqliteStore:
         self, path: Path, clock: Callable[[], float], *, observe: Observe | None = None
     ) -> None:
         self._path = path
+        self._names = tuple(map(str, _files_of(path)))
         self._clock = clock
         self._observe = observe
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[_Identity | None, ...] = ()
+        """The files of the connection."""
+        self._first: _Identity | None = None
+        """The file that this process opened first. It never goes on with another one."""
         self._steps: Batcher[Step[object], object] = Batcher(self._transaction, "state")
         self._revoked = ExpiringSet()
         self._fresh = Freshness()
@@ -137,6 +151,10 @@ class SqliteStore:
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [step(connection) for step in steps]
+            if self._files() != self._opened:
+                # The connection stays: it works again if the files are put back.
+                connection.execute("ROLLBACK")
+                raise self._replaced()
             connection.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):
@@ -160,6 +178,11 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._first is None:
+            _make_private(self._path)
+        file = _identity(str(self._path))
+        if file is None or self._first not in {None, file}:
+            raise self._replaced()
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
@@ -172,8 +195,22 @@ class SqliteStore:
                     raise
                 time.sleep(_RETRY_SECONDS)
             else:
-                self._seen = 0  # the file may be a new one
+                self._opened = self._files()
+                if self._opened[0] != file:
+                    connection.close()
+                    raise self._replaced()
+                self._first = file
                 return connection
+
+    def _files(self) -> tuple[_Identity | None, ...]:
+        """Return the identity of each file of the database, as they are on disk now."""
+        return tuple(map(_identity, self._names))
+
+    def _replaced(self) -> OSError:
+        return OSError(
+            f"{self._path} was removed or replaced while the broker ran;"
+            " put it back, or stop every worker and start again"
+        )
 
     def _prepared(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -186,6 +223,41 @@ class SqliteStore:
             connection.close()
             raise
         return connection
+
+
+def _files_of(path: Path) -> tuple[Path, Path, Path]:
+    """Return the database file, its write-ahead log and the index of that log."""
+    return path, Path(f"{path}-wal"), Path(f"{path}-shm")
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  asked in every transaction
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make_private(path: Path) -> None:
+    """
+    Create the database file if it is missing. Its owner alone can read it afterwards.
+
+    SQLite would create it readable for everybody, and gives its other files the same mode.
+    """
+    if not path.exists():
+        # To open the database file itself and close it again would drop SQLite's locks on it.
+        draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            with suppress(FileExistsError):  # another process was first
+                os.link(draft, path)
+        finally:
+            draft.unlink()
+    for file in _files_of(path):
+        # The files of a volume may belong to the user of an earlier pod.
+        with suppress(FileNotFoundError, PermissionError):
+            if stat.S_ISREG(file.lstat().st_mode):
+                file.chmod(0o600)
 
 
 def _claim(key: str, until: float, connection: sqlite3.Connection) -> bool:

@@ -5,7 +5,7 @@ One key signs; all are published and accepted. A key stays published until every
 signed has expired, so a rotation invalidates no token. The folder has one PEM file for each
 key, named by time and thumbprint, and a file `current` with the kid of the key that signs. A
 key newer than the current one is published but does not sign yet, so that verifiers can fetch it
-before they need it.
+before they need it. A key that somebody else could have written, or can read, is not used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.jose.jws import encode_base64url
+from federation.ownership import Account, check_file, check_folder, read_key
 
 LONGEST_TOKEN = timedelta(hours=24)
 """No access token is valid for longer, so a key that stopped signing before then can be deleted."""
@@ -127,16 +128,21 @@ class StoredKey:
 
 
 class KeyFolder:
-    """The folder of the signing keys that the broker made. Only its owner can read it."""
+    """
+    The folder of the signing keys that the broker made. Only its owner can read it.
 
-    def __init__(self, folder: Path) -> None:
+    *account* is the user that must be able to trust the keys: by default that of this process.
+    """
+
+    def __init__(self, folder: Path, account: Account | None = None) -> None:
         self._folder = folder
+        self._account = account
         self._current = folder / "current"
 
     @classmethod
-    def under(cls, state: Path) -> KeyFolder:
+    def under(cls, state: Path, account: Account | None = None) -> KeyFolder:
         """Return the key folder of the state directory *state*."""
-        return cls(state / "signing-keys")
+        return cls(state / "signing-keys", account)
 
     def ensure(self) -> SigningKeys:
         """Return the keys in use. If there is none, make the first."""
@@ -150,16 +156,27 @@ class KeyFolder:
         """
         Return the keys in use, first the one that signs.
 
-        Raises: ValueError if `current` names a key that is not in the folder.
+        Raises: ValueError if `current` names a key that is not in the folder, or if a file is
+        not to be trusted.
         """
         stored = sorted(self.list(), key=lambda entry: entry.status != "signs")
+        if not stored:
+            raise ValueError(f"{self._folder} holds no signing key")
         return SigningKeys(tuple(entry.key for entry in stored))
 
     def list(self) -> Sequence[StoredKey]:
         """Return every key, the oldest first."""
+        if not self._folder.exists():
+            return []
+        check_folder(self._folder, self._account)
         # Read `current` before the keys: a key is written before `current` names it, so a key that
         # is named here is found below even if another process rotates now.
-        current = self._current.read_text("ascii").strip() if self._current.exists() else ""
+        current = ""
+        if self._current.exists():
+            check_file(self._current, self._account)
+            # As bytes: a text encoding is loaded late, which `federation keys` may not be allowed to
+            # do once it acts as another user.
+            current = self._current.read_bytes().decode(errors="replace").strip()
         entries = sorted(self._entries(), key=lambda entry: entry[0])
         signing = next((i for i, (_, key) in enumerate(entries) if key.kid == current), None)
         if signing is None and (entries or current):
@@ -189,9 +206,14 @@ class KeyFolder:
             return key, dropped
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return a value that changes when a key is added, deleted or made current."""
-        names = sorted(path.name for path in self._folder.glob("*"))
-        return (*names, self._current.stat().st_mtime_ns if self._current.exists() else 0)
+        """
+        Return a value that changes when a key is added, deleted or made current.
+
+        It changes with the owner and the mode of a file too: both decide whether it can be used.
+        """
+        paths = sorted(path for path in self._folder.glob("*") if not path.name.startswith("."))
+        prints = [(path, path.lstat()) for path in paths]
+        return tuple((path.name, found.st_ino, found.st_ctime_ns) for path, found in prints)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -217,7 +239,11 @@ class KeyFolder:
             if not made_ns.isdecimal():
                 continue
             try:
-                yield int(made_ns), read_pem(path.read_bytes())
+                pem = read_key(path, self._account)  # its errors name the file
+            except FileNotFoundError:
+                continue  # a rotation deleted it since the listing
+            try:
+                yield int(made_ns), read_pem(pem)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
 
@@ -245,15 +271,17 @@ def _status(position: int, signing: int) -> str:
 
 def _write_private(path: Path, content: bytes) -> None:
     """Write *content* to *path* atomically, readable by its owner alone."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    # Not tempfile: it takes the absolute path, which `federation keys` may not be able to reach.
+    temporary = path.with_name(f".new-{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _public_members(public: ec.EllipticCurvePublicKey) -> dict[str, str]:

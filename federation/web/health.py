@@ -2,8 +2,8 @@
 Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 
 The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
-store does not respond. With bad documents or failed key fetches it is degraded but ready, since
-it keeps using the last good ones. The same holds while audit segments cannot be sealed, since
+store does not respond. With bad documents, failed key fetches or unreadable signing keys it is
+degraded but ready, since it keeps using the last good ones. The same holds while audit segments cannot be sealed, since
 events are recorded all the same. `/readyz` names the problems in both cases.
 """
 
@@ -49,6 +49,8 @@ class Health:
     journal: FileJournal | None
     starting: bool = False
     """True until the issuers' keys were fetched, or could not be, for the first time."""
+    signing_problem: str | None = None
+    """Why the signing keys on disk cannot be read. The broker signs with those it has."""
 
     async def report(self) -> Report:
         """Return the problems at this moment."""
@@ -61,6 +63,7 @@ class Health:
         degraded = [
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
             *self._key_problems(),
+            *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
             *(_journal_warnings(journal) if journal else []),
         ]
         return Report(tuple(unavailable), tuple(degraded), journal)

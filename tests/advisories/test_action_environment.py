@@ -122,6 +122,18 @@ def test_an_earlier_jobs_link_does_not_receive_the_token(runner: Runner, around:
     assert around.access_token in runner.gitlab("exports").log
 
 
+def test_a_link_that_is_planted_during_the_login_does_not_receive_the_token(
+    runner: Runner, around: World
+) -> None:
+    public = runner.folder / "public"
+    public.write_text("")
+    state = Path(f"{runner.workspace}.tmp") / "federation-17"
+    runner.before("curl", f"ln -sf {public} {state}/exports")
+    assert runner.gitlab().code == 0
+    assert public.read_text() == ""
+    assert around.access_token in runner.gitlab("exports").log
+
+
 @pytest.mark.parametrize("linked", [True, False])
 def test_an_earlier_jobs_folder_does_not_receive_the_token(
     runner: Runner, around: World, *, linked: bool

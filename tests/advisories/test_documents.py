@@ -7,17 +7,25 @@ bounded time and memory.
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import time
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federation.cli.check import check
 from federation.documents.assemble import assemble
 from federation.documents.model import Role
 from federation.documents.parse import Parsed, parse
-from federation.errors import Severity
+from federation.errors import DocumentsRefused, Severity
+from federation.sources.files import FileSource
 from tests.test_documents_load import ISSUER, POLICY, ROLE, role_text
 
 SECONDS = 5.0
@@ -306,3 +314,121 @@ def test_a_set_with_a_piece_cut_out_is_read_or_refused(data: st.DataObject) -> N
     end = data.draw(st.integers(start, len(whole)))
     parsed = parse("a.yaml", (whole[:start] + whole[end:]).encode())
     assert len(parsed.documents) + len(parsed.broken) <= parsed.found <= 3
+
+
+# Links and names
+
+
+SECRET = "kind: ghs_a-token-of-another-program\n"
+WRITTEN = "{apiVersion: iam.openfaas.com/v1, kind: JwtIssuer, metadata: {name: x}, spec: {a: b}}\n"
+
+
+def checked(*arguments: str) -> Result:
+    return CliRunner().invoke(check, list(arguments))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout, which is the current folder, beside a file and a folder of other programs."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "token.yaml").write_text(SECRET)
+    here = tmp_path / "checkout"
+    (here / "documents").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    return here
+
+
+LINKS = {
+    "a file in the folder": ("documents/a.yaml", "secrets/token.yaml", "documents"),
+    "a folder in the folder": ("documents/a", "secrets", "documents"),
+    "a file that a pattern of the shell named": ("a.yaml", "secrets/token.yaml", "a.yaml"),
+    "a folder that a pattern of the shell named": ("a", "secrets", "a"),
+    "a file below a link": ("a", "secrets", "a/token.yaml"),
+}
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
+@pytest.mark.parametrize(("link", "to", "path"), LINKS.values(), ids=LINKS)
+def test_a_link_out_of_the_checkout_is_named_and_what_it_leads_to_is_not_printed(
+    checkout: Path, link: str, to: str, path: str, form: str
+) -> None:
+    (checkout / link).symlink_to(checkout.parent / to)
+    result = checked(path, "--format", form)
+    assert result.exit_code == 1
+    assert "D001" in result.output
+    assert "is a link that leads out of the given folder" in result.output
+    assert "ghs_" not in result.output
+
+
+def test_a_named_link_by_an_absolute_path_leads_nowhere_else(checkout: Path) -> None:
+    (checkout / "a.yaml").symlink_to(checkout.parent / "secrets" / "token.yaml")
+    result = checked(str(checkout / "a.yaml"))
+    assert result.exit_code == 1
+    assert "ghs_" not in result.output
+
+
+def test_a_running_broker_adopts_no_set_with_a_link_out_of_its_folder(checkout: Path) -> None:
+    (checkout / "documents" / "set.yaml").write_text(f"{ISSUER}---\n{POLICY}---\n{ROLE}")
+    FileSource([checkout / "documents"])
+    (checkout / "documents" / "a.yaml").symlink_to(checkout.parent / "secrets" / "token.yaml")
+    with pytest.raises(DocumentsRefused) as caught:
+        FileSource([checkout / "documents"])
+    assert "ghs_" not in str(caught.value)
+
+
+def test_a_file_that_is_swapped_for_a_link_before_it_is_read_is_not_read(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkout / "documents" / "a.yaml"
+    path.write_text(WRITTEN)
+    opened = os.open
+
+    def swap(*arguments: Any, **more: Any) -> int:
+        path.unlink()
+        path.symlink_to(checkout.parent / "secrets" / "token.yaml")
+        monkeypatch.setattr(os, "open", opened)
+        return opened(*arguments, **more)
+
+    monkeypatch.setattr(os, "open", swap)
+    result = checked("documents")
+    assert result.exit_code == 1
+    assert "ghs_" not in result.output
+
+
+NAMES = (
+    "::stop-commands::x.yaml",
+    "  ::add-mask::x.yaml",
+    "\t::error::x.yaml",
+    "a\n::stop-commands::x.yaml",
+    "a\r::stop-commands::x.yaml",
+    "a\u2028::stop-commands::x.yaml",
+    "##[add-mask]x.yaml",
+    "a ##[stop-commands]x.yaml",
+    "##vso[task.setvariable variable=PATH]x.yaml",
+    "a\x1b[31m.yaml",
+    "\udcff.yaml",
+)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_the_name_of_a_file_is_no_command_to_a_runner_or_terminal(
+    checkout: Path, name: str, form: str
+) -> None:
+    (checkout / name).write_text(WRITTEN)
+    result = checked(name, "--format", form)
+    assert result.exit_code == 1, result.output
+    assert "D005" in result.output
+    for line in re.split("[\n\r\u2028\u2029]", result.output):
+        assert re.match(r"::error file=", line) or not line.lstrip().startswith("::")
+        assert "##[" not in line
+        assert "##vso[" not in line
+        assert line.isprintable()
+    if form in {"json", "sarif"}:
+        json.loads(result.output)
+
+
+def test_a_name_that_was_written_differently_still_leads_to_the_file(checkout: Path) -> None:
+    (checkout / "::stop-commands::x.yaml").write_text(WRITTEN)
+    place = checked("::stop-commands::x.yaml").output.partition(":1: error")[0]
+    assert Path(place).read_text() == WRITTEN

@@ -246,6 +246,10 @@ class Runner:
             seen = f'{{ printf "%s\\n" "$0" "$@"; {shutil.which("env")}; }} >>{self.folder}/seen'
             self._script(name, f'{seen}\nexec {real} "$@"')
 
+    def before(self, name: str, command: str) -> None:
+        """Have *command* run before each run of the program *name* from now on."""
+        self._script(name, f'{command}\nexec {shutil.which(name)} "$@"')
+
     def seen(self) -> str:
         """The recorded arguments and environments."""
         return (self.folder / "seen").read_text()

@@ -1,0 +1,44 @@
+"""
+Hints for an action that does not exist.
+
+A hint is often copied without a second look, so it must never give more than was meant: a word
+for deploying is never taken for Delete, however alike the two look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from federation.documents.model import ACTION_SETS
+from federation.text import nearest
+
+_GROUPS = tuple(dict.fromkeys(a.partition(":")[0] for a in ACTION_SETS if ":" in a))
+_MEANT: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(
+        ("deploy", "apply", "write", "put", "push", "publish", "set", "install", "upsert"),
+        ("Create", "Update"),
+    ),
+    **dict.fromkeys(("add", "new", "make"), ("Create",)),
+    **dict.fromkeys(("change", "edit", "modify", "patch"), ("Update",)),
+    **dict.fromkeys(("describe", "view", "show", "inspect"), ("List", "Get")),
+    **dict.fromkeys(("call", "run", "exec", "execute"), ("Invoke",)),
+    **dict.fromkeys(("remove", "destroy"), ("Delete",)),
+}
+"""What people call an action, in lower case, and what it is called here."""
+_TAKES = frozenset({"Delete", "Admin", "*"})
+_SURELY = 0.9
+
+
+def action_hint(action: str) -> str:
+    """Return what to write instead of *action*, which is not one."""
+    before, colon, verb = action.rpartition(":")
+    group = nearest(before if colon else "Function", _GROUPS)
+    if group is None:
+        return f"write one of {', '.join(_GROUPS)} before the colon, for example Function:List"
+    verbs = [name.partition(":")[2] for name in ACTION_SETS if name.startswith(f"{group}:")]
+    if meant := [f"{group}:{each}" for each in _MEANT.get(verb.lower(), ()) if each in verbs]:
+        return f"write {' and '.join(meant)}"
+    near = nearest(verb, verbs)
+    if near and (near not in _TAKES or nearest(verb, [near], cutoff=_SURELY)):
+        return f"did you mean {group}:{near}?"
+    return f"known here: {', '.join(f'{group}:{each}' for each in verbs)}"
