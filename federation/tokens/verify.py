@@ -53,6 +53,8 @@ class FunctionBearer:
     jti: str
     begins: float
     expires: float
+    parent: str = ""
+    """The `jti` of the access token that it was traded for, with which it ends; empty if none."""
 
     def opens(self, namespace: str, name: str) -> bool:
         """Return whether it may call the function *name* in *namespace*. Names match as a whole."""
@@ -138,7 +140,7 @@ def _bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) -> Bearer
         raise Refusal(Reason.WRONG_AUDIENCE, evidence={"typ": token.header.get("typ")})
     match claims:
         case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
-            policies, roles = _names(claims, "policy"), _names(claims, "role")
+            policies, roles = names(claims, "policy"), names(claims, "role")
             return Bearer(claims, policies, roles, jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
@@ -157,7 +159,7 @@ def _function_bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) 
             "function": {"permissions": list(permissions), **rest},
         }:
             opened = _resources(permissions), _resources(rest.get("audience", []))
-            return FunctionBearer(claims, *opened, jti, begins, expires)
+            return FunctionBearer(claims, *opened, jti, begins, expires, parent_of(claims))
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
 
@@ -168,8 +170,26 @@ async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, 
     # The clocks of replicas differ a little, so a token may seem to be minted in the future.
     if bearer.begins > now + LEEWAY.total_seconds():
         raise Refusal(Reason.NOT_YET_VALID)
-    if await revocations.revoked(bearer.jti):
+    parent = bearer.parent if isinstance(bearer, FunctionBearer) else ""
+    if await is_revoked(bearer.jti, parent, revocations):
         raise Refusal(Reason.REVOKED)
+
+
+def parent_of(claims: Claims) -> str:
+    """
+    Return the `jti` of the access token that a function token ends with; empty if there is none.
+
+    Raises: Refusal with `malformed_token`.
+    """
+    parent = claims.get("fed:parent", "")
+    if not isinstance(parent, str):
+        raise Refusal(Reason.MALFORMED_TOKEN)
+    return parent
+
+
+async def is_revoked(jti: str, parent: str, revocations: Revocations) -> bool:
+    """Return whether the token *jti* or its *parent* was revoked."""
+    return await revocations.revoked(jti) or (parent != "" and await revocations.revoked(parent))
 
 
 def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) -> Claims:
@@ -213,6 +233,7 @@ def _covered(resources: tuple[Resource, ...], namespace: str, name: str) -> bool
     return any(resource.covers(namespace, name) for resource in resources)
 
 
-def _names(claims: Claims, claim: str) -> tuple[str, ...]:
-    names = claims.get(claim)
-    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+def names(claims: Claims, claim: str) -> tuple[str, ...]:
+    """Return the names that the list *claim* holds."""
+    listed = claims.get(claim)
+    return tuple(n for n in listed if isinstance(n, str)) if isinstance(listed, list) else ()
