@@ -11,15 +11,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
 
-from federation.errors import Reason, Refusal
+from federation.app import check_shared_state
+from federation.config import Settings
+from federation.errors import Reason, Refusal, SettingsRefused
 from federation.providers.table import LEEWAY
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.redis import RedisStore
 from federation.state.redis_scripts import EPOCH, REVOKED, UNTIL
-from federation.state.redis_server import info_problem
+from federation.state.redis_server import info_problem, unusable_by
+from tests.harness.broker import logged
 from tests.harness.clock import Clock
 from tests.harness.redis import ask_redis, empty_redis, redis_server
+from tests.harness.signing import signing_key
 
 NOW = float(int(time.time()))
 EXPIRES = NOW + 3600
@@ -569,5 +581,90 @@ class TestAcknowledgement:
                     return await other.spend("a", EXPIRES, NOW)
 
                 await until(given_back)
+
+        tell(story())
+
+
+class TestStart:
+    """`serve` looks at the shared state before it serves."""
+
+    @staticmethod
+    def settings(url: str, folder: Path, wait: int = 0) -> Settings:
+        folder.mkdir(exist_ok=True)
+        key = signing_key(folder)
+        return Settings(
+            documents=(folder,),
+            issuer_url="https://gateway.example.com",
+            state=folder / "state",
+            shared_state=SecretStr(url),
+            signing_key=(key,),
+            shared_state_wait=wait,
+        )
+
+    def test_a_redis_that_can_be_used_is_no_problem(self, port: int, tmp_path: Path) -> None:
+        check_shared_state(self.settings(f"redis://127.0.0.1:{port}/0", tmp_path))
+
+    def test_one_that_evicts_stops_the_start_and_says_what_to_do(
+        self, port: int, tmp_path: Path
+    ) -> None:
+        ask_redis(port, "CONFIG SET maxmemory-policy allkeys-lfu")
+        try:
+            with pytest.raises(SettingsRefused) as caught:
+                check_shared_state(self.settings(f"redis://127.0.0.1:{port}/0", tmp_path))
+        finally:
+            ask_redis(port, "CONFIG SET maxmemory-policy noeviction")
+        (told,) = caught.value.problems
+        assert told.startswith("shared-state: ")
+        assert "CONFIG SET maxmemory-policy noeviction" in told
+
+    @pytest.mark.parametrize(
+        ("user", "database"),
+        [("nobody:hunter2@", "0"), ("", "99")],
+        ids=["a password", "a database"],
+    )
+    def test_one_that_does_not_take_the_url_stops_it_and_no_secret_is_told(
+        self, port: int, tmp_path: Path, user: str, database: str
+    ) -> None:
+        url = f"redis://{user}127.0.0.1:{port}/{database}"
+        with pytest.raises(SettingsRefused) as caught:
+            check_shared_state(self.settings(url, tmp_path))
+        assert "hunter2" not in str(caught.value)
+
+    def test_one_that_is_away_or_not_yet_loaded_does_not_stop_it(self, tmp_path: Path) -> None:
+        with logged() as log:
+            check_shared_state(self.settings("redis://:hunter2@127.0.0.1:9/0", tmp_path))
+        assert "does not answer" in log.getvalue()
+        assert "hunter2" not in log.getvalue()
+
+    def test_missing_replicas_do_not_stop_it(self, port: int, tmp_path: Path) -> None:
+        url = f"redis://127.0.0.1:{port}/0"
+        check_shared_state(self.settings(url, tmp_path, wait=2))
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ReadOnlyError("READONLY"), BusyLoadingError("LOADING"), MovedError("1 127.0.0.1:1"),
+            ClusterDownError("CLUSTERDOWN"), OutOfMemoryError("OOM"), ConnectionError("refused"),
+            TimeoutError(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )  # fmt: skip
+    def test_errors_that_pass_do_not_stop_it(self, error: Exception) -> None:
+        assert unusable_by(error) is None
+
+    def test_an_upgrade_from_keys_of_other_names_refuses_older_tokens(
+        self, port: int, tmp_path: Path
+    ) -> None:
+        ask_redis(port, "FLUSHALL")
+        ask_redis(port, "SET federation:epoch old:0.0")
+        ask_redis(port, "SET federation:spent:a claim")
+        (tmp_path / "epoch").write_text("old:0.0")
+
+        async def story() -> None:
+            store = RedisStore(f"redis://127.0.0.1:{port}/0", Clock(NOW), tmp_path / "epoch")
+            with pytest.raises(Refusal) as caught:
+                await store.spend("a", EXPIRES, NOW)
+            assert "no data" in reason(caught)
+            await store.aclose()
 
         tell(story())
