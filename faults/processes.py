@@ -15,9 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from faults.outcome import NotTried
 from tests.harness.broker import AUDIENCE, Served
 from tests.harness.process import Process, free_port
@@ -86,18 +83,3 @@ class Redis(Process):
                 return connection.recv(64) == b"+PONG\r\n"
         except OSError:
             return False
-
-
-def signing_key(folder: Path) -> Path:
-    """A file with a signing key, for replicas that sign with the same one."""
-    path = folder / "signing.pem"
-    key = ec.generate_private_key(ec.SECP256R1())
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    path.chmod(0o600)
-    return path

@@ -10,11 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from faults.outcome import Outcome, Run, until
-from faults.processes import Broker, Redis, running, signing_key, start
+from faults.processes import Broker, Redis, running, start
 from faults.trail import broken_promises
 from faults.wire import Wire
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, Sent, exchange, granted, quantiles_ms, summary
+from tests.harness.redis import empty_redis
+from tests.harness.signing import signing_key
 
 _AHEAD_SECONDS = 29.0
 """Tokens are dated ahead within the leeway of 30 s, so that no test has to wait for it."""
@@ -86,6 +88,8 @@ async def _replicas(run: Run, *, lasting: bool) -> AsyncIterator[_Replicas]:
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(CiIssuer().serving())
         await stack.enter_async_context(running(redis))
+        # An empty Redis counts as one that lost its data; nobody wants to wait for the leeway.
+        empty_redis(redis.port)
         wires = [await stack.enter_async_context(Wire(redis.port).up()) for _ in range(2)]
         flags = [
             ("--signing-key", str(key), "--shared-state", f"redis://127.0.0.1:{wire.port}/0")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
@@ -32,7 +32,7 @@ from federation.audit.seals import SEAL_TYPE
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
-from federation.errors import Problem, SettingsRefused
+from federation.errors import Problem, Refusal, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
 from federation.gateway.proxy import Functions, Gateway
@@ -51,10 +51,13 @@ from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import FailedExchanges
+from federation.web.rate_limit import FailedExchanges, Network, Revocations
 from federation.web.refusals import ErrorBoundary, not_found
-from federation.web.revoke import revoke
+from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
+
+if TYPE_CHECKING:
+    from federation.state.redis import RedisStore
 
 _KEYS_CHECK_SECONDS = 2.0
 _LAST_DELIVERY_SECONDS = 5.0
@@ -113,18 +116,22 @@ def build(
     delivery = _delivery(archive, settings)
     upstream = upstream or _upstream(settings)
     gateway = _gateway(broker, settings, metrics, upstream) if upstream else None
-    exchanges = TokenEndpoint(
-        broker,
-        FailedExchanges(settings.failed_exchanges, time.monotonic),
-        tuple(ip_network(network) for network in settings.trusted_proxies.split(",") if network),
-        metrics,
-    )
+    trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
+    failures = FailedExchanges(settings.failed_exchanges, time.monotonic)
+    exchanges = TokenEndpoint(broker, failures, trusted, metrics)
+    # Without a limit by address for failures, the address is one that many callers share.
+    revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
     app = BrokerApp(
         exchanges,
         gateway,
+        trusted,
         routes=[
             Route("/oauth/token", exchanges, methods=["POST"]),
-            Route("/oauth/revoke", revoke, methods=["POST"]),
+            Route(
+                "/oauth/revoke",
+                RevocationEndpoint(broker, revocations, trusted, metrics),
+                methods=["POST"],
+            ),
             Route("/.well-known/openid-configuration", metadata),
             Route("/.well-known/oauth-authorization-server", metadata),
             Route("/.well-known/jwks.json", jwks),
@@ -133,7 +140,7 @@ def build(
             # With an upstream, its own answer is the better one.
             *([] if gateway else [Route("/healthz", healthz)]),
         ],
-        middleware=[Middleware(ErrorBoundary)],
+        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted)],
         exception_handlers={HTTPException: not_found},
         lifespan=_Lifespan(
             broker, settings, metrics, health, archive, delivery, upstream, key_folder
@@ -231,10 +238,16 @@ class BrokerApp(Starlette):
     11 % of an exchange. `ErrorBoundary` is the only middleware, so both are wrapped in it here.
     """
 
-    def __init__(self, exchanges: TokenEndpoint, gateway: Gateway | None, **starlette: Any) -> None:
+    def __init__(
+        self,
+        exchanges: TokenEndpoint,
+        gateway: Gateway | None,
+        trusted_proxies: Sequence[Network],
+        **starlette: Any,
+    ) -> None:
         super().__init__(**starlette)
-        self._exchanges = ErrorBoundary(exchanges)
-        self._gateway = ErrorBoundary(gateway) if gateway else None
+        self._exchanges = ErrorBoundary(exchanges, trusted_proxies)
+        self._gateway = ErrorBoundary(gateway, trusted_proxies) if gateway else None
         self._own_requests = frozenset(
             (method, route.path)
             for route in self.routes
@@ -324,6 +337,40 @@ def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
 def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
     if settings.shared_state is None:
         return SqliteStore(settings.state / "state.db", clock, observe=observe)
+    return _redis_store(settings.shared_state.get_secret_value(), settings, clock, observe)
+
+
+def check_shared_state(settings: Settings) -> None:
+    """
+    Make sure that the shared state can be used, unless it cannot be reached now.
+
+    Raises: SettingsRefused with the reason.
+    """
+    if settings.shared_state is None:
+        return
+    store = _redis_store(settings.shared_state.get_secret_value(), settings, time.time, None)
+    try:
+        problem = asyncio.run(_unusable(store))
+    except Refusal as refusal:
+        structlog.get_logger("federation").warning(
+            "the shared state does not answer; no exchange is answered until it does",
+            **refusal.evidence,
+        )
+        return
+    if problem:
+        raise SettingsRefused([f"shared-state: {problem}"])
+
+
+async def _unusable(store: RedisStore) -> str:
+    try:
+        return await store.unusable()
+    finally:
+        await store.aclose()
+
+
+def _redis_store(
+    url: str, settings: Settings, clock: Callable[[], float], observe: Observe | None
+) -> RedisStore:
     try:
         from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
     except ModuleNotFoundError as error:
@@ -332,10 +379,11 @@ def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> 
         problem = "shared-state: redis is not installed. Run: pip install 'federation[redis]'"
         raise SettingsRefused([problem]) from error
     return RedisStore(
-        settings.shared_state.get_secret_value(),
+        url,
         clock,
         settings.state / "shared-state-epoch",
         observe,
+        replicas=settings.shared_state_wait,
     )
 
 
@@ -368,6 +416,8 @@ async def _update_gauges(metrics: Metrics, health: Health) -> None:
     broker, catalog, adopted = health.broker, None, 0.0
     while True:
         report, now = await health.report(), broker.clock()
+        if health.publish:
+            health.publish(health.details(report))
         if catalog is not broker.source.current():
             catalog, adopted = broker.source.current(), now
         metrics.set_gauges(

@@ -123,6 +123,13 @@ class Settings(BaseModel):
         description="redis://… or rediss://… URL of a store for spent and revoked tokens that"
         " several replicas share. They need the same signing-key and issuer-url too.",
     )
+    shared_state_wait: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How many replicas of Redis must acknowledge that a token is spent before it"
+        " is exchanged, so that a failover does not forget it.",
+    )
     signing_key: tuple[ExistingPath, ...] = Field(
         default=(),
         description="PEM file with a P-256 private key; the first signs, all are accepted."
@@ -234,6 +241,8 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             "shared-state is for several replicas, which must sign alike: set --signing-key"
             " and --issuer-url too"
         )
+    if given.get("shared_state_wait") not in {None, 0, "0"} and not given.get("shared_state"):
+        problems.append("shared-state-wait is for a shared state; set --shared-state too")
     if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
         problems.append("metrics-port must be another one than port")
     if not given.get("audit_webhook"):

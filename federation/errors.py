@@ -51,6 +51,7 @@ class Reason(StrEnum):
     STATE_UNAVAILABLE = "state_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
+    TOO_MANY_REVOCATIONS = "too_many_revocations"
     SERVER_ERROR = "server_error"
     """An unexpected exception. The error boundary reports and records it; nothing raises it."""
 
@@ -62,7 +63,7 @@ class Reason(StrEnum):
     @property
     def oauth_error(self) -> str:
         """The `error` code of RFC 6749, section 5.2, or RFC 8693, section 2.2.2."""
-        if self.temporary or self is Reason.TOO_MANY_FAILURES:
+        if self.temporary or self in _TOO_MANY:
             return "temporarily_unavailable"
         return self.value if self in _OAUTH_CODES else "invalid_request"
 
@@ -74,7 +75,7 @@ class Reason(StrEnum):
         It is 400 for every refusal that is final, since OAuth clients look for an error body
         at no other status (RFC 6749, section 5.2).
         """
-        if self is Reason.TOO_MANY_FAILURES:
+        if self in _TOO_MANY:
             return 429
         if self is Reason.SERVER_ERROR:
             return 500
@@ -89,6 +90,7 @@ class Reason(StrEnum):
 _TEMPORARY = frozenset(
     {Reason.KEYS_UNAVAILABLE, Reason.STATE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE}
 )
+_TOO_MANY = frozenset({Reason.TOO_MANY_FAILURES, Reason.TOO_MANY_REVOCATIONS})
 _OAUTH_CODES = frozenset(
     {
         Reason.INVALID_TARGET,
@@ -135,6 +137,9 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
         Reason.TOO_MANY_FAILURES: (
             "Too many exchanges from this address failed in the last minute. Wait, then try again."
+        ),
+        Reason.TOO_MANY_REVOCATIONS: (
+            "Too many tokens were revoked in the last minute. Wait, then try again."
         ),
         Reason.SERVER_ERROR: "The broker failed. Its log has the details under this id.",
     }

@@ -195,6 +195,12 @@ def test_every_setting_has_a_flag_a_variable_and_a_description() -> None:
     }
 
 
+def test_acknowledgement_needs_a_shared_state_whose_replicas_acknowledge(documents: Path) -> None:
+    (told,) = problems(documents=[str(documents)], shared_state_wait="1")
+    assert told == "shared-state-wait is for a shared state; set --shared-state too"
+    assert read(documents=[str(documents)], shared_state_wait="0").shared_state_wait == 0
+
+
 def test_shared_state_needs_a_shared_signing_key_and_url(documents: Path) -> None:
     told = problems(documents=[str(documents)], shared_state="redis://:hunter2@store:6379")
     (problem,) = told

@@ -382,7 +382,11 @@ def test_an_answer_that_the_upstream_cuts_short_is_cut_short_for_the_caller_and_
     async def story() -> bytes:
         listener = socket.create_server(("127.0.0.1", 0))
         async with raw_server(die) as (url, _):
-            front = Front(tmp_path, upstream=Upstream(ConnectionPool(url, 4, 5), None))
+            front = Front(
+                tmp_path,
+                upstream=Upstream(ConnectionPool(url, 4, 5), None),
+                trusted_proxies="127.0.0.0/8",
+            )
             async with serving(front.app, listener, http_config(front.app)):
                 reader, writer = await asyncio.open_connection(*listener.getsockname())
                 writer.write(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx2
 import pytest
@@ -14,8 +15,16 @@ import pytest
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
 from federation.errors import Problem, Reason, Refusal, Severity
+from federation.server.readiness import (
+    Said,
+    liveness,
+    read_reports,
+    readiness,
+    remove_report,
+    write_report,
+)
 from federation.state.memory import MemoryStore
-from tests.harness.broker import BrokenStore, InProcess
+from tests.harness.broker import URL, BrokenStore, InProcess
 from tests.harness.builders import NOW
 from tests.harness.issuer import answering
 from tests.harness.journal_writer import sign
@@ -26,7 +35,7 @@ Told = TypeVar("Told")
 class SilentStore(MemoryStore):
     """A store that never answers."""
 
-    async def revoked(self, _jti: str) -> bool:
+    async def check(self) -> str:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -54,7 +63,7 @@ def test_a_healthy_broker_is_ready_without_problems() -> None:
 
 def test_a_store_that_cannot_answer_makes_it_unready_and_says_why() -> None:
     class Down(BrokenStore):
-        async def revoked(self, _jti: str) -> bool:
+        async def check(self) -> str:
             raise Refusal(Reason.STATE_UNAVAILABLE, evidence={"shared-state": "ConnectionError"})
 
     status, said = ready(InProcess(state=Down))
@@ -144,3 +153,85 @@ def test_the_broker_is_not_ready_before_its_first_key_fetch() -> None:
         return [before.status_code, alive.status_code, after.status_code]
 
     assert up(broker, story) == [503, 200, 200]
+
+
+class TestWhoLearnsWhatIsWrong:
+    """Details name Roles, values and paths, so only the operator gets them."""
+
+    @staticmethod
+    def told(peer: tuple[str, int] | None, path: str = "/readyz", **headers: str) -> Any:
+        broker = InProcess()
+        broker.source.refused = (Problem("x.yaml", 3, "D001", Severity.ERROR, "broken"),)
+
+        async def story() -> httpx2.Response:
+            transport = httpx2.ASGITransport(broker.app, client=peer)  # type: ignore[arg-type]
+            async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+                named = {name.replace("_", "-"): value for name, value in headers.items()}
+                return await client.get(path, headers=named)
+
+        answer = asyncio.run(story())
+        assert answer.status_code == 200
+        return answer.json()
+
+    @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1"])
+    def test_a_connection_from_loopback_does(self, peer: str) -> None:
+        assert "x.yaml:3" in str(self.told((peer, 1)))
+
+    @pytest.mark.parametrize("peer", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "nonsense"])
+    def test_any_other_learns_the_status_alone(self, peer: str) -> None:
+        assert self.told((peer, 1)) == {"status": "degraded"}
+
+    def test_one_without_an_address_does_not(self) -> None:
+        assert self.told(None) == {"status": "degraded"}
+
+    @pytest.mark.parametrize(
+        "header", ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip", "via"]
+    )
+    def test_one_that_a_proxy_forwarded_does_not(self, header: str) -> None:
+        assert self.told(("127.0.0.1", 1), **{header: "192.0.2.7"}) == {"status": "degraded"}
+
+    @pytest.mark.parametrize("path", ["/%72eadyz", "/re%61dyz", "/readyz?x=y"])
+    def test_no_spelling_of_the_path_says_more(self, path: str) -> None:
+        assert self.told(("192.0.2.7", 1), path) == {"status": "degraded"}
+
+    def test_liveness_has_no_details(self) -> None:
+        assert self.told(("127.0.0.1", 1), "/livez") == {"status": "ok"}
+
+
+class TestMetricsPort:
+    """What the metrics port says of one process and of several."""
+
+    GOOD: ClassVar[dict[str, Any]] = {"status": "ok", "unavailable": [], "degraded": []}
+    BAD: ClassVar[dict[str, Any]] = {"status": "unavailable", "unavailable": ["store: gone"]}
+
+    def test_one_process_says_its_own_report(self) -> None:
+        assert readiness({"0": Said(time.monotonic(), self.GOOD)}) == (200, self.GOOD)
+        assert readiness({"0": Said(time.monotonic(), self.BAD)}) == (503, self.BAD)
+
+    def test_several_say_the_worst_and_each_its_own(self) -> None:
+        now = time.monotonic()
+        status, said = readiness({"0": Said(now, self.GOOD), "1": Said(now, self.BAD)})
+        assert (status, said["status"]) == (503, "unavailable")
+        assert said["workers"] == {"0": self.GOOD, "1": self.BAD}
+
+    def test_one_that_has_not_reported_or_has_stopped_is_not_ready(self) -> None:
+        old = Said(time.monotonic() - 20, self.GOOD)
+        for reports in ({"0": None}, {"0": old}, {}):
+            status, said = readiness(reports)
+            assert (status, said["status"]) == (503, "unavailable"), reports
+
+    def test_a_process_that_is_silent_for_long_is_not_alive(self) -> None:
+        now = time.monotonic()
+        assert liveness({"0": None, "1": Said(now - 20, self.GOOD)})[0] == 200
+        assert liveness({"0": Said(now - 40, self.GOOD)})[0] == 503
+
+    def test_reports_of_workers_are_read_from_their_files(self, tmp_path: Path) -> None:
+        write_report(tmp_path, 1, self.GOOD)
+        (tmp_path / "readiness-2.json").write_text("{")
+        reports = read_reports(tmp_path, 3)
+        assert reports["0"] is None
+        assert reports["1"] is not None
+        assert reports["1"].report == self.GOOD
+        assert reports["2"] is None
+        remove_report(tmp_path, 1)
+        assert read_reports(tmp_path, 3)["1"] is None

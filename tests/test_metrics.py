@@ -34,6 +34,7 @@ from federation.server.metrics_endpoint import (
     metrics_server,
     worker_files,
 )
+from federation.server.readiness import Said
 from federation.state.sqlite import SqliteStore
 from tests.harness import builders as built
 from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, logged
@@ -347,8 +348,19 @@ class TestPort:
     def url(self) -> Iterator[str]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            with metrics_server(listener, exposition(Metrics().registry.collect, dict)):
+            registry = exposition(Metrics().registry.collect, dict)
+            reports = {"0": Said(time.monotonic(), {"status": "degraded", "degraded": ["keys"]})}
+            with metrics_server(listener, registry, lambda: reports):
                 yield f"http://127.0.0.1:{port}"
+
+    def test_it_says_how_the_broker_is_in_full(self, url: str) -> None:
+        alive, ready = httpx2.get(f"{url}/livez"), httpx2.get(f"{url}/readyz")
+        assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"status": "degraded", "degraded": ["keys"]},
+        )
+        assert ready.headers["content-type"] == "application/json"
 
     def test_it_serves_metrics_and_nothing_else(self, url: str) -> None:
         answer = httpx2.get(f"{url}/metrics?x=y")
@@ -387,6 +399,7 @@ def families() -> dict[str, str]:
     """Every metric with its kind, from a broker in which each event has happened."""
     metrics = Metrics()
     metrics.exchanged(None, 0.1)
+    metrics.revoked("revoked")
     metrics.decided("Function:List", True)
     metrics.answered(200)
     metrics.forwarded("system", "answered", 0.1)
@@ -462,7 +475,7 @@ def test_every_label_is_in_the_docs() -> None:
 
 
 def test_a_request_id_is_the_same_in_answer_log_event_and_upstream(tmp_path: Path) -> None:
-    front = Front(tmp_path)
+    front = Front(tmp_path, trusted_proxies="127.0.0.0/8")
     deployment = {"service": "figlet", "image": "figlet:2", "namespace": "dev"}
     with logged() as log:
         answer = front.call(
@@ -486,7 +499,7 @@ def test_a_request_id_is_the_same_in_answer_log_event_and_upstream(tmp_path: Pat
 def test_a_request_id_is_made_if_none_or_an_unusable_one_arrives(
     tmp_path: Path, given: str | None
 ) -> None:
-    front = Front(tmp_path)
+    front = Front(tmp_path, trusted_proxies="127.0.0.0/8")
     headers = {} if given is None else {"X-Request-Id": given}
     with logged() as log:
         answer = front.post("/oauth/token", form("a.b.c"), headers=headers)

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 from federation.errors import Reason, Refusal
 from federation.gateway.refusals import TooSlow
 from federation.gateway.request import RequestBody
-from federation.web.rate_limit import FailedExchanges, caller_of
+from federation.web.rate_limit import FailedExchanges, Revocations, caller_of
 from tests.harness.broker import BrokenStore, InProcess, form, refusal
 from tests.harness.clock import Clock
 
@@ -23,6 +23,7 @@ FAULTS_OF_THE_CALLER = set(Reason) - {
     Reason.STATE_UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE,
     Reason.TOO_MANY_FAILURES,
+    Reason.TOO_MANY_REVOCATIONS,
     Reason.SERVER_ERROR,
 }
 
@@ -116,6 +117,47 @@ class TestBudget:
         fail(failures, 1, A)
         fail(failures, 1, "192.0.2.200")
         assert wait_of(failures, A)
+
+
+class TestDebt:
+    def test_a_burst_beyond_the_budget_owes_at_most_a_minute(self) -> None:
+        clock = Clock()
+        failures = budget(3, clock)
+        fail(failures, 2000)
+        assert wait_of(failures) == 60
+        clock.advance(60)
+        assert not wait_of(failures)
+        fail(failures, 1)
+        assert wait_of(failures) == 20, "the bucket has one failure after that minute, not all"
+
+
+class TestRevocations:
+    @staticmethod
+    def wait_of(revocations: Revocations, address: str = A, subject: str = "s") -> int:
+        try:
+            revocations.take(address, subject)
+        except Refusal as refused:
+            return refused.retry_after_seconds
+        return 0
+
+    def test_a_subject_and_an_address_have_a_budget_each(self) -> None:
+        revocations = Revocations(Clock(), a_minute=3)
+        assert [self.wait_of(revocations) for _ in range(4)] == [0, 0, 0, 20]
+        assert self.wait_of(revocations, B) == 20, "the subject"
+        assert self.wait_of(revocations, A, "t") == 20, "the address"
+        assert self.wait_of(revocations, B, "t") == 0
+
+    def test_what_is_refused_costs_nothing(self) -> None:
+        clock = Clock()
+        revocations = Revocations(clock, a_minute=3)
+        assert [self.wait_of(revocations) for _ in range(50)][-1] == 20
+        clock.advance(20)
+        assert self.wait_of(revocations) == 0
+
+    def test_where_all_share_an_address_only_subjects_count(self) -> None:
+        revocations = Revocations(Clock(), by_address=False, a_minute=1)
+        assert [self.wait_of(revocations, A, name) for name in "abc"] == [0, 0, 0]
+        assert self.wait_of(revocations, B, "a") == 60
 
 
 def request(peer: str | None, *forwarded: str) -> Scope:

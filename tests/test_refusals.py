@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import ip_network
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -44,9 +45,10 @@ def answer(error: Exception, *, begun: bool = False) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "headers": [(b"x-request-id", b"r1")]}
+    proxy = ip_network("10.0.0.0/8")
+    scope = {"type": "http", "client": ("10.0.0.1", 1), "headers": [(b"x-request-id", b"r1")]}
     with logged():
-        asyncio.run(ErrorBoundary(app)(scope, receive, send))
+        asyncio.run(ErrorBoundary(app, (proxy,))(scope, receive, send))
     return sent
 
 

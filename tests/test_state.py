@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import sqlite3
-import subprocess
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -17,12 +14,13 @@ import pytest
 
 from federation.errors import Reason, Refusal
 from federation.providers.table import LEEWAY
-from federation.state import Observe, Store, sqlite
+from federation.state import ONE_BY_ONE, Observe, Store, sqlite
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from tests.harness.clock import Clock
+from tests.harness.redis import ask_redis, empty_redis, redis_server
 
 NOW = 1_800_000_000.0
 UNTIL = NOW + 335
@@ -38,39 +36,14 @@ LASTING = ("sqlite", "redis")
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a Redis for these tests."""
-    found = shutil.which("redis-server")
-    if found is None:
-        pytest.skip("redis-server is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
-    folder = str(tmp_path_factory.mktemp("redis"))
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-    process = subprocess.Popen([found, *options], stdout=subprocess.DEVNULL)  # noqa: S603  ours
-    try:
-        deadline = time.monotonic() + 20
-        while ask_redis(port, "PING") != "+PONG":
-            assert time.monotonic() < deadline, "Redis does not answer"
-            time.sleep(0.02)
+    with redis_server(tmp_path_factory.mktemp("redis")) as port:
         yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask_redis(port: int, command: str) -> str:
-    """The answer of Redis to *command*, empty if it is down."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-            connection.sendall(f"{command}\r\n".encode())
-            return connection.recv(1024).decode().strip()
-    except OSError:
-        return ""
 
 
 @pytest.fixture
 def redis(redis_port: int, tmp_path: Path) -> Open:
-    """Opens a store in an empty Redis."""
-    ask_redis(redis_port, "FLUSHALL")
+    """Opens a store in a Redis without tokens, whose epoch began long ago."""
+    empty_redis(redis_port)
     url = f"redis://127.0.0.1:{redis_port}/0"
     return lambda clock: RedisStore(url, clock, tmp_path / "epoch")
 
@@ -202,6 +175,32 @@ def test_revoking_twice_is_revoking_once(opened: Open) -> None:
         await store.revoke("a", UNTIL)
         await store.revoke("a", UNTIL)
         assert await store.revoked("a")
+
+    tell(opened, story)
+
+
+@any_store
+def test_few_tokens_of_one_parent_are_revoked_one_by_one_then_the_parent(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        for number in range(ONE_BY_ONE):
+            assert await store.revoke(f"f{number}", UNTIL, "parent") == f"f{number}"
+        assert await store.revoke("f0", UNTIL, "parent") == "f0", "it was revoked before"
+        assert not await store.revoked("parent")
+        assert await store.revoke("other", UNTIL, "another") == "other"
+        assert await store.revoke("one more", UNTIL, "parent") == "parent"
+        assert await store.revoked("parent")
+        assert not await store.revoked("one more"), "its parent takes no more room"
+
+    tell(opened, story)
+
+
+@any_store
+def test_a_check_leaves_every_key_free(opened: Open) -> None:
+    async def story(store: Store, _clock: Clock) -> None:
+        assert [await store.check() for _ in range(3)] == [""] * 3
+        assert await store.spend("a", UNTIL, NOW)
+        assert await store.check() == ""
+        assert not await store.spend("a", UNTIL, NOW)
 
     tell(opened, story)
 
@@ -485,7 +484,7 @@ class TestRedis:
     def test_each_operation_of_a_caller_is_timed_once(
         self, redis_port: int, tmp_path: Path
     ) -> None:
-        ask_redis(redis_port, "FLUSHALL")
+        empty_redis(redis_port)
         seen: list[tuple[str, bool]] = []
         url = f"redis://127.0.0.1:{redis_port}/0"
         _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "epoch", _noting(seen)), 0.6)
@@ -497,7 +496,8 @@ class TestRedis:
         seen: list[tuple[str, bool]] = []
         url = f"redis://127.0.0.1:{port}/0"
         _operate_on(lambda clock: RedisStore(url, clock, tmp_path / "epoch", _noting(seen)))
-        assert seen == [("spend", False), ("restore", False), ("revoke", False)]
+        # Nothing was claimed, so there is nothing to give back.
+        assert seen == [("spend", False), ("restore", True), ("revoke", False)]
 
     def test_after_a_loss_of_data_older_tokens_are_refused(
         self, redis: Open, redis_port: int

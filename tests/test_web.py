@@ -175,17 +175,25 @@ class TestPlaces:
 
 class TestRequestId:
     @pytest.mark.parametrize("given", ["abc", "A-1_b.c", "x" * 64])
-    def test_a_good_one_is_kept(self, broker: InProcess, given: str) -> None:
+    def test_a_good_one_of_a_trusted_proxy_is_kept(self, given: str) -> None:
+        broker = InProcess(trusted_proxies="127.0.0.0/8")
         answer = send(broker, b"", x_request_id=given)
         assert answer.headers["x-request-id"] == answer.json()["request_id"] == given
 
     @pytest.mark.parametrize(
         "given", ["", "x" * 65, "a b", "a\tb", "<script>", "a;b", "%0a", 'a"b', "a/b", "{}"]
     )
-    def test_any_other_is_replaced(self, broker: InProcess, given: str) -> None:
+    def test_any_other_is_replaced(self, given: str) -> None:
+        broker = InProcess(trusted_proxies="127.0.0.0/8")
         answer = send(broker, b"", x_request_id=given)
         assert answer.headers["x-request-id"] == answer.json()["request_id"]
         assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+
+    @pytest.mark.parametrize("proxies", ["", "10.0.0.0/8"])
+    def test_that_of_anybody_else_is_replaced(self, proxies: str) -> None:
+        answer = send(InProcess(trusted_proxies=proxies), b"", x_request_id="of-another-request")
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
     @pytest.mark.parametrize("path", [*DISCOVERY, "/livez", "/readyz", "/healthz", "/nowhere"])
     def test_every_answer_has_one(self, broker: InProcess, path: str) -> None:

@@ -15,12 +15,14 @@ import socket
 import sys
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
+from time import monotonic
 
 import click
 import structlog
 from pydantic.fields import FieldInfo
 
-from federation.app import BrokerApp, build
+from federation.app import BrokerApp, build, check_shared_state
 from federation.config import Settings, flag, read_settings, repeatable, variable
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.logs import configure_logs
@@ -31,9 +33,12 @@ from federation.server.metrics_endpoint import (
     metrics_server,
     worker_files,
 )
+from federation.server.readiness import Said, read_reports, remove_report, write_report
 from federation.server.shutdown import BACKLOG, GracefulServer
 from federation.server.workers import Supervisor
 from federation.text import no_command
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def _setting_options(command: click.Command) -> click.Command:
@@ -75,6 +80,7 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
                 metrics = sockets.enter_context(_listen(settings.host, settings.metrics_port))
             configure_logs(settings.log_format)
             app = build(settings)
+            check_shared_state(settings)
         except SettingsRefused as refused:
             raise click.UsageError("\n".join(refused.problems)) from refused
         except DocumentsRefused as refused:
@@ -123,7 +129,9 @@ def _run_one(app: BrokerApp, listener: socket.socket, metrics: socket.socket | N
         if metrics is not None:
             collect = app.state.metrics.registry.collect
             registry = exposition(collect, pids=lambda: {"0": os.getpid()})
-            stack.enter_context(metrics_server(metrics, registry))
+            reports: dict[str, Said | None] = {"0": None}
+            app.state.health.publish = lambda said: reports.update({"0": Said(monotonic(), said)})
+            stack.enter_context(metrics_server(metrics, registry, lambda: reports))
         _run(app, listener)
 
 
@@ -141,19 +149,29 @@ def _run_several(
             problem = f"the directory for metrics cannot be made: {error}"
             raise click.ClickException(problem) from error
         # prometheus_client takes the directory from the environment, which workers inherit.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files.path)
-        supervisor = Supervisor(work, settings.workers, files.ended)
+        os.environ[_FOLDER] = str(files.path)
+
+        def forget(worker: int) -> None:
+            files.ended(worker)
+            remove_report(files.path, worker)
+
+        supervisor = Supervisor(work, settings.workers, forget)
         registry = exposition(files.collect, supervisor.pids)
-        stack.enter_context(metrics_server(metrics, registry))
+        reports = partial(read_reports, files.path, settings.workers)
+        stack.enter_context(metrics_server(metrics, registry, reports))
         supervisor.run(listener)
 
 
 def _run_worker(settings: Settings, number: int, listener: socket.socket) -> None:
     """Serve as one of several workers, with an application of its own."""
     configure_logs(settings.log_format)
-    if settings.metrics_port is not None:
-        count_in_files_of(number)
-    _run(build(settings), listener)
+    if settings.metrics_port is None:
+        _run(build(settings), listener)
+        return
+    count_in_files_of(number)
+    app = build(settings)
+    app.state.health.publish = partial(write_report, Path(os.environ[_FOLDER]), number)
+    _run(app, listener)
 
 
 def _run(app: BrokerApp, listener: socket.socket) -> None:

@@ -43,15 +43,23 @@ async def exchange_access_token(
     trail.roles, names = _narrowed(bearer, catalog, request.roles)
     trail.policies = names.names
     policies = broker.policies.of(catalog, names)
-    claims = claims_for_functions(bearer.claims, policies, request.audience, now)
+    claims = claims_for_functions(bearer.claims, policies, request.audience, now, parent=bearer.jti)
     return await grant(draft(claims, request, broker), request, broker, trail, now)
 
 
 def claims_for_functions(
-    access: Claims, policies: PolicySet, audience: Sequence[str], now: float
+    access: Claims,
+    policies: PolicySet,
+    audience: Sequence[str],
+    now: float,
+    *,
+    parent: str | None = None,
 ) -> Claims:
     """
     The claims of a function token for *audience*, or for all that *policies* let *access* invoke.
+
+    *parent* is the `jti` of the access token that is traded. A CI token that is traded directly has
+    none: the access token between the two is never issued, so nobody could revoke it.
 
     Raises: Refusal with `policy_missing`, `invalid_target` or `invalid_scope`.
     """
@@ -70,7 +78,12 @@ def claims_for_functions(
     if not permissions:
         raise Refusal(Reason.INVALID_SCOPE, "The policies do not grant Function:Invoke anywhere.")
     return mint.function_claims(
-        access, permissions=permissions, audience=audience, now=now, jti=token_hex(16)
+        access,
+        permissions=permissions,
+        audience=audience,
+        now=now,
+        jti=token_hex(16),
+        parent=parent,
     )
 
 

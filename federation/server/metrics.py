@@ -37,6 +37,9 @@ class Metrics:
         self._exchange_seconds = histogram(
             "exchange_duration_seconds", "Time to answer an exchange.", ("outcome",), buckets=_FAST
         )
+        self._revocations = counter(
+            "revocations", "Requests to revoke a token that were answered.", ("outcome",)
+        )
         self._decisions = counter(
             "decisions", "Decisions about gateway requests.", ("action", "outcome")
         )
@@ -68,6 +71,10 @@ class Metrics:
         outcome = _outcome(reason)
         self._of(self._exchanges, outcome, reason or "").inc()
         self._of(self._exchange_seconds, outcome).observe(seconds)
+
+    def revoked(self, outcome: str) -> None:
+        """A request to revoke a token was answered."""
+        self._of(self._revocations, outcome).inc()
 
     def decided(self, action: str, allowed: bool) -> None:
         """A gateway request's *action* was allowed or denied."""
@@ -104,6 +111,8 @@ class Metrics:
             outcome = _outcome(reason)
             self._exchanges.labels(outcome, reason or "")
             self._exchange_seconds.labels(outcome)
+        for outcome in ("revoked", "nothing", "refused", "unavailable"):
+            self._revocations.labels(outcome)
         for outcome in ("adopted", "not_adopted"):
             self._reloads.labels(outcome)
         for operation in ("spend", "restore", "revoke"):

@@ -1,6 +1,8 @@
 """
 The metrics endpoint: `GET /metrics` on a port of its own, for one process or for several workers.
 
+The same port answers `/livez` and `/readyz`, with all details.
+
 Several workers count in memory-mapped files of one directory, and prometheus_client's multiprocess
 collector adds them up. The files are named after the worker's number. A worker that replaces
 another one opens its files and continues its totals, so restarts lose no count and add no file.
@@ -9,6 +11,7 @@ another one opens its files and continues its totals, so restarts lose no count 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -30,7 +33,9 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from federation.server.http_limits import http_config
+from federation.server.readiness import Reports, liveness, readiness
 
+_JSON = b"application/json"
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _CONNECTIONS = 100
 _STOP_SECONDS = 1
@@ -87,13 +92,15 @@ def count_in_files_of(worker: int) -> None:
 
 
 @contextmanager
-def metrics_server(listener: socket.socket, registry: CollectorRegistry) -> Iterator[None]:
+def metrics_server(
+    listener: socket.socket, registry: CollectorRegistry, reports: Reports
+) -> Iterator[None]:
     """
     Answer `GET /metrics` on *listener* in a thread of its own, until the end of the block.
 
-    Prometheus is answered even while the broker's own event loop is blocked.
+    `/livez` and `/readyz` say what is in *reports*. Prometheus is answered even while the broker's own event loop is blocked.
     """
-    config = http_config(_metrics_app(registry), _CONNECTIONS, _STOP_SECONDS)
+    config = http_config(_metrics_app(registry, reports), _CONNECTIONS, _STOP_SECONDS)
     config.lifespan = "off"
     server = uvicorn.Server(config)
     run = partial(server.run, sockets=[listener])
@@ -115,19 +122,23 @@ def exposition(
     return registry
 
 
-def _metrics_app(registry: CollectorRegistry) -> Callable[..., Awaitable[None]]:
-    """An ASGI application with one resource, in Prometheus' text format."""
+def _metrics_app(registry: CollectorRegistry, reports: Reports) -> Callable[..., Awaitable[None]]:
+    """An ASGI application: metrics in Prometheus' text format, and health in JSON."""
 
     async def answer(scope: Mapping[str, Any], _receive: Any, send: Any) -> None:
-        status, body = 200, b""
-        if scope["method"] != "GET":
-            status = 501
-        elif scope["path"] != "/metrics":
-            status = 404
-        else:
-            body = generate_latest(registry)
+        status, kind, body = 200, _CONTENT_TYPE, b""
+        match scope["method"], scope["path"]:
+            case "GET", "/metrics":
+                body = generate_latest(registry)
+            case "GET", "/livez" | "/readyz" as path:
+                status, told = (liveness if path == "/livez" else readiness)(reports())
+                kind, body = _JSON, json.dumps(told).encode()
+            case "GET", _:
+                status = 404
+            case _:
+                status = 501
         headers = [
-            (b"content-type", _CONTENT_TYPE),
+            (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
         ]

@@ -9,7 +9,16 @@ from typing import Protocol
 
 from federation.errors import Refusal
 
-__all__ = ["Observe", "Store", "timed"]
+__all__ = ["ONE_BY_ONE", "Observe", "Store", "timed"]
+
+ONE_BY_ONE = 64
+"""
+How many function tokens of one access token can be revoked one by one.
+
+An access token can be traded for any number of function tokens. If each of them could take room in
+the store, one job could fill it. RFC 7009, section 2.1 lets a revocation end related tokens, and a
+revocation must never be refused, so the next one ends the access token, and with it all of them.
+"""
 
 Observe = Callable[[str, bool, float], None]
 """Called with the operation, whether the store answered, and the seconds that it took."""
@@ -33,11 +42,23 @@ class Store(Protocol):
     async def restore(self, key: str) -> None:
         """Give *key* back, because the token that it was spent on was not issued."""
 
-    async def revoke(self, jti: str, until: float) -> None:
-        """Remember that the token *jti*, which expires at *until*, was revoked."""
+    async def revoke(self, jti: str, until: float, parent: str = "") -> str:
+        """
+        Revoke the token *jti*, which expires at *until*. Return the token that ended.
+
+        That is *jti*, or its *parent* if `ONE_BY_ONE` other tokens of that parent were revoked
+        before. A parent expires when its tokens do.
+        """
 
     async def revoked(self, jti: str) -> bool:
         """Return whether the token *jti* was revoked."""
+
+    async def check(self) -> str:
+        """
+        Do what an exchange does. Return what is degraded, in a sentence, empty if nothing is.
+
+        Raises: Refusal with `state_unavailable` if an exchange would be refused.
+        """
 
     async def run(self) -> None:
         """Keep the local view of other processes' changes fresh, until cancelled."""

@@ -12,6 +12,9 @@ KEPT_LONGER_SECONDS = 900.0
 """Entries stay this much longer than they must. Without it, a clock that was set forward by
 mistake and then back would make a spent token new again."""
 
+_DROPPED_AT_ONCE = 4
+"""How many expired members an addition removes: more than it adds, and never a long list."""
+
 
 class ExpiringSet:
     """A set that removes expired members. Times are seconds since the epoch."""
@@ -41,7 +44,9 @@ class ExpiringSet:
         self._until.pop(member, None)
 
     def _drop(self, now: float) -> None:
-        while self._next and self._next[0][0] + KEPT_LONGER_SECONDS < now:
+        for _ in range(_DROPPED_AT_ONCE):
+            if not self._next or self._next[0][0] + KEPT_LONGER_SECONDS >= now:
+                return
             due, member = heapq.heappop(self._next)
             if self._until.get(member) == due:  # else it was discarded and added again
                 del self._until[member]

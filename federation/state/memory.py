@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from federation.state import ONE_BY_ONE
 from federation.state.expiring import ExpiringSet
 
 
@@ -15,6 +16,8 @@ class MemoryStore:
         self._clock = clock
         self._spent = ExpiringSet()
         self._revoked = ExpiringSet()
+        self._one_by_one: dict[str, int] = {}
+        """The number of tokens that were revoked, by their parent."""
 
     async def spend(self, key: str, until: float, issued: float) -> bool:
         """Claim *key*. Return True for the first caller."""
@@ -24,13 +27,23 @@ class MemoryStore:
         """Give *key* back."""
         self._spent.discard(key)
 
-    async def revoke(self, jti: str, until: float) -> None:
+    async def revoke(self, jti: str, until: float, parent: str = "") -> str:
         """Remember that *jti* was revoked."""
+        if jti in self._revoked:
+            return jti
+        if parent:
+            count = self._one_by_one[parent] = self._one_by_one.get(parent, 0) + 1
+            jti = jti if count <= ONE_BY_ONE else parent
         self._revoked.add(jti, until, self._clock())
+        return jti
 
     async def revoked(self, jti: str) -> bool:
         """Return whether *jti* was revoked."""
         return jti in self._revoked
+
+    async def check(self) -> str:
+        """Return nothing: memory is always there."""
+        return ""
 
     async def run(self) -> None:
         """Wait until cancelled; there is nothing to refresh."""

@@ -82,12 +82,19 @@ def access_claims(
 
 
 def function_claims(
-    access: Claims, *, permissions: Sequence[str], audience: Sequence[str], now: float, jti: str
+    access: Claims,
+    *,
+    permissions: Sequence[str],
+    audience: Sequence[str],
+    now: float,
+    jti: str,
+    parent: str | None = None,
 ) -> Claims:
     """
     Return the claims of a function token for the access token *access*.
 
-    It expires with the access token. If there is an audience, the caller passes the same list as
+    It expires with the access token. *parent* is that token's `jti` if it was given to anybody: the
+    function token then also ends when the access token is revoked. If there is an audience, the caller passes the same list as
     permissions: the watchdog of a function matches each list as unanchored patterns and requires
     a match in both.
     """
@@ -102,6 +109,7 @@ def function_claims(
             "iat": int(now),
             "exp": access["exp"],
             "jti": jti,
+            **({"fed:parent": parent} if parent is not None else {}),
             "function": function,
         }
     )

@@ -62,6 +62,8 @@ class FunctionBearer:
     jti: str
     begins: float
     expires: float
+    parent: str = ""
+    """The `jti` of the access token that it was traded for, with which it ends; empty if none."""
 
     def opens(self, namespace: str, name: str) -> bool:
         """Return whether it may call the function *name* in *namespace*. Names match as a whole."""
@@ -168,9 +170,9 @@ def _bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) -> Bearer
     match claims:
         case {"jti": str(jti), "exp": int(expires), "nbf": int(begins)}:
             held = PolicyNames(
-                _names(claims, "policy"), _names(claims, DENY_ONLY), DENY_ONLY in claims
+                names(claims, "policy"), names(claims, DENY_ONLY), DENY_ONLY in claims
             )
-            return Bearer(claims, held, _names(claims, "role"), jti, begins, expires)
+            return Bearer(claims, held, names(claims, "role"), jti, begins, expires)
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
 
@@ -188,7 +190,7 @@ def _function_bearer(token: jws.Unverified, keys: SigningKeys, issuer_url: str) 
             "function": {"permissions": list(permissions), **rest},
         }:
             opened = _resources(permissions), _resources(rest.get("audience", []))
-            return FunctionBearer(claims, *opened, jti, begins, expires)
+            return FunctionBearer(claims, *opened, jti, begins, expires, parent_of(claims))
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
 
@@ -199,8 +201,26 @@ async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, 
     # The clocks of replicas differ a little, so a token may seem to be minted in the future.
     if bearer.begins > now + LEEWAY.total_seconds():
         raise Refusal(Reason.NOT_YET_VALID)
-    if await revocations.revoked(bearer.jti):
+    parent = bearer.parent if isinstance(bearer, FunctionBearer) else ""
+    if await is_revoked(bearer.jti, parent, revocations):
         raise Refusal(Reason.REVOKED)
+
+
+def parent_of(claims: Claims) -> str:
+    """
+    Return the `jti` of the access token that a function token ends with; empty if there is none.
+
+    Raises: Refusal with `malformed_token`.
+    """
+    parent = claims.get("fed:parent", "")
+    if not isinstance(parent, str):
+        raise Refusal(Reason.MALFORMED_TOKEN)
+    return parent
+
+
+async def is_revoked(jti: str, parent: str, revocations: Revocations) -> bool:
+    """Return whether the token *jti* or its *parent* was revoked."""
+    return await revocations.revoked(jti) or (parent != "" and await revocations.revoked(parent))
 
 
 def verify_signed(token: jws.Unverified, keys: SigningKeys, *, issuer_url: str) -> Claims:
@@ -244,7 +264,8 @@ def _covered(resources: tuple[Resource, ...], namespace: str, name: str) -> bool
     return any(resource.covers(namespace, name) for resource in resources)
 
 
-def _names(claims: Claims, claim: str) -> tuple[str, ...]:
+def names(claims: Claims, claim: str) -> tuple[str, ...]:
+    """The names that the list *claim* holds. Raises: Refusal with `malformed_token`."""
     # One name that cannot be read could be a policy with a Deny, so none may be passed over.
     match claims.get(claim, []):
         case [*names] if all(isinstance(name, str) for name in names):

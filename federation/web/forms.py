@@ -8,7 +8,7 @@ endpoint allows it, so that no two programs can read one request differently.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope
@@ -17,6 +17,7 @@ from federation.audit.event import fresh_id
 from federation.errors import Reason, Refusal
 from federation.gateway.refusals import CallerGone, TooLarge, TooSlow
 from federation.gateway.request import arrived, read_body
+from federation.web.rate_limit import Network, is_from_proxy
 
 _FORM_BYTES = 64 * 1024
 _FIELDS = 200
@@ -28,10 +29,16 @@ _FORM_TYPE = "application/x-www-form-urlencoded"
 Form = dict[str, list[str]]
 
 
-def request_id_of(scope: Scope) -> str:
-    """The id in `X-Request-Id`, which an ingress may set, or a new id."""
-    given = header(scope, b"x-request-id")
-    return given if _REQUEST_ID.fullmatch(given) else fresh_id()
+def request_id_of(scope: Scope, trusted: Sequence[Network] = ()) -> str:
+    """
+    The id in `X-Request-Id` if a *trusted* proxy sent it, or a new id.
+
+    With an id of its choice, a caller could make its requests look like somebody else's in the log
+    and in the audit trail.
+    """
+    if trusted and _REQUEST_ID.fullmatch(given := header(scope, b"x-request-id")):
+        return given if is_from_proxy(scope, trusted) else fresh_id()
+    return fresh_id()
 
 
 def header(scope: Scope, name: bytes, default: str = "") -> str:

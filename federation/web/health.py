@@ -2,26 +2,35 @@
 Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 
 The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
-store does not respond. With bad documents, failed key fetches or unreadable signing keys it is
-degraded but ready, since it keeps using the last good ones. The same holds while audit segments cannot be sealed, since
-events are recorded all the same. `/readyz` names the problems in both cases.
+store cannot claim a token. With bad documents, failed key fetches or signing keys that cannot be
+read it is degraded but ready, since it keeps using the last good ones. The same holds while audit
+segments cannot be sealed, since events are recorded all the same.
+
+What is wrong names Roles, values and paths, so it is for the operator: at the metrics port, and for
+a connection from loopback that no proxy forwarded. Everybody else learns the status alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from federation.audit.journal import FileJournal, Status
 from federation.errors import Refusal
 from federation.exchange import Broker
 
 _STORE_SECONDS = 1.0
+_REMEMBERED_SECONDS = 0.5
 _PROBE = "a token that nobody revoked"
+_FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
 _SHOWN_PROBLEMS = 20
 
 
@@ -51,33 +60,73 @@ class Health:
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
     """Why the signing keys on disk cannot be read. The broker signs with those it has."""
+    publish: Callable[[Mapping[str, Any]], None] | None = None
+    """Called with the details every few seconds."""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    _store: tuple[float, list[str], list[str]] = (float("-inf"), [], [])
+    """When the store was last checked, what was unavailable, and what was degraded."""
 
     async def report(self) -> Report:
         """Return the problems at this moment."""
         journal = self.journal.status() if self.journal else None
+        no_store, weak_store = await self._store_problems()
         unavailable = [
             *(["starting: the issuers' keys are being fetched"] if self.starting else []),
             *([f"audit journal: {journal.problem}"] if journal and journal.problem else []),
-            *await self._store_problems(),
+            *no_store,
         ]
         degraded = [
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
             *self._key_problems(),
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
+            *weak_store,
             *(_journal_warnings(journal) if journal else []),
         ]
         return Report(tuple(unavailable), tuple(degraded), journal)
 
-    async def _store_problems(self) -> list[str]:
-        # A store answers this from memory unless it has lost touch with its storage.
+    def details(self, report: Report) -> dict[str, Any]:
+        """Everything that an operator may want to know, as JSON."""
+        broker, audit = self.broker, report.journal
+        catalog = broker.source.current()
+        return {
+            "status": report.status,
+            "unavailable": report.unavailable,
+            "degraded": report.degraded,
+            "documents": {
+                "issuers": len(catalog.issuers),
+                "roles": len(catalog.roles),
+                "policies": len(catalog.policies),
+                "digest": catalog.digest,
+                "not_adopted": [
+                    str(problem) for problem in broker.source.problems()[:_SHOWN_PROBLEMS]
+                ],
+            },
+            "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
+            **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
+        }
+
+    async def _store_problems(self) -> tuple[list[str], list[str]]:
+        """What is unavailable and what is degraded, not older than a moment."""
+        async with self._lock:
+            # The check costs a claim, and anybody may ask for it as often as they like.
+            checked, *found = self._store
+            if time.monotonic() - checked > _REMEMBERED_SECONDS:
+                found = list(await self._check_store())
+                self._store = (time.monotonic(), found[0], found[1])
+            return found[0], found[1]
+
+    async def _check_store(self) -> tuple[list[str], list[str]]:
+        state = self.broker.state
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                await self.broker.state.revoked(_PROBE)
+                degraded = await state.check()
+                await state.revoked(_PROBE)
         except TimeoutError:
-            return ["store: no answer within a second"]
+            return ["store: no answer within a second"], []
         except Refusal as refusal:
-            return [f"store: {why}" for why in refusal.evidence.values()] or ["store: no answer"]
-        return []
+            told = [f"store: {why}" for why in refusal.evidence.values()]
+            return told or ["store: no answer"], []
+        return [], [f"store: {degraded}"] if degraded else []
 
     def _key_problems(self) -> Iterator[str]:
         known = self.broker.keys.status()
@@ -100,31 +149,25 @@ async def livez(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 if exchanges can be answered, else 503; the body names all problems."""
+    """200 if exchanges can be answered, else 503; with all problems for the operator."""
     health: Health = request.app.state.health
-    broker, report = health.broker, await health.report()
-    catalog, audit = broker.source.current(), report.journal
-    return JSONResponse(
-        {
-            "status": report.status,
-            "unavailable": report.unavailable,
-            "degraded": report.degraded,
-            "documents": {
-                "issuers": len(catalog.issuers),
-                "roles": len(catalog.roles),
-                "policies": len(catalog.policies),
-                "digest": catalog.digest,
-                "not_adopted": [
-                    str(problem) for problem in broker.source.problems()[:_SHOWN_PROBLEMS]
-                ],
-            },
-            "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
-            **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
-        },
-        status_code=503 if report.unavailable else 200,
-    )
+    report = await health.report()
+    told = health.details(report) if _is_operator(request.scope) else {"status": report.status}
+    return JSONResponse(told, status_code=503 if report.unavailable else 200)
 
 
 async def healthz(_request: Request) -> Response:
     """200, for `faas-cli ready`."""
     return JSONResponse({"status": "ok"})
+
+
+def _is_operator(scope: Scope) -> bool:
+    """True for a connection from loopback, unless a proxy made it for somebody else."""
+    if not scope.get("client"):
+        return False
+    try:
+        peer = ip_address(scope["client"][0])
+    except ValueError:
+        return False
+    forwarded = any(name.startswith(_FORWARDED) for name, _ in scope["headers"])
+    return peer.is_loopback and not forwarded

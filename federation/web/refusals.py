@@ -8,7 +8,7 @@ caller sees only that id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ from federation.gateway.headers import Headers
 from federation.gateway.refusals import GatewayError
 from federation.jose.strict_json import dumps
 from federation.web.forms import request_id_of
+from federation.web.rate_limit import Network
 
 NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
@@ -30,6 +31,7 @@ def _raw(headers: Mapping[str, str]) -> Headers:
     return tuple((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items())
 
 
+NO_STORE_HEADERS = _raw(NO_STORE)
 JSON_HEADERS = _raw({"Content-Type": "application/json", **NO_STORE})
 _TEXT_HEADERS = _raw(
     {
@@ -45,13 +47,14 @@ class ErrorBoundary:
     """ASGI middleware that gives each request an id, and answers the errors of *app*."""
 
     app: ASGIApp
+    trusted_proxies: Sequence[Network] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(scope)
+        request_id = request_id_of(scope, self.trusted_proxies)
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

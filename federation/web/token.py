@@ -70,13 +70,18 @@ class TokenEndpoint:
     async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
         """The grant, unless the caller's address has failed too often; a failure is counted."""
         try:
-            if len(self.failures):
-                self.failures.check(caller_of(scope, self.trusted_proxies))
-            request = understand(await read_form(scope, receive, repeatable=_REPEATABLE))
-            return await exchange(request, self.broker, trail)
+            self._check_failures(scope)
+            form = await read_form(scope, receive, repeatable=_REPEATABLE)
+            # Again: a caller can open thousands of requests and send their bodies at one moment.
+            self._check_failures(scope)
+            return await exchange(understand(form), self.broker, trail)
         except Refusal as refusal:
             self.failures.count(caller_of(scope, self.trusted_proxies), refusal.reason)
             raise
+
+    def _check_failures(self, scope: Scope) -> None:
+        if len(self.failures):
+            self.failures.check(caller_of(scope, self.trusted_proxies))
 
 
 def understand(form: Form) -> ExchangeRequest:

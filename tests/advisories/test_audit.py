@@ -131,6 +131,7 @@ def test_no_token_is_ever_written(tmp_path: Path) -> None:
                         count += 1
                         secrets.append(answer.json()["access_token"])
                         await client.post("/oauth/revoke", data={"token": own})
+                        count += 1
             return count
 
         count = broker.tell(story)

@@ -102,7 +102,8 @@ def logged(broker: Served) -> Iterator[dict[str, object]]:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, "--workers", "2", "--metrics-port", "0", "--failed-exchanges", "0") as up:
+    flags = ("--metrics-port", "0", "--failed-exchanges", "0", "--trusted-proxies", "127.0.0.1")
+    with served(tmp_path, "--workers", "2", *flags) as up:
         until(lambda: set(processes(up)) == {"parent", "0", "1"})
         until(lambda: value(up, "federation_ready") == 1)
         yield up
@@ -190,6 +191,31 @@ class TestReadiness:
             until(lambda: httpx2.get(f"{up.url}/readyz").status_code == 200)
             (issuers,) = httpx2.get(f"{up.url}/readyz").json()["issuers"].values()
             assert issuers["keys"] > 0
+
+    @WORKERS
+    def test_the_metrics_port_says_how_each_process_is(self, tmp_path: Path, workers: str) -> None:
+        with served(tmp_path, "--workers", workers, "--metrics-port", "0") as up:
+            url = f"http://127.0.0.1:{up.metrics_port}"
+            until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
+            told = httpx2.get(f"{url}/readyz").json()
+            reports = [told] if workers == "1" else list(told["workers"].values())
+            assert [each["documents"]["roles"] for each in reports] == [1] * int(workers)
+            assert httpx2.get(f"{url}/livez").json() == {"status": "ok"}
+            if workers == "2":
+                os.kill(up.workers()[0], signal.SIGKILL)
+                until(lambda: httpx2.get(f"{url}/readyz").status_code == 503)
+                until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
+
+    @pytest.mark.parametrize("path", ["/readyz", "/%72eadyz", "/livez", "/%6civez"])
+    def test_what_a_proxy_forwards_gets_the_status_alone(self, tmp_path: Path, path: str) -> None:
+        with served(tmp_path) as up, up.connect() as connection:
+            connection.sendall(
+                b"GET %b HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n"
+                b"Connection: close\r\n\r\n" % path.encode()
+            )
+            with connection.makefile("rb") as answer:
+                body = answer.read().partition(b"\r\n\r\n")[2]
+            assert set(json.loads(body)) == {"status"}
 
 
 class TestStopping:

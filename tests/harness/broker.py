@@ -122,10 +122,13 @@ class BrokenStore(MemoryStore):
     async def spend(self, *_args: Any) -> bool:
         raise Refusal(Reason.STATE_UNAVAILABLE)
 
-    async def revoke(self, *_args: Any) -> None:
+    async def revoke(self, *_args: Any) -> str:
         raise Refusal(Reason.STATE_UNAVAILABLE)
 
     async def revoked(self, _jti: str) -> bool:
+        raise Refusal(Reason.STATE_UNAVAILABLE)
+
+    async def check(self) -> str:
         raise Refusal(Reason.STATE_UNAVAILABLE)
 
 
