@@ -55,6 +55,9 @@ EQUAL, LIKE = "StringEqual", "StringLike"
         pytest.param(LIKE, "sub", "*:repo:acme/app", None, id="sub-star-before"),
         pytest.param(LIKE, "sub", "repo:acm?/app", None, id="sub-mark-in-owner"),
         pytest.param(EQUAL, "sub", "repo:acme", None, id="sub-without-repository"),
+        pytest.param(EQUAL, "sub", "xrepo:acme/app", None, id="sub-component-that-ends-like-one"),
+        pytest.param(EQUAL, "sub", "xrepository_owner:acme", None, id="sub-owner-that-ends-like-one"),
+        pytest.param(EQUAL, "environment", "repo:acme/app", None, id="a-sub-in-another-claim"),
         pytest.param(
             EQUAL, "sub", "project_path:acme/sub/app:ref_type:tag:ref:v", "project_path:acme/",
             id="sub-project",

@@ -161,7 +161,10 @@ def role(rng: Random, near: Plain) -> Plain:
     return spec
 
 
-_HALVES = ["dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"]
+_HALVES = [
+    *("dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"),
+    *("de*", "de*2", "d*-*", "t*-*", "team*"),  # beginnings within beginnings
+]
 NAMES = ["dev", "dev-2", "team-a", "fn", "d", "v", "a.b_c"]
 WRITTEN_ACTIONS = [
     *("*", "Function:*", "Secret:*", "Namespace:*", "System:*", "Function:Read", "Function:Admin"),
