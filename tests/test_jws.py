@@ -186,6 +186,7 @@ def nested(depth: int, opening: bytes, closing: bytes) -> bytes:
 )
 def test_objects_and_lists_are_nested_at_most_32_deep(opening: bytes, closing: bytes) -> None:
     assert loads_object(nested(32, opening, closing))
+    assert loads_object(b'{"b":[],' + nested(32, opening, closing)[1:]), "beside others"
     with pytest.raises(ValueError, match="nested too deeply"):
         loads_object(nested(33, opening, closing))
 
@@ -249,8 +250,9 @@ def test_written_json_is_one_line_of_ascii_if_it_is_asked_for() -> None:
 
 
 def test_numbers_beyond_64_bits_are_written_as_they_are() -> None:
-    for written in (dumps({"n": 2**64}), dumps_ascii({"n": 2**64})):
-        assert written == b'{"n":18446744073709551616}'
+    value = {"n": 2**64, "m": [-(2**64), 1]}
+    for written in (dumps(value), dumps_ascii(value)):
+        assert written == b'{"n":18446744073709551616,"m":[-18446744073709551616,1]}'
     assert dumps({"\u00e9": 2**64}) == '{"\u00e9":18446744073709551616}'.encode()
 
 
