@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from federation.claims import Claims
+from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.policy.explain import Explanation, explain
 from federation.policy.permissions import Access
@@ -168,4 +171,40 @@ def test_an_admitted_token_is_a_no_if_one_access_is_refused() -> None:
     )
     assert explanation.admitted
     assert [decision.allowed for decision in explanation.decisions] == [True, False]
+    assert not explanation.yes
+
+
+def explained_for(claims: Claims, *roles: Role, accesses: Sequence[Access] = ()) -> Explanation:
+    """The explanation of a verified token for these Roles."""
+    return explain(
+        catalog(*roles, policies=[DEPLOY]),
+        claims,
+        accesses,
+        refusal=None,
+        verified=True,
+        access_claims=lambda _: Claims({"minted": "yes"}),
+    )
+
+
+def test_one_role_that_admits_is_enough() -> None:
+    other = pinned("other", repository="octo-org/other")
+    assert explained_for(sample("github-push-main"), MAIN, other).admitted
+
+
+def test_a_token_that_is_not_admitted_is_a_no_although_nothing_was_asked() -> None:
+    assert explained_for(sample("github-push-main"), MAIN).yes
+    assert not explained_for(sample("github-push-main", ref="refs/heads/other"), MAIN).yes
+
+
+def test_the_situation_of_a_token_is_that_of_its_issuers_provider() -> None:
+    explanation = explained_for(sample("github-push-main", event_name="issues"), MAIN)
+    assert [e.refusal for e in explanation.evaluations] == [Reason.EVENT_NOT_ALLOWED]
+    assert not explanation.admitted
+
+
+def test_a_role_for_an_issuer_that_is_not_configured_gives_nothing() -> None:
+    nobody = "https://nobody.example"
+    claims = sample("github-push-main", iss=nobody)
+    explanation = explained_for(claims, pinned(iss=nobody, ref="refs/heads/main"), accesses=[ASKED])
+    assert explanation.policies == ()
     assert not explanation.yes

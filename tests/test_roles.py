@@ -460,6 +460,34 @@ def test_evidence_names_the_roles_that_were_asked_for_and_no_more_than_three_rol
     assert [each["role"] for each in nearest] == ["r0", "r1", "r2"]
 
 
+def test_a_refusal_evaluates_at_most_200_roles_of_the_callers_owner() -> None:
+    roles = [pinned(f"r{n}", repository=f"octo-org/{n}") for n in range(201)]
+    assert refused(catalog(*roles[:200]), PUSH).evidence["roles_considered"] == 200
+    assert refused(catalog(*roles), PUSH).evidence["roles_considered"] == 200
+
+
+def test_a_role_that_one_claim_fits_is_considered_whatever_owner_it_pins() -> None:
+    snapshot = catalog(pinned(sub="custom", repository_owner="another"))
+    refusal = refused(snapshot, sample("github-push-main", sub="custom"))
+    assert refusal.evidence["roles_considered"] == 1
+    assert refusal.public == "No policies found for subject: custom."
+
+
+def test_a_role_whose_conditions_hold_is_nearer_than_one_without_conditions() -> None:
+    snapshot = catalog(role("a"), pinned("b", repository_owner="octo-org"))
+    claims = sample("github-push-main", event_name="issues")
+    nearest = refused(snapshot, claims, only=["a", "b"]).evidence["nearest"]
+    assert isinstance(nearest, list)
+    assert [each["role"] for each in nearest] == ["b", "a"]
+
+
+def test_an_evaluation_that_admits_has_no_refusal_and_shows_no_claim() -> None:
+    (evaluation,) = evaluate([pinned(sub=SUBJECT)], Provider.GITHUB, sample("github-push-main"))
+    assert evaluation.admits
+    assert evaluation.refusal is None
+    assert "412890077" not in repr(evaluation)
+
+
 def test_at_most_eight_keys_of_a_role_are_named() -> None:
     wrong = {f"c{n}": "x" for n in range(9)}
     public = refused(catalog(pinned(repository_owner="octo-org", **wrong)), PUSH).public
