@@ -32,6 +32,7 @@ def changed(source: str) -> list[str]:
         ("x = 'text'", ["x = ''"]),
         ("x = f'text {a}'", ["x = ''"]),
         ("x = {a, b}", ["x = {b}", "x = {a}"]),
+        ("x = {'a', 'b'}", ["x = {'b'}", "x = {'a'}"]),
         ("x = (a, b)", ["x = (b, )", "x = (a, )"]),
         ("x = {a: b, **c}", ["x = {**c}", "x = {a: b}"]),
         ("x = a[b:]", ["x = a[None:]"]),

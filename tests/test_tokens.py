@@ -251,6 +251,10 @@ class TestSigning:
         assert jws.parse(signed.token).header == {"alg": "ES256", "kid": KEY.kid, "typ": "at+jwt"}
         assert signed.expires == NOW + 15 * 60
 
+    def test_a_function_tokens_type_is_jwt_which_no_access_token_has(self) -> None:
+        signed = mint.sign(Claims(access()), KEY, mint.FUNCTION_TOKEN_TYPE)
+        assert jws.parse(signed.token).header["typ"] == "JWT"
+
     def test_another_library_accepts_every_signature(self) -> None:
         for _ in range(20):  # r or s has a leading zero now and then
             signed = mint.sign(Claims(access()), KEY)
