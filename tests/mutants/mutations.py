@@ -108,7 +108,8 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             return  # of zip, where it only guards against our own mistakes
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return
-        case ast.Set(elts=elements):  # each constant is left out; emptying it would do the same
+        case ast.Set(elts=elements) | ast.Tuple(elts=[_, _, _, *_] as elements):
+            # Each constant is left out. To change it would do the same once more.
             yield from (each for each in elements if not isinstance(each, ast.Constant))
         case _:
             yield from ast.iter_child_nodes(node)
