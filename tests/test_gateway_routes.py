@@ -17,6 +17,7 @@ from federation.gateway.refusals import (
     TooLarge,
 )
 from federation.gateway.routes import TABLE, Call, Kind, On, match
+from federation.policy.permissions import Access
 from tests.harness.gateway_request import Wire
 
 # What the real faas-cli and its SDK were seen to send, and what the upstream must receive.
@@ -442,6 +443,10 @@ def test_a_query_has_at_most_16_kibibytes(path: str) -> None:
             "The request does not name what it is about.", id="logs of nothing",
         ),
         pytest.param(
+            Wire("POST", "/system/secrets", {"value": "v"}), Malformed,
+            "The request does not name what it is about.", id="a secret without a name",
+        ),
+        pytest.param(
             Wire("DELETE", "/system/functions", {"namespace": "dev"}), Malformed,
             "The request does not name what it is about.", id="a deletion of nothing",
         ),
@@ -502,6 +507,23 @@ def test_a_refusal_says_what_is_wrong(wire: Wire, kind: type[RequestRefused], wh
 )
 def test_a_refused_name_is_named_by_its_place(path: str, place: str) -> None:
     assert refused(Wire("GET", path)).public.startswith(place + " ")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_a_function_is_called_with_any_of_these_methods(method: str) -> None:
+    call = Wire(method, "/function/f.dev").call()
+    assert (call.method, call.access) == (method, Access("Function:Invoke", "dev", "f"))
+
+
+def test_the_logs_of_one_instance_may_be_asked_for() -> None:
+    call = Wire("GET", "/system/logs?name=f&instance=f-1").call()
+    assert call.query == b"instance=f-1&name=f&namespace=openfaas-fn"
+
+
+@pytest.mark.parametrize("path", ["/system/info", "/system/namespaces"])
+def test_a_call_about_the_cluster_asks_for_all_of_it(path: str) -> None:
+    access = Wire("GET", path).call().access
+    assert (access.namespace, access.name) == ("*", "*")
 
 
 def test_the_health_check_is_one_fixed_request() -> None:
