@@ -48,6 +48,8 @@ _OPTIONS = (
     *("--assert=plain", "-p", "no:anyio"),
 )
 _MEMORY_BYTES = 4 * 1024**3
+_CPU_SECONDS = 600
+"""The end of a mutant that loops for ever, if nobody is left to end it sooner."""
 _LEAST_SECONDS = 20
 
 
@@ -123,7 +125,10 @@ def _outcome(child: int, late: bool) -> Outcome | None:
 
 
 def _kill(child: int) -> None:
-    os.killpg(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has no process group of its own yet
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
@@ -143,6 +148,7 @@ def _start(module: Module, source: str) -> int:
 def _in_child(module: Module, source: str) -> int:
     os.setsid()  # so that what a test started can be ended with it
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     sys.meta_path.insert(0, _Finder(module, source))
