@@ -14,7 +14,7 @@ SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
 WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage newest check check-ci format gitlab e2e bench faults clean
+.PHONY: help demo test coverage mutants newest check check-ci format gitlab e2e bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ $(COVERAGE): pyproject.toml $(STAMP)
 # Python 3.12, and Python 3.14 to measure branches.
 coverage: $(COVERAGE) ## Run `make test` and show which lines ran; needs Python 3.12 or newer
 	COVERAGE_CORE=sysmon $(BIN)/python -m pytest -m 'not e2e' --cov=federation --cov-report=term:skip-covered
+
+# ONLY=policy tests the modules whose names begin so. JOBS=1 leaves the other cores alone.
+mutants: $(STAMP) ## Change the security core in small ways, and show which change no test notices
+	$(BIN)/python -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
 
 newest: $(STAMP) ## Run `make test` with the newest dependencies; undo it with `make clean`
 	$(BIN)/python .ci/newest pyproject.toml >$(VENV)/newest.txt

@@ -6,18 +6,22 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.app import build
 from federation.config import Settings
 from federation.errors import DocumentsRefused, SettingsRefused
 from federation.state.memory import MemoryStore
-from federation.tokens.signing_keys import KeyFolder
+from federation.tokens.signing_keys import KeyFolder, read_pem
 from tests.harness.broker import DOCUMENTS, URL, logged
 from tests.harness.builders import GITHUB
+from tests.harness.certificates import Authority
 
 
 @pytest.fixture
@@ -71,6 +75,133 @@ def test_build_raises_for_documents_with_errors(settings: Settings) -> None:
 def test_a_broker_refuses_itself_as_an_issuer(settings: Settings) -> None:
     with pytest.raises(SettingsRefused, match="this broker itself"):
         build(settings.model_copy(update={"issuer_url": GITHUB}))
+
+
+def pem(curve: type[ec.EllipticCurve] = ec.SECP256R1) -> bytes:
+    return ec.generate_private_key(curve()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def private(path: Path, content: bytes) -> Path:
+    """The file at *path*, which only its owner may read."""
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
+def problems(settings: Settings, **changes: object) -> tuple[str, ...]:
+    """The problems for which `build` refuses *settings* with *changes*."""
+    with pytest.raises(SettingsRefused) as caught:
+        build(settings.model_copy(update=changes))
+    return caught.value.problems
+
+
+def test_every_signing_key_that_cannot_be_used_stops_the_start(
+    settings: Settings, tmp_path: Path
+) -> None:
+    good = private(tmp_path / "good.pem", pem())
+    other_curve = private(tmp_path / "p384.pem", pem(ec.SECP384R1))
+    no_key = private(tmp_path / "text.pem", b"secret words")
+    gone = tmp_path / "gone.pem"
+    told = problems(settings, signing_key=(good, other_curve, no_key, gone))
+    assert [each.partition(".pem")[0] for each in told] == [
+        f"signing-key: {tmp_path / name}" for name in ("p384", "text", "gone")
+    ]
+    assert "P-256" in told[0]
+    assert "secret words" not in "".join(told)
+
+
+def test_the_first_signing_key_signs_and_one_that_is_named_twice_counts_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    one, two = (private(tmp_path / f"{name}.pem", pem()) for name in "ab")
+    app = build(settings.model_copy(update={"signing_key": (one, two, one)}))
+    signing = app.state.broker.signing
+    assert signing.signs.kid == read_pem(one.read_bytes()).kid
+    assert [key.kid for key in signing.keys] == [
+        read_pem(path.read_bytes()).kid for path in (one, two)
+    ]
+
+
+def test_a_state_folder_in_which_no_key_can_be_made_stops_the_start(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = private(tmp_path / "file", b"")
+    (problem,) = problems(settings, state=file)
+    assert problem.startswith("state: ")
+
+
+@pytest.mark.parametrize("missing", ["basic-auth-user", "basic-auth-password"])
+def test_upstream_secrets_without_user_or_password_stop_the_start(
+    settings: Settings, tmp_path: Path, missing: str
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    for name in {"basic-auth-user", "basic-auth-password"} - {missing}:
+        private(folder / name, b"hunter2")
+    upstream = {"upstream": "http://127.0.0.1:9", "upstream_secrets": folder}
+    (problem,) = problems(settings, **upstream)
+    assert problem.startswith("upstream-secrets: ")
+    assert missing in problem
+    assert "hunter2" not in problem
+
+
+def test_a_webhook_ca_without_a_certificate_stops_the_start(
+    settings: Settings, tmp_path: Path
+) -> None:
+    ca = private(tmp_path / "ca.pem", pem())
+    webhook = {"audit_webhook": "https://127.0.0.1:9/", "audit_webhook_ca": ca}
+    (problem,) = problems(settings, **webhook)
+    assert problem.startswith(f"audit-webhook-ca: {ca} holds no certificate")
+
+
+def test_a_webhook_ca_is_used_and_the_broker_starts_and_ends(
+    settings: Settings, tmp_path: Path
+) -> None:
+    ca = Authority(tmp_path / "authority").certificate
+    webhook = {"audit_webhook": "https://127.0.0.1:9/", "audit_webhook_ca": ca}
+    app = build(settings.model_copy(update=webhook))
+
+    async def story() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0)
+
+    with logged():
+        asyncio.run(story())
+
+
+def test_documents_with_errors_are_not_adopted_and_the_last_good_set_serves_on(
+    settings: Settings,
+) -> None:
+    place = settings.documents[0]
+    good = place.read_text("utf-8")
+    app = build(settings)
+    source = app.state.broker.source
+
+    async def until(reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not reached():  # noqa: ASYNC110  there is no event to wait for
+                await asyncio.sleep(0.02)
+
+    async def story() -> None:
+        async with app.router.lifespan_context(app):
+            before = source.current()
+            place.write_text(good + "---\nkind: Role\n")
+            await until(lambda: bool(source.problems()))
+            assert source.current() is before
+            place.write_text(good.replace("octo-deployer", "octo-renamed"))
+            await until(lambda: source.current() is not before)
+            assert not source.problems()
+
+    with logged() as log:
+        asyncio.run(story())
+    told = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    refused = told.index("documents not adopted; the last good set serves on")
+    assert "document problem" in told[:refused]
+    assert "documents adopted" in told[refused:]
 
 
 class Failing(MemoryStore):

@@ -210,6 +210,8 @@ REFUSES = [
     ("a*b*c", "acb"),
     ("*ab*ab*", "xaby"),
     ("*aba*ba", "xaba"),
+    ("*ab*b*", "abxx"),
+    ("*b*b*a", "baa"),
     ("a.c", "abc"),
     ("[ab]", "a"),
     ("a\\*", "a*"),
@@ -288,6 +290,7 @@ def test_a_pattern_is_matched_against_16_kib_in_under_10_ms(pattern: str, value:
 def test_the_longest_pattern_of_question_marks_takes_at_most_pattern_times_value(
     piece: str,
 ) -> None:
+    assert PATTERN_CHARS == 1024
     matches = compile_pattern("*" + piece * (PATTERN_CHARS // 2 - 2) + "b*")
     assert not matches("a" * CLAIM_CHARS)
     assert best_of(3, lambda: matches("a" * CLAIM_CHARS)) < 0.2
@@ -368,6 +371,23 @@ def test_a_finding_holds_the_claim_and_the_verdict() -> None:
         ("jwt:/n/x", ["y"], False),
         ("jwt:gone", None, False),
     ]
+
+
+@pytest.mark.parametrize("operator", OF_LIST)
+@pytest.mark.parametrize("value", ["", "a", "A", "ab", "*"])
+def test_a_list_condition_accepts_the_text_that_it_accepts_in_a_list(
+    operator: Operator, value: str
+) -> None:
+    condition = Condition(operator, "jwt:c", ("a*", "a"))
+    assert condition.accepts(value) == condition.satisfied(Claims({"c": [value]}))
+
+
+def test_a_condition_shows_what_its_document_says_and_nothing_else() -> None:
+    condition = Condition(Operator.STRING_EQUAL, "jwt:c", ("a",))
+    assert repr(condition) == (
+        "Condition(operator=<Operator.STRING_EQUAL: 'StringEqual'>, key='jwt:c', values=('a',))"
+    )
+    assert condition == Condition(Operator.STRING_EQUAL, "jwt:c", ("a",))
 
 
 @pytest.mark.parametrize("operator", SCALAR)

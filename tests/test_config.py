@@ -213,3 +213,98 @@ def test_an_invalid_shared_state_url_is_refused_and_not_quoted(documents: Path, 
     told = "\n".join(problems(documents=[str(documents)], shared_state=url))
     assert "shared-state" in told
     assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://gateway.openfaas:8080", "http://gateway.openfaas:8080"),
+        ("http://gateway.openfaas:8080/", "http://gateway.openfaas:8080"),
+        ("https://[fd00::1]:8080", "https://[fd00::1]:8080"),
+    ],
+)
+def test_an_upstream_is_kept_without_its_slash(documents: Path, given: str, kept: str) -> None:
+    assert read(documents=[str(documents)], upstream=given).upstream == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("gateway", "ftp://gateway", "http://gateway/path", "http://gateway//", "http://u:p@gateway"),
+        *("http://gateway?x", "http://gateway#x", "http://gate way", "http://gateway\n"),
+    ],
+)  # fmt: skip
+def test_an_upstream_with_more_than_a_host_and_a_port_is_refused(documents: Path, url: str) -> None:
+    (problem,) = problems(documents=[str(documents)], upstream=url)
+    assert problem.startswith("upstream: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://receiver.example.com", "https://receiver.example.com/events?a=b"),
+        *("HTTPS://receiver.example.com/", "http://127.0.0.1:9/", "http://localhost/", "http://[::1]/"),
+    ],
+)  # fmt: skip
+def test_a_webhook_is_https_or_on_this_machine(documents: Path, url: str) -> None:
+    assert read(documents=[str(documents)], audit_webhook=url).audit_webhook == url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("receiver.example.com", "must be like"),
+        ("ftp://receiver.example.com", "must be like"),
+        ("https://", "must be like"),
+        ("https:///events", "must be like"),
+        ("https://receiver.example.com/#x", "must be like"),
+        ("https://receiver.example.com/a b", "must be like"),
+        ("https://receiver.example.com/\u00e9", "must be like"),
+        ("https://user:hunter2@receiver.example.com/", "must not hold a password"),
+        ("https://hunter2@receiver.example.com/", "must not hold a password"),
+        ("http://receiver.example.com/", "must be https"),
+        ("HTTP://receiver.example.com/", "must be https"),
+        ("http://10.0.0.1/", "must be https"),
+    ],
+)
+def test_a_webhook_that_could_leak_is_refused_and_its_password_not_quoted(
+    documents: Path, url: str, why: str
+) -> None:
+    (problem,) = problems(documents=[str(documents)], audit_webhook=url)
+    assert problem.startswith("audit-webhook: ")
+    assert why in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize("networks", ["", "10.0.0.0/8", "10.0.0.0/8,fd00::/8", "192.0.2.7"])
+def test_trusted_proxies_are_networks(documents: Path, networks: str) -> None:
+    settings = read(documents=[str(documents)], trusted_proxies=networks)
+    assert settings.trusted_proxies == networks
+
+
+@pytest.mark.parametrize("networks", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.0/8;fd00::/8"])
+def test_what_is_no_network_is_no_trusted_proxy(documents: Path, networks: str) -> None:
+    (problem,) = problems(documents=[str(documents)], trusted_proxies=networks)
+    assert problem.startswith("trusted-proxies: ")
+    assert "10.0.0.0/8,fd00::/8" in problem
+
+
+def test_metrics_need_a_port_of_their_own(documents: Path) -> None:
+    told = "metrics-port must be another one than port"
+    place = [str(documents)]
+    assert problems(documents=place, port="9000", metrics_port="9000") == [told]
+    assert problems(documents=place, metrics_port="8080") == [told]
+    assert read(documents=[str(documents)], metrics_port="9000").metrics_port == 9000
+
+
+def test_settings_of_a_webhook_need_a_webhook(documents: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    file.chmod(0o600)
+    told = problems(
+        documents=[str(documents)], audit_webhook_secret=str(file), audit_webhook_ca=str(file)
+    )
+    assert told == [
+        "audit-webhook-secret is for a webhook; set --audit-webhook too",
+        "audit-webhook-ca is for a webhook; set --audit-webhook too",
+    ]

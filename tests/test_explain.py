@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from federation.claims import Claims
+from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.policy.explain import Explanation, explain
 from federation.policy.permissions import Access
@@ -71,3 +74,137 @@ def test_claims_that_were_not_verified_have_no_verdict_unless_they_were_refused(
         sample("github-push-main"), Refusal(Reason.WRONG_AUDIENCE), verified=False
     )
     assert refused.token == {"valid": False, "reason": Reason.WRONG_AUDIENCE}
+
+
+def test_the_explanation_for_programs_has_every_finding_and_decision() -> None:
+    explanation, _ = explained(sample("github-push-main", ref="refs/heads/other"))
+    finding = {"operator": "StringEqual", "holds": True}
+    iss = "https://token.actions.githubusercontent.com"
+    repository, main = "octo-org/octo-repo", "refs/heads/main"
+    assert explanation.as_json() == {
+        "token": {"valid": True, "reason": None},
+        "admitted": False,
+        "roles": [
+            {
+                "name": "deployer",
+                "admitted": False,
+                "conditions": [
+                    {**finding, "key": "jwt:iss", "values": [iss], "claim": iss},
+                    {
+                        **finding,
+                        "key": "jwt:repository",
+                        "values": [repository],
+                        "claim": repository,
+                    },
+                    {
+                        **finding,
+                        "key": "jwt:ref",
+                        "values": [main],
+                        "claim": "refs/heads/other",
+                        "holds": False,
+                    },
+                ],
+                "refusal": "role_not_admitted",
+            }
+        ],
+        "policies": [],
+        "access": [
+            {
+                "action": "Function:Create",
+                "resource": "dev:fn",
+                "allowed": False,
+                "policy": None,
+                "sid": None,
+                "effect": None,
+            }
+        ],
+    }
+
+
+def test_the_explanation_for_programs_names_the_statement_that_settled_it() -> None:
+    explanation, _ = explained(sample("github-push-main"))
+    written = explanation.as_json()
+    assert written["admitted"] is True
+    assert written["policies"] == ["deploy"]
+    assert written["access"] == [
+        {
+            "action": "Function:Create",
+            "resource": "dev:fn",
+            "allowed": True,
+            "policy": "deploy",
+            "sid": "s0",
+            "effect": "Allow",
+        }
+    ]
+    (role,) = explanation.evaluations
+    assert role.admits
+
+
+def test_a_refused_token_refuses_every_role_with_its_own_reason() -> None:
+    explanation, _ = explained(sample("github-push-main"), Refusal(Reason.EXPIRED))
+    written = explanation.as_json()
+    assert written["admitted"] is False
+    roles = written["roles"]
+    assert isinstance(roles, list)
+    assert [(role["admitted"], role["refusal"]) for role in roles] == [(False, "expired")]
+
+
+def test_a_token_of_no_configured_issuer_is_allowed_nothing() -> None:
+    for iss in ("https://nobody.example", None, 5):
+        explanation, admissions = explained(sample("github-push-main", iss=iss))
+        assert not explanation.admitted
+        assert admissions == []
+
+
+def test_an_admitted_token_is_a_no_if_one_access_is_refused() -> None:
+    def minted(_: Admission) -> Claims:
+        return Claims({"minted": "yes"})
+
+    elsewhere = Access.parse("Function:Create", "prod:fn")
+    explanation = explain(
+        catalog(MAIN, policies=[DEPLOY]),
+        sample("github-push-main"),
+        [ASKED, elsewhere],
+        refusal=None,
+        verified=True,
+        access_claims=minted,
+    )
+    assert explanation.admitted
+    assert [decision.allowed for decision in explanation.decisions] == [True, False]
+    assert not explanation.yes
+
+
+def explained_for(claims: Claims, *roles: Role, accesses: Sequence[Access] = ()) -> Explanation:
+    """The explanation of a verified token for these Roles."""
+    return explain(
+        catalog(*roles, policies=[DEPLOY]),
+        claims,
+        accesses,
+        refusal=None,
+        verified=True,
+        access_claims=lambda _: Claims({"minted": "yes"}),
+    )
+
+
+def test_one_role_that_admits_is_enough() -> None:
+    other = pinned("other", repository="octo-org/other")
+    assert explained_for(sample("github-push-main"), MAIN, other).admitted
+
+
+def test_a_token_that_is_not_admitted_is_a_no_although_nothing_was_asked() -> None:
+    assert explained_for(sample("github-push-main"), MAIN).yes
+    assert not explained_for(sample("github-push-main", ref="refs/heads/other"), MAIN).yes
+
+
+def test_the_situation_of_a_token_is_that_of_its_issuers_provider() -> None:
+    explanation = explained_for(sample("github-push-main", event_name="issues"), MAIN)
+    assert [e.refusal for e in explanation.evaluations] == [Reason.EVENT_NOT_ALLOWED]
+    assert not explanation.admitted
+
+
+def test_a_role_for_an_issuer_that_is_not_configured_gives_nothing() -> None:
+    nobody = "https://nobody.example"
+    claims = sample("github-push-main", iss=nobody)
+    explanation = explained_for(claims, pinned(iss=nobody, ref="refs/heads/main"), accesses=[ASKED])
+    assert explanation.policies == ()
+    assert not explanation.yes

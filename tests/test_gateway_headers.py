@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from federation.gateway.headers import forwarding_headers, response_headers, upstream_headers
+from federation.gateway.headers import (
+    check_body_headers,
+    forwarding_headers,
+    response_headers,
+    upstream_headers,
+)
+from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
 
 FORWARDING = forwarding_headers("192.0.2.7", "https", b"gw.example.com", "r1")
 OURS = {
@@ -74,9 +82,24 @@ MISLEADING = [
     b"X-Forwarded_For",
     b"Forwarded",
     b"X-Real-IP",
+    b"X-Client-IP",
+    b"X-Cluster-Client-IP",
+    b"True-Client-IP",
+    b"CF-Connecting-IP",
     b"Remote-User",
+    b"Remote-Group",
+    b"Remote-Groups",
+    b"Remote-Email",
+    b"Remote-Name",
     b"X-Remote-User",
+    b"X-Remote-Group",
+    b"X-Remote-Groups",
+    b"X-Remote-Email",
+    b"X-Remote-Name",
     b"X-Auth-Request-Email",
+    b"X-Authenticated-User",
+    b"X-WebAuth-User",
+    b"Via",
     b"X-HTTP-Method-Override",
     b"X-HTTP-Method",
     b"X-Method-Override",
@@ -86,6 +109,8 @@ MISLEADING = [
     b"X-Request-Id",
     b"Host",
     b"Authorization",
+    b"Proxy-Authenticate",
+    b"Proxy-Authentication-Info",
     b"Proxy-Authorization",
     b"Connection",
     b"Keep-Alive",
@@ -98,6 +123,12 @@ MISLEADING = [
     b"HTTP2-Settings",
     b"Expect",
     b"X-OpenFaaS-Internal",
+    b"X_Request_Id",
+    b"X-Forwarded-",
+    b"X-Auth-Request-",
+    b"X-Authenticated-",
+    b"X-WebAuth-",
+    b"X-Original-",
 ]
 
 
@@ -105,6 +136,32 @@ MISLEADING = [
 @pytest.mark.parametrize("function", [True, False], ids=["function", "api"])
 def test_a_misleading_header_does_not_pass(name: bytes, function: bool) -> None:
     assert b"hostile" not in sent((name, b"hostile"), function=function).values()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-forwardedfor", "x-real-ips", "client-ip", "remote-users", "x-remote", "remote-host"),
+        *("y-remote-user", "x-auth-request", "x-authenticated", "x-webauth", "y-http-method"),
+        *("x-http-meth", "x-method-overrides", "x-original", "x-rewrite-urls", "x-openfaas-internals"),
+        *("via-x", "hosts", "expect-ct", "te-x", "x-callback-url", "x-forward"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_only_called_similarly_passes_to_a_function(name: str) -> None:
+    assert b"own" in sent((name.encode(), b"own"), function=True).values()
+
+
+@pytest.mark.parametrize("named", [b"Content-Type", b"content-length"])
+def test_connection_cannot_remove_what_describes_the_body(named: bytes) -> None:
+    passed = sent((b"Connection", b"close, " + named), (named, b"3"), function=True)
+    assert passed[named.lower()] == b"3"
+
+
+def test_a_length_beside_a_coding_is_not_sent_on() -> None:
+    # The upstream must not be able to choose between two ends of one body.
+    passed = sent((b"Content-Length", b"3"), (b"Transfer-Encoding", b"chunked"), function=True)
+    assert b"content-length" not in passed
+    assert b"transfer-encoding" not in passed
 
 
 def test_connection_removes_the_headers_it_names_but_none_that_the_broker_sets() -> None:
@@ -119,6 +176,34 @@ def test_connection_removes_the_headers_it_names_but_none_that_the_broker_sets()
     assert passed[b"authorization"] == b"Bearer function"
     assert passed[b"x-forwarded-for"] == b"192.0.2.7"
     assert passed[b"content-length"] == b"3"
+
+
+def test_the_api_is_sent_what_the_caller_accepts_unless_connection_names_it() -> None:
+    headers = ((b"Accept", b"application/json"), (b"User-Agent", b"faas-cli"))
+    assert sent(*headers)[b"accept"] == b"application/json"
+    passed = sent(*headers, (b"Connection", b"accept"))
+    assert b"accept" not in passed
+    assert passed[b"user-agent"] == b"faas-cli"
+
+
+def test_only_connection_names_headers_that_are_removed() -> None:
+    passed = sent((b"X-Note", b"x-custom"), (b"X-Custom", b"1"), function=True)
+    assert passed[b"x-custom"] == b"1"
+
+
+def test_an_underscore_alone_makes_no_header_misleading() -> None:
+    assert sent((b"X_Custom", b"1"), function=True)[b"x_custom"] == b"1"
+
+
+def test_a_function_is_asked_for_a_plain_answer_if_its_caller_says_nothing() -> None:
+    assert sent((b"Cookie", b"a=b"), function=True)[b"accept-encoding"] == b"identity"
+
+
+def test_what_is_not_known_about_a_connection_is_not_sent() -> None:
+    assert forwarding_headers("", "https", b"", "r1") == [
+        (b"x-forwarded-proto", b"https"),
+        (b"x-request-id", b"r1"),
+    ]
 
 
 def test_without_headers_from_the_caller_only_the_brokers_own_are_sent() -> None:
@@ -158,6 +243,119 @@ def test_a_functions_response_loses_only_the_headers_of_the_connection() -> None
         b"set-cookie",
         b"location",
     }
+
+
+@pytest.mark.parametrize(
+    "name", [b"content-encoding", b"content-length", b"content-type", b"retry-after", b"x-call-id"]
+)
+def test_the_apis_response_keeps_what_describes_it(name: bytes) -> None:
+    assert back((name.title(), b"1")) == {name: b"1"}
+
+
+def test_a_rewritten_response_loses_all_that_described_the_old_body() -> None:
+    described = [(b"Content-Length", b"2"), (b"Content-Encoding", b"gzip"), (b"ETag", b'"1"')]
+    assert back(*described, function=True, rewritten=True) == {}
+    assert len(response_headers(described, function=True)) == 3
+
+
+BODY_TYPE = b"content-type"
+LENGTH = b"content-length"
+CODING = b"transfer-encoding"
+
+
+def check(*headers: tuple[bytes, bytes], json: bool = False, streams: bool = False) -> None:
+    check_body_headers(headers, json=json, streams=streams, most_bytes=10)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(b"application/json", b"APPLICATION/JSON", b"application/json;charset=utf-8"),
+        *(b"application/json ; charset=UTF-8", b'application/json; charset="utf-8"'),
+        b"application/json;\tcharset=utf-8",
+    ],
+)
+def test_json_is_json_however_it_is_written(written: bytes) -> None:
+    check((BODY_TYPE, written), json=True)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(b"application/json; charset=utf8", b"", b"text/json", b"application/json5", b"application/jso", b"xapplication/json"),
+        *(b"application/json;", b"application/json; charset=latin-1", b"application/json, text/html"),
+        *(b"application/json; charset=utf-8; a=b", b"application/json charset=utf-8"),
+    ],
+)  # fmt: skip
+def test_another_type_is_not_json(written: bytes) -> None:
+    with pytest.raises(
+        Malformed, match=r"^The body must be JSON: Content-Type application/json\.$"
+    ):
+        check((BODY_TYPE, written), json=True)
+
+
+def test_a_missing_type_or_length_is_that_of_an_empty_json_body() -> None:
+    check(json=True)
+    check_body_headers((), json=True, streams=False, most_bytes=0)
+
+
+def test_a_json_body_may_be_as_long_as_the_limit_and_no_longer() -> None:
+    check((LENGTH, b"10"), json=True)
+    with pytest.raises(TooLarge, match=r"^The body is larger than 10 bytes\.$"):
+        check((LENGTH, b"11"), json=True)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"identity, gzip", b""])
+def test_a_compressed_body_is_refused(coding: bytes) -> None:
+    with pytest.raises(Malformed, match=r"^The body must not be compressed\.$"):
+        check((b"content-encoding", coding), json=True)
+    check((b"content-encoding", b"Identity"), json=True)
+
+
+def test_a_functions_body_has_any_type_and_any_length() -> None:
+    check((LENGTH, b"999999999999999"), (BODY_TYPE, b"image/png"), streams=True)
+    check((CODING, b"Chunked"), (b"content-encoding", b"gzip"), streams=True)
+    check(streams=True)
+
+
+def test_a_call_without_a_body_may_say_that_it_has_none() -> None:
+    check((LENGTH, b"0"))
+    check()
+    for header in ((LENGTH, b"1"), (CODING, b"chunked")):
+        with pytest.raises(Malformed, match=r"^This call takes no body\.$"):
+            check(header)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"streams": True}, {"json": True}, {}], ids=["function", "json", "none"]
+)
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ([(CODING, b"gzip")], "The length of the body is stated in more than one way."),
+        ([(CODING, b"")], "The length of the body is stated in more than one way."),
+        ([(CODING, b"chunked"), (LENGTH, b"0")],
+         "The length of the body is stated in more than one way."),
+        ([(LENGTH, b"")], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"-1")], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"+1")], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"1, 1")], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"1x")], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"0" * 16)], "The Content-Length is not a plain number."),
+        ([(LENGTH, b"0"), (b"Content-Length", b"0")], "The header content-length is given twice."),
+        ([(CODING, b"chunked"), (CODING, b"chunked")],
+         "The header transfer-encoding is given twice."),
+        ([(BODY_TYPE, b"a"), (BODY_TYPE, b"a")], "The header content-type is given twice."),
+        ([(b"host", b"a"), (b"Host", b"a")], "The header host is given twice."),
+        ([(b"content-encoding", b"a"), (b"content-encoding", b"a")],
+         "The header content-encoding is given twice."),
+    ],
+)  # fmt: skip
+def test_a_body_whose_end_is_not_clear_is_refused(
+    headers: list[tuple[bytes, bytes]], why: str, kind: dict[str, bool]
+) -> None:
+    with pytest.raises(Ambiguous, match=f"^{re.escape(why)}$"):
+        check(*headers, **kind)
 
 
 def test_a_rewritten_response_loses_the_length_of_the_old_one() -> None:

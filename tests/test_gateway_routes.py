@@ -17,6 +17,7 @@ from federation.gateway.refusals import (
     TooLarge,
 )
 from federation.gateway.routes import TABLE, Call, Kind, On, match
+from federation.policy.permissions import Access
 from tests.harness.gateway_request import Wire
 
 # What the real faas-cli and its SDK were seen to send, and what the upstream must receive.
@@ -398,6 +399,139 @@ def test_an_honest_body_of_ten_mebibytes_is_accepted() -> None:
     value = "v" * (10 * 1024 * 1024 - 100)
     call = Wire("POST", "/system/secrets", {"name": "s", "value": value}).call()
     assert len(call.body or b"") > len(value)
+
+
+def refused(wire: Wire) -> RequestRefused:
+    with pytest.raises(RequestRefused) as caught:
+        wire.any_call()
+    return caught.value
+
+
+def test_a_body_of_ten_mebibytes_is_read_and_one_byte_more_is_not() -> None:
+    empty = b'{"name":"s","value":""}'
+    value = b"v" * (10 * 1024 * 1024 - len(empty))
+    whole = empty.replace(b'""', b'"' + value + b'"')
+    assert len(whole) == 10 * 1024 * 1024
+    assert Wire("POST", "/system/secrets", whole).call().body
+    for headers in (None, ()):  # with a length that says so, and without any
+        refusal = refused(Wire("POST", "/system/secrets", whole + b" ", headers))
+        assert isinstance(refusal, TooLarge)
+        assert refusal.public == "The body is larger than 10485760 bytes."
+
+
+@pytest.mark.parametrize("path", ["/function/f", "/system/functions"])
+def test_a_query_has_at_most_16_kibibytes(path: str) -> None:
+    query = "namespace=" + "d" * (16 * 1024 - 10)
+    if path == "/function/f":
+        assert Wire("GET", f"{path}?{query}").call().query == query.encode()
+    else:
+        assert not isinstance(refused(Wire("GET", f"{path}?{query}")), TooLarge)
+    refusal = refused(Wire("GET", f"{path}?{query}x"))
+    assert isinstance(refusal, TooLarge)
+    assert refusal.public == "The query is longer than 16384 bytes."
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind", "why"),
+    [
+        pytest.param(
+            Wire("GET", "/system/functions", b"{}", ()), Malformed,
+            "This call takes no body.", id="a body that no header announced",
+        ),
+        pytest.param(
+            Wire("GET", "/system/logs?namespace=dev"), Malformed,
+            "The request does not name what it is about.", id="logs of nothing",
+        ),
+        pytest.param(
+            Wire("POST", "/system/secrets", {"value": "v"}), Malformed,
+            "The request does not name what it is about.", id="a secret without a name",
+        ),
+        pytest.param(
+            Wire("DELETE", "/system/functions", {"namespace": "dev"}), Malformed,
+            "The request does not name what it is about.", id="a deletion of nothing",
+        ),
+        pytest.param(
+            Wire("POST", "/system/namespace/", {"labels": {}}), Malformed,
+            "The request does not name what it is about.", id="a namespace without a name",
+        ),
+        pytest.param(
+            Wire("DELETE", "/system/functions?namespace=a", {"functionName": "f", "namespace": "b"}),
+            Ambiguous, "The namespace is given in several places, and they differ.",
+            id="two namespaces",
+        ),
+        pytest.param(
+            Wire("POST", "/system/scale-function/f", {"serviceName": "g", "replicas": 1}),
+            Ambiguous, "The name is given in several places, and they differ.", id="two names",
+        ),
+        pytest.param(
+            Wire("PUT", "/system/namespace/dev", {"name": "prod"}), Ambiguous,
+            "The namespace is given in several places, and they differ.",
+            id="two names of a namespace",
+        ),
+        pytest.param(
+            Wire("GET", "/function/f?a b"), Ambiguous,
+            "The query holds characters that must be percent-encoded.", id="a space in a query",
+        ),
+        pytest.param(
+            Wire("GET", "/function/f?a\x7f"), Ambiguous,
+            "The query holds characters that must be percent-encoded.", id="DEL in a query",
+        ),
+        pytest.param(
+            Wire("GET", "/function/f?a#b"), Ambiguous,
+            "The query holds characters that must be percent-encoded.", id="a fragment",
+        ),
+        pytest.param(
+            Wire("GET", "/system/nothing"), NotMapped,
+            "This method and path are not offered here.", id="an unknown path",
+        ),
+        pytest.param(
+            Wire("PURGE", "/function/f"), NotMapped,
+            "This method and path are not offered here.", id="an unknown method of a function",
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_wrong(wire: Wire, kind: type[RequestRefused], why: str) -> None:
+    refusal = refused(wire)
+    assert type(refusal) is kind
+    assert refusal.public == why
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/system/function/-f", "The name in the path"),
+        ("/system/namespace/-d", "The name in the path"),
+        ("/function/-f", "The function's name or namespace in the path"),
+        ("/function/f.-d", "The function's name or namespace in the path"),
+    ],
+)
+def test_a_refused_name_is_named_by_its_place(path: str, place: str) -> None:
+    assert refused(Wire("GET", path)).public.startswith(place + " ")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_a_function_is_called_with_any_of_these_methods(method: str) -> None:
+    call = Wire(method, "/function/f.dev").call()
+    assert (call.method, call.access) == (method, Access("Function:Invoke", "dev", "f"))
+
+
+def test_the_logs_of_one_instance_may_be_asked_for() -> None:
+    call = Wire("GET", "/system/logs?name=f&instance=f-1").call()
+    assert call.query == b"instance=f-1&name=f&namespace=openfaas-fn"
+
+
+@pytest.mark.parametrize("path", ["/system/info", "/system/namespaces"])
+def test_a_call_about_the_cluster_asks_for_all_of_it(path: str) -> None:
+    access = Wire("GET", path).call().access
+    assert (access.namespace, access.name) == ("*", "*")
+
+
+def test_the_health_check_is_one_fixed_request() -> None:
+    call = Wire("HEAD", "/healthz").any_call()
+    assert (call.method, call.path, call.query, call.target, call.body) == (
+        *("GET", "/healthz", b"", b"/healthz", None),
+    )
+    assert isinstance(refused(Wire("GET", "/healthz?x=1")), Ambiguous)
 
 
 NEVER = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from federation.errors import Reason, Refusal
 from federation.jose.jws import MAX_TOKEN_BYTES, decode_base64url, parse
-from federation.jose.strict_json import MAX_DEPTH, loads, loads_object
+from federation.jose.strict_json import MAX_DEPTH, dumps, dumps_ascii, loads, loads_object
 from tests.harness.issuer import base64url, compact
 
 HEADER = {"alg": "RS256", "kid": "k1"}
@@ -40,8 +40,8 @@ def test_a_token_is_its_header_its_claims_and_what_was_signed() -> None:
     assert parsed.signature == b"sig"
 
 
-def test_what_a_token_says_is_not_in_its_repr() -> None:
-    assert "someone" not in repr(parse(token()))
+def test_a_token_shows_its_header_and_nothing_else() -> None:
+    assert repr(parse(token())) == f"Unverified(header={HEADER!r})"
 
 
 def test_sixteen_kibibytes_are_accepted_and_one_byte_more_is_not() -> None:
@@ -85,6 +85,12 @@ def trailing_bits(segment: str) -> str:
         pytest.param(f"{GOOD}\n", id="newline after"),
         pytest.param(f"{FIRST}.{SECOND[:4]} {SECOND[4:]}.{THIRD}", id="space within"),
         pytest.param(f"{FIRST}.{SECOND[:4]}*{SECOND[4:]}.{THIRD}", id="stray character within"),
+        *(
+            pytest.param(
+                f"{GOOD[:at]}****{GOOD[at:]}", id=f"stray characters within segment {number}"
+            )
+            for number, at in enumerate((4, len(FIRST) + 5, len(GOOD) - 2))
+        ),
         pytest.param(f"Bearer {GOOD}", id="scheme before"),
         pytest.param(f"{FIRST}.{SECOND}.+w", id="plain base64 with +"),
         pytest.param(f"{FIRST}.{SECOND}./w", id="plain base64 with /"),
@@ -163,6 +169,38 @@ def test_plain_json_is_accepted(data: bytes, value: object) -> None:
     assert loads_object(data) == value
 
 
+def nested(depth: int, opening: bytes, closing: bytes) -> bytes:
+    """One object that holds *depth* - 1 more levels."""
+    return b'{"a":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        pytest.param(b"[", b"]", id="lists, compact"),
+        pytest.param(b"[ ", b" ]", id="lists, spaced"),
+        pytest.param(b'{"a":', b"}", id="objects, compact"),
+        pytest.param(b'{"a": ', b" }", id="objects, spaced"),
+        pytest.param(b"[1, ", b"]", id="lists after numbers"),
+    ],
+)
+def test_objects_and_lists_are_nested_at_most_32_deep(opening: bytes, closing: bytes) -> None:
+    assert loads_object(nested(32, opening, closing))
+    assert loads_object(b'{"b":[],' + nested(32, opening, closing)[1:]), "beside others"
+    with pytest.raises(ValueError, match="nested too deeply"):
+        loads_object(nested(33, opening, closing))
+
+
+@pytest.mark.parametrize("spaced", [b"", b" "], ids=["compact", "spaced"])
+def test_numbers_have_at_most_64_characters(spaced: bytes) -> None:
+    digits, fraction = b"9" * 64, b"0." + b"9" * 62
+    data = b'{"a":' + spaced + b"[%s,%s]}"
+    assert loads_object(data % (digits, fraction)) == {"a": [10**64 - 1, 1.0]}
+    for longer in (data % (digits + b"9", fraction), data % (digits, fraction + b"9")):
+        with pytest.raises(ValueError, match="a number is too long"):
+            loads_object(longer)
+
+
 def test_the_nesting_of_objects_is_limited_but_not_their_number() -> None:
     assert loads_object(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
     assert loads_object(b'{"a":[' + b",".join([b"{}"] * 500) + b"]}")
@@ -193,6 +231,50 @@ def test_a_usual_mistake_is_named_and_nothing_of_the_token_is(text: str, told: s
     assert refusal.public.startswith(Reason.MALFORMED_TOKEN.sentence)
     assert told in refusal.public
     assert not any(part in refusal.public for part in GOOD.split("."))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("\u0441" + GOOD, "not ascii", id="a letter beyond ASCII"),
+        pytest.param(token(payload=b'{"secret":"\xff"}'), "not utf-8", id="a byte beyond UTF-8"),
+        pytest.param(FIRST, "not three segments", id="one segment"),
+        pytest.param(f"{GOOD}.{THIRD}", "not three segments", id="four segments"),
+        pytest.param(f"{FIRST}.{SECOND}.{trailing_bits('c2k')}", "not base64url in its only form",
+                     id="trailing bits"),
+        pytest.param(f"{GOOD}=", "not base64url in its only form", id="padding"),
+        pytest.param(token(payload=b"[1]"), "not an object", id="a list"),
+        pytest.param(token(payload=b'{"a":1,"a":2}'), "a member stands twice in one object",
+                     id="a member twice"),
+        pytest.param(token(payload=b'{"a":NaN}'), "NaN is not JSON", id="NaN"),
+        pytest.param(token(payload=b'{"a":1e999}'), "a number is too long or too large",
+                     id="infinity"),
+    ],
+)  # fmt: skip
+def test_the_evidence_of_a_refusal_is_exactly_the_cause(text: str, why: str) -> None:
+    assert refused(text).evidence == {"why": why}
+
+
+def test_the_evidence_of_a_token_that_is_too_large_is_its_length() -> None:
+    refusal = refused("a" * (16 * 1024 + 1))
+    assert refusal.reason is Reason.TOKEN_TOO_LARGE
+    assert refusal.evidence == {"chars": 16 * 1024 + 1}
+    assert refused("a" * 16 * 1024).reason is Reason.MALFORMED_TOKEN
+
+
+def test_written_json_is_one_line_of_ascii_if_it_is_asked_for() -> None:
+    value = {"b": "\u2028\u00e9\U0001f680\n", "a": [1, None]}
+    line = dumps_ascii(value)
+    assert line == b'{"b":"\\u2028\\u00e9\\ud83d\\ude80\\n","a":[1,null]}'
+    assert loads(line) == value
+    assert dumps(value).decode() == '{"b":"\u2028\u00e9\U0001f680\\n","a":[1,null]}'
+
+
+def test_numbers_beyond_64_bits_are_written_as_they_are() -> None:
+    value = {"n": 2**64, "m": [-(2**64), 1]}
+    for written in (dumps(value), dumps_ascii(value)):
+        assert written == b'{"n":18446744073709551616,"m":[-18446744073709551616,1]}'
+    assert dumps({"\u00e9": 2**64}) == '{"\u00e9":18446744073709551616}'.encode()
 
 
 json_values = st.recursive(

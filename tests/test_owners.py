@@ -56,6 +56,9 @@ EQUAL, LIKE = "StringEqual", "StringLike"
         pytest.param(LIKE, "sub", "*:repo:acme/app", None, id="sub-star-before"),
         pytest.param(LIKE, "sub", "repo:acm?/app", None, id="sub-mark-in-owner"),
         pytest.param(EQUAL, "sub", "repo:acme", None, id="sub-without-repository"),
+        pytest.param(EQUAL, "sub", "xrepo:acme/app", None, id="sub-component-that-ends-like-one"),
+        pytest.param(EQUAL, "sub", "xrepository_owner:acme", None, id="sub-owner-that-ends-like-one"),
+        pytest.param(EQUAL, "environment", "repo:acme/app", None, id="a-sub-in-another-claim"),
         pytest.param(
             EQUAL, "sub", "project_path:acme/sub/app:ref_type:tag:ref:v", "project_path:acme/",
             id="sub-project",
@@ -236,6 +239,25 @@ def test_an_owner_that_cannot_be_read_is_not_the_owner(name: str, owner_id: obje
     assert not same_owner(ROLES[name], PROFILES["github"], github(repository_owner_id=owner_id))
 
 
+@pytest.mark.parametrize(
+    ("pin", "changes"),
+    [
+        ({"repository": "Octo-Org/App"}, {}),
+        ({"repository": "octo-org/app"}, {"repository": "OCTO-ORG/app"}),
+        ({"sub": "repo:OCTO-ORG/app:pull_request"}, {}),
+        ({"sub": "repo:octo-org/app:pull_request"}, {"sub": "repo:Octo-Org/x:pull_request"}),
+    ],
+)
+def test_an_owner_in_another_case_is_the_owner_whom_a_refusal_may_tell_so(
+    pin: dict[str, Any], changes: dict[str, object]
+) -> None:
+    assert same_owner(pinned(**pin), github(**changes))
+
+
+def test_an_owner_in_another_script_is_not_the_owner() -> None:
+    assert not same_owner(pinned(repository="k/app"), github(repository="\u212a/app"))
+
+
 def test_a_repository_id_recognises_only_its_own_repository() -> None:
     by_id = pinned(repository_id=REPOSITORY_ID)
     assert same_owner(by_id, PROFILES["github"], renamed())
@@ -263,6 +285,10 @@ def of_sub(sub: str) -> Profile:
         ("repo:acme/app:pull_request", "repo:acme-evil/app:pull_request"),
         ("repo:acme/app:pull_request", "repo:acme-evil@1/app@2:pull_request"),
         ("repo:acme/app:pull_request", "repo:acme@x/app@2:pull_request"),
+        ("repo:acme/app:pull_request", "repo:acme@/app@2:pull_request"),
+        ("repo:acme/app:pull_request", "repo:@1/app@2:pull_request"),
+        ("repo:acme/app:pull_request", "xrepo:acme/app:pull_request"),
+        ("repo:acme/app:pull_request", "xrepo:acme@1/app@2:pull_request"),
         ("repo:acme/app:pull_request", "repo:evil:repo:acme@1/app@2:pull_request"),
         ("repo:acme@1/app@2:pull_request", "repo:acme/app:pull_request"),
         ("repo:acme/app:pull_request", "environment:repo:acme/app"),

@@ -72,6 +72,13 @@ def test_the_first_statement_that_matches_is_named() -> None:
     assert decided([one, two], "Function:Get", "prod:fn") == (True, "two", "c", Effect.ALLOW)
 
 
+def test_a_statement_whose_condition_does_not_hold_hides_no_later_one() -> None:
+    on_main = {"condition": {"StringEqual": {"jwt:ref": "refs/heads/main"}}}
+    p = [policy("p", allow("*", "*", **on_main), allow("*", "dev:*"), deny("*", "dev:b"))]
+    assert decided(p, "Function:Get", "dev:a")[0]
+    assert decided(p, "Function:Get", "dev:b")[3] is Effect.DENY
+
+
 def test_a_statements_condition_reads_the_access_tokens_claims() -> None:
     on_main = {"condition": {"StringEqual": {"jwt:ref": "refs/heads/main"}}}
     p = [policy("p", allow("Function:*", "dev:*", **on_main))]
@@ -228,6 +235,8 @@ def test_there_are_no_other_actions() -> None:
         ("dev:*", "dev", "*"),
         ("dev:fn", "dev", "fn"),
         ("a.b_c:F-1", "a.b_c", "F-1"),
+        ("a:1", "a", "1"),
+        pytest.param("n" * 253 + ":" + "f" * 253, "n" * 253, "f" * 253, id="longest"),
     ],
 )
 def test_an_access_reads_as_it_is_written(resource: str, namespace: str, name: str) -> None:
@@ -241,7 +250,7 @@ def test_an_access_reads_as_it_is_written(resource: str, namespace: str, name: s
     [
         *("", ":", "dev", "dev:", ":fn", "*:*", "*:fn", "dev:f*", "d*:fn", "**", "dev:**", "dev:?"),
         *("dev:fn:x", "dev:fn\n", "dev\n:fn", " dev:fn", "dev:-fn", "dev:fn-", "dev:../x", ".:fn"),
-        *("dev:\u00e9", "dev:" + "x" * 254),
+        *("dev:\u00e9", "dev:" + "x" * 254, "x" * 254 + ":fn"),
     ],
 )  # fmt: skip
 def test_a_request_asks_for_one_thing_or_for_all_of_it(resource: str) -> None:
@@ -277,6 +286,12 @@ def granted(*statements: dict[str, Any], claims: Claims = NOBODY) -> list[str]:
         pytest.param(["a*:fn"], ["b*:fn"], ["a*:fn"], id="beginnings-differ"),
         pytest.param(["team-*:*"], ["team-a:*"], [], id="pattern-and-instance"),
         pytest.param(["team-*:a"], ["team-*:b"], ["team-*:a"], id="names-differ"),
+        pytest.param(["ax*:fn"], ["a*b*:fn"], [], id="axb-is-in-both"),
+        pytest.param(["a*b*:fn"], ["ax*:fn"], [], id="axb-is-in-both-the-other-way"),
+        pytest.param(["ab*:fn"], ["a*:fn"], [], id="a-wider-beginning"),
+        pytest.param(["a*:fn"], ["ab*:fn"], [], id="a-narrower-beginning"),
+        pytest.param(["prod:fn"], ["p*x:fn"], ["prod:fn"], id="a-pattern-for-another-name"),
+        pytest.param(["p*x:fn"], ["prod:fn"], ["p*x:fn"], id="a-pattern-that-misses-the-name"),
         pytest.param(["dev:*"], ["*"], [], id="denied-everything"),
         pytest.param(["dev:*"], ["*:*"], [], id="denied-everything-in-halves"),
     ],

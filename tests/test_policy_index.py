@@ -54,6 +54,13 @@ def test_policies_that_go_together_are_indexed_once() -> None:
     assert sets.of(snapshot, named("one", "two")) is known
 
 
+def test_policies_are_indexed_once_although_others_are_used_in_between() -> None:
+    snapshot, sets = catalog(policies=[policy("one"), policy("two")]), PolicySets()
+    known = sets.of(snapshot, ("one",))
+    sets.of(snapshot, ("two",))
+    assert sets.of(snapshot, ("one",)) is known
+
+
 def test_a_new_catalog_is_never_answered_with_the_policies_of_an_old_one() -> None:
     before, after = (
         catalog(policies=[reaching("p", resource)]) for resource in ("dev:*", "prod:*")
@@ -66,6 +73,7 @@ def test_a_new_catalog_is_never_answered_with_the_policies_of_an_old_one() -> No
 
 
 def test_the_memory_of_sets_is_bounded() -> None:
+    assert index._SETS == 1000
     snapshot, sets = catalog(policies=[policy("p")]), PolicySets()
     for number in range(index._SETS + 1):
         assert sets.of(snapshot, named("p", f"gone-{number}")).missing == (f"gone-{number}",)

@@ -389,6 +389,110 @@ def test_the_evidence_has_expected_and_got_for_every_caller() -> None:
     assert all(secret not in asked.public for secret in SECRETS)
 
 
+def test_the_whole_evidence_of_a_refusal() -> None:
+    values = [f"refs/heads/{number}" for number in range(11)]
+    snapshot = catalog(
+        role(
+            "wrong-ref",
+            condition={
+                "StringEqual": {"jwt:iss": GITHUB, "jwt:repository_owner": "octo-org"},
+                "StringLike": {"jwt:ref": values},
+                "StringNotEqual": {"jwt:actor": "octocat"},
+            },
+        ),
+        pinned("on-issues", repository_owner="octo-org"),
+    )
+    claims = sample("github-push-main", event_name="issues")
+    refusal = refused(snapshot, claims)
+    sentence = (
+        "Outsiders can cause this event, so only Roles that name jwt:event_name may admit it."
+    )
+    assert refusal.reason is Reason.EVENT_NOT_ALLOWED
+    assert refusal.evidence == {
+        "subject": SUBJECT,
+        "roles_asked": [],
+        "roles_considered": 2,
+        "nearest": [
+            {
+                "role": "on-issues",
+                "refusal": "event_not_allowed",
+                "unmet": [sentence],
+                "failed": [],
+            },
+            {
+                "role": "wrong-ref",
+                "refusal": "role_not_admitted",
+                "unmet": [sentence],
+                "failed": [
+                    {
+                        "operator": "StringLike",
+                        "key": "jwt:ref",
+                        "expected": values[:10],
+                        "got": MAIN,
+                    },
+                    {
+                        "operator": "StringNotEqual",
+                        "key": "jwt:actor",
+                        "expected": ["octocat"],
+                        "got": "octocat",
+                    },
+                ],
+            },
+        ],
+    }
+    assert refusal.public == (
+        "The event that started this job can be caused by outsiders, and no Role names it. "
+        f"Role on-issues would admit it, but: {sentence} "
+        "Role wrong-ref came close, but these do not match: "
+        "jwt:ref (the token has refs/heads/main), jwt:actor (the token has octocat)."
+    )
+
+
+def test_evidence_names_the_roles_that_were_asked_for_and_no_more_than_three_roles() -> None:
+    roles = [pinned(f"r{n}", repository="octo-org/octo-repo", ref="x") for n in range(5)]
+    asked = ["r0", "r1", "r2", "r3", "nowhere"]
+    refusal = refused(catalog(*roles), PUSH, only=asked)
+    assert refusal.evidence["roles_asked"] == sorted(asked)
+    assert refusal.evidence["roles_considered"] == 4
+    nearest = refusal.evidence["nearest"]
+    assert isinstance(nearest, list)
+    assert [each["role"] for each in nearest] == ["r0", "r1", "r2"]
+
+
+def test_a_refusal_evaluates_at_most_200_roles_of_the_callers_owner() -> None:
+    roles = [pinned(f"r{n}", repository=f"octo-org/{n}") for n in range(201)]
+    assert refused(catalog(*roles[:200]), PUSH).evidence["roles_considered"] == 200
+    assert refused(catalog(*roles), PUSH).evidence["roles_considered"] == 200
+
+
+def test_a_role_that_one_claim_fits_is_considered_whatever_owner_it_pins() -> None:
+    snapshot = catalog(pinned(sub="custom", repository_owner="another"))
+    refusal = refused(snapshot, sample("github-push-main", sub="custom"))
+    assert refusal.evidence["roles_considered"] == 1
+    assert refusal.public == "No policies found for subject: custom."
+
+
+def test_a_role_whose_conditions_hold_is_nearer_than_one_without_conditions() -> None:
+    snapshot = catalog(role("a"), pinned("b", repository_owner="octo-org"))
+    claims = sample("github-push-main", event_name="issues")
+    nearest = refused(snapshot, claims, only=["a", "b"]).evidence["nearest"]
+    assert isinstance(nearest, list)
+    assert [each["role"] for each in nearest] == ["b", "a"]
+
+
+def test_an_evaluation_that_admits_has_no_refusal_and_shows_no_claim() -> None:
+    (evaluation,) = evaluate([pinned(sub=SUBJECT)], Provider.GITHUB, sample("github-push-main"))
+    assert evaluation.admits
+    assert evaluation.refusal is None
+    assert "412890077" not in repr(evaluation)
+
+
+def test_at_most_eight_keys_of_a_role_are_named() -> None:
+    wrong = {f"c{n}": "x" for n in range(9)}
+    public = refused(catalog(pinned(repository_owner="octo-org", **wrong)), PUSH).public
+    assert [f"jwt:c{n}" in public for n in range(9)] == [True] * 8 + [False]
+
+
 def test_a_token_of_another_issuer_reads_nothing_about_a_role_that_is_not_for_it() -> None:
     # On another GitLab, somebody else may create a group with the owner's name.
     claims = sample("gitlab-self-managed", iss=GENERIC, repository_owner="octo-org")

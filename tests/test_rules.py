@@ -362,6 +362,41 @@ def test_a_role_that_lets_strangers_in_is_refused(code: str, block: Block) -> No
     assert errors(block) == {code}
 
 
+# Spelled out here, because a claim that the provider table loses would count as a pin.
+CONTEXT_OF_GITHUB = (
+    *("ref", "ref_type", "ref_protected", "base_ref", "head_ref", "event_name", "environment"),
+    *("environment_node_id", "runner_environment", "repository_visibility", "sha", "workflow_sha"),
+    *("job_workflow_sha", "run_id", "run_number", "run_attempt", "check_run_id"),
+)
+CONTEXT_OF_GITLAB = (
+    *("ref", "ref_type", "ref_path", "ref_protected", "environment", "environment_protected"),
+    *("environment_action", "deployment_tier", "pipeline_source", "job_source", "pipeline_id"),
+    *("runner_environment", "runner_id", "project_visibility", "user_access_level", "sha"),
+    *("ci_config_sha", "job_id", "target_audience"),
+)
+CONTEXT = ("aud", "jti", "exp", "iat", "nbf")
+
+
+@pytest.mark.parametrize(
+    ("iss", "free", "context"),
+    [
+        *((SERVER, "workflow", claim) for claim in (*CONTEXT, *CONTEXT_OF_GITHUB)),
+        *((SELF_MANAGED, "user_login", claim) for claim in (*CONTEXT, *CONTEXT_OF_GITLAB)),
+    ],
+)
+def test_how_a_job_runs_is_no_pin_beside_a_free_value_on_an_issuer_of_ones_own(
+    iss: str, free: str, context: str
+) -> None:
+    block = equal({"jwt:iss": iss, f"jwt:{free}": "Deploy", f"jwt:{context}": "x"})
+    assert errors(block) == {"T004"}
+
+
+def test_a_sub_that_begins_as_a_ci_systems_needs_its_whole_owner_on_any_issuer() -> None:
+    for sub in ("project_path:ac*", "repo:ac*", "repo:*/app:*", "project_path:*"):
+        block: Block = {"StringEqual": {"jwt:iss": KEYCLOAK}, "StringLike": {"jwt:sub": sub}}
+        assert "T003" in errors(block), sub
+
+
 def test_free_values_alone_on_a_shared_issuer_break_two_rules() -> None:
     for free in ("actor", "actor_id", "workflow"):
         assert errors(equal({"jwt:iss": GITHUB, f"jwt:{free}": "1"})) == {"T002", "T004"}

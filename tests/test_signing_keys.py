@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -69,6 +70,22 @@ def test_rotation_lets_the_next_key_sign_and_keeps_the_old_one_published(folder:
     assert dropped == []
     assert [k.kid for k in folder.load().keys] == [made.kid, first.kid]
     assert statuses(folder) == ["retired", "signs"]
+
+
+def test_a_key_that_cannot_be_written_leaves_no_file_with_a_private_key(
+    folder: KeyFolder, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.ensure()
+    before = sorted(path for path in state.rglob("*") if path.is_file())
+
+    def disk_is_full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for call in ("fsync", "replace", "link", "rename"):
+        monkeypatch.setattr(os, call, disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.generate()
+    assert sorted(path for path in state.rglob("*") if path.is_file()) == before
 
 
 def test_rotation_without_a_next_key_makes_one(folder: KeyFolder) -> None:

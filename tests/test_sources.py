@@ -12,7 +12,7 @@ import pytest
 
 from federation.documents.assemble import Assembled
 from federation.errors import DocumentsRefused, Severity
-from federation.sources import Source
+from federation.sources import Source, files
 from federation.sources.files import FileSource, load
 from tests.test_documents_load import ISSUER, POLICY, ROLE, SET
 
@@ -416,3 +416,44 @@ def test_a_source_says_when_it_last_read(tmp_path: Path) -> None:
     now = 100.0
     source = FileSource([write(tmp_path / "set.yaml", SET)], clock=lambda: now)
     assert source.read_at == 100.0
+
+
+def limits_reached(assembled: Assembled) -> list[str]:
+    """The messages about limits of a set that was not adopted."""
+    assert assembled.catalog is None
+    return [p.message for p in assembled.problems if p.code == "D001"]
+
+
+def test_more_entries_than_the_limit_are_a_problem_and_the_rest_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_ENTRIES", 3)
+    write(tmp_path / "a" / "set.yaml", SET)
+    for name in "bcd":
+        write(tmp_path / name / "broken.yaml", "{{{")
+    assembled = load([tmp_path])
+    assert limits_reached(assembled) == ["holds more than 10,000 files or 3 entries"]
+    assert len(assembled.problems) == 1, "no broken file was read"
+
+
+def test_more_files_than_the_limit_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_FILES", 3)
+    for number in range(3):
+        write(tmp_path / f"{number}.yaml", "")
+    assert limits_reached(load([tmp_path])) == []
+    write(tmp_path / "3.yaml", "")
+    message = "holds more than 3 files or 100,000 entries"
+    assert limits_reached(load([tmp_path])) == [message]
+
+
+def test_more_bytes_than_the_limit_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (write(tmp_path / f"{name}.yaml", SET) for name in "ab")
+    monkeypatch.setattr(files, "_ALL_BYTES", 2 * len(SET) - 1)
+    assert load([second]).catalog is not None
+    assembled = load([first, second])
+    assert assembled.catalog is None
+    assert str(second) in [p.path for p in assembled.problems if "documents in all" in p.message]

@@ -27,7 +27,14 @@ from federation.policy.roles import Admission
 from federation.state.memory import MemoryStore
 from federation.tokens import mint
 from federation.tokens.signing_keys import SigningKey, SigningKeys, read_pem
-from federation.tokens.verify import AccessTokens, Bearer, is_own, verify, verify_signed
+from federation.tokens.verify import (
+    AccessTokens,
+    Bearer,
+    FunctionBearer,
+    is_own,
+    verify,
+    verify_signed,
+)
 from tests.harness import builders as built
 from tests.harness.broker import BrokenStore
 from tests.harness.builders import NOW, good, issuer
@@ -256,6 +263,10 @@ class TestSigning:
         assert jws.parse(signed.token).header == {"alg": "ES256", "kid": KEY.kid, "typ": "at+jwt"}
         assert signed.expires == NOW + 15 * 60
 
+    def test_a_function_tokens_type_is_jwt_which_no_access_token_has(self) -> None:
+        signed = mint.sign(Claims(access()), KEY, mint.FUNCTION_TOKEN_TYPE)
+        assert jws.parse(signed.token).header["typ"] == "JWT"
+
     def test_another_library_accepts_every_signature(self) -> None:
         for _ in range(20):  # r or s has a leading zero now and then
             signed = mint.sign(Claims(access()), KEY)
@@ -398,6 +409,9 @@ class TestVerify:
             pytest.param(token(access() | {"exp": NOW}), Reason.MALFORMED_TOKEN,
                          id="exp is a fraction"),
             pytest.param(token(access() | {"jti": 5}), Reason.MALFORMED_TOKEN, id="jti a number"),
+            pytest.param(token(access() | {"nbf": NOW}), Reason.MALFORMED_TOKEN,
+                         id="nbf is a fraction"),
+            pytest.param(token(access() | {"nbf": "0"}), Reason.MALFORMED_TOKEN, id="nbf is text"),
         ],
     )  # fmt: skip
     def test_it_is_refused(self, text: str, reason: Reason) -> None:
@@ -431,6 +445,10 @@ class TestVerify:
     def test_a_token_of_the_future_is_not_valid_yet(self) -> None:
         assert refused(token(), now=NOW - 60) is Reason.NOT_YET_VALID
 
+    def test_the_clocks_of_replicas_may_differ_by_30_seconds(self) -> None:
+        assert bearer(token(), now=NOW - 30).jti == "ours"
+        assert refused(token(), now=NOW - 31) is Reason.NOT_YET_VALID
+
     def test_a_revoked_token_is_refused(self) -> None:
         store = MemoryStore(Clock(NOW))
         asyncio.run(store.revoke("ours", NOW + 900))
@@ -446,6 +464,86 @@ class TestVerify:
     def test_a_token_is_own_only_by_the_exact_url(self) -> None:
         assert is_own(jws.parse(token()), URL)
         assert not is_own(jws.parse(token(access() | {"iss": [URL]})), URL)
+
+
+WRONG_LISTS: list[object] = [None, "dev:f", {"dev:f": 1}, [5], ["f"]]
+WRONG_CLAIMS: list[tuple[str, object]] = [
+    *((claim, built.ABSENT) for claim in ("jti", "exp", "iat", "sub", "function")),
+    *((claim, None) for claim in ("jti", "exp", "iat", "sub", "function")),
+    *(("jti", 5), ("jti", ["f"]), ("sub", 5), ("sub", ["fed:x"])),
+    *(("exp", "9999999999"), ("exp", NOW), ("iat", "0"), ("iat", NOW)),
+    *(("function", []), ("function", "dev:f"), ("function", {"audience": ["dev:f"]})),
+    *(("function", {"permissions": wrong}) for wrong in WRONG_LISTS),
+    *(("function", {"permissions": ["dev:f"], "audience": wrong}) for wrong in WRONG_LISTS),
+]
+
+
+class TestVerifyFunctionTokens:
+    """A function token is verified whole, as an access token is, before it may call anything."""
+
+    @staticmethod
+    def token(**changes: object) -> str:
+        """A function token as the broker mints it, with other *changes* to its claims."""
+        claims = mint.function_claims(
+            Claims(access()), permissions=["dev:f"], audience=["dev:*"], now=NOW, jti="f"
+        )
+        changed = {**claims, **changes}
+        kept = {name: value for name, value in changed.items() if value is not built.ABSENT}
+        return mint.sign_jws(kept, KEY, "JWT")
+
+    @staticmethod
+    def holder(text: str, store: MemoryStore | None = None) -> Bearer | FunctionBearer:
+        clock = Clock(NOW)
+        tokens = AccessTokens(URL, store or MemoryStore(clock), clock)
+        return asyncio.run(tokens.holder(text, KEYS))
+
+    def refused(self, text: str) -> Reason:
+        with pytest.raises(Refusal) as caught:
+            self.holder(text)
+        return caught.value.reason
+
+    def test_it_opens_the_functions_that_both_lists_name(self) -> None:
+        holder = self.holder(self.token())
+        assert isinstance(holder, FunctionBearer)
+        assert (holder.jti, holder.begins, holder.expires) == ("f", NOW, NOW + 900)
+        assert holder.opens("dev", "f")
+        assert not holder.opens("dev", "g")
+        assert not holder.opens("prod", "f")
+        narrower = self.holder(
+            self.token(function={"permissions": ["dev:*"], "audience": ["dev:f"]})
+        )
+        assert isinstance(narrower, FunctionBearer)
+        assert narrower.opens("dev", "f")
+        assert not narrower.opens("dev", "g")
+
+    def test_without_an_audience_its_permissions_alone_count(self) -> None:
+        for function in ({"permissions": ["dev:f"]}, {"permissions": ["dev:f"], "audience": []}):
+            holder = self.holder(self.token(function=function))
+            assert isinstance(holder, FunctionBearer)
+            assert holder.opens("dev", "f")
+            assert not holder.opens("dev", "g")
+
+    @pytest.mark.parametrize(("claim", "value"), WRONG_CLAIMS)
+    def test_claims_of_another_type_are_refused(self, claim: str, value: object) -> None:
+        assert self.refused(self.token(**{claim: value})) is Reason.MALFORMED_TOKEN
+
+    @pytest.mark.parametrize("aud", [URL, [URL, URL], [URL, "x"], ["x"], [], None, built.ABSENT])
+    def test_its_audience_is_a_list_of_the_broker_alone(self, aud: object) -> None:
+        assert self.refused(self.token(aud=aud)) is Reason.WRONG_AUDIENCE
+
+    def test_it_begins_at_most_30_seconds_from_now(self) -> None:
+        assert self.holder(self.token(iat=int(NOW) + 30)).jti == "f"
+        assert self.refused(self.token(iat=int(NOW) + 31)) is Reason.NOT_YET_VALID
+
+    def test_it_is_no_access_token(self) -> None:
+        async def story() -> Reason:
+            tokens = AccessTokens(URL, MemoryStore(Clock(NOW)), Clock(NOW))
+            with pytest.raises(Refusal) as caught:
+                await tokens.bearer(self.token(), KEYS)
+            assert caught.value.evidence == {"typ": "JWT"}
+            return caught.value.reason
+
+        assert asyncio.run(story()) is Reason.WRONG_AUDIENCE
 
 
 class TestRemembered:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from starlette.types import Message
 
-from federation.errors import Problem, Severity
+from federation.errors import Problem, Reason, Refusal, Severity
 from federation.tokens.signing_keys import SigningKey
+from federation.web import forms
+from federation.web.forms import read_form
 from tests.harness.broker import GRANT, URL, BrokenStore, InProcess, form, logged, refusal
 
 FORM = "application/x-www-form-urlencoded"
@@ -57,6 +61,39 @@ class TestForm:
 
         refused(send(broker, chunks()), "larger than 64 KiB")
         assert asked < 20, "the rest was not read"
+
+    @staticmethod
+    def read_from(receive: Callable[[], Awaitable[Message]]) -> Refusal:
+        """The refusal of a form whose body *receive* delivers."""
+        scope = {"type": "http", "headers": [(b"content-type", FORM.encode())]}
+        with pytest.raises(Refusal) as caught:
+            asyncio.run(read_form(scope, receive))
+        return caught.value
+
+    def test_a_body_whose_sender_hangs_up_is_refused(self) -> None:
+        arriving: list[Message] = [
+            {"type": "http.request", "body": b"grant_type=", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+
+        async def receive() -> Message:
+            return arriving.pop(0)
+
+        assert self.read_from(receive).public == "The body was cut short."
+
+    def test_a_body_that_never_ends_is_refused_after_20_seconds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert forms._BODY_SECONDS == 20
+        monkeypatch.setattr(forms, "_BODY_SECONDS", 0.05)
+
+        async def receive() -> Message:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"a", "more_body": True}
+
+        refusal = self.read_from(receive)
+        assert refusal.reason is Reason.INVALID_REQUEST
+        assert refusal.public == "The body took too long to arrive."
 
     def test_a_body_of_64_kib_is_read(self, broker: InProcess) -> None:
         body = urlencode(form("a.b.c")).encode() + b"&pad="

@@ -181,7 +181,10 @@ def unreadable(rng: Random) -> Json:
     return rng.choice([None, "", [], {}, [""], [1], [None, 1.5], 1.5])
 
 
-_HALVES = ["dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"]
+_HALVES = [
+    *("dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"),
+    *("de*", "de*2", "d*-*", "t*-*", "team*"),  # beginnings within beginnings
+]
 NAMES = ["dev", "dev-2", "team-a", "fn", "d", "v", "a.b_c"]
 WRITTEN_ACTIONS = [
     *("*", "Function:*", "Secret:*", "Namespace:*", "System:*", "Function:Read", "Function:Admin"),

@@ -1,0 +1,79 @@
+"""The modules whose mutants are tested, and the fast tests that must notice each mutant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+WHOLE_ROOMS = ("policy", "jose", "providers")
+"""The rooms in which every module has a line below."""
+
+_ROAD = ("test_verify", "advisories/test_subject_tokens", "test_pyjwt_agrees")
+_LINT = ("test_rules", "test_owners", "advisories/test_open_roles")
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "policy/conditions": ("test_conditions", "test_claims", "test_roles"),
+    "policy/explain": ("test_explain",),
+    "policy/index": ("test_policy_index", "test_permissions", "test_catalog"),
+    "policy/permissions": ("test_permissions", "test_roles", "test_rules"),
+    "policy/roles": ("test_roles", "test_explain", "test_refusals"),
+    "jose/jws": ("test_jws", "test_pyjwt_agrees"),
+    "jose/jwk": ("test_jwk", "test_key_ring"),
+    "jose/strict_json": ("test_jws", "test_tokens"),
+    "tokens/mint": ("test_tokens",),
+    "tokens/verify": ("test_tokens", "test_gateway_authorize"),
+    "issuers/verify": _ROAD,
+    "providers/*": ("test_providers", *_ROAD, "test_roles", *_LINT),
+    "documents/rules/owners": (*_LINT, "test_roles"),
+    "documents/rules/role_facts": _LINT,
+    "documents/rules/trust": _LINT,
+    "gateway/routes": ("test_gateway_routes", "advisories/test_hostile_requests"),
+    "gateway/headers": ("test_gateway_headers", "advisories/test_hostile_requests"),
+}
+"""By module, the test files in the order in which they run. A name may end in `*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module to mutate, and the files of the tests that must notice."""
+
+    name: str
+    """Its path below `federation`, without `.py`."""
+    tests: tuple[str, ...]
+    root: Path = ROOT
+    package: str = "federation"
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.package / f"{self.name}.py"
+
+    @property
+    def dotted(self) -> str:
+        """The name by which programs import it."""
+        return f"{self.package}.{self.name.replace('/', '.')}"
+
+    @property
+    def test_paths(self) -> list[str]:
+        return [str(self.root / "tests" / f"{test}.py") for test in self.tests]
+
+
+def modules(only: str = "") -> list[Module]:
+    """The modules whose names begin with *only*."""
+    return [
+        Module(name, tests)
+        for pattern, tests in TESTS.items()
+        for name in _named(pattern)
+        if name.startswith(only)
+    ]
+
+
+def _named(pattern: str) -> list[str]:
+    base = ROOT / "federation"
+    paths = sorted(base.glob(f"{pattern}.py"))
+    return [
+        path.relative_to(base).with_suffix("").as_posix()
+        for path in paths
+        if path.name != "__init__.py"
+    ]

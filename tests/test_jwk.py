@@ -1,0 +1,231 @@
+"""JSON Web Keys: which can be used, for what, and why the others cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.jose.jwk import Key, parse_key, parse_key_set
+from tests.harness.issuer import FakeKey, base64url
+
+RSA, P256, P384, ED = (
+    FakeKey(name, alg)
+    for name, alg in (("rsa", "RS256"), ("p256", "ES256"), ("p384", "ES384"), ("ed", "EdDSA"))
+)
+KINDS = {"RSA": RSA, "P-256": P256, "P-384": P384, "Ed25519": ED}
+FITTING = {
+    "RSA": {"RS256", "PS256"},
+    "P-256": {"ES256"},
+    "P-384": {"ES384"},
+    "Ed25519": {"EdDSA"},
+}
+MESSAGE = b"header.payload"
+
+
+def rsa_of(bits: int, exponent: int = 65537) -> dict[str, object]:
+    """An RSA key with a modulus of *bits*."""
+    n = (1 << (bits - 1)) | 1
+    length = (bits + 7) // 8
+    e = exponent.to_bytes((exponent.bit_length() + 7) // 8, "big")
+    return {"kty": "RSA", "n": base64url(n.to_bytes(length, "big")), "e": base64url(e)}
+
+
+def why(jwk: object) -> str:
+    """The reason why *jwk* cannot be used."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_key(jwk)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_has_its_kind_its_kid_and_its_algorithm(kind: str) -> None:
+    published = KINDS[kind]
+    key = parse_key(published.jwk())
+    assert (key.kind, key.kid, key.alg) == (kind, published.kid, published.alg)
+    bare = parse_key(published.jwk(kid=None, alg=None, use=None))
+    assert (bare.kind, bare.kid, bare.alg) == (kind, None, None)
+    assert bare.public == key.public
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+def test_a_key_verifies_with_the_algorithms_of_its_kind_alone(kind: str, alg: str) -> None:
+    published = KINDS[kind]
+    key = parse_key(published.jwk(alg=None))
+    assert key.fits(alg) is (alg in FITTING[kind])
+    if key.fits(alg):
+        signature = published.sign(MESSAGE, alg)
+        assert key.verifies(alg, MESSAGE, signature)
+        assert not key.verifies(alg, MESSAGE + b"x", signature)
+        assert not key.verifies(alg, MESSAGE, signature[:-1])
+        assert not key.verifies(alg, MESSAGE, b"")
+    else:
+        assert not key.verifies(alg, MESSAGE, published.sign(MESSAGE))
+
+
+def test_a_key_that_is_published_for_one_algorithm_verifies_with_no_other() -> None:
+    key = parse_key(RSA.jwk(alg="RS256"))
+    assert key.verifies("RS256", MESSAGE, RSA.sign(MESSAGE, "RS256"))
+    assert not key.fits("PS256")
+    assert not key.verifies("PS256", MESSAGE, RSA.sign(MESSAGE, "PS256"))
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256", "ES256K", "", "rs256"])
+def test_no_key_fits_an_algorithm_that_is_not_listed(alg: str) -> None:
+    assert not any(parse_key(each.jwk(alg=None)).fits(alg) for each in KINDS.values())
+    assert not parse_key(RSA.jwk(alg=None)).verifies(alg, MESSAGE, b"")
+
+
+@pytest.mark.parametrize(
+    ("jwk", "reason"),
+    [
+        pytest.param(7, "not an object", id="a number"),
+        pytest.param([RSA.jwk()], "not an object", id="a list"),
+        pytest.param(RSA.jwk(kid=7), "its kid is not a string", id="kid is a number"),
+        pytest.param(RSA.jwk(kid="x" * 257), "its kid is too long", id="kid too long"),
+        pytest.param(RSA.jwk(alg=["RS256"]), "its alg is not a string", id="alg is a list"),
+        pytest.param(RSA.jwk(alg="RSA-OAEP"), "its alg is RSA-OAEP", id="alg for encryption"),
+        pytest.param(RSA.jwk(alg="HS256"), "its alg is HS256", id="alg of a secret"),
+        pytest.param(
+            RSA.jwk(alg="ES256"), "its alg is ES256, but it is a key for RSA", id="alg of another"
+        ),
+        pytest.param(
+            P256.jwk(alg="ES384"), "its alg is ES384, but it is a key for P-256", id="alg of P-384"
+        ),
+        pytest.param(RSA.jwk(use="enc"), "its use is not sig", id="for encryption"),
+        pytest.param(
+            RSA.jwk(key_ops=["sign"]), "its key_ops do not hold verify", id="only for signing"
+        ),
+        pytest.param(
+            RSA.jwk(key_ops="verify"), "its key_ops do not hold verify", id="key_ops is a text"
+        ),
+        pytest.param(
+            RSA.jwk(key_ops={"verify": 1}), "its key_ops do not hold verify", id="an object"
+        ),
+        pytest.param(
+            RSA.jwk(d="AQAB"),
+            "it holds a private or symmetric key, which is no secret any more",
+            id="a private key",
+        ),
+        pytest.param(
+            {"kty": "oct", "k": "AAAA"},
+            "it holds a private or symmetric key, which is no secret any more",
+            id="a symmetric key",
+        ),
+        pytest.param({"kty": "RSA"}, "it lacks n, e", id="RSA without members"),
+        pytest.param(RSA.jwk(e=None), "it lacks e", id="RSA without exponent"),
+        pytest.param({"kty": "EC"}, "it lacks crv, x, y", id="EC without members"),
+        pytest.param(P256.jwk(y=None), "it lacks y", id="EC without y"),
+        pytest.param({"kty": "OKP"}, "it lacks crv, x", id="OKP without members"),
+        pytest.param(rsa_of(2047), "RSA key of 2047 bits, not 2048 to 8192", id="2047 bits"),
+        pytest.param(rsa_of(8193), "RSA key of 8193 bits, not 2048 to 8192", id="8193 bits"),
+    ],
+)
+def test_the_reason_why_a_key_cannot_be_used(jwk: object, reason: str) -> None:
+    assert why(jwk) == reason
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        pytest.param({}, id="empty"),
+        pytest.param({"kty": "RSA", "n": 5, "e": "AQAB"}, id="modulus is a number"),
+        pytest.param({**rsa_of(2048), "e": 65537}, id="exponent is a number"),
+        pytest.param({**rsa_of(2048), "e": "A" * 12}, id="exponent of more than 64 bits"),
+        pytest.param({**rsa_of(2048), "kty": "rsa"}, id="kty in lower case"),
+        pytest.param(P256.jwk(crv="secp256k1", alg=None), id="another curve"),
+        pytest.param(P256.jwk(crv="P-384", alg=None), id="the wrong curve"),
+        pytest.param(P256.jwk(x=P256.jwk()["y"]), id="not on the curve"),
+        pytest.param(P256.jwk(x=7), id="x is a number"),
+        pytest.param(P256.jwk(y=7), id="y is a number"),
+        pytest.param(ED.jwk(crv="X25519", alg=None), id="a key to agree on keys"),
+        pytest.param(ED.jwk(x=7), id="Ed25519 whose x is a number"),
+        pytest.param(ED.jwk(x="AAAA"), id="Ed25519 that is too short"),
+    ],
+)
+def test_what_describes_no_key_is_refused(jwk: object) -> None:
+    assert why(jwk)
+
+
+def test_rsa_keys_have_2048_to_8192_bits_and_exponents_of_64() -> None:
+    for jwk in (rsa_of(2048), rsa_of(8192), rsa_of(2048, 2**63 + 1)):
+        assert parse_key(jwk).kind == "RSA"
+    assert len(str(rsa_of(2048, 2**63 + 1)["e"])) == 11
+
+
+def test_a_kid_has_at_most_256_characters() -> None:
+    assert parse_key(RSA.jwk(kid="x" * 256)).kid == "x" * 256
+    key_set = parse_key_set(
+        {"keys": [RSA.jwk(use="enc", kid="x" * length) for length in (256, 257)]}
+    )
+    assert set(key_set.skipped) == {"x" * 256, "#1"}
+
+
+@pytest.mark.parametrize("operations", [["verify"], ["sign", "verify"], ("verify",)])
+def test_a_key_for_verifying_may_have_other_uses(operations: object) -> None:
+    assert parse_key(RSA.jwk(key_ops=operations)).fits("RS256")
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"keys": []}, {"keys": {}}, {"keys": None}, {"keys": "k"}]
+)
+def test_a_set_without_a_list_of_keys_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^no list of keys, or an empty one$"):
+        parse_key_set(document)
+
+
+def test_an_unusable_key_is_named_by_its_kid_or_by_its_place_and_spoils_no_other() -> None:
+    unusable = [RSA.jwk(use="enc"), 7, RSA.jwk(kid=5), RSA.jwk(kid=None, use="enc")]
+    key_set = parse_key_set({"keys": [*unusable, P256.jwk()]})
+    assert [key.kid for key in key_set.keys] == ["p256"]
+    assert key_set.skipped == {
+        "rsa": "its use is not sig",
+        "#1": "not an object",
+        "#2": "its kid is not a string",
+        "#3": "its use is not sig",
+    }
+
+
+def test_two_different_keys_with_one_kid_are_both_unusable() -> None:
+    other = FakeKey("rsa", which=1)
+    key_set = parse_key_set({"keys": [RSA.jwk(), P256.jwk(), other.jwk()]})
+    assert [key.kid for key in key_set.keys] == ["p256"]
+    assert key_set.skipped == {"rsa": "two different keys have this kid"}
+    assert not key_set.publishes("rsa")
+    assert key_set.find("rsa", "RS256") is None
+
+
+def test_one_key_that_is_published_twice_is_one_key() -> None:
+    key_set = parse_key_set({"keys": [RSA.jwk(), RSA.jwk()]})
+    assert len(key_set.keys) == 1
+    assert not key_set.skipped
+
+
+def test_at_most_100_keys_of_a_set_are_kept() -> None:
+    published = [ED.jwk(kid=f"k{number}") for number in range(101)]
+    assert len(parse_key_set({"keys": published[:100]}).keys) == 100
+    assert [key.kid for key in parse_key_set({"keys": published}).keys] == [
+        f"k{number}" for number in range(100)
+    ]
+
+
+def test_a_kid_and_an_algorithm_choose_the_key() -> None:
+    key_set = parse_key_set({"keys": [each.jwk() for each in KINDS.values()]})
+
+    def found(kid: str | None, alg: str) -> str | None:
+        key = key_set.find(kid, alg)
+        return key.kid if isinstance(key, Key) else None
+
+    assert found("rsa", "RS256") == "rsa"
+    assert found("rsa", "ES256") is None
+    assert found("other", "RS256") is None
+    assert found(None, "ES384") == "p384"
+    assert found(None, "PS256") is None
+    assert key_set.publishes("rsa")
+    assert not key_set.publishes("other")
+    assert not key_set.publishes(None)
+
+
+def test_without_a_kid_nothing_is_guessed_between_two_keys() -> None:
+    key_set = parse_key_set({"keys": [RSA.jwk(), FakeKey("other", which=1).jwk()]})
+    assert key_set.find(None, "RS256") is None
+    assert key_set.find("other", "RS256") is not None
