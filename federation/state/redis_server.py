@@ -46,7 +46,13 @@ _MESSAGE_CHARS = 200
 _POLICY = "maxmemory-policy"
 _OLDEST = (5, 0)  # before it, a script that asks for the time may not write
 
-_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+_ERRORS = (
+    RedisError,
+    RedisClusterException,
+    OSError,
+    TimeoutError,
+    RuntimeError,  # of uvloop, if a connection is closed while the client begins to use it
+)
 _PASSING = (
     AskError,  # and MovedError: the cluster's slots move
     BusyLoadingError,

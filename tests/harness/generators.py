@@ -205,8 +205,14 @@ def asked(rng: Random) -> str:
     return f"{rng.choice(NAMES)}:{rng.choice([*NAMES, '*'])}"
 
 
-def statements(rng: Random, near: Plain, roles: Sequence[str] = ()) -> list[Plain]:
-    """The statements of a Policy. Some have conditions on the names of *roles*."""
+def statements(
+    rng: Random, near: Plain, roles: Sequence[str] = (), conditional: float = 0.4
+) -> list[Plain]:
+    """
+    The statements of a Policy. The share *conditional* of them has conditions.
+
+    Some others have conditions on the names of *roles*.
+    """
     made: list[Plain] = []
     for number in range(rng.randint(1, 3)):
         statement: Plain = {
@@ -215,7 +221,7 @@ def statements(rng: Random, near: Plain, roles: Sequence[str] = ()) -> list[Plai
             "action": rng.choices(WRITTEN_ACTIONS, k=rng.randint(1, 2)),
             "resource": [resource(rng) for _ in range(rng.randint(1, 2))],
         }
-        if rng.random() < 0.4:
+        if rng.random() < conditional:
             statement["condition"] = block(rng, near, most=1)
         elif roles and rng.random() < 0.1:
             statement["condition"] = _on_roles(rng, roles)
