@@ -251,11 +251,13 @@ def test_an_owner_that_cannot_be_read_is_not_the_owner(name: str, owner_id: obje
 def test_an_owner_in_another_case_is_the_owner_whom_a_refusal_may_tell_so(
     pin: dict[str, Any], changes: dict[str, object]
 ) -> None:
-    assert same_owner(pinned(**pin), github(**changes))
+    assert same_owner(pinned(**pin), PROFILES["github"], github(**changes))
 
 
 def test_an_owner_in_another_script_is_not_the_owner() -> None:
-    assert not same_owner(pinned(repository="k/app"), github(repository="\u212a/app"))
+    assert not same_owner(
+        pinned(repository="k/app"), PROFILES["github"], github(repository="\u212a/app")
+    )
 
 
 def test_a_repository_id_recognises_only_its_own_repository() -> None:

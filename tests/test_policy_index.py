@@ -56,9 +56,9 @@ def test_policies_that_go_together_are_indexed_once() -> None:
 
 def test_policies_are_indexed_once_although_others_are_used_in_between() -> None:
     snapshot, sets = catalog(policies=[policy("one"), policy("two")]), PolicySets()
-    known = sets.of(snapshot, ("one",))
-    sets.of(snapshot, ("two",))
-    assert sets.of(snapshot, ("one",)) is known
+    known = sets.of(snapshot, named("one"))
+    sets.of(snapshot, named("two"))
+    assert sets.of(snapshot, named("one")) is known
 
 
 def test_a_new_catalog_is_never_answered_with_the_policies_of_an_old_one() -> None:

@@ -481,7 +481,7 @@ def test_a_role_whose_conditions_hold_is_nearer_than_one_without_conditions() ->
 
 
 def test_an_evaluation_that_admits_has_no_refusal_and_shows_no_claim() -> None:
-    (evaluation,) = evaluate([pinned(sub=SUBJECT)], Provider.GITHUB, sample("github-push-main"))
+    (evaluation,) = evaluate([pinned(sub=SUBJECT)], "github", sample("github-push-main"))
     assert evaluation.admits
     assert evaluation.refusal is None
     assert "412890077" not in repr(evaluation)

@@ -18,6 +18,8 @@ from federation.tokens.signing_keys import SigningKey
 from federation.web import forms
 from federation.web.forms import read_form
 from tests.harness.broker import GRANT, URL, BrokenStore, InProcess, form, logged, refusal
+from tests.harness.builders import GENERIC
+from tests.harness.documents import DOCUMENTS
 
 FORM = "application/x-www-form-urlencoded"
 DISCOVERY = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
@@ -375,7 +377,10 @@ class TestRevoke:
         assert refusal(self.revoke(broker, **parameters)) == (400, "invalid_request")
 
     def test_a_store_that_cannot_remember_says_so(self) -> None:
-        broker = InProcess(state=BrokenStore)
+        many = DOCUMENTS.replace(
+            f'iss: "{GENERIC}", ', f'iss: "{GENERIC}", subjectTokenUse: many, '
+        )
+        broker = InProcess(many, state=BrokenStore)
         answer = self.revoke(broker, token=broker.access_token(broker.job(
             "keycloak-user", sub="someone")))  # fmt: skip
         assert refusal(answer) == (503, "state_unavailable")
