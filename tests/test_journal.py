@@ -66,6 +66,19 @@ def test_a_line_is_the_event(tmp_path: Path) -> None:
     assert line == json.loads(json.dumps(one.as_json()))
 
 
+@pytest.mark.parametrize(
+    "text", ["\u2028", "\u2029", "\x85", "\u00e9", "\U0001f680", "\n", "\r"], ids=ascii
+)
+def test_an_event_is_one_line_of_ascii_whatever_its_text(tmp_path: Path, text: str) -> None:
+    one = event(roles=(f"a{text}b",))
+    record(FileJournal(tmp_path, SIZE, sign=sign), one)
+    (segment,) = stored(tmp_path)
+    content = segment.path.read_bytes()
+    assert content.isascii()
+    assert len(content.decode("ascii").splitlines()) == 2, "the header and the event"
+    assert lines(tmp_path)[1]["roles"] == [f"a{text}b"]
+
+
 def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "audit"
     record(FileJournal(folder, SIZE, sign=sign), event())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from federation.jose.jwk import Key, parse_key, parse_key_set
+import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from federation.jose.jwk import PRIVATE_MEMBERS, Key, parse_key, parse_key_set
 from tests.harness.issuer import FakeKey, base64url
 
 RSA, P256, P384, ED = (
@@ -67,6 +70,26 @@ def test_a_key_that_is_published_for_one_algorithm_verifies_with_no_other() -> N
     assert key.verifies("RS256", MESSAGE, RSA.sign(MESSAGE, "RS256"))
     assert not key.fits("PS256")
     assert not key.verifies("PS256", MESSAGE, RSA.sign(MESSAGE, "PS256"))
+
+
+class Failing:
+    """A public key on whose signatures the library raises an error."""
+
+    key_size = 2048
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def verify(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), TypeError("x"), OverflowError("x"), UnsupportedAlgorithm("x")]
+)
+def test_a_signature_on_which_the_library_raises_is_not_good(error: Exception) -> None:
+    public: Any = Failing(error)
+    assert Key(public, "RSA").verifies("RS256", MESSAGE, b"x") is False
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256", "ES256K", "", "rs256"])
@@ -146,6 +169,19 @@ def test_what_describes_no_key_is_refused(jwk: object) -> None:
     assert why(jwk)
 
 
+def test_another_type_of_key_is_refused_with_the_types_that_are_taken() -> None:
+    assert why({"kty": "XX"}).startswith("not an RSA, P-256, P-384")
+
+
+def test_a_reason_is_one_line_without_controls_whatever_the_key_says() -> None:
+    assert why(RSA.jwk(alg='RS\n256"')) == "its alg is RS%0A256%22"
+
+
+def test_these_members_make_a_key_a_secret() -> None:
+    # RFC 7518, sections 6.2.2, 6.3.2 and 6.4.1.
+    assert set(PRIVATE_MEMBERS) == {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+
 def test_rsa_keys_have_2048_to_8192_bits_and_exponents_of_64() -> None:
     for jwk in (rsa_of(2048), rsa_of(8192), rsa_of(2048, 2**63 + 1)):
         assert parse_key(jwk).kind == "RSA"
@@ -183,6 +219,23 @@ def test_an_unusable_key_is_named_by_its_kid_or_by_its_place_and_spoils_no_other
         "#2": "its kid is not a string",
         "#3": "its use is not sig",
     }
+
+
+def test_a_kid_of_one_character_names_a_key_and_an_empty_one_does_not() -> None:
+    key_set = parse_key_set({"keys": [RSA.jwk(use="enc", kid=kid) for kid in ("k", "")]})
+    assert set(key_set.skipped) == {"k", "#1"}
+
+
+def test_keys_that_a_document_pins_are_read_as_published_ones_are() -> None:
+    assert [key.kid for key in parse_key_set({"keys": (RSA.jwk(),)}).keys] == ["rsa"]
+
+
+def test_the_reasons_for_unusable_keys_are_bounded() -> None:
+    assert len(parse_key_set({"keys": [7] * 1000}).skipped) <= 101
+
+
+def test_a_set_shows_its_keys_and_its_reasons_once() -> None:
+    assert repr(parse_key_set({"keys": [7]})) == "KeySet(keys=(), skipped={'#0': 'not an object'})"
 
 
 def test_two_different_keys_with_one_kid_are_both_unusable() -> None:
