@@ -72,7 +72,7 @@ def marked(name: str) -> dict[str, str]:
     return {mark: value or "1"}
 
 
-RECOGNISED = [name for name, how in SYSTEMS.items() if how.marks and not how.only_if_asked]
+RECOGNISED = [name for name, how in SYSTEMS.items() if not how.only_if_asked]
 REQUESTS = [
     name for name in RECOGNISED for s in SYSTEMS[name].sources[:1] if isinstance(s, ByRequest)
 ]
@@ -219,6 +219,16 @@ class TestRequest:
             environ = {source.url: url, source.bearer: "very-secret"}
             assert "is not an https URL" in told(marked(name) | environ)
 
+    @pytest.mark.parametrize("name", REQUESTS)
+    def test_a_refusal_that_looks_like_a_token_is_none(self, name: str) -> None:
+        source = SYSTEMS[name].sources[0]
+        assert isinstance(source, ByRequest)
+        environ = {source.url: "https://ci.example/x", source.bearer: "very-secret"}
+        for status in (201, 302, 403):
+            answer = httpx2.Response(status, json={source.member: TOKEN})
+            message = told(marked(name) | environ, lambda _, answer=answer: answer)  # type: ignore[misc]
+            assert f"answered HTTP {status} instead of an ID token" in message
+
     def test_an_answer_without_an_end_is_given_up(self) -> None:
         environ = {"CF_OIDC_REQUEST_URL": "https://x/y", "CF_OIDC_REQUEST_TOKEN": "very-secret"}
         sent = 0
@@ -318,7 +328,7 @@ class TestCommand:
     def test_what_it_says_in_vain_is_shown_without_secrets(self, program: Program) -> None:
         body = (
             f"print({TOKEN!r}); "
-            "sys.exit('fatal: no such job\\x1b[31m, token very-secret-key-123 bearer abc.def "
+            "sys.exit('fatal: no such job\\x1b[31m, (very-secret-key-123) bearer abc.def "
             f"{TOKEN}')"
         )
         environ = marked("buildkite") | program("buildkite-agent", body)
@@ -446,6 +456,10 @@ class TestMetadata:
             thread.join()
         assert asked == ["http://other.example/x"]
         assert "metadata.google.internal" in looked_up
+
+
+def test_what_is_used_only_if_asked_for_is_never_recognised() -> None:
+    assert all(how.only_if_asked == (not how.marks) for how in SYSTEMS.values())
 
 
 def test_every_source_of_the_table_is_one_that_the_client_reads() -> None:

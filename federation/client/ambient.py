@@ -57,9 +57,7 @@ def subject_token(
 def _recognised(environ: Mapping[str, str]) -> Profile | None:
     """The provider whose job this is. Raises: ClientError if it could be a job of several."""
     marked = [
-        name
-        for name, how in SYSTEMS.items()
-        if not how.only_if_asked and any(_is_set(environ, *mark) for mark in how.marks)
+        name for name, how in SYSTEMS.items() if any(_is_set(environ, *mark) for mark in how.marks)
     ]
     implied = {other for name in marked for other in SYSTEMS[name].also_marked_as}
     marked = [name for name in marked if name not in implied]

@@ -66,7 +66,8 @@ def printed_by(
     except subprocess.TimeoutExpired:
         raise ClientError(f"{name} printed no ID token within {seconds:g} seconds.") from None
     finally:
-        _end(process)
+        if process.returncode is None:
+            _end(process)
     printed, said = output.text(), _without_secrets(errors.text(), environ)
     if code != 0:
         raise ClientError(f"{name} printed no ID token and ended with code {code}.", said)

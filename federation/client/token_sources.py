@@ -99,13 +99,13 @@ def _request(source: ByRequest, job: Job) -> str | Missing:
     if not _HEADER_VALUE.fullmatch(secret):
         raise ClientError(f"{source.bearer} holds characters that no header can carry.")
     joined = "&" if "?" in url else "?"
+    headers = {"Authorization": f"{source.scheme} {secret}".strip(), "Accept": "application/json"}
+    if source.method == "POST":
+        headers["Content-Type"] = "application/json"  # Azure DevOps wants it, without a body too
     response = job.sender.send(
         source.method,
         f"{url}{joined}{_filled(source.query, quote(job.audience, safe=''))}",
-        headers={
-            "Authorization": f"{source.scheme} {secret}".strip(),
-            "Accept": "application/json",
-        },
+        headers=headers,
     )
     if response.status_code != 200:
         raise ClientError(

@@ -249,7 +249,7 @@ class JobToken:
     platform: bool = False
     """True if jobs of other CI systems run there, so that a mark of theirs decides."""
     only_if_asked: bool = False
-    """True if the client looks there only when it is told to."""
+    """True if the client looks there only when it is told to. Then *marks* is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
