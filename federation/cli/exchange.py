@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from federation.client import ClientError
-from federation.client.ambient import subject_token
+from federation.client.ambient import SYSTEMS, subject_token
 from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
 from federation.client.faas_cli import config_path, gateway_name, save_token
@@ -29,7 +29,13 @@ _FILE_BYTES = 64 * 1024
     default="ambient",
     show_default=True,
     help="Where the subject token comes from: a file, - for standard input, or ambient: the CI"
-    " system that runs this job (GitHub Actions, GitLab CI).",
+    " system that runs this job.",
+)
+@click.option(
+    "--from",
+    "provider",
+    type=click.Choice(list(SYSTEMS)),
+    help="Get the ID token as this provider's jobs do. Default: the CI system that is recognised.",
 )
 @click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
 @click.option(
@@ -50,6 +56,7 @@ def exchange(
     url: str,
     audience: str | None,
     token: str,
+    provider: str | None,
     roles: tuple[str, ...],
     functions: tuple[str, ...],
     for_faas_cli: bool,
@@ -62,11 +69,15 @@ def exchange(
     """
     if for_faas_cli and functions:
         raise click.UsageError("faas-cli asks for function tokens itself; leave out --function")
+    if provider and token != "ambient":
+        raise click.UsageError("give either --token or --from")
     try:
         audience = audience or url.rstrip("/")
         with Sender(tell=_notice) as sender:
             subject = (
-                subject_token(os.environ, audience, sender) if token == "ambient" else _read(token)
+                subject_token(os.environ, audience, sender, provider=provider)
+                if token == "ambient"
+                else _read(token)
             )
             granted = trade(
                 url, subject, sender, audience=audience, roles=roles, functions=functions

@@ -11,6 +11,7 @@ import click
 
 from federation import __version__
 from federation.cli.exchange import exchange
+from federation.client.ambient import SYSTEMS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,10 +35,22 @@ def fed() -> None:
     show_default=True,
     help="File with a subject token, - for standard input, or ambient.",
 )
+@click.option(
+    "--from",
+    "provider",
+    type=click.Choice(list(SYSTEMS)),
+    help="Get the ID token as this provider's jobs do.",
+)
 @click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
 @click.pass_context
 def auth(
-    context: click.Context, gateway: str, audience: str | None, token: str, roles: tuple[str, ...]
+    context: click.Context,
+    *,
+    gateway: str,
+    audience: str | None,
+    token: str,
+    provider: str | None,
+    roles: tuple[str, ...],
 ) -> None:
     """
     Exchange this CI job's ID token and sign faas-cli in to the gateway for some minutes.
@@ -50,6 +63,7 @@ def auth(
         url=gateway,
         audience=audience,
         token=token,
+        provider=provider,
         roles=roles,
         functions=(),
         for_faas_cli=True,

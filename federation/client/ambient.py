@@ -1,85 +1,96 @@
 """
-Get this CI job's ID token from GitHub Actions or GitLab CI.
+Get this CI job's ID token, wherever its CI system keeps it.
 
-On GitHub the job asks a URL for the token; URL and request token are in its environment. On
-GitLab the token is in a variable. If either is missing, the error names it.
+The provider table says how to tell the jobs of each system, and where they find their token
+(`JobToken`). If a job has none, the error names the system and what to add to the job.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from federation.client import ClientError
-from federation.client.http import Sender, json_of, require_secure_url
+from federation.client.http import Sender
+from federation.client.token_sources import Job, Missing, token_from
+from federation.providers.profile import InVariable, JobToken, Profile
+from federation.providers.table import PROFILES
 
-GITLAB_VARIABLE = "FEDERATION_ID_TOKEN"
-_URL, _TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+_ANYWHERE = InVariable(names=("FEDERATION_ID_TOKEN",))
+"""Used wherever the CI system itself gives no token."""
 _EVENT_BYTES = 16 * 1024 * 1024
 
+SYSTEMS: Mapping[str, JobToken] = {
+    name: profile.job_token for name, profile in PROFILES.items() if profile.job_token
+}
+"""How a job gets its token, for each provider that has jobs."""
 
-def subject_token(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
+
+def subject_token(
+    environ: Mapping[str, str], audience: str, sender: Sender, *, provider: str | None = None
+) -> str:
     """
     Return an ID token of this job for *audience*.
 
+    With *provider*, get it as that provider's jobs do, and in no other way.
     Raises: ClientError if this is not a CI job, or if the job may not get an ID token.
     """
-    if environ.get(_URL) or environ.get(_TOKEN) or environ.get("GITHUB_ACTIONS") == "true":
-        return _github(environ, audience, sender)
-    if token := environ.get(GITLAB_VARIABLE):
-        return token
-    if environ.get("GITLAB_CI") == "true":
-        raise ClientError(
-            f"This GitLab job has no {GITLAB_VARIABLE}.",
-            f"Add to the job:\n  id_tokens:\n    {GITLAB_VARIABLE}:\n      aud: {audience}",
-        )
+    profile = PROFILES[provider] if provider else _recognised(environ)
+    job = Job(profile.display_name if profile else "", environ, audience, sender)
+    missing = []
+    for source in SYSTEMS[profile.name].sources if profile else ():
+        found = token_from(source, job)
+        if not isinstance(found, Missing):
+            return found
+        missing.append(found.what)
+    if provider is None and not isinstance(found := token_from(_ANYWHERE, job), Missing):
+        return found
+    if profile is None:
+        raise _no_system()
     raise ClientError(
-        "No CI identity was found: this is neither a GitHub Actions job nor a GitLab CI job.",
-        "Run it in one, or give a token with --token FILE.",
+        f"This {profile.display_name} job {' and '.join(missing)}.",
+        _advice(SYSTEMS[profile.name], environ).format(audience=audience),
     )
 
 
-def _github(environ: Mapping[str, str], audience: str, sender: Sender) -> str:
-    missing = [name for name in (_URL, _TOKEN) if not environ.get(name)]
-    if missing:
+def _recognised(environ: Mapping[str, str]) -> Profile | None:
+    """The provider whose job this is. Raises: ClientError if it could be a job of several."""
+    marked = [
+        name for name, how in SYSTEMS.items() if any(_is_set(environ, *mark) for mark in how.marks)
+    ]
+    implied = {other for name in marked for other in SYSTEMS[name].also_marked_as}
+    marked = [name for name in marked if name not in implied]
+    systems = [name for name in marked if not SYSTEMS[name].platform] or marked
+    if len(systems) > 1:
         raise ClientError(
-            f"This GitHub job may not ask for an ID token: {' and '.join(missing)} not set.",
-            _permission_advice(environ),
+            f"This could be a job of {_listed(systems, 'or of')}.",
+            f"Say which: {' or '.join(f'--from {name}' for name in systems)}.",
         )
-    require_secure_url(environ[_URL], _URL)
-    if not re.fullmatch(r"[!-~]+", environ[_TOKEN]):
-        raise ClientError(f"{_TOKEN} holds characters that no header can carry.")
-    joined = "&" if "?" in environ[_URL] else "?"
-    response = sender.send(
-        "GET",
-        f"{environ[_URL]}{joined}audience={quote(audience, safe='')}",
-        headers={"Authorization": f"bearer {environ[_TOKEN]}", "Accept": "application/json"},
-    )
-    if response.status_code != 200:
-        raise ClientError(
-            f"GitHub answered HTTP {response.status_code} instead of an ID token.",
-            "Run the job again. If it fails again, check that it has permissions: id-token: write.",
-        )
-    match json_of(response):
-        case {"value": str(token)} if token:
-            return token
-        case _:
-            raise ClientError("GitHub's answer holds no ID token.", "Run the job again.")
+    return PROFILES[systems[0]] if systems else None
 
 
-def _permission_advice(environ: Mapping[str, str]) -> str:
-    if _from_fork(environ):
-        return (
-            "The pull request comes from a fork, and GitHub gives those no ID token, whatever"
-            " the job asks for. Deploy after the merge, from a push."
-        )
-    return (
-        "Add to the job:\n  permissions:\n    id-token: write\n    contents: read\n"
-        "In a reusable workflow the calling job must grant it too."
+def _is_set(environ: Mapping[str, str], name: str, value: str) -> bool:
+    return environ.get(name) == value if value else bool(environ.get(name))
+
+
+def _no_system() -> ClientError:
+    asked = [name for name, how in SYSTEMS.items() if how.only_if_asked]
+    known = [name for name in SYSTEMS if name not in asked]
+    return ClientError(
+        f"No CI identity was found: this is no job of {_listed(known, 'or')}.",
+        "Run it in one, or give a token with --token FILE. "
+        f"For the identity of a machine, say {' or '.join(f'--from {name}' for name in asked)}.",
     )
+
+
+def _listed(names: list[str], last: str) -> str:
+    shown = [PROFILES[name].display_name for name in names]
+    return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
+
+
+def _advice(how: JobToken, environ: Mapping[str, str]) -> str:
+    return how.fork_advice if how.fork_advice and _from_fork(environ) else how.advice
 
 
 def _from_fork(environ: Mapping[str, str]) -> bool:

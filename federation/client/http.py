@@ -2,7 +2,9 @@
 HTTP client of a CI job, with timeouts and retries.
 
 Connection errors, 429 and 5xx are retried three times, for at most a minute, and each retry is
-told. Any other answer is final, and so is a TLS error that another try cannot heal. Proxies and a private CA come from the environment (`HTTPS_PROXY`, `SSL_CERT_FILE`).
+told. Any other answer is final, and so is a TLS error that another try cannot heal. An answer is
+at most 256 KiB and comes within 30 seconds. Proxies and a private CA come from the environment
+(`HTTPS_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from collections.abc import Callable, Mapping
 import httpx2
 
 from federation.client import ClientError
+from federation.providers.profile import ByMetadata
+from federation.providers.table import PROFILES
 
 _TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
 _TRIES = 4
 _TOTAL_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 10.0
+_ANSWER_BYTES = 256 * 1024
+_ANSWER_SECONDS = 30.0
 
 
 class Sender:
@@ -59,7 +65,7 @@ class Sender:
         server = server_of(request.url)
         for attempt in range(_TRIES):
             try:
-                response = self._client.send(request)
+                response = self._answer(request)
             except httpx2.TransportError as error:
                 problem, wait = _transport_problem(error), None
                 if isinstance(error, httpx2.LocalProtocolError) or _tls_advice(problem):
@@ -81,10 +87,33 @@ class Sender:
             self._pause(pause)
         raise ClientError(f"{server} could not be reached: {problem}.", _advice(problem))
 
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        """The whole answer to *request*, within the limits of time and size."""
+        ends = time.monotonic() + _ANSWER_SECONDS
+        response = self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > _ANSWER_BYTES:
+                    raise ClientError(f"{request.url.host} answered with more than 256 KiB.")
+                if time.monotonic() > ends:
+                    raise httpx2.ReadTimeout("the answer did not end in time", request=request)
+        finally:
+            response.close()
+        # The body was decoded on the way, so the headers about its encoding are not true any more.
+        headers = [pair for pair in response.headers.multi_items() if pair[0] not in _ENCODING]
+        return httpx2.Response(
+            response.status_code, headers=headers, content=bytes(body), request=request
+        )
+
 
 def server_of(url: httpx2.URL) -> str:
     """Return the host of *url*, with its port if it has one."""
     return url.netloc.decode("ascii", "replace")
+
+
+_ENCODING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 def json_of(response: httpx2.Response) -> object:
@@ -114,9 +143,19 @@ def require_secure_url(url: str, what: str) -> None:
         raise ClientError(f"{what} {url!r} is not an https URL.", "A token is never sent in clear.")
 
 
+def _never_by_proxy() -> dict[str, None]:
+    """Metadata servers. A proxy would see the token, and would reach its own server instead."""
+    return {
+        f"all://{httpx2.URL(source.url).host}": None
+        for profile in PROFILES.values()
+        for source in (profile.job_token.sources if profile.job_token else ())
+        if isinstance(source, ByMetadata)
+    }
+
+
 def _open_client() -> httpx2.Client:
     try:
-        return httpx2.Client(timeout=_TIMEOUT, follow_redirects=False)
+        return httpx2.Client(timeout=_TIMEOUT, follow_redirects=False, mounts=_never_by_proxy())
     except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
         raise ClientError(
             f"The proxy or CA that the environment names cannot be used: {error}.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from federation.providers.profile import InVariable, JobToken, OwnerClaims, Profile, Shape
+from federation.providers.profile import ByCommand, JobToken, OwnerClaims, Profile, Shape
 
 _WITHIN = "/https:~1~1sts.amazonaws.com~1"
 _ACCOUNT, _ORGANISATION = f"{_WITHIN}/aws_account", f"{_WITHIN}/org_id"
@@ -54,8 +54,18 @@ PROFILE = Profile(
     circumstances=frozenset({f"{_WITHIN}/source_region"}),
     job_token=JobToken(
         marks=(),
-        sources=(InVariable(names=("FEDERATION_ID_TOKEN",)),),
-        advice="Run: export FEDERATION_ID_TOKEN=$(aws sts get-web-identity-token --audience "
-        "{audience} --signing-algorithm RS256 --query WebIdentityToken --output text)",
+        sources=(
+            ByCommand(
+                command=(
+                    *("aws", "sts", "get-web-identity-token", "--audience", "{audience}"),
+                    *("--signing-algorithm", "RS256", "--query", "WebIdentityToken"),
+                    *("--output", "text"),
+                )
+            ),
+        ),
+        advice="Install the AWS CLI, give it credentials and a region, and switch outbound "
+        "identity federation on in the account.",
+        # A machine's role is not the job's, so it takes part only if somebody says so.
+        only_if_asked=True,
     ),
 )

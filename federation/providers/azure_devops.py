@@ -16,8 +16,8 @@ from federation.providers.profile import (
     DIGITS,
     FULL_REF,
     UUID,
+    ByRequest,
     Demand,
-    InVariable,
     JobToken,
     OwnerClaims,
     Profile,
@@ -88,9 +88,18 @@ PROFILE = Profile(
     ref_example=(("rpo_ref", "refs/heads/main"),),
     job_token=JobToken(
         marks=(("TF_BUILD", "True"),),
-        sources=(InVariable(names=("FEDERATION_ID_TOKEN",)),),
-        advice="Map SYSTEM_ACCESSTOKEN: $(System.AccessToken) into the step, ask "
-        "$SYSTEM_OIDCREQUESTURI for a token (docs/providers.md has the lines), and export it as "
-        "FEDERATION_ID_TOKEN.",
+        sources=(
+            ByRequest(
+                url="SYSTEM_OIDCREQUESTURI",
+                bearer="SYSTEM_ACCESSTOKEN",
+                member="oidcToken",
+                method="POST",
+                query="api-version=7.1",
+                scheme="Bearer",
+            ),
+        ),
+        advice="Add to the step:\n  env:\n    SYSTEM_ACCESSTOKEN: $(System.AccessToken)\n"
+        "The audience is always api://AzureADTokenExchange, so write that under aud of the "
+        "JwtIssuer.",
     ),
 )

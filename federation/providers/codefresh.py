@@ -13,6 +13,7 @@ from federation.claims import Claims
 from federation.providers.profile import (
     ByRequest,
     Demand,
+    InVariable,
     JobToken,
     NameWithId,
     OwnerClaims,
@@ -112,9 +113,15 @@ PROFILE = Profile(
     job_token=JobToken(
         marks=(("CF_BUILD_ID", ""),),
         sources=(
-            ByRequest(url="CF_OIDC_REQUEST_URL", bearer="CF_OIDC_REQUEST_TOKEN", member="id_token"),
+            ByRequest(
+                url="CF_OIDC_REQUEST_URL",
+                bearer="CF_OIDC_REQUEST_TOKEN",
+                member="id_token",
+                scheme="",
+            ),
+            InVariable(names=("ID_TOKEN",)),
         ),
-        advice="Use the step obtain-oidc-id-token with AUDIENCE: {audience}, and pass its token "
-        "with --token FILE.",
+        advice="Put the step obtain-oidc-id-token with AUDIENCE: {audience} before this one. It "
+        "leaves the token in ID_TOKEN.",
     ),
 )

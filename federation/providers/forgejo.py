@@ -110,5 +110,7 @@ PROFILE = Profile(
             ByRequest(url="ACTIONS_ID_TOKEN_REQUEST_URL", bearer="ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
         ),
         advice="Add to the workflow or the job:\n  enable-openid-connect: true",
+        # The runner sets GitHub's variables too, for actions that were written for GitHub.
+        also_marked_as=("github",),
     ),
 )

@@ -245,11 +245,16 @@ PROFILE = Profile(
     ),
     ref_example=(("ref", "refs/heads/main"),),
     job_token=JobToken(
-        marks=(("GITHUB_ACTIONS", "true"),),
+        marks=(
+            *(("GITHUB_ACTIONS", "true"), ("ACTIONS_ID_TOKEN_REQUEST_URL", "")),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", ""),
+        ),
         sources=(
             ByRequest(url="ACTIONS_ID_TOKEN_REQUEST_URL", bearer="ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
         ),
         advice="Add to the job:\n  permissions:\n    id-token: write\n    contents: read\n"
         "In a reusable workflow the calling job must grant it too.",
+        fork_advice="The pull request comes from a fork, and GitHub gives those no ID token, "
+        "whatever the job asks for. Deploy after the merge, from a push.",
     ),
 )

@@ -89,5 +89,6 @@ PROFILE = Profile(
         advice="Mount a token for this audience at /var/run/secrets/federation:\n"
         "  volumes:\n  - name: federation\n    projected:\n      sources:\n"
         "      - serviceAccountToken: {{path: token, audience: {audience}, expirationSeconds: 600}}",
+        platform=True,
     ),
 )

@@ -196,9 +196,16 @@ class ByRequest:
     """A job asks the URL in *url* for a token, with the secret in *bearer* (GitHub's protocol)."""
 
     url: str
+    """The environment variable that holds the URL."""
     bearer: str
+    """The environment variable that holds the secret."""
     member: str = "value"
-    """The member of the JSON answer that holds the token; empty if the answer is the token."""
+    """The member of the JSON answer that holds the token."""
+    method: str = "GET"
+    query: str = "audience={audience}"
+    """What is added to the URL's query; `{audience}` stands for the audience."""
+    scheme: str = "bearer"
+    """The word before the secret in the header `Authorization`, empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +217,12 @@ class ByCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByMetadata:
-    """A machine asks its metadata server at *url*, which holds `{audience}`, with *headers*."""
+    """
+    A machine asks its metadata server at *url*, which holds `{audience}`, with *headers*.
+
+    The server's answer has the same headers. A metadata server has a link-local address, so the
+    URL is plain http, and the request never goes through a proxy.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
@@ -224,14 +236,20 @@ class JobToken:
     """How a job of the provider gets its token; `federation exchange` looks for it there."""
 
     marks: tuple[tuple[str, str], ...]
-    """Environment variables that tell such a job, each with its value or, if that is empty, with
-    any value."""
+    """Environment variables of which any one tells such a job, each with its value or, if that is
+    empty, with any value."""
     sources: tuple[TokenSource, ...]
     """Tried in this order."""
     advice: str
     """What to add to the job if it has no token. `{audience}` stands for the audience."""
+    fork_advice: str = ""
+    """What to do instead if the job is of a fork's pull request, as `GITHUB_EVENT_PATH` tells."""
+    also_marked_as: tuple[str, ...] = ()
+    """Providers whose marks such a job has too."""
+    platform: bool = False
+    """True if jobs of other CI systems run there, so that a mark of theirs decides."""
     only_if_asked: bool = False
-    """True if the client looks there only when it is told to."""
+    """True if the client looks there only when it is told to. Then *marks* is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,10 @@ PROFILE = Profile(
     ref_within=MappingProxyType({"sub": re.compile(r":run_type:[^*?]")}),
     ref_example=(("runType", "TRACKED"),),
     job_token=JobToken(
-        marks=(("SPACELIFT", "true"),),
+        marks=(
+            *(("SPACELIFT", "true"), ("TF_VAR_spacelift_run_id", "")),
+            ("SPACELIFT_OIDC_TOKEN", ""),
+        ),
         sources=(
             InVariable(names=("SPACELIFT_OIDC_TOKEN",)),
             InFile(path="/mnt/workspace/spacelift.oidc"),
