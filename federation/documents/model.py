@@ -100,14 +100,12 @@ class JwtIssuer:
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
     """The provider's rules for this issuer's tokens."""
+    shared: bool = field(init=False, compare=False, repr=False)
+    """True if this issuer gives tokens to everybody, as github.com does."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", PROFILES[self.provider])
-
-    @property
-    def shared(self) -> bool:
-        """Return whether this issuer gives tokens to everybody, as github.com does."""
-        return shared(self.iss)
+        object.__setattr__(self, "shared", shared(self.iss))
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ PROFILE = Profile(
         ),
     ),
     ref_claims=("build_branch", "build_tag"),
-    ref_within=MappingProxyType({"sub": re.compile(r":ref:[^*?]")}),
+    ref_within=MappingProxyType({"sub": re.compile(r":ref:refs/[^/*?]+/")}),
     misnamed=MappingProxyType(
         {
             "branch": "build_branch",

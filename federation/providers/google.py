@@ -66,7 +66,8 @@ PROFILE = Profile(
         NameWithId(
             names=("email",),
             ids=("sub",),
-            where="`gcloud iam service-accounts describe EMAIL` prints it as uniqueId",
+            where="it is the sub in the person's token, and the uniqueId that `gcloud iam "
+            "service-accounts describe EMAIL` prints",
         ),
     ),
     verified_by=MappingProxyType({"email": "email_verified"}),
