@@ -109,9 +109,12 @@ class JwtIssuer:
     origin: Origin = field(default=Origin(), compare=False, repr=False)
     profile: Profile = field(init=False, compare=False, repr=False)
     """The provider's rules for this issuer's tokens."""
+    shared: bool = field(init=False, compare=False, repr=False)
+    """True if this issuer gives tokens to everybody, as github.com does."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", PROFILES[self.provider])
+        object.__setattr__(self, "shared", shared(self.iss))
 
     def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         """Return those of `clients` that a token is meant for. If any, it is a person's token."""
@@ -122,11 +125,6 @@ class JwtIssuer:
     def taken_once(self, claims: Mapping[str, object]) -> bool:
         """Return whether a token with these *claims* may be exchanged only once."""
         return self.people_once if self.clients_of(claims) else self.single_use
-
-    @property
-    def shared(self) -> bool:
-        """Return whether this issuer gives tokens to everybody, as github.com does."""
-        return shared(self.iss)
 
 
 @dataclass(frozen=True, slots=True)

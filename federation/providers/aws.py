@@ -44,6 +44,7 @@ PROFILE = Profile(
     owner=OwnerClaims(
         ids=(_ACCOUNT, _ORGANISATION),
         composed=MappingProxyType({"sub": re.compile(r"^arn:aws[a-z-]*:(?:iam|sts)::[0-9]+:")}),
+        whole_issuer=(_ACCOUNT, _ORGANISATION, "sub"),
         pin=("sub", "arn:aws:iam::<account>:role/<role>"),
         sub_begins="arn:aws:iam::",
     ),

@@ -68,6 +68,7 @@ PROFILE = Profile(
         ids=("org_id", "prj_id"),
         composed=MappingProxyType({"sub": re.compile(r"^p://[^/]+/[^/]+/")}),
         separator="/",
+        whole_issuer=("org_id",),
         pin=("prj_id", "<id of the project>"),
         sub_begins="p://",
     ),

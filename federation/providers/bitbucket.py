@@ -61,6 +61,7 @@ PROFILE = Profile(
         ids=("workspaceUuid",),
         code_ids=("repositoryUuid",),
         composed=MappingProxyType({"sub": re.compile(r"^\{[^{}]+\}:")}),
+        whole_issuer=("workspaceUuid",),
         pin=("repositoryUuid", "{<UUID of the repository>}"),
         sub_begins="{",
     ),
@@ -74,7 +75,7 @@ PROFILE = Profile(
     only_if=MappingProxyType({"deploymentEnvironmentUuid": "the step names a deployment"}),
     ref_claims=("branchName",),
     environment_claims=("deploymentEnvironmentUuid",),
-    environment_within=re.compile(r"^\{[^{}]+\}:\{[^{}]+\}:\{"),
+    environment_within=re.compile(r"^\{[^{}]+\}:\{[^{}]+\}:"),
     ref_example=(("deploymentEnvironmentUuid", "{<UUID of the environment>}"),),
     job_token=JobToken(
         marks=(("BITBUCKET_BUILD_NUMBER", ""),),

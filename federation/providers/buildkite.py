@@ -99,7 +99,7 @@ PROFILE = Profile(
         | {"build_tag": "a tag is built"}
     ),
     ref_claims=("build_branch", "build_tag"),
-    ref_within=MappingProxyType({"sub": re.compile(r":ref:[^*?]")}),
+    ref_within=MappingProxyType({"sub": re.compile(r":ref:refs/[^/*?]+/")}),
     misnamed=MappingProxyType(
         {
             "branch": "build_branch",

@@ -76,6 +76,7 @@ PROFILE = Profile(
         code_ids=(_HOST + "project-id",),
         composed=MappingProxyType({"sub": re.compile(r"^org/[^/]+/")}),
         separator="/",
+        whole_issuer=(_HOST + "org-id", "sub"),
         pin=(_HOST + "project-id", "<id of the project>"),
         sub_begins="org/",
     ),
@@ -102,7 +103,7 @@ PROFILE = Profile(
         ),
     ),
     ref_claims=(_HOST + "vcs-ref",),
-    ref_within=MappingProxyType({"sub": re.compile(r"/vcs-ref/[^*?]")}),
+    ref_within=MappingProxyType({"sub": re.compile(r"/vcs-ref/refs/[^/*?]+/")}),
     misnamed=MappingProxyType(
         {claim: _HOST + claim for claim in ("project-id", "org-id", "vcs-ref", "vcs-origin")}
         | {"project_id": _HOST + "project-id", "ref": _HOST + "vcs-ref"}

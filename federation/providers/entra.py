@@ -41,13 +41,16 @@ PROFILE = Profile(
     lists=frozenset({"roles", "groups", "wids"}),
     shapes=MappingProxyType(dict.fromkeys(("tid", "oid", "azp", "appid"), UUID)),
     owner=OwnerClaims(
-        ids=("tid", "oid", "azp", "appid", "sub"),
-        groups=("groups", "roles", "wids"),
+        # The tenant of personal accounts is everybody's, and whoever has an account anywhere can
+        # sign in to some applications. So `tid` proves nothing, and an application's id only
+        # within one's own tenant.
+        ids=("oid", "sub"),
+        groups=("groups", "roles", "wids", "azp", "appid"),
         pin=("oid", "<object id>"),
     ),
     selective=("oid", "sub", "azp", "tid"),
     free=MappingProxyType({"name": "people choose it themselves"}),
-    circumstances=frozenset({"ver", "azpacr", "appidacr", "idp", "scp"}),
+    circumstances=frozenset({"tid", "ver", "azpacr", "appidacr", "idp", "scp"}),
     verified_by=MappingProxyType(
         dict.fromkeys(("preferred_username", "email", "upn", "unique_name"), "")
     ),

@@ -99,7 +99,10 @@ PROFILE = Profile(
     ),
     ref_claims=("ref", "ref_protected"),
     ref_within=MappingProxyType(
-        {"sub": re.compile(r":ref:[^*?]"), "workflow_ref": re.compile(r"@[^*?]")}
+        {
+            "sub": re.compile(r":ref:refs/[^/*?]+/"),
+            "workflow_ref": re.compile(r"@refs/[^/*?]+/"),
+        }
     ),
     file_refs=("workflow_ref",),
     misnamed=MappingProxyType({"branch": "ref", "owner": "repository_owner", "repo": "repository"}),

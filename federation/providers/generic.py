@@ -37,6 +37,13 @@ PROFILE = Profile(
             "nickname": "people choose it themselves",
         }
     ),
+    circumstances=frozenset(
+        {
+            *("email_verified", "typ", "ver", "acr", "amr", "auth_time", "nonce", "sid"),
+            *("token_use", "ref", "ref_path", "ref_type", "ref_protected", "environment"),
+            *("event_name", "pipeline_source", "branch"),
+        }
+    ),
     verified_by=MappingProxyType(
         {
             "email": "email_verified",

@@ -208,8 +208,8 @@ PROFILE = Profile(
     ref_claims=("ref", "ref_protected"),
     ref_within=MappingProxyType(
         {
-            "sub": re.compile(r":(?:ref|ref_protected):[^*?]"),
-            "workflow_ref": re.compile(r"@[^*?]"),
+            "sub": re.compile(r":(?:ref:refs/[^/*?]+/|ref_protected:true)"),
+            "workflow_ref": re.compile(r"@refs/[^/*?]+/"),
         }
     ),
     environment_claims=("environment",),
@@ -222,6 +222,15 @@ PROFILE = Profile(
             values=frozenset({"pull_request", "pull_request_review"}),
             other="ref",
             begins="refs/pull/",
+        ),
+        Together(
+            claim="event_name", values=frozenset({"release"}), other="ref", begins="refs/tags/"
+        ),
+        Together(
+            claim="event_name",
+            values=frozenset({"merge_group"}),
+            other="ref",
+            begins="refs/heads/gh-readonly-queue/",
         ),
         Together(claim="ref_type", values=frozenset({"tag"}), other="ref", begins="refs/tags/"),
     ),

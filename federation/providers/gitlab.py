@@ -115,6 +115,8 @@ PROFILE = Profile(
                 )
             }
         ),
+        # The project that a job runs in may be a fork of somebody else.
+        other_paths=("job_project_path", "job_namespace_path"),
         path_and_owner=("project_path", "namespace_path"),
         pin=("namespace_id", "<id of the group>"),
         sub_begins="project_path:",
@@ -167,7 +169,9 @@ PROFILE = Profile(
         NameWithId(names=("job_project_path",), ids=("job_project_id", "job_namespace_id")),
     ),
     ref_claims=("ref", "ref_path", "ref_protected"),
-    ref_within=MappingProxyType({"sub": re.compile(r":(?:ref|ref_path|ref_protected):[^*?]")}),
+    ref_within=MappingProxyType(
+        {"sub": re.compile(r":(?:ref:[^*?]|ref_path:refs/[^/*?]+/|ref_protected:true)")}
+    ),
     environment_claims=("environment",),
     environment_within=re.compile(r":environment:[^*?]"),
     open_environments=True,

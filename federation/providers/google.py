@@ -67,7 +67,8 @@ PROFILE = Profile(
         NameWithId(
             names=("email",),
             ids=("sub",),
-            where="`gcloud iam service-accounts describe EMAIL` prints it as uniqueId",
+            where="it is the sub in the person's token, and the uniqueId that `gcloud iam "
+            "service-accounts describe EMAIL` prints",
         ),
     ),
     only_if=MappingProxyType(

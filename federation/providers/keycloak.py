@@ -6,6 +6,7 @@ Claims: https://www.keycloak.org/docs/latest/server_admin/. Mappers can add any 
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 
 from federation.providers.generic import PROFILE as GENERIC
@@ -30,6 +31,9 @@ PROFILE = Profile(
     owner=OwnerClaims(
         ids=("sub", "azp", "client_id"),
         groups=("groups", "roles", "/realm_access/roles"),
+        # A client's own roles. `account` is the page on which people edit themselves.
+        more_groups=re.compile(r"/resource_access/(?!account/)[^/]+/roles"),
+        everybody=re.compile(r"default-roles-.+|offline_access|uma_authorization"),
     ),
     selective=("sub", "client_id", "azp"),
     free=MappingProxyType(

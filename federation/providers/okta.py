@@ -30,7 +30,9 @@ PROFILE = Profile(
     ),
     lists=frozenset({"groups", "scp", "amr"}),
     # `sub` is the login name in tokens for one's own API, and the user's id in ID tokens.
-    owner=OwnerClaims(ids=("sub", "uid", "cid"), groups=("groups",)),
+    owner=OwnerClaims(
+        ids=("sub", "uid", "cid"), groups=("groups",), everybody=re.compile("Everyone")
+    ),
     selective=("sub", "uid", "cid"),
     free=MappingProxyType({"name": "people choose it themselves"}),
     circumstances=frozenset({"email_verified", "ver", "idp", "scp", "amr"}),

@@ -134,6 +134,10 @@ class OwnerClaims:
     of the part that fixes the owner."""
     separator: str = ":"
     """The character that ends a part of *composed*."""
+    whole_issuer: tuple[str, ...] = ()
+    """Claims of *ids*, *names* and *composed* that all tokens of an issuer of one's own share. They
+    tell its owner from strangers at a shared issuer, and say nothing at one's own. Of *composed*
+    that is the beginning alone."""
     other_paths: tuple[str, ...] = ()
     """Paths that begin with an owner, but not with the owner of the code that runs."""
     path_and_owner: tuple[str, str] | None = None
@@ -141,6 +145,10 @@ class OwnerClaims:
     groups: tuple[str, ...] = ()
     """Lists of groups or roles that an administrator of the issuer gave. They say who somebody is,
     unless strangers get tokens from the issuer too."""
+    more_groups: re.Pattern[str] | None = None
+    """Further claims of that kind, whose names an administrator chooses."""
+    everybody: re.Pattern[str] | None = None
+    """Values of *groups* and *more_groups* that everybody at the issuer has."""
     pin: tuple[str, str] = ("sub", "<the caller's sub>")
     """The claim that a hint advises to pin, and the placeholder for its value."""
     sub_begins: str = ""

@@ -66,6 +66,7 @@ PROFILE = Profile(
         names=("org",),
         code_ids=("prj_id",),
         composed=MappingProxyType({"sub": re.compile(r"^org:[^:]+:project:[^:]+:")}),
+        whole_issuer=("org_id", "org"),
         pin=("prj_id", "<id of the project>"),
         sub_begins="org:<organisation>:project:",
     ),
@@ -110,7 +111,7 @@ PROFILE = Profile(
         ),
     ),
     ref_claims=("ref",),
-    ref_within=MappingProxyType({"sub": re.compile(r":ref:[^*?]")}),
+    ref_within=MappingProxyType({"sub": re.compile(r":ref:refs/[^/*?]+/")}),
     ref_example=(("ref", "refs/heads/main"), ("ref_type", "branch")),
     job_token=JobToken(
         marks=(("SEMAPHORE", "true"),),

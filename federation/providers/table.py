@@ -67,7 +67,7 @@ def likely_providers(iss: str) -> tuple[str, ...]:
 def shared(iss: str) -> bool:
     """True if strangers get tokens from the issuer *iss* too, whatever its path or port."""
     parts = urlsplit(iss)
-    host = parts.hostname or ""
+    host = (parts.hostname or "").rstrip(".")
     return any(
         any(host == known or (known[0] == "." and host.endswith(known)) for known in hosts)
         and not (own and own.fullmatch(parts.path))

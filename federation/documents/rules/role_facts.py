@@ -9,13 +9,14 @@ make a Role safer, so the rules count no others.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from federation.documents.catalog import role_issuers
 from federation.documents.model import JwtIssuer, Role
-from federation.documents.rules.owners import OWNER_KEYS, OwnerKeys, literal_prefix, only_wildcards
+from federation.documents.rules.owners import OWNER_KEYS, OwnerKeys, only_wildcards, owner_pins
+from federation.documents.rules.rule_keys import RULE_KEYS, RuleKeys
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.profile import Shape
 from federation.providers.table import GENERIC, PROFILES, Profile, known_provider
@@ -39,6 +40,8 @@ class PlacedCondition:
     condition: Condition
     key: str
     """The condition's key, with its `jwt:` prefix."""
+    claim: str
+    """The key without its prefix."""
     place: Place
     positive: bool
     """True if the claim must be among the values."""
@@ -52,14 +55,10 @@ class PlacedCondition:
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
         open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
-        shape = profile.shapes.get(condition.key.removeprefix(KEY_PREFIX))
+        claim = condition.key.removeprefix(KEY_PREFIX)
+        shape = profile.shapes.get(claim)
         narrows = positive and not open_to_all and not (shape and _covers(condition, shape))
-        return cls(condition, condition.key, place, positive, pattern, narrows)
-
-    @property
-    def claim(self) -> str:
-        """The condition's key without its prefix."""
-        return self.key.removeprefix(KEY_PREFIX)
+        return cls(condition, condition.key, claim, place, positive, pattern, narrows)
 
     @property
     def operator(self) -> Operator:
@@ -79,13 +78,13 @@ def _covers(condition: Condition, shape: Shape) -> bool:
     """Return whether *condition* holds for every value of *shape*, such as `refs/*` for a ref."""
     if shape.values:
         return all(map(condition.accepts, shape.values))
-    if not condition.operator.pattern or not shape.begins:
-        return False
-    literals = [value.rstrip("*") for value in condition.values if value.endswith("*")]
-    return any(
-        literal_prefix(literal) == literal and all(b.startswith(literal) for b in shape.begins)
-        for literal in literals
+    # A pattern that accepts two endings nobody would think of, after each beginning, accepts all.
+    return bool(shape.begins and condition.operator.pattern) and all(
+        condition.accepts(begins + ending) for begins in shape.begins for ending in _UNLIKELY
     )
+
+
+_UNLIKELY = ("q", "7z/w-q.x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +100,17 @@ class RoleFacts:
     """The profile of their provider. T005 refuses a Role whose issuers have several."""
     keys: OwnerKeys
     """The keys of that provider that fix an owner."""
+    about: RuleKeys
+    """The keys of that provider by what rules ask of them."""
+    pins: tuple[Condition, ...]
+    """The conditions that fix an owner."""
     conditions: tuple[PlacedCondition, ...]
     narrowed: frozenset[str]
     """The keys of the conditions that narrow."""
     patterns: tuple[PlacedCondition, ...]
     """The conditions that are positive patterns."""
+    exact: Mapping[str, PlacedCondition]
+    """For each key, the first condition that lists its values byte for byte."""
 
     @classmethod
     def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFacts:
@@ -114,9 +119,7 @@ class RoleFacts:
         known = tuple(issuers[iss] for iss in named if iss in issuers)
         # T001 refuses an issuer that is not configured. The other rules still report what they
         # can, so that one run shows every problem.
-        providers = [issuer.provider for issuer in known]
-        providers += [known_provider(iss) or GENERIC for iss in named]
-        profile = PROFILES[min(providers, default=GENERIC, key=lambda name: name == GENERIC)]
+        profile = _profile(known, named)
         where = zip(role.conditions, role.places, strict=True)
         placed = tuple([PlacedCondition.of(made, place, profile) for made, place in where])
         return cls(
@@ -125,9 +128,12 @@ class RoleFacts:
             known,
             profile,
             OWNER_KEYS[profile.name],
+            RULE_KEYS[profile.name],
+            owner_pins(role, profile),
             placed,
-            frozenset(condition.key for condition in placed if condition.narrows),
-            tuple(condition for condition in placed if condition.pattern),
+            frozenset([condition.key for condition in placed if condition.narrows]),
+            tuple([condition for condition in placed if condition.pattern]),
+            {p.key: p for p in reversed(placed) if p.operator.exact},
         )
 
     @property
@@ -152,6 +158,14 @@ class RoleFacts:
         return key in self.narrowed and any(
             all(map(form.search, placed.values)) for placed in self.on({key})
         )
+
+
+def _profile(known: Sequence[JwtIssuer], named: Iterable[str]) -> Profile:
+    """The profile of the first issuer that has one, of those configured before the others."""
+    for issuer in known:
+        if issuer.provider != GENERIC:
+            return issuer.profile
+    return PROFILES[next(filter(None, map(known_provider, named)), GENERIC)]
 
 
 def yaml(operator: str, **claims: str) -> str:

@@ -10,12 +10,13 @@ owner's name, rests on more than values that a stranger may set, and means one k
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from federation.documents.rules.owners import fixed_owner, literal_prefix, owner_pins
+from federation.documents.rules.owners import fixed_owner, literal_prefix
 from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
-from federation.policy.conditions import Condition, keys
+from federation.policy.conditions import Condition
 from federation.providers.table import PROFILES, Profile
 from federation.text import nearest, quoted
 
@@ -48,7 +49,7 @@ def without_issuer(facts: RoleFacts) -> Iterator[Fault]:
 
 def unpinned(facts: RoleFacts) -> Iterator[Fault]:
     """T002: an issuer gives tokens to strangers too, and no condition pins the code's owner."""
-    if facts.shared is None or owner_pins(facts.role, facts.profile):
+    if facts.shared is None or facts.pins:
         return
     others = [placed.key for placed in facts.conditions if placed.key not in {"jwt:iss", "jwt:aud"}]
     but = f" ({', '.join(dict.fromkeys(others))} cannot)" if others else ""
@@ -126,17 +127,44 @@ def _one_key_set(facts: RoleFacts) -> bool:
 
 def says_who(facts: RoleFacts) -> bool:
     """Return whether some condition of the Role says whose tokens it means."""
-    if owner_pins(facts.role, facts.profile):
-        return True
     if facts.shared is not None:
-        return False
-    owner = facts.profile.owner
-    vague = keys(*owner.ids, *owner.groups, *facts.profile.verified_by)
-    return any(
-        placed.key.removeprefix("jwt:") in facts.profile.verified_by
-        or all(map(literal_prefix, placed.values))
-        for placed in facts.on(vague)
+        return bool(facts.pins)
+    return any(_is_more_than_the_issuer(facts, pin) for pin in facts.pins) or any(
+        placed.narrows and _names_people(facts, placed) for placed in facts.conditions
     )
+
+
+def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
+    """Return whether *pin* keeps out some tokens of an issuer that serves one owner alone."""
+    if pin.key not in facts.about.whole_issuer:
+        return True
+    return pin.key in facts.keys.composed and all(
+        literal_prefix(value) != fixed_owner(facts.profile, pin, value) for value in pin.values
+    )
+
+
+def _names_people(facts: RoleFacts, placed: PlacedCondition) -> bool:
+    """Return whether *placed* names people, groups of them, or programs."""
+    owner = facts.profile.owner
+    if placed.key in facts.about.groups or (
+        owner.more_groups and owner.more_groups.fullmatch(placed.claim)
+    ):
+        return all(map(_says_something, placed.values)) and not any(
+            owner.everybody and owner.everybody.fullmatch(value) for value in placed.values
+        )
+    if placed.key in facts.about.people:
+        return all(_says_something(v) or _says_something(_domain(v)) for v in placed.values)
+    return placed.key in facts.about.id_patterns and all(map(_says_something, placed.values))
+
+
+def _says_something(value: str) -> bool:
+    """Return whether *value* begins with a letter or digit before its first wildcard."""
+    return bool(literal_prefix(value).strip(string.punctuation))
+
+
+def _domain(value: str) -> str:
+    """The part of an address after the `@`."""
+    return value.rpartition("@")[2] if "@" in value else ""
 
 
 def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
@@ -161,6 +189,8 @@ def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple
         begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
         separator = "/" if begins in _PATH_FORMS else separator
     owner = begun if begun and value[len(literal)] == "*" else "<owner>"
+    if placed.key in facts.keys.names and not _fits(facts.profile, placed.claim, owner):
+        owner = "<owner>"
     hint = f"write {quoted(begins + owner + separator + '*')}"
     if placed.key in facts.keys.names:
         hint = f"write {yaml('StringEqual', **{placed.claim: owner})}"
@@ -168,6 +198,11 @@ def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple
         return f"{quoted(value)} matches whoever owns the code", hint
     intruder = _intruder(placed.key in facts.keys.names, literal, value)
     return f"{quoted(value)} also matches {quoted(intruder)}", hint
+
+
+def _fits(profile: Profile, claim: str, value: str) -> bool:
+    shape = profile.shapes.get(claim)
+    return shape is None or bool(shape.whole.fullmatch(value))
 
 
 _PATH_FORMS = frozenset({"repo:", "repository:", "project_path:", "namespace_path:"})
@@ -192,9 +227,6 @@ def _elided(rest: str) -> str:
     return re.sub(r"[*?]+", "…", rest.lstrip("*"))
 
 
-_FREE_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {name: keys(*profile.free) for name, profile in PROFILES.items()}
-)
 _FREE_IN_SUB: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         name: re.compile(rf"({'|'.join(map(re.escape, profile.free)) or '(?!)'}):")
@@ -206,7 +238,7 @@ _FREE_IN_SUB: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 def _is_free(facts: RoleFacts, placed: PlacedCondition) -> bool:
     """Return whether *placed* is on a free claim, or on a `sub` that may show only such a claim."""
-    if placed.key in _FREE_KEYS[facts.profile.name]:
+    if placed.key in facts.about.free or placed.key.startswith(facts.about.free_within):
         return True
     # The values are ORed, so one that shows a free claim is enough.
     return placed.key == "jwt:sub" and any(
@@ -217,7 +249,8 @@ def _is_free(facts: RoleFacts, placed: PlacedCondition) -> bool:
 
 
 def _free_reason(profile: Profile, placed: PlacedCondition) -> str:
-    if placed.claim in profile.free:
-        return profile.free[placed.claim]
+    for claim, reason in profile.free.items():
+        if placed.claim == claim or (claim[0] == "/" and placed.claim.startswith(claim + "/")):
+            return reason
     found = next(filter(None, map(_FREE_IN_SUB[profile.name].match, placed.values)))
     return profile.free[found[1]]

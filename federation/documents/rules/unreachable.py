@@ -15,7 +15,7 @@ from federation.documents.model import Effect, Policy, Role, Statement
 from federation.documents.rules.owners import literal_prefix
 from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts
 from federation.documents.rules.trust import nearest_issuer
-from federation.policy.conditions import Condition, Operator, ascii_lower, keys
+from federation.policy.conditions import Condition, Operator, ascii_lower
 from federation.providers.profile import Shape
 from federation.providers.table import PROFILES, Profile
 from federation.text import nearest, quoted
@@ -115,8 +115,10 @@ def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
     """Return whether *value* fits the shape; of a pattern, whether its literal beginning does."""
     literal = literal_prefix(value)
     if not placed.operator.pattern or literal == value:
-        flags = re.IGNORECASE if placed.operator is Operator.STRING_EQUAL_IGNORE_CASE else 0
-        return bool(re.compile(shape.whole.pattern, shape.whole.flags | flags).fullmatch(value))
+        if placed.operator is not Operator.STRING_EQUAL_IGNORE_CASE:
+            return bool(shape.whole.fullmatch(value))
+        flags = shape.whole.flags | re.IGNORECASE
+        return bool(re.compile(shape.whole.pattern, flags).fullmatch(value))
     if shape.values:
         return any(map(Condition(placed.operator, placed.key, (value,)).accepts, shape.values))
     if shape.begins:
@@ -164,8 +166,9 @@ def _instead_of(profile: Profile, claim: str) -> str:
 
 def _never_together(facts: RoleFacts) -> Iterator[Fault]:
     """Report two conditions of which each can hold, but not both in one token."""
+    exact = facts.exact
     for pair in facts.profile.never_together:
-        one, other = _exact(facts, f"jwt:{pair.claim}"), _exact(facts, f"jwt:{pair.other}")
+        one, other = exact.get(f"jwt:{pair.claim}"), exact.get(f"jwt:{pair.other}")
         if one is None or other is None or not pair.values.issuperset(one.values):
             continue
         if not any(value.startswith(pair.begins) for value in other.values):
@@ -178,9 +181,7 @@ def _never_together(facts: RoleFacts) -> Iterator[Fault]:
 
 
 def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
-    scalars, lists = keys(*facts.profile.scalars), keys(*facts.profile.lists)
-    if not facts.profile.ci:
-        return
+    scalars, lists = facts.about.scalars, facts.about.lists
     for placed in facts.conditions:
         if placed.operator.of_list and placed.key in scalars:
             hint = f"write {placed.operator.removeprefix('ForAnyValue:')}"
@@ -211,7 +212,7 @@ def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
     if facts.profile.owner.path_and_owner is None:
         return
     path_key, owner_key = (f"jwt:{claim}" for claim in facts.profile.owner.path_and_owner)
-    path, owner = _exact(facts, path_key), _exact(facts, owner_key)
+    path, owner = facts.exact.get(path_key), facts.exact.get(owner_key)
     if path is None or owner is None:
         return
     owners = {ascii_lower(value) for value in owner.values}
@@ -222,10 +223,6 @@ def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
             "never match",
             f"let {path_key} and {owner_key} agree",
         )
-
-
-def _exact(facts: RoleFacts, key: str) -> PlacedCondition | None:
-    return next((p for p in facts.conditions if p.key == key and p.operator.exact), None)
 
 
 _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from federation.documents.rules.owners import literal_prefix, only_wildcards, owner_pins
+from federation.documents.rules.owners import literal_prefix, only_wildcards
 from federation.documents.rules.role_facts import Fault, Place, PlacedCondition, RoleFacts, yaml
 from federation.documents.rules.trust import reaches_the_owner, rests_on_free_values, says_who
 from federation.policy.conditions import Condition, keys
-from federation.providers.profile import NameWithId
+from federation.providers.profile import BOOLEAN, NameWithId
 from federation.providers.table import GENERIC
 from federation.text import quoted
 
@@ -52,6 +53,7 @@ def _pins_id(claims: NameWithId, facts: RoleFacts) -> bool:
     )
 
 
+_SUB = keys("sub")
 _TYPE_IN_SUB = re.compile(r":ref_type:[^*?]")
 
 
@@ -62,7 +64,7 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     # GitHub gives all pull requests of a repository this one `sub`, whatever their branch.
     of_pull_requests = [
         (place, value)
-        for placed in facts.on(keys("sub"))
+        for placed in facts.on(_SUB)
         for place, value in placed.placed_values
         if value.endswith(":pull_request")
     ]
@@ -88,37 +90,43 @@ def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
         return
     if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed or facts.only("sub", _TYPE_IN_SUB):
         return
-    naming = next(facts.on(keys(*facts.profile.environment_claims)), None)
+    naming = next(facts.on(facts.about.environments), None)
     yield Fault(
-        (naming or next(facts.on(keys("sub")))).place,
+        (naming or next(facts.on(_SUB))).place,
         "an environment without protection rules can be named by a job on any branch",
         _ref_to_add(facts),
     )
 
 
 def _restricts_ref(facts: RoleFacts) -> bool:
-    return not keys(*facts.profile.ref_claims).isdisjoint(facts.narrowed) or any(
-        facts.only(claim, part) for claim, part in facts.profile.ref_within.items()
-    )
+    # `ref_protected: "false"` leaves exactly the branches that anybody with write access may push.
+    return any(
+        facts.profile.shapes.get(placed.claim) is not BOOLEAN
+        or not placed.condition.accepts("false")
+        for placed in facts.on(facts.about.refs)
+    ) or any(facts.only(claim, part) for claim, part in facts.profile.ref_within.items())
 
 
 def _restricts_environment(facts: RoleFacts) -> bool:
     within = facts.profile.environment_within
-    return not keys(*facts.profile.environment_claims).isdisjoint(facts.narrowed) or bool(
+    return not facts.about.environments.isdisjoint(facts.narrowed) or bool(
         within and facts.only("sub", within)
     )
 
 
 def _ref_to_add(facts: RoleFacts) -> str:
+    for pair in facts.profile.never_together:
+        only = [p for p in facts.on(keys(pair.claim)) if pair.values.issuperset(p.values)]
+        example = dict(facts.profile.ref_example).get(pair.other, pair.begins)
+        if only and not example.startswith(pair.begins):
+            return f"add {yaml('StringLike', **{pair.other: pair.begins + '*'})} or a narrower ref"
     return f"add {yaml('StringEqual', **dict(facts.profile.ref_example))}"
 
 
 def untold_forks(facts: RoleFacts) -> Iterator[Fault]:
     """W121: a fork's job has the same project and branch, and only one claim tells it."""
     claim = facts.profile.fork_told_by
-    if not claim or not keys(claim).isdisjoint(facts.narrowed):
-        return
-    if facts.only("sub", re.compile(r"/vcs-origin/[^*?]")):
+    if not claim or facts.only(claim, _ORIGIN) or facts.only("sub", _ORIGIN_IN_SUB):
         return
     yield Fault(
         facts.block,
@@ -127,19 +135,42 @@ def untold_forks(facts: RoleFacts) -> Iterator[Fault]:
     )
 
 
+# A pattern that leaves the owner open also matches the forks.
+_ORIGIN = re.compile(r"^[^/*?]+/[^/*?]+/")
+_ORIGIN_IN_SUB = re.compile(r"/vcs-origin/[^/*?]+/[^/*?]+/")
+
 _SEPARATORS = frozenset(string.punctuation) - {"*", "?"}
 
 
 def open_endings(facts: RoleFacts) -> Iterator[Fault]:
     """W104: a trailing wildcard after no separator also matches longer names."""
-    for _, place, value in _patterns(facts):
+    for placed, place, value in _patterns(facts):
         literal = value.rstrip("*?")
         if value.endswith("*") and literal and literal[-1] not in _SEPARATORS:
             yield Fault(
                 place,
-                f"{quoted(value)} also matches {quoted(literal + '-evil')}",
-                f"write {quoted(literal + '/*')}, or each value under StringEqual",
+                f"{quoted(value)} also matches {quoted(_longer(facts, placed, value))}",
+                _instead_of_ending(facts, placed, literal),
             )
+
+
+def _longer(facts: RoleFacts, placed: PlacedCondition, value: str) -> str:
+    """A value that nobody meant, and that the pattern *value* matches."""
+    literal = re.sub(r"[*?]+", "x", value.rstrip("*?"))
+    shape = facts.profile.shapes.get(placed.claim)
+    longer = [literal + ending for ending in ("-evil", "0", "s", "_evil")]
+    return next((v for v in longer if shape is None or shape.whole.fullmatch(v)), literal + "…")
+
+
+def _instead_of_ending(facts: RoleFacts, placed: PlacedCondition, literal: str) -> str:
+    listed = "each value under StringEqual"
+    shape = facts.profile.shapes.get(placed.claim)
+    if shape and not shape.whole.fullmatch(re.sub(r"[*?]+", "x", literal) + "/x"):
+        return f"write {listed}"
+    if literal.endswith("/v"):
+        return f"write {quoted(literal + '1.*')}, or {listed}"
+    ending = "-*" if placed.key in facts.keys.paths else "/*"
+    return f"write {quoted(literal + ending)}, or {listed}"
 
 
 _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
@@ -147,13 +178,14 @@ _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
-    files = keys(*facts.profile.file_refs)
-    names = keys("sub", *facts.profile.ref_claims)
+    files = facts.about.files
     for placed, place, value in _patterns(facts):
-        if placed.key not in names | files or not _STAR_INSIDE.search(value):
+        if placed.key not in facts.about.with_separators or not _STAR_INSIDE.search(value):
             continue
+        if facts.profile.shapes.get(placed.claim, BOOLEAN).values:
+            continue  # no separator can be in it, or another rule says what the pattern admits
         ending = value.rpartition("*")[2]
-        example = f"a name that ends in {quoted(ending)} is enough"
+        example = f"a name that {_holds(value)} is enough"
         if placed.key in files:
             example = f"so does a branch called {quoted('x' + ending)}"
         yield Fault(
@@ -161,6 +193,11 @@ def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
             f"in {quoted(value)} the * also runs over / : and @: {example}",
             _instead_of_star(placed.key, of_file=placed.key in files),
         )
+
+
+def _holds(value: str) -> str:
+    *_, inner, ending = value.rsplit("*", 2)
+    return f"ends in {quoted(ending)}" if ending else f"holds {quoted(inner)}"
 
 
 def _instead_of_star(key: str, *, of_file: bool) -> str:
@@ -237,7 +274,7 @@ def one_form_of_sub(facts: RoleFacts) -> Iterator[Fault]:
     if renamed is None or all(own and own.search(issuer.iss) for issuer in facts.issuers):
         return
     begins = facts.profile.owner.sub_begins
-    for placed in facts.on(keys("sub")):
+    for placed in facts.on(_SUB):
         with_ids = {
             bool(renamed[0].match(value) or "@" in value.partition("/")[0])
             for value in placed.values
@@ -256,7 +293,7 @@ def one_form_of_sub(facts: RoleFacts) -> Iterator[Fault]:
 
 def nobody_in_particular(facts: RoleFacts) -> Iterator[Fault]:
     """W114: nothing says whose tokens are meant, so everybody at the issuer is admitted."""
-    if _refused_already(facts) or any(facts.on(_beyond_circumstances(facts))) or says_who(facts):
+    if _says_enough(facts) or _says_something_else(facts):
         return
     yield Fault(
         facts.block,
@@ -267,12 +304,10 @@ def nobody_in_particular(facts: RoleFacts) -> Iterator[Fault]:
 
 def unknown_public_issuer(facts: RoleFacts) -> Iterator[Fault]:
     """W115: an issuer of which nothing is known could let anybody sign up."""
-    if _refused_already(facts) or facts.profile.name != GENERIC or says_who(facts):
+    if facts.profile.name != GENERIC or _says_enough(facts) or not _says_something_else(facts):
         return
-    if not any(facts.on(_beyond_circumstances(facts))) or not _on_the_internet(
-        facts.issuers[0].iss
-    ):
-        return  # W114 says it, or only one's own network reaches the issuer
+    if not _on_the_internet(facts.issuers[0].iss):
+        return
     yield Fault(
         facts.block,
         f"{quoted(facts.issuers[0].iss)} is on the internet, nothing is known about it, and no "
@@ -281,22 +316,31 @@ def unknown_public_issuer(facts: RoleFacts) -> Iterator[Fault]:
     )
 
 
-def _refused_already(facts: RoleFacts) -> bool:
-    return not facts.issuers or facts.shared is not None or any(rests_on_free_values(facts))
+def _says_enough(facts: RoleFacts) -> bool:
+    """Return whether the Role says who, or T001, T002 or T004 refuses it."""
+    if not facts.issuers or facts.shared is not None:
+        return True
+    return says_who(facts) or any(rests_on_free_values(facts))
 
 
-def _beyond_circumstances(facts: RoleFacts) -> frozenset[str]:
-    """The keys of narrowing conditions that say more than how a job runs."""
-    listed = facts.profile.circumstances | _REGISTERED
-    weak = keys(*listed, *facts.profile.free)
-    owner = keys(*facts.profile.owner_pins, *facts.profile.owner.other_paths)
-    if facts.profile.name != GENERIC:
-        # A claim that the profile does not know proves nothing either.
-        return owner - weak
-    return facts.narrowed - weak
+def _says_something_else(facts: RoleFacts) -> bool:
+    """Return whether a narrowing condition says more than how a job runs, if not who is meant."""
+    if not facts.profile.ci:
+        # An administrator of an identity provider can add claims of any name. What the profile
+        # lists and does not count as an owner says nothing about who somebody is.
+        weak = facts.about.weak | facts.about.ids | facts.about.groups | facts.about.people
+        return any(
+            placed.narrows
+            and placed.key not in weak
+            and not facts.profile.lists_claim(placed.condition.path[0])
+            for placed in facts.conditions
+        )
+    return any(
+        not placed.pattern or all(map(literal_prefix, placed.values))
+        for placed in facts.on(facts.about.code_paths)
+    )
 
 
-_REGISTERED = frozenset({"iss", "aud", "jti", "exp", "iat", "nbf"})
 _PRIVATE = (".internal", ".local", ".localhost", ".lan", ".home.arpa", ".intranet", ".corp", ".svc")
 
 
@@ -310,8 +354,7 @@ def _on_the_internet(iss: str) -> bool:
 
 def unchecked_people(facts: RoleFacts) -> Iterator[Fault]:
     """W116: people are told by a name that the issuer may not have checked, or that changes."""
-    stable = [pin for pin in owner_pins(facts.role, facts.profile) if pin.key in _ids(facts)]
-    if stable:
+    if any(pin.key in facts.about.ids for pin in facts.pins):
         return
     for claim, checked_by in facts.profile.verified_by.items():
         for placed in facts.on(keys(claim)):
@@ -326,10 +369,6 @@ def unchecked_people(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-def _ids(facts: RoleFacts) -> frozenset[str]:
-    return keys(*facts.profile.owner.ids)
-
-
 def _is_true(facts: RoleFacts, claim: str) -> bool:
     return any(placed.values == ("true",) for placed in facts.on(keys(claim)))
 
@@ -337,36 +376,41 @@ def _is_true(facts: RoleFacts, claim: str) -> bool:
 _PLACEHOLDER = re.compile(
     r"\$\{[^}]*\}|\$\([^)]*\)|\{\{.*\}\}|\$\[\[.*\]\]|<[A-Za-z][^<>]*>|%[A-Z_]+%"
 )
-_UNSEEN = {
-    "\u00a0": "a no-break space",
-    "\u00ad": "a soft hyphen",
-    "\u200b": "a zero-width space",
-    "\u200c": "a zero-width non-joiner",
-    "\u200d": "a zero-width joiner",
-    "\u2060": "a word joiner",
-    "\ufeff": "a byte order mark",
-    "\u2018": "a curly quote",
-    "\u2019": "a curly quote",
-    "\u201c": "a curly quote",
-    "\u201d": "a curly quote",
-    "\n": "a line end",
-    "\r": "a carriage return",
-    "\t": "a tab",
-}
+_UNSEEN: Mapping[str, str] = MappingProxyType(
+    {
+        "\u00a0": "a no-break space",
+        "\u00ad": "a soft hyphen",
+        "\u200b": "a zero-width space",
+        "\u200c": "a zero-width non-joiner",
+        "\u200d": "a zero-width joiner",
+        "\u2060": "a word joiner",
+        "\ufeff": "a byte order mark",
+        "\u2018": "a curly quote",
+        "\u2019": "a curly quote",
+        "\u201c": "a curly quote",
+        "\u201d": "a curly quote",
+        "\n": "a line end",
+        "\r": "a carriage return",
+        "\t": "a tab",
+    }
+)
+_ANY_UNSEEN = re.compile(f"[{''.join(_UNSEEN)}]")
+# Found in every value that the rule reports, so that most values are searched once.
+_UNUSUAL = re.compile(rf"{_ANY_UNSEEN.pattern}|^\s|\s$|[$<{{%]")
 
 
 def unseen_characters(facts: RoleFacts) -> Iterator[Fault]:
     """W117: a value holds what nobody sees, or a placeholder that nobody filled."""
     for placed in facts.conditions:
         for place, value in placed.placed_values:
-            if fault := _unseen(value):
+            if _UNUSUAL.search(value) and (fault := _unseen(value)):
                 yield Fault(place, *fault)
 
 
 def _unseen(value: str) -> tuple[str, str] | None:
-    for character, name in _UNSEEN.items():
-        if character in value:
-            return f"{quoted(value)} holds {name}, so no token has this value", "type it anew"
+    if found := _ANY_UNSEEN.search(value):
+        what = _UNSEEN[found[0]]
+        return f"{quoted(value)} holds {what}, so no token has this value", "type it anew"
     if value != value.strip():
         return f"{quoted(value)} has a space at an end, so no token has this value", "drop it"
     if _PLACEHOLDER.search(value):
