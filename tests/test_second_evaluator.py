@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -24,6 +25,7 @@ from tests.harness.generators import PROVIDERS, Plain
 
 randoms = st.randoms(use_true_random=False)
 SEEDS = 8
+SAMPLES = sorted(path.stem for path in (Path(__file__).parent / "vectors/claims").glob("*.json"))
 
 examples = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
@@ -50,6 +52,60 @@ def test_a_condition_block_holds_for_the_same_claims(rng: Random) -> None:
 def test_the_same_roles_admit_through_the_index(rng: Random) -> None:
     for _ in _compared_admissions(rng, roles=6, tokens=3):
         pass
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_the_same_situations_of_each_provider_must_be_named(sample: str) -> None:
+    provider, rng = builders.provider_of(sample), _seeded(SAMPLES.index(sample))
+    told = Counter[bool]()
+    for _ in range(150):
+        claims = _another_situation(rng, builders.sample(sample))
+        spec = _role_on(rng, claims)
+        (evaluation,) = evaluate([builders.role("r", **spec)], provider, Claims(claims))
+        expected = second_evaluator.role_admits(spec, provider, claims)
+        assert evaluation.admits == expected, (spec, claims)
+        told[expected] += 1
+    assert told[True]
+
+
+_SITUATIONS: Mapping[str, Sequence[object]] = {
+    "event_name": ("push", "pull_request", "gollum", "schedule"),
+    "pipeline_source": ("push", "merge_request_event"),
+    "oidc.circleci.com/ssh-rerun": (True, False, "true"),
+    "terraform_run_phase": ("plan", "apply", "test"),
+    "rpo_ref": ("refs/heads/main", "refs/pull/3/merge"),
+    "runType": ("TRACKED", "PROPOSED", "TASK", "DESTROY", "of next year"),
+    "ref_type": ("branch", "tag", "pull-request"),
+    "job_type": ("pipeline_job", "debug_job"),
+    "scm_pull_request_target_branch": ("main", ""),
+    "initiator": ("mia",),
+}
+
+
+def _another_situation(rng: Random, claims: Claims) -> Plain:
+    """*claims*, of which the claims about the situation may be others or absent."""
+    changed: Plain = dict(claims)
+    for claim, values in _SITUATIONS.items():
+        if claim in claims or claim in {"scm_pull_request_target_branch", "initiator"}:
+            chosen = rng.choice([changed.get(claim), *values, None])
+            changed[claim] = chosen
+            if chosen is None:
+                del changed[claim]
+    return changed
+
+
+def _role_on(rng: Random, claims: Plain) -> Plain:
+    """A Role that names some of *claims*, mostly with their values."""
+    scalars = [claim for claim, value in claims.items() if second_evaluator.as_text(value)]
+    named = rng.sample(scalars, k=min(len(scalars), rng.randint(0, 6)))
+    named += [claim for claim in _SITUATIONS if claim in scalars and rng.random() < 0.5]
+    block: Plain = {"StringEqual": {"jwt:iss": claims["iss"]}}
+    for claim in dict.fromkeys(named):
+        operator = rng.choice(["StringEqual", "StringEqual", "StringLike", "StringNotEqual"])
+        wanted = "*" if operator == "StringLike" else second_evaluator.as_text(claims[claim])
+        key = f"jwt:/{claim}" if "/" not in claim and rng.random() < 0.1 else f"jwt:{claim}"
+        block.setdefault(operator, {})[key] = "another" if operator == "StringNotEqual" else wanted
+    return {"policy": ["p"], "condition": block}
 
 
 @given(randoms)

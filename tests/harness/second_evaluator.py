@@ -224,7 +224,33 @@ def role_admits(spec: Document, provider: str, claims: Document) -> bool:
         runs_in = as_text(claims.get("job_project_id"))
         if runs_in is not None and runs_in != as_text(claims.get("project_id")):
             return role_names(spec, "jwt:job_project_", whole=False)
-    return True
+    return all(role_names(spec, key) for key in must_name(provider, claims))
+
+
+def must_name(provider: str, claims: Document) -> list[str]:
+    """The keys that a Role must name for this token, at the providers other than the first two."""
+    return [
+        "jwt:" + claim
+        for of, claim, harmless in HARMLESS
+        if of == provider and claims.get(claim) not in harmless
+    ] + (
+        ["jwt:rpo_ref"]
+        if provider == "azure-devops" and str(claims.get("rpo_ref")).startswith("refs/pull/")
+        else []
+    )
+
+
+HARMLESS: list[tuple[str, str, list[Json]]] = [
+    ("forgejo", "event_name", [event for event in WRITERS if event != "pull_request"]),
+    ("circleci", "oidc.circleci.com/ssh-rerun", [None, False]),
+    ("terraform", "terraform_run_phase", ["apply"]),
+    ("spacelift", "runType", ["TRACKED", "DESTROY"]),
+    ("semaphore", "ref_type", ["branch", "tag"]),
+    ("semaphore", "job_type", ["pipeline_job"]),
+    ("codefresh", "scm_pull_request_target_branch", [None, ""]),
+    ("codefresh", "initiator", [None, ""]),
+]
+"""For each provider, a claim and the values with which no Role has to name it."""
 
 
 def admitting(
