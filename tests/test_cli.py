@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from federation.cli import main
+from federation.client.ambient import SYSTEMS
 from tests.harness.broker import DOCUMENTS, HIDDEN, URL, InProcess
 from tests.harness.builders import GITHUB, sample
 
@@ -21,9 +22,9 @@ COMMANDS = ("serve", "demo", "check", "explain", "exchange", "keys")
 
 def run(*arguments: str, given: str | bytes | None = None, **environ: str) -> Result:
     """The result of `federation` with *arguments*."""
-    unset = {"FEDERATION_URL": None, "FEDERATION_STATE": None, "GITHUB_ACTIONS": None,
-             "GITLAB_CI": None, "FEDERATION_ID_TOKEN": None, "FEDERATION_DOCUMENTS": None,
-             "ACTIONS_ID_TOKEN_REQUEST_URL": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": None}  # fmt: skip
+    unset = {"FEDERATION_URL": None, "FEDERATION_STATE": None,
+             "FEDERATION_ID_TOKEN": None, "FEDERATION_DOCUMENTS": None,
+             **{mark: None for how in SYSTEMS.values() for mark, _ in how.marks}}  # fmt: skip
     result = CliRunner().invoke(main, arguments, input=given, env={**unset, **environ})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -448,7 +449,7 @@ class TestExchange:
         result = run("exchange", "--url", URL)
         assert result.exit_code == 1
         assert result.stdout == ""
-        assert "neither a GitHub Actions job nor a GitLab CI job" in result.stderr
+        assert "No CI identity was found" in result.stderr
 
     @pytest.mark.parametrize("content", ["", " \n", "ü"])
     def test_a_file_that_holds_no_token_is_1(self, tmp_path: Path, content: str) -> None:

@@ -109,13 +109,14 @@ def _request(source: ByRequest, job: Job) -> str | Missing:
     )
     if response.status_code != 200:
         raise ClientError(
-            f"{job.system} answered HTTP {response.status_code} instead of an ID token."
+            f"{job.system} answered HTTP {response.status_code} instead of an ID token.",
+            "Run the job again. If it fails again, check what the job may do.",
         )
     match json_of(response):
         case {source.member: str(token)} if token:
             return _checked(token, f"{job.system}'s answer")
         case _:
-            raise ClientError(f"{job.system}'s answer holds no ID token.")
+            raise ClientError(f"{job.system}'s answer holds no ID token.", "Run the job again.")
 
 
 def _command(source: ByCommand, job: Job) -> str | Missing:

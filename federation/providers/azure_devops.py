@@ -101,6 +101,6 @@ PROFILE = Profile(
         ),
         advice="Add to the step:\n  env:\n    SYSTEM_ACCESSTOKEN: $(System.AccessToken)\n"
         "The audience is always api://AzureADTokenExchange, so write that under aud of the "
-        "JwtIssuer.",
+        "JwtIssuer, and give it with --audience.",
     ),
 )

@@ -117,6 +117,6 @@ PROFILE = Profile(
         marks=(("SEMAPHORE", "true"),),
         sources=(InVariable(names=("SEMAPHORE_OIDC_TOKEN",)),),
         advice="Every job has a token. Its audience is the organisation's URL, so write that under "
-        "aud of the JwtIssuer.",
+        "aud of the JwtIssuer, and give it with --audience.",
     ),
 )

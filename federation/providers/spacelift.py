@@ -82,6 +82,6 @@ PROFILE = Profile(
             InFile(path="/mnt/workspace/spacelift.oidc"),
         ),
         advice="Every run of a paid account has a token. Its audience is the account's host name, "
-        "so write that under aud of the JwtIssuer.",
+        "so write that under aud of the JwtIssuer, and give it with --audience.",
     ),
 )
