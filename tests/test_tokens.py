@@ -328,6 +328,11 @@ def hmac_with(secret: bytes) -> Callable[[bytes], bytes]:
     return lambda message: hmac.digest(secret, message, "sha256")
 
 
+def with_a_zero(signature: bytes) -> bytes:
+    """The same two numbers in one byte more."""
+    return signature[:32] + b"\0" + signature[32:]
+
+
 PUBLIC_PEM = KEY.public.public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
@@ -392,6 +397,10 @@ class TestVerify:
                 compact({"alg": "ES256", "kid": KEY.kid, "typ": "at+jwt"}, access(),
                         lambda message: b"\0" + es256(KEY, message)),
                 Reason.BAD_SIGNATURE, id="a byte long"),
+            pytest.param(
+                compact({"alg": "ES256", "kid": KEY.kid, "typ": "at+jwt"}, access(),
+                        lambda message: with_a_zero(es256(KEY, message))),
+                Reason.BAD_SIGNATURE, id="s with a zero before it"),
             pytest.param(token(header={"typ": "JWT"}), Reason.WRONG_AUDIENCE, id="typ JWT"),
             pytest.param(token(header={"typ": None}), Reason.WRONG_AUDIENCE, id="no typ"),
             pytest.param(token(header={"typ": ["at+jwt"]}), Reason.WRONG_AUDIENCE,
@@ -516,6 +525,15 @@ class TestVerifyFunctionTokens:
         assert narrower.opens("dev", "f")
         assert not narrower.opens("dev", "g")
 
+    def test_it_opens_each_function_that_a_list_names(self) -> None:
+        holder = self.holder(self.token(function={"permissions": ["dev:f", "dev:g"]}))
+        assert isinstance(holder, FunctionBearer)
+        assert holder.opens("dev", "f")
+        assert holder.opens("dev", "g")
+
+    def test_a_byte_that_is_no_text_is_a_malformed_token(self) -> None:
+        assert self.refused("\udcff.a.b") is Reason.MALFORMED_TOKEN
+
     def test_without_an_audience_its_permissions_alone_count(self) -> None:
         for function in ({"permissions": ["dev:f"]}, {"permissions": ["dev:f"], "audience": []}):
             holder = self.holder(self.token(function=function))
@@ -534,6 +552,12 @@ class TestVerifyFunctionTokens:
     def test_it_begins_at_most_30_seconds_from_now(self) -> None:
         assert self.holder(self.token(iat=int(NOW) + 30)).jti == "f"
         assert self.refused(self.token(iat=int(NOW) + 31)) is Reason.NOT_YET_VALID
+
+    def test_the_evidence_about_another_audience_is_the_type(self) -> None:
+        for text, typ in ((self.token(aud="x"), "JWT"), (token(access() | {"aud": "x"}), "at+jwt")):
+            with pytest.raises(Refusal) as caught:
+                self.holder(text)
+            assert caught.value.evidence == {"typ": typ}
 
     def test_it_is_no_access_token(self) -> None:
         async def story() -> Reason:
