@@ -14,7 +14,6 @@ from federation.errors import Reason
 from federation.providers.profile import (
     BOOLEAN,
     DIGITS,
-    FULL_REF,
     SHORT_REF,
     Demand,
     InVariable,
@@ -24,6 +23,7 @@ from federation.providers.profile import (
     Profile,
     Shape,
     Together,
+    full_ref,
     one_of,
     path,
 )
@@ -80,7 +80,7 @@ PROFILE = Profile(
             **dict.fromkeys(("job_namespace_id", "user_id", "pipeline_id", "job_id"), DIGITS),
             "runner_id": DIGITS,
             "ref": SHORT_REF,
-            "ref_path": FULL_REF,
+            "ref_path": full_ref("merge-requests"),
             "ref_type": one_of("branch", "tag"),
             **dict.fromkeys(("ref_protected", "environment_protected"), BOOLEAN),
             "project_visibility": one_of("public", "private", "internal"),

@@ -82,16 +82,24 @@ BRACED_UUID = Shape(
     begins=("{",),
     slips=((re.compile(r"([0-9a-f].*)"), r"{\1}"),),
 )
-FULL_REF = Shape(
-    whole=re.compile(r"refs/(?:heads|tags|pull|merge-requests)/[^*]+"),
-    words="a full ref, such as refs/heads/main",
-    begins=("refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/"),
-    slips=(
-        (re.compile(r"refs?/(?:heads?|branch(?:es)?)/(.+)"), r"refs/heads/\1"),
-        (re.compile(r"refs?/tags?/(.+)"), r"refs/tags/\1"),
-        (re.compile(r"(?:heads/)?([^/]+(?:/.+)?)"), r"refs/heads/\1"),
-    ),
-)
+
+
+def full_ref(*kinds: str) -> Shape:
+    """The shape of a full ref, of branches, of tags and of *kinds*."""
+    every = ("heads", "tags", *kinds)
+    return Shape(
+        whole=re.compile(rf"refs/(?:{'|'.join(every)})/[^*]+"),
+        words="a full ref, such as refs/heads/main",
+        begins=tuple(f"refs/{kind}/" for kind in every),
+        slips=(
+            (re.compile(r"refs?/(?:heads?|branch(?:es)?)/(.+)"), r"refs/heads/\1"),
+            (re.compile(r"refs?/tags?/(.+)"), r"refs/tags/\1"),
+            (re.compile(r"(?:heads/)?([^/]+(?:/.+)?)"), r"refs/heads/\1"),
+        ),
+    )
+
+
+FULL_REF = full_ref("pull")
 SHORT_REF = Shape(
     whole=re.compile(r"(?!refs/(?:heads|tags)/)[^*]+"),
     words="a short name, such as main",

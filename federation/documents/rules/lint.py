@@ -43,7 +43,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W117": "characters that cannot be seen",
         "W118": "an issuer document that no token fits",
         "W119": "keys of a shared issuer from elsewhere",
-        "W120": "a job's token taken many times",
+        "W120": "a token taken many times",
         "W121": "forks that look like ours",
     }
 )

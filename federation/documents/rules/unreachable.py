@@ -123,7 +123,15 @@ def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
         return any(map(Condition(placed.operator, placed.key, (value,)).accepts, shape.values))
     if shape.begins:
         return any(b.startswith(literal) or literal.startswith(b) for b in shape.begins)
-    return not any(slip.fullmatch(value) and slip.sub(r, value) != value for slip, r in shape.slips)
+    return _mended(shape, value) in {None, value}
+
+
+def _mended(shape: Shape, value: str) -> str | None:
+    """What was meant by *value*, if it is a usual mistake."""
+    for slip, right in shape.slips:
+        if found := slip.fullmatch(value):
+            return found.expand(right)
+    return None
 
 
 def _shape_words(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str]:
@@ -133,9 +141,8 @@ def _shape_words(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str
         return message, "put it under StringLike, or write the value out"
     never = "this value never matches" if placed.positive else "this condition always holds"
     message = f"{placed.claim} is {shape.words}, so {quoted(value)} is none and {never}"
-    for slip, right in shape.slips:
-        if slip.fullmatch(value):
-            return message, f"write {quoted(slip.sub(right, value))}"
+    if right := _mended(shape, value):
+        return message, f"write {quoted(right)}"
     return message, "write the value as the provider's tokens have it; docs/providers.md shows one"
 
 
