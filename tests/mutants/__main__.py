@@ -99,7 +99,12 @@ def _test(module: Module, judged: Sequence[Judged], jobs: int) -> tuple[Score, l
     """Test one module. Return its score, and what is wrong with the judgements about it."""
     started = time.monotonic()
     every = mutants(module.path.read_text("utf-8"))
-    results = sorted(run(module, every, jobs), key=lambda result: result.mutant.line)
+    results = []
+    for result in run(module, every, jobs):
+        results.append(result)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{len(results)} of {len(every)} \r")
+    results.sort(key=lambda result: result.mutant.line)
     survivors = [each.mutant for each in results if each.outcome is Outcome.SURVIVED]
     open_ones = [each for each in survivors if not any(j.means(module, each) for j in judged)]
     counted = len(every) - (len(survivors) - len(open_ones))
