@@ -220,7 +220,7 @@ def test_a_job_that_asks_for_a_clients_audience_does_not_pass_for_a_person(iss: 
 def test_nor_does_one_whose_own_claims_are_further_in(name: str) -> None:
     claims = good(name)
     trusted = issuer(str(claims["iss"]), provider=provider_of(name), clients=(CLI,))
-    fake = FakeIssuer(trusted.iss, FakeKey(alg=sorted(trusted.profile.algorithms)[0]))
+    fake = FakeIssuer(trusted.iss, FakeKey(alg=min(trusted.profile.algorithms)))
     assert proven(fake.token({**claims, "aud": AUDIENCE}), fake, [trusted])
     found = refused(fake.token({**claims, "aud": CLI}), fake, [trusted])
     assert found.reason is Reason.WRONG_TOKEN_TYPE
