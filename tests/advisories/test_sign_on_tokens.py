@@ -221,7 +221,8 @@ def test_nor_does_one_whose_own_claims_are_further_in(name: str) -> None:
     claims = good(name)
     trusted = issuer(str(claims["iss"]), provider=provider_of(name), clients=(CLI,))
     fake = FakeIssuer(trusted.iss, FakeKey(alg=min(trusted.profile.algorithms)))
-    assert proven(fake.token({**claims, "aud": AUDIENCE}), fake, [trusted])
+    workload = proven(fake.token({**claims, "aud": AUDIENCE}), fake, [trusted])
+    assert workload.claims["sub"] == claims["sub"]
     found = refused(fake.token({**claims, "aud": CLI}), fake, [trusted])
     assert found.reason is Reason.WRONG_TOKEN_TYPE
 
