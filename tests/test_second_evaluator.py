@@ -305,7 +305,10 @@ def _checked_grants(rng: Random) -> Iterator[bool]:
 
 
 def _reached(granted: Iterable[Resource], asked: str) -> bool:
-    return any(second_evaluator.reaches(resource.text, asked) for resource in granted)
+    return any(
+        second_evaluator.reaches_for("Function:Invoke", resource.text, asked)
+        for resource in granted
+    )
 
 
 def _denies(documents: Mapping[str, list[Plain]]) -> bool:

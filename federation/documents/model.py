@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from federation.policy.conditions import Condition, Match, compile_pattern
+from federation.policy.conditions import Condition, Match, ascii_lower, compile_pattern
 from federation.providers.table import PROFILES, Profile, shared
 
 _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -29,6 +29,9 @@ ACTIONS: frozenset[str] = frozenset(
     f"{group}:{verb}" for group, verbs in _GROUPS.items() for verb in verbs
 )
 """Every action that a request can need."""
+
+INVOKE = "Function:Invoke"
+"""The action of a call. Its function is found by a DNS name."""
 
 ACTION_SETS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -172,6 +175,8 @@ class Resource:
     """The patterns of the namespace and of the name."""
     _namespace: Match = field(init=False, repr=False, compare=False)
     _name: Match = field(init=False, repr=False, compare=False)
+    _lowered: tuple[Match, Match] = field(init=False, repr=False, compare=False)
+    """The patterns without regard to case; they match texts in lower case."""
 
     def __post_init__(self) -> None:
         namespace, colon, name = ("*", ":", "*") if self.text == "*" else self.text.partition(":")
@@ -180,6 +185,10 @@ class Resource:
         object.__setattr__(self, "halves", (namespace, name))
         object.__setattr__(self, "_namespace", compile_pattern(namespace))
         object.__setattr__(self, "_name", compile_pattern(name))
+        lowered = ascii_lower(namespace), ascii_lower(name)
+        same = lowered == self.halves
+        matches = (self._namespace, self._name) if same else tuple(map(compile_pattern, lowered))
+        object.__setattr__(self, "_lowered", matches)
 
     def covers(self, namespace: str, name: str) -> bool:
         """
@@ -189,6 +198,15 @@ class Resource:
         namespace `*`. Only a pattern with a wildcard there matches them.
         """
         return self._namespace(namespace) and self._name(name)
+
+    def covers_call(self, namespace: str, name: str) -> bool:
+        """
+        Return whether the pattern matches the function that a call of `<name>.<namespace>` reaches.
+
+        DNS ignores case. With `covers`, a call of `VAULT` would pass by a Deny on `vault`.
+        """
+        of_namespace, of_name = self._lowered
+        return of_namespace(ascii_lower(namespace)) and of_name(ascii_lower(name))
 
 
 @dataclass(frozen=True, slots=True)

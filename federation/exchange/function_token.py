@@ -13,6 +13,7 @@ from secrets import token_hex
 from federation.audit.event import Actor, Trail
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
+from federation.documents.model import INVOKE
 from federation.errors import Reason, Refusal
 from federation.exchange.request import Broker, ExchangeRequest, Grant, draft, grant
 from federation.jose import jws
@@ -20,8 +21,6 @@ from federation.policy.index import PolicyNames, PolicySet
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens import mint
 from federation.tokens.verify import Bearer, verify
-
-_INVOKE = "Function:Invoke"
 
 
 async def exchange_access_token(
@@ -73,7 +72,7 @@ def claims_for_functions(
                 evidence={"audience": function},
             )
     permissions = audience or tuple(
-        resource.text for resource in granted_resources(policies, _INVOKE, access)
+        resource.text for resource in granted_resources(policies, INVOKE, access)
     )
     if not permissions:
         raise Refusal(Reason.INVALID_SCOPE, "The policies do not grant Function:Invoke anywhere.")
@@ -89,7 +88,7 @@ def claims_for_functions(
 
 def _may_invoke(function: str, policies: PolicySet, access: Claims) -> bool:
     try:
-        asked = Access.parse(_INVOKE, function)
+        asked = Access.parse(INVOKE, function)
     except ValueError:
         return False
     return "*" not in function and decide(policies, asked, access).allowed

@@ -240,12 +240,17 @@ def _check_id_token(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
     if typ is not None and claims.get("typ") != typ:
         raise _wrong_type(issuer, typ=claims.get("typ"))
     # A job may ask for any audience, also for a client, and would pass for a person.
-    if of_job := [claim for claim in issuer.profile.required if claim in claims]:
+    if of_job := [claim for claim in issuer.profile.required if _has(claims, claim)]:
         raise Refusal(
             Reason.WRONG_TOKEN_TYPE,
             f"{Reason.WRONG_TOKEN_TYPE.sentence} It is a job's, and its audience is for people.",
             evidence={"iss": issuer.iss, "aud": shown(claims.get("aud")), "claims": of_job},
         )
+
+
+def _has(claims: UnverifiedClaims, name: str) -> bool:
+    """Return whether there is a claim *name*, also null or empty; *name* may be a JSON Pointer."""
+    return name in claims or at(claims, name) is not None
 
 
 def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """
 The policies of a token, with an index, so that a decision reads only statements that may matter.
 
-Statements are filed by the literal beginnings of the namespaces and names that they reach. An
+Statements are filed by the literal beginnings of the namespaces and names that they reach, in lower
+case, since calls have no regard to case. An
 index never changes: it is built with its `PolicySet`, and `PolicySets` keeps the ones in use.
 What a token may do never grows because a policy is missing or because `role` left out some Roles.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from federation.documents.catalog import Catalog
-from federation.documents.model import Effect, Policy, Resource, Statement
+from federation.documents.model import INVOKE, Effect, Policy, Resource, Statement
+from federation.policy.conditions import ascii_lower
 
 DENY_ONLY = "fed:deny_only"
 """
@@ -75,12 +77,13 @@ class PolicySet(tuple[Policy, ...]):
 
         Their conditions are left to the caller.
         """
+        covers = Resource.covers_call if action == INVOKE else Resource.covers
         found = {
             place: (policy, statement)
-            for names in self._index.near(namespace)
-            for entries in names.near(name)
+            for names in self._index.near(ascii_lower(namespace))
+            for entries in names.near(ascii_lower(name))
             for place, policy, statement, resource in entries
-            if action in statement.actions and resource.covers(namespace, name)
+            if action in statement.actions and covers(resource, namespace, name)
         }
         return tuple(found[place] for place in sorted(found))
 
@@ -166,7 +169,7 @@ class _Index(Generic[File]):
 
 
 def _label(pattern: str) -> str:
-    return pattern[: pattern.index("*") + 1] if "*" in pattern else pattern
+    return ascii_lower(pattern[: pattern.index("*") + 1] if "*" in pattern else pattern)
 
 
 def _index(policies: Iterable[Policy]) -> _Index[_Index[list[_Entry]]]:

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 
 from federation.claims import Claims
 from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
-from federation.policy.conditions import compile_pattern, holds, holds_unless_refuted
+from federation.policy.conditions import (
+    ascii_lower,
+    compile_pattern,
+    holds,
+    holds_unless_refuted,
+)
 from federation.policy.index import PolicySet
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9_.]{0,251}[a-zA-Z0-9])?")
@@ -111,8 +116,9 @@ def _applies(statement: Statement, claims: Claims) -> bool:
 
 
 def _may_overlap(one: Resource, other: Resource) -> bool:
-    """Return whether two resources could cover something in common; in doubt, True."""
-    return all(_halves_may_overlap(a, b) for a, b in zip(one.halves, other.halves, strict=True))
+    """Return whether two resources could cover something in common in any case; in doubt, True."""
+    halves = zip(one.halves, other.halves, strict=True)
+    return all(_halves_may_overlap(ascii_lower(a), ascii_lower(b)) for a, b in halves)
 
 
 def _halves_may_overlap(one: str, other: str) -> bool:

@@ -261,7 +261,7 @@ def _resources(texts: object) -> tuple[Resource, ...]:
 
 
 def _covered(resources: tuple[Resource, ...], namespace: str, name: str) -> bool:
-    return any(resource.covers(namespace, name) for resource in resources)
+    return any(resource.covers_call(namespace, name) for resource in resources)
 
 
 def names(claims: Claims, claim: str) -> tuple[str, ...]:

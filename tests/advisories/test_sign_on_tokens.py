@@ -15,9 +15,18 @@ import pytest
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from tests.harness.broker import InProcess, refusal
-from tests.harness.builders import ABSENT, AUDIENCE, GENERIC, GITHUB, GITLAB, good, issuer
-from tests.harness.issuer import FakeIssuer
-from tests.harness.verification import proven
+from tests.harness.builders import (
+    ABSENT,
+    AUDIENCE,
+    GENERIC,
+    GITHUB,
+    GITLAB,
+    good,
+    issuer,
+    provider_of,
+)
+from tests.harness.issuer import FakeIssuer, FakeKey
+from tests.harness.verification import proven, refused
 
 CLI = "faas-cli"
 LOGOUT: dict[str, object] = {"http://schemas.openid.net/event/backchannel-logout": {}}
@@ -205,6 +214,17 @@ def test_a_job_that_asks_for_a_clients_audience_does_not_pass_for_a_person(iss: 
             changes: dict[str, Any] = {**others, left: value}
             assert reason(trusted, aud=CLI, **changes) is Reason.WRONG_TOKEN_TYPE
     assert reason(trusted, aud=CLI, **dict.fromkeys(required, ABSENT)) is None
+
+
+@pytest.mark.parametrize("name", ["kubernetes-service-account", "aws-role"])
+def test_nor_does_one_whose_own_claims_are_further_in(name: str) -> None:
+    claims = good(name)
+    trusted = issuer(str(claims["iss"]), provider=provider_of(name), clients=(CLI,))
+    fake = FakeIssuer(trusted.iss, FakeKey(alg=min(trusted.profile.algorithms)))
+    workload = proven(fake.token({**claims, "aud": AUDIENCE}), fake, [trusted])
+    assert workload.claims["sub"] == claims["sub"]
+    found = refused(fake.token({**claims, "aud": CLI}), fake, [trusted])
+    assert found.reason is Reason.WRONG_TOKEN_TYPE
 
 
 def test_a_persons_token_does_not_pass_for_a_jobs() -> None:

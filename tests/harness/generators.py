@@ -185,7 +185,7 @@ _HALVES = [
     *("dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"),
     *("de*", "de*2", "d*-*", "t*-*", "team*"),  # beginnings within beginnings
 ]
-NAMES = ["dev", "dev-2", "team-a", "fn", "d", "v", "a.b_c"]
+NAMES = ["dev", "dev-2", "team-a", "fn", "FN", "d", "v", "a.b_c"]
 WRITTEN_ACTIONS = [
     *("*", "Function:*", "Secret:*", "Namespace:*", "System:*", "Function:Read", "Function:Admin"),
     *("Secret:Read", "Secret:Admin", "Function:Get", "Function:List", "Function:Invoke"),

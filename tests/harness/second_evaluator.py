@@ -345,6 +345,13 @@ def reaches(resource: str, asked: str) -> bool:
     return half_reaches(namespace, asked_namespace) and half_reaches(name, asked_name)
 
 
+def reaches_for(action: str, resource: str, asked: str) -> bool:
+    """As `reaches`; a function is called by a DNS name, which has no case."""
+    if action == "Function:Invoke":
+        return reaches(resource.lower(), asked.lower())
+    return reaches(resource, asked)
+
+
 def half_reaches(pattern: str, asked: str) -> bool:
     """True if one half covers the asked one. All names are covered only by stars alone."""
     return set(pattern) == {"*"} if asked == "*" else like(pattern, asked)
@@ -362,7 +369,7 @@ def first_match(
         if (
             statement["effect"] == effect
             and any(action in stands_for(written) for written in statement["action"])
-            and any(reaches(resource, asked) for resource in statement["resource"])
+            and any(reaches_for(action, resource, asked) for resource in statement["resource"])
             and holds(statement.get("condition", {}), claims)
         ):
             return str(statement["sid"])
