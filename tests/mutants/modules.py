@@ -25,7 +25,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "tokens/mint": ("test_tokens",),
     "tokens/verify": ("test_tokens", "test_gateway_authorize"),
     "issuers/verify": _ROAD,
-    "providers/*": ("test_providers", *_ROAD, "test_roles", *_LINT),
+    "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
     "documents/rules/owners": (*_LINT, "test_roles"),
     "documents/rules/role_facts": _LINT,
     "documents/rules/trust": _LINT,
