@@ -457,6 +457,22 @@ def test_a_pattern_that_forks_match_tells_no_fork() -> None:
     assert codes(iss, {**rest, "StringLike": {origin: "github.com/harbour-lab/*"}}) == []
 
 
+INNER_STARS = {
+    "buildkite": (
+        "https://agent.buildkite.com",
+        "organization:acme:pipeline:*:ref:refs/heads/main:x",
+    ),
+    "codefresh": ("https://oidc.codefresh.io", "account:65d0:pipeline:*:scm_ref:main"),
+    "semaphore": ("https://acme.semaphoreci.com", "org:acme:project:x:*:ref:refs/heads/main"),
+    "spacelift": ("https://acme.app.spacelift.io", "space:a:stack:b:*:scope:write"),
+}
+
+
+@pytest.mark.parametrize(("iss", "sub"), INNER_STARS.values(), ids=INNER_STARS)
+def test_a_star_inside_a_sub_is_told_for_every_ci_system(iss: str, sub: str) -> None:
+    assert "W112" in codes(iss, {"StringLike": {"jwt:sub": sub}})
+
+
 # A provider that was forgotten
 
 FORGOTTEN: dict[str, tuple[str, Block, str]] = {

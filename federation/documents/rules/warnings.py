@@ -182,8 +182,9 @@ def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     for placed, place, value in _patterns(facts):
         if placed.key not in facts.about.with_separators or not _STAR_INSIDE.search(value):
             continue
-        if facts.profile.shapes.get(placed.claim, BOOLEAN).values:
-            continue  # no separator can be in it, or another rule says what the pattern admits
+        shape = facts.profile.shapes.get(placed.claim)
+        if shape and shape.values:
+            continue  # the claim has few values, and no separator in them
         ending = value.rpartition("*")[2]
         example = f"a name that {_holds(value)} is enough"
         if placed.key in files:
