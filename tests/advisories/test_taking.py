@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import Resource
+from federation.documents.model import Policy, Resource
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
 from federation.jose import jws
-from federation.policy.index import PolicySet, PolicySets
+from federation.policy.index import PolicyNames, PolicySet, PolicySets
 from federation.policy.permissions import Access, decide
 from federation.policy.roles import admit
 from federation.state.memory import MemoryStore
@@ -417,3 +417,18 @@ def test_nothing_is_allowed_in_a_great_many_cases(seed: int) -> None:
         case = Case(rng)
         for attempt, before, after in attempts(case):
             assert after <= before, (attempt, after - before, vars(case))
+
+
+def test_a_job_that_asks_for_ever_other_roles_does_not_fill_the_memory() -> None:
+    # Each choice of Roles makes a set of policies, and a set may hold thousands of statements.
+    def denying(name: str) -> Policy:
+        each = [{**WALL, "sid": str(n), "resource": [f"ns{n}:{name}"]} for n in range(100)]
+        return builders.policy(name, *each)
+
+    whole = builders.catalog(policies=[denying(f"p{n}") for n in range(10)])
+    sets, names = PolicySets(), PolicyNames(tuple(whole.policies))
+    for number in range(1, 200):
+        giving = [name for n, name in enumerate(names.names) if number >> n & 1]
+        assert len(sets.of(whole, names.narrowed_to(giving, whole))) == 10
+    kept = sum(len(policy.statements) for known in sets._sets.values() for policy in known)
+    assert 0 < kept <= 100_000
