@@ -459,7 +459,8 @@ class TestFunctionTokens:
         answer = broker.exchange(scope="function")
         assert answer.json()["scope"] == "function"
         claims = said(answer.json()["access_token"])
-        assert set(claims) == {"iss", "sub", "aud", "iat", "exp", "jti", "function"}
+        of_ours = {"iss", "sub", "aud", "iat", "exp", "jti", "function"}
+        assert set(claims) == {*of_ours, "fed:iss"}
         assert claims["aud"] == [URL]
         assert claims["sub"] == "fed:repo:octo-org/octo-repo:ref:refs/heads/main"
 

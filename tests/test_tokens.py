@@ -299,7 +299,7 @@ class TestSigning:
 
 
 class TestFunctionClaims:
-    def test_they_hold_what_a_watchdog_reads_and_nothing_else(self) -> None:
+    def test_they_hold_what_a_watchdog_reads_and_whose_token_it_was(self) -> None:
         claims = mint.function_claims(
             Claims(access()), permissions=["dev:env"], audience=["dev:env"], now=NOW, jti="f"
         )
@@ -310,6 +310,7 @@ class TestFunctionClaims:
             "iat": NOW,
             "exp": NOW + 15 * 60,
             "jti": "f",
+            "fed:iss": built.GITHUB,
             "function": {"permissions": ["dev:env"], "audience": ["dev:env"]},
         }
 

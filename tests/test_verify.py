@@ -370,7 +370,9 @@ def test_a_claim_of_the_wrong_kind_is_malformed(claim: str, value: object, reaso
         ({"iat": NOW + 30}, None),
         ({"iat": NOW + 31}, Reason.NOT_YET_VALID),
         ({"iat": NOW + 86400, "exp": NOW + 90000}, Reason.NOT_YET_VALID),
-        ({"iat": 0}, None),
+        ({"iat": NOW - 31 * 86400 - 29}, None),
+        ({"iat": NOW - 31 * 86400 - 30}, Reason.EXPIRED),  # a token that is taken once
+        ({"iat": 0}, Reason.EXPIRED),
         ({"nbf": NOW + 30}, None),
         ({"nbf": NOW + 30.5}, Reason.NOT_YET_VALID),
         ({"nbf": ABSENT}, None),

@@ -199,6 +199,10 @@ class Resource:
         """
         return self._namespace(namespace) and self._name(name)
 
+    def may_reach_into(self, namespace: str) -> bool:
+        """Return whether the pattern may match something in *namespace*, if case does not count."""
+        return self._lowered[0](ascii_lower(namespace))
+
     def covers_call(self, namespace: str, name: str) -> bool:
         """
         Return whether the pattern matches the function that a call of `<name>.<namespace>` reaches.

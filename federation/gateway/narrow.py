@@ -49,11 +49,13 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
     if decide(policies, Access(LIST, namespace, "*"), claims).effect is Effect.DENY:
         return False
     # Ask for each grant's own pattern as if it were a name, since that is the widest thing that
-    # it grants. If a Deny covers even that, nothing of the grant is left.
+    # it grants. If a Deny covers even that, nothing of the grant is left. Grants on other namespaces
+    # are passed over: to ask for all of them in each namespace takes seconds.
     asks = {
         (action, resource.halves[1])
         for statement in _allowing(policies)
         for resource in statement.resources
+        if resource.may_reach_into(namespace)
         for action in statement.actions
         if not action.startswith("System:")  # these act on the cluster, not in a namespace
     }

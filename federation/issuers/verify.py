@@ -27,6 +27,8 @@ from federation.providers.table import LEEWAY
 
 _YEAR_10000 = 253_402_300_800
 _LEEWAY_SECONDS = LEEWAY.total_seconds()
+_LONGEST_ONCE_SECONDS = 31 * 24 * 3600.0
+"""A token that is taken once is remembered while it is valid, and no CI job runs for longer."""
 _ACCESS_TOKEN = "at+jwt"
 _TYPES = frozenset({"jwt", _ACCESS_TOKEN})
 
@@ -41,7 +43,7 @@ class Verified:
     """A digest that identifies this token in the record of spent tokens."""
     issued: float
     expires: float
-    """`iat` and `exp`, in seconds since the epoch."""
+    """`iat`, and the end of the time in which it is taken, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ def verify(signed: Signed, now: float) -> Verified:
     """
     claims = signed.token.claims
     issued, expires = check_claims(signed.issuer, claims, now)
+    if signed.issuer.taken_once(claims):
+        # Otherwise an issuer could fill the store with tokens that are never forgotten.
+        expires = min(expires, issued + _LONGEST_ONCE_SECONDS)
+        _check_expiry(expires, now)
     if signed.issuer.clients_of(claims) and _type(signed.token) == _ACCESS_TOKEN:
         raise _wrong_type(signed.issuer, typ=_ACCESS_TOKEN)
     return Verified(Claims(claims), signed.issuer, _spend_key(signed.token), issued, expires)
@@ -264,13 +270,7 @@ def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, fl
     starts = _time(claims, "nbf") if "nbf" in claims else issued
     if now is None:
         return issued, expires
-    if expires + _LEEWAY_SECONDS <= now:
-        raise Refusal(
-            Reason.EXPIRED,
-            f"{Reason.EXPIRED.sentence} It was valid until {_moment(expires)},"
-            f" {int(now - expires)} s before now.",
-            evidence={"exp": expires, "now": now},
-        )
+    _check_expiry(expires, now)
     if max(issued, starts) > now + _LEEWAY_SECONDS:
         claim, start = ("iat", issued) if issued >= starts else ("nbf", starts)
         raise Refusal(
@@ -280,6 +280,16 @@ def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, fl
             evidence={claim: start, "now": now},
         )
     return issued, expires
+
+
+def _check_expiry(expires: float, now: float) -> None:
+    if expires + _LEEWAY_SECONDS <= now:
+        raise Refusal(
+            Reason.EXPIRED,
+            f"{Reason.EXPIRED.sentence} It was valid until {_moment(expires)},"
+            f" {int(now - expires)} s before now.",
+            evidence={"exp": expires, "now": now},
+        )
 
 
 def _check_profile(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:

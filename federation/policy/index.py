@@ -26,6 +26,8 @@ Subject tokens cannot set it, since no claim that begins `fed:` is copied.
 """
 
 _SETS = 1000
+_ENTRIES = 100_000
+"""The resources of statements in all sets that are kept; each takes about 650 bytes."""
 _CHOSEN_WITH_ROLE = frozenset({"role", "policy", DENY_ONLY})
 """The claims of an access token that depend on which Roles its job asked for."""
 
@@ -62,12 +64,15 @@ class PolicySet(tuple[Policy, ...]):
 
     missing: tuple[str, ...]
     """The names of the token's policies that are not in force."""
+    entries: int
+    """The number of the resources of all statements, by which the set's memory grows."""
     _index: _Index[_Index[list[_Entry]]]
 
     def __new__(cls, policies: Iterable[Policy] = (), missing: tuple[str, ...] = ()) -> PolicySet:
         """Index *policies*; this takes about a microsecond a statement."""
         made = super().__new__(cls, () if missing else policies)
         made.missing = missing
+        made.entries = sum(len(s.resources) for policy in made for s in policy.statements)
         made._index = _index(made)
         return made
 
@@ -92,22 +97,26 @@ class PolicySets:
     """
     The sets of policies that tokens have lately used together, each indexed once.
 
-    It holds the sets of one catalog, at most 1,000, and starts anew with the next catalog.
+    It holds the sets of one catalog, at most 1,000 with 100,000 resources in all, and starts anew
+    with the next catalog. Whoever has many Roles can ask for any of their combinations.
     """
 
     def __init__(self) -> None:
         self._catalog = Catalog()
         self._sets: dict[PolicyNames, PolicySet] = {}
+        self._entries = 0
 
     def of(self, catalog: Catalog, names: PolicyNames) -> PolicySet:
         """The policies of *catalog* with these *names*, in their order, as far as they count."""
         if catalog is not self._catalog:
-            self._catalog, self._sets = catalog, {}
+            self._catalog, self._sets, self._entries = catalog, {}, 0
         known = self._sets.get(names)
         if known is None:
-            if len(self._sets) >= _SETS:
-                self._sets.clear()
-            known = self._sets[names] = _policy_set(catalog, names)
+            known = _policy_set(catalog, names)
+            if len(self._sets) >= _SETS or self._entries + known.entries > _ENTRIES:
+                self._sets, self._entries = {}, 0
+            self._sets[names] = known
+            self._entries += known.entries
         return known
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from federation.claims import Claims
 from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
@@ -103,9 +104,9 @@ def granted_resources(
         for statement in policy.statements
         if action in statement.actions and _applies(statement, claims)
     ]
-    denied = [r for s in about if s.effect is Effect.DENY for r in s.resources]
-    allowed = [r for s in about if s.effect is Effect.ALLOW for r in s.resources]
-    return tuple(dict.fromkeys(r for r in allowed if not any(_may_overlap(r, d) for d in denied)))
+    denied = [_lowered(r) for s in about if s.effect is Effect.DENY for r in s.resources]
+    allowed = dict.fromkeys(r for s in about if s.effect is Effect.ALLOW for r in s.resources)
+    return tuple(r for r in allowed if not _any_may_overlap(_lowered(r), denied))
 
 
 def _applies(statement: Statement, claims: Claims) -> bool:
@@ -115,16 +116,28 @@ def _applies(statement: Statement, claims: Claims) -> bool:
     return holds(statement.conditions, claims)
 
 
-def _may_overlap(one: Resource, other: Resource) -> bool:
-    """Return whether two resources could cover something in common in any case; in doubt, True."""
-    halves = zip(one.halves, other.halves, strict=True)
-    return all(_halves_may_overlap(ascii_lower(a), ascii_lower(b)) for a, b in halves)
+def _lowered(resource: Resource) -> tuple[str, str]:
+    namespace, name = resource.halves
+    return ascii_lower(namespace), ascii_lower(name)
+
+
+def _any_may_overlap(one: tuple[str, str], others: Iterable[tuple[str, str]]) -> bool:
+    """Return whether *one* and any of *others* could cover something in common; in doubt, True."""
+    namespace, name = one
+    return any(
+        _halves_may_overlap(namespace, other_namespace) and _halves_may_overlap(name, other_name)
+        for other_namespace, other_name in others
+    )
 
 
 def _halves_may_overlap(one: str, other: str) -> bool:
     if "*" not in one:
-        return compile_pattern(other)(one)
+        return _compiled(other)(one)
     if "*" not in other:
-        return compile_pattern(one)(other)
+        return _compiled(one)(other)
     prefixes = one.partition("*")[0], other.partition("*")[0]
     return prefixes[0].startswith(prefixes[1]) or prefixes[1].startswith(prefixes[0])
+
+
+_compiled = lru_cache(4096)(compile_pattern)
+"""Each pattern is compared with many others, and to compile it takes longer than to match."""

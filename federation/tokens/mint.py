@@ -109,6 +109,7 @@ def function_claims(
             "iat": int(now),
             "exp": access["exp"],
             "jti": jti,
+            **({"fed:iss": access["fed:iss"]} if "fed:iss" in access else {}),
             **({"fed:parent": parent} if parent is not None else {}),
             "function": function,
         }

@@ -85,8 +85,7 @@ class RevocationEndpoint:
                 async with Recording(broker.journal, trail) as recording:
                     if await is_revoked(jti, parent, broker.state):
                         return "nothing"
-                    subject = str(claims.get("sub", ""))
-                    self.budget.take(caller_of(scope, self.trusted_proxies), subject)
+                    self.budget.take(caller_of(scope, self.trusted_proxies), _whose(claims))
                     ended = await broker.state.revoke(jti, expires, parent)
                     if ended != jti:
                         trail.message = "The access token of this function token was revoked."
@@ -108,3 +107,12 @@ class RevocationEndpoint:
             policies=names(claims, "policy"),
             token_sha256=token_sha256(token),
         )
+
+
+def _whose(claims: Claims) -> str:
+    """
+    Return the subject of a token, with the issuer that named it so.
+
+    Another issuer could give its tokens the subject of somebody else's, and use up what is left.
+    """
+    return f"{claims.get('fed:iss', '')} {claims.get('sub', '')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from federation.errors import Reason, Refusal
 from federation.state import ONE_BY_ONE
 from federation.state.redis import RedisStore
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
+from tests.harness import documents
 from tests.harness.broker import BrokenStore, InProcess, form, logged, refusal, said
-from tests.harness.builders import NOW
+from tests.harness.builders import GENERIC, GITHUB, NOW
 from tests.harness.clock import Clock
 from tests.harness.gateway import Front
 from tests.harness.redis import ask_redis, empty_redis, redis_server
@@ -146,13 +148,33 @@ class TestBudget:
 
     def test_a_subject_cannot_either_from_many_addresses(self, broker: InProcess) -> None:
         own = broker.access_token()
-        self.used_up(broker, "192.0.2.7", str(said(own)["sub"]))
+        self.used_up(broker, "192.0.2.7", f"{said(own)['fed:iss']} {said(own)['sub']}")
         assert refusal(revoke(broker, own)) == (429, "too_many_revocations")
 
     def test_others_are_not_concerned(self, broker: InProcess) -> None:
         own = broker.access_token()
         self.used_up(broker, "192.0.2.7", "fed:somebody")
         assert revoke(broker, own).status_code == 200
+
+    def test_another_issuer_cannot_use_up_what_is_left_for_a_subject_by_its_name(self) -> None:
+        broker = InProcess(_documents_of_two(), trusted_proxies="127.0.0.0/8")
+        claims = broker.claims()
+        hostile = {**broker.claims("keycloak-user"), "sub": claims["sub"]}
+        victim = broker.access_token(broker.github.token(claims))
+        mine = broker.access_token(victim, scope="function", audience="dev:env")
+        front = {"headers": {"X-Forwarded-For": "192.0.2.7"}}
+        for _ in range(5):
+            token = broker.idp.token({**hostile, "jti": secrets.token_hex(8)})
+            own = broker.access_token(token)
+            assert said(own)["sub"] == said(victim)["sub"]
+            for _ in range(ONE_BY_ONE):
+                assert revoke(broker, function_token(broker, own), **front).status_code in {
+                    200,
+                    429,
+                }
+        assert revoke(broker, function_token(broker, own), **front).status_code == 429
+        assert revoke(broker, mine).status_code == 200
+        assert revoke(broker, victim).status_code == 200
 
     def test_what_costs_nothing_is_not_refused(self, broker: InProcess) -> None:
         own = broker.access_token()
@@ -161,6 +183,22 @@ class TestBudget:
         assert [revoke(broker, token).status_code for token in (own, "x", broker.job())] == [
             200
         ] * 3
+
+
+def _documents_of_two() -> str:
+    """Documents by which every job of one owner, and every user of another issuer, may call."""
+    calls = {"action": ["Function:Invoke"], "resource": ["dev:env"]}
+    of_users = {
+        "StringEqual": {"jwt:iss": [GENERIC]},
+        "StringLike": {"jwt:sub": ["repo:octo-org/*"]},
+    }
+    return documents.as_text(
+        documents.issuer("github", GITHUB),
+        documents.issuer("idp", GENERIC, provider="generic"),
+        documents.policy("call", calls),
+        documents.role("jobs", GITHUB, policy="call"),
+        documents.document("Role", "users", {"policy": ["call"], "condition": of_users}),
+    )
 
 
 class TestFunctionTokens:

@@ -8,6 +8,8 @@ documents can rename or remove a policy under tokens that are in use.
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -20,12 +22,13 @@ from hypothesis import strategies as st
 
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import Resource
+from federation.documents.model import Policy, Resource
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
+from federation.gateway.narrow import narrow
 from federation.jose import jws
-from federation.policy.index import PolicySet, PolicySets
-from federation.policy.permissions import Access, decide
+from federation.policy.index import PolicyNames, PolicySet, PolicySets
+from federation.policy.permissions import Access, decide, granted_resources
 from federation.policy.roles import admit
 from federation.state.memory import MemoryStore
 from federation.tokens import mint
@@ -417,3 +420,42 @@ def test_nothing_is_allowed_in_a_great_many_cases(seed: int) -> None:
         case = Case(rng)
         for attempt, before, after in attempts(case):
             assert after <= before, (attempt, after - before, vars(case))
+
+
+def test_a_job_that_asks_for_ever_other_roles_does_not_fill_the_memory() -> None:
+    # Each choice of Roles makes a set of policies, and a set may hold thousands of statements.
+    def denying(name: str) -> Policy:
+        each = [{**WALL, "sid": str(n), "resource": [f"ns{n}:{name}"]} for n in range(100)]
+        return builders.policy(name, *each)
+
+    whole = builders.catalog(policies=[denying(f"p{n}") for n in range(10)])
+    sets, names = PolicySets(), PolicyNames(tuple(whole.policies))
+    for number in range(1, 200):
+        giving = [name for n, name in enumerate(names.names) if number >> n & 1]
+        assert len(sets.of(whole, names.narrowed_to(giving, whole))) == 10
+    kept = sum(len(policy.statements) for known in sets._sets.values() for policy in known)
+    assert 0 < kept <= 100_000
+
+
+def test_a_long_list_of_grants_holds_nobody_up() -> None:
+    # A job with an access token can ask for the list of its grants as often as it likes.
+    allowing = {"action": ["Function:Invoke"], "resource": [f"ns{n}-*:f{n}" for n in range(300)]}
+    names = {"action": ["Function:Invoke"], "resource": [f"ns{n}:f{n}" for n in range(300)]}
+    denied = [f"x{n}:y{n}*" for n in range(200)] + [f"*z{n}:*y{n}" for n in range(200)]
+    denying = {"effect": "Deny", "action": ["Function:Invoke"], "resource": denied}
+    policies = PolicySet(
+        [builders.policy("p", {**allowing, "sid": "a"}, {**names, "sid": "b"}, denying)]
+    )
+    granted_resources(policies, "Function:Invoke", Claims({}))
+    began = time.process_time()
+    assert len(granted_resources(policies, "Function:Invoke", Claims({}))) >= 300
+    assert time.process_time() - began < 0.6
+
+
+def test_a_list_of_namespaces_with_nothing_in_them_for_the_caller_holds_nobody_up() -> None:
+    grants = {"action": ["Function:*"], "resource": [f"team{n}:f{n}" for n in range(100)]}
+    policies = PolicySet([builders.policy("p", grants)])
+    listed = json.dumps([f"other{n}" for n in range(200)] + ["team7"]).encode()
+    began = time.process_time()
+    assert narrow(listed, policies, Claims({})) == b'["team7"]'
+    assert time.process_time() - began < 0.3
