@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from federation.claims import Claims
 from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
 from federation.policy.conditions import (
+    Match,
     ascii_lower,
     compile_pattern,
     holds,
@@ -104,9 +104,9 @@ def granted_resources(
         for statement in policy.statements
         if action in statement.actions and _applies(statement, claims)
     ]
-    denied = [_lowered(r) for s in about if s.effect is Effect.DENY for r in s.resources]
+    denied = [_Halves.of(r) for s in about if s.effect is Effect.DENY for r in s.resources]
     allowed = dict.fromkeys(r for s in about if s.effect is Effect.ALLOW for r in s.resources)
-    return tuple(r for r in allowed if not _any_may_overlap(_lowered(r), denied))
+    return tuple(r for r in allowed if not _Halves.of(r).may_overlap_any(denied))
 
 
 def _applies(statement: Statement, claims: Claims) -> bool:
@@ -116,28 +116,47 @@ def _applies(statement: Statement, claims: Claims) -> bool:
     return holds(statement.conditions, claims)
 
 
-def _lowered(resource: Resource) -> tuple[str, str]:
-    namespace, name = resource.halves
-    return ascii_lower(namespace), ascii_lower(name)
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """A pattern of a namespace or a name, in lower case, compiled once for many comparisons."""
+
+    pattern: str
+    matches: Match
+    begins: str
+    """The text before the first wildcard."""
+    plain: bool
+    """True if there is no wildcard."""
+
+    @classmethod
+    def of(cls, written: str) -> _Half:
+        pattern = ascii_lower(written)
+        begins, star, _ = pattern.partition("*")
+        return cls(pattern, compile_pattern(pattern), begins, not star)
+
+    def may_overlap(self, other: _Half) -> bool:
+        """Return whether both could match one text; in doubt, True."""
+        if self.plain:
+            return other.matches(self.pattern)
+        if other.plain:
+            return self.matches(other.pattern)
+        return self.begins.startswith(other.begins) or other.begins.startswith(self.begins)
 
 
-def _any_may_overlap(one: tuple[str, str], others: Iterable[tuple[str, str]]) -> bool:
-    """Return whether *one* and any of *others* could cover something in common; in doubt, True."""
-    namespace, name = one
-    return any(
-        _halves_may_overlap(namespace, other_namespace) and _halves_may_overlap(name, other_name)
-        for other_namespace, other_name in others
-    )
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """A resource, to be compared with others without regard to case."""
 
+    namespace: _Half
+    name: _Half
 
-def _halves_may_overlap(one: str, other: str) -> bool:
-    if "*" not in one:
-        return _compiled(other)(one)
-    if "*" not in other:
-        return _compiled(one)(other)
-    prefixes = one.partition("*")[0], other.partition("*")[0]
-    return prefixes[0].startswith(prefixes[1]) or prefixes[1].startswith(prefixes[0])
+    @classmethod
+    def of(cls, resource: Resource) -> _Halves:
+        namespace, name = resource.halves
+        return cls(_Half.of(namespace), _Half.of(name))
 
-
-_compiled = lru_cache(4096)(compile_pattern)
-"""Each pattern is compared with many others, and to compile it takes longer than to match."""
+    def may_overlap_any(self, others: Iterable[_Halves]) -> bool:
+        """Return whether this and any of *others* could cover something in common."""
+        return any(
+            self.namespace.may_overlap(other.namespace) and self.name.may_overlap(other.name)
+            for other in others
+        )
