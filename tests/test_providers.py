@@ -128,6 +128,12 @@ def test_an_event_that_nobody_has_heard_of_must_be_named(event: object) -> None:
             id="merge-request",
         ),
         pytest.param(
+            "gitlab-branch-main",
+            {"pipeline_source": "external_pull_request_event"},
+            ["pipeline_source"],
+            id="pull-request-of-a-repository-elsewhere",
+        ),
+        pytest.param(
             "gitlab-fork-merge-request",
             {},
             ["pipeline_source", "job_project_id"],

@@ -70,7 +70,7 @@ def test_the_same_situations_of_each_provider_must_be_named(sample: str) -> None
 
 _SITUATIONS: Mapping[str, Sequence[object]] = {
     "event_name": ("push", "pull_request", "gollum", "schedule"),
-    "pipeline_source": ("push", "merge_request_event"),
+    "pipeline_source": ("push", "merge_request_event", "external_pull_request_event"),
     "oidc.circleci.com/ssh-rerun": (True, False, "true"),
     "terraform_run_phase": ("plan", "apply", "test"),
     "rpo_ref": ("refs/heads/main", "refs/pull/3/merge"),

@@ -28,9 +28,11 @@ from federation.providers.profile import (
     path,
 )
 
+_MERGE_REQUESTS = ("merge_request_event", "external_pull_request_event")
+
 
 def _of_merge_request(claims: Claims) -> bool:
-    return claims.get("pipeline_source") == "merge_request_event"
+    return claims.get("pipeline_source") in _MERGE_REQUESTS
 
 
 def _of_fork(claims: Claims) -> bool:
@@ -147,7 +149,7 @@ PROFILE = Profile(
             sentence="This is a merge request pipeline, so only Roles that name "
             "jwt:pipeline_source may admit it.",
             wildcard_admits="every pipeline, those of merge requests included",
-            examples=("merge_request_event",),
+            examples=_MERGE_REQUESTS,
         ),
         Demand(
             applies=_of_fork,

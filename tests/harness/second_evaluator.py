@@ -217,7 +217,8 @@ def role_admits(spec: Document, provider: str, claims: Document) -> bool:
     if provider == "github" and claims.get("event_name") not in WRITERS:
         return role_names(spec, "jwt:event_name")
     if provider == "gitlab":
-        if claims.get("pipeline_source") == "merge_request_event" and not role_names(
+        of_requests = ["merge_request_event", "external_pull_request_event"]
+        if claims.get("pipeline_source") in of_requests and not role_names(
             spec, "jwt:pipeline_source"
         ):
             return False
