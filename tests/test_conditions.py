@@ -419,3 +419,20 @@ def test_equal_conditions_are_equal() -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert one != Condition(Operator.STRING_LIKE, "jwt:a", ("x",))
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        pytest.param("jwt:/ref", "jwt:ref", id="one-step"),
+        pytest.param("jwt:/a~1b", "jwt:a/b", id="a-slash-in-the-name"),
+        pytest.param("jwt:/a~1", "jwt:a/", id="a-slash-at-the-end-of-the-name"),
+        pytest.param("jwt:/~1a", "jwt:/~1a", id="a-slash-at-its-beginning"),
+        pytest.param("jwt:/", "jwt:/", id="the-empty-name"),
+        pytest.param("jwt:/a/b", "jwt:/a/b", id="two-steps"),
+        pytest.param("jwt:/a/", "jwt:/a/", id="a-step-to-the-empty-name"),
+        pytest.param("jwt:ref", "jwt:ref", id="a-name"),
+    ],
+)
+def test_a_pointer_to_a_whole_claim_is_read_as_the_claims_name(written: str, key: str) -> None:
+    assert Condition(Operator.STRING_EQUAL, written, ("v",)).key == key

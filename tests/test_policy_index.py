@@ -143,3 +143,41 @@ def test_names_are_narrowed_to_what_gives_and_what_denies() -> None:
     again = narrowed.narrowed_to({"gives", "wall", "gone"}, snapshot)
     assert again == narrowed, "what may only deny never gives again"
     assert narrowed.narrowed_to({}, snapshot).names == ("wall", "gone")
+
+
+def test_the_sets_that_are_kept_hold_at_most_a_hundred_thousand_resources() -> None:
+    sizes = {"half": 50_000, "other": 50_000, "one": 1, "rest": 49_999, "last": 1}
+    snapshot = catalog(
+        policies=[
+            policy(
+                name, {"action": ["Function:Get"], "resource": [f"ns:f{n}" for n in range(size)]}
+            )
+            for name, size in sizes.items()
+        ]
+    )
+    sets = PolicySets()
+
+    def kept(*names: str) -> bool:
+        before = [sets.of(snapshot, named(name)) for name in names]
+        after = [sets.of(snapshot, named(name)) for name in names]
+        return all(one is other for one, other in zip(before, after, strict=True))
+
+    assert kept("half", "other")
+    first = sets.of(snapshot, named("half"))
+    assert kept("one")  # it has no room any more, so that the others are dropped
+    assert sets.of(snapshot, named("half")) is not first
+    assert kept("one", "half", "rest")
+    rest = sets.of(snapshot, named("rest"))
+    assert kept("last")
+    assert sets.of(snapshot, named("rest")) is not rest
+
+
+def test_names_of_policies_are_not_narrowed_unless_that_is_said() -> None:
+    assert not named("one").narrowed
+
+
+@pytest.mark.parametrize(("action", "found"), [("Function:Invoke", 1), ("Function:Get", 0)])
+def test_only_a_call_of_a_function_is_about_its_name_in_any_case(action: str, found: int) -> None:
+    written = policy("p", {"action": ["Function:*"], "resource": ["dev:Vault"]})
+    assert len(PolicySet([written]).about(action, "DEV", "vaulT")) == found
+    assert len(PolicySet([written]).about(action, "dev", "Vault")) == 1

@@ -14,7 +14,7 @@ _ROAD = ("test_verify", "advisories/test_subject_tokens", "test_pyjwt_agrees")
 _LINT = ("test_rules", "test_owners", "advisories/test_open_roles")
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "policy/conditions": ("test_conditions", "test_claims", "test_roles"),
+    "policy/conditions": ("test_conditions", "test_permissions", "test_claims", "test_roles"),
     "policy/explain": ("test_explain",),
     "policy/index": ("test_policy_index", "test_permissions", "test_catalog"),
     "policy/permissions": ("test_permissions", "test_roles", "test_rules"),
