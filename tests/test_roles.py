@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from tests.harness.builders import (
     catalog,
     issuer,
     pinned,
+    policy,
     role,
     sample,
 )
@@ -576,3 +579,58 @@ def test_nothing_in_a_document_can_break_out_of_the_sentence() -> None:
 def test_a_refusal_says_that_the_subject_is_absent(sub: object) -> None:
     public = refused(guarded(), sample("github-push-main", sub=sub, repository_owner_id="1")).public
     assert public.startswith("No policies found for subject: (")
+
+
+def _minutes(role: Role, minutes: int | None) -> Role:
+    return replace(role, token_expiry=None if minutes is None else timedelta(minutes=minutes))
+
+
+def _of_three(only: Sequence[str] = (), giver: int | None = None) -> Admission:
+    """The admission by three Roles: one gives, one has a Deny too, one only gives something else."""
+    exact = {"StringEqual": {"jwt:iss": GITHUB, "jwt:repository_owner_id": "13420041"}}
+    allow = {"action": ["Function:Get"], "resource": ["dev:*"]}
+    snapshot = catalog(
+        _minutes(role("giver", policy=["give"], condition=exact), giver),
+        _minutes(role("other", policy=["more"], condition=exact), 2),
+        _minutes(role("walled", policy=["more", "wall"], condition=exact), 5),
+        policies=[
+            policy("give", allow),
+            policy("more", allow),
+            policy("wall", {**allow, "effect": "Deny"}),
+        ],
+    )
+    return admit(snapshot, issuer(GITHUB), PUSH, only)
+
+
+def test_a_role_that_was_not_asked_for_stays_only_for_its_deny() -> None:
+    narrowed = _of_three(["giver"])
+    assert names(narrowed) == ["giver"]
+    assert [role.name for role in narrowed.denying] == ["walled"]
+    assert narrowed.policies == ("give", "wall")
+    assert narrowed.held.deny_only == ("wall",)
+    whole = _of_three(["giver", "other", "walled"])
+    assert whole == _of_three()
+    assert not whole.held.narrowed
+    assert whole.denying == ()
+
+
+@pytest.mark.parametrize(
+    ("only", "giver", "minutes"),
+    [((), None, 2), (["giver"], None, 5), (["giver"], 3, 3), (["giver"], 60, 5)],
+)
+def test_a_token_lives_no_longer_than_any_role_that_takes_part_lets_it(
+    only: Sequence[str], giver: int | None, minutes: int
+) -> None:
+    assert _of_three(only, giver).lifetime == timedelta(minutes=minutes)
+
+
+def test_without_a_limit_of_a_role_the_issuers_lifetime_holds() -> None:
+    for minutes in (None, 60):
+        alone = _minutes(pinned(repository_owner_id="13420041"), minutes)
+        admission = admit(catalog(alone), issuer(GITHUB), PUSH)
+        assert admission.lifetime == issuer(GITHUB).token_expiry
+
+
+def test_a_claim_that_is_there_is_shown_and_not_explained() -> None:
+    claims = sample("github-push-main", environment="staging")
+    assert "jwt:environment (the token has staging)" in refused(guarded(), claims).public
