@@ -205,6 +205,8 @@ def test_the_image_is_a_gitlab_job_image(image: Image, issuer: LocalIssuer, tmp_
     assert job["image"]["entrypoint"] == [""]
     with broker(image, tmp_path, issuer) as (url, _):
         lines = "\n".join(job["script"]).replace("https://gateway.example.com", url)
+        # The broker here is at another address than its tokens' audience.
+        lines = lines.replace("federation exchange", f"federation exchange --audience {AUDIENCE}")
         code, output = image.run(
             tmp_path,
             ["sh", "-ec", f'{lines}\nprintf "token=%s" "$FEDERATION_TOKEN"'],
