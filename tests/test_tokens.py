@@ -23,6 +23,7 @@ from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.jose import jws
 from federation.jose.jws import MAX_TOKEN_BYTES
+from federation.policy.index import DENY_ONLY, PolicyNames
 from federation.policy.roles import Admission
 from federation.state.memory import MemoryStore
 from federation.tokens import mint
@@ -32,6 +33,9 @@ from federation.tokens.verify import (
     Bearer,
     FunctionBearer,
     is_own,
+    is_revoked,
+    names,
+    parent_of,
     verify,
     verify_signed,
 )
@@ -649,3 +653,115 @@ class TestRemembered:
             return grown
 
         assert asyncio.run(story()) < 17 * 2**20
+
+
+# What a narrowed token and a function token say of where they come from
+
+
+def function_of(claims: Mapping[str, object], parent: str | None) -> dict[str, object]:
+    made = mint.function_claims(
+        Claims(claims), permissions=["dev:f"], audience=[], now=NOW, jti="f", parent=parent
+    )
+    return dict(made)
+
+
+def test_a_function_token_names_its_parent_and_its_issuer_where_there_are_any() -> None:
+    claims = access()
+    assert function_of(claims, "ours")["fed:parent"] == "ours"
+    assert "fed:parent" not in function_of(claims, None)
+    assert function_of(claims, None)["fed:iss"] == claims["fed:iss"]
+    assert "fed:iss" not in function_of({k: v for k, v in claims.items() if k != "fed:iss"}, None)
+
+
+def test_only_a_narrowed_token_lists_the_policies_that_may_only_deny() -> None:
+    admission = minutes(None)
+    assert DENY_ONLY not in access(admission)
+    for deny_only in ((), ("wall",)):
+        held = PolicyNames(("deploy", *deny_only), deny_only, narrowed=True)
+        assert access(replace(admission, held=held))[DENY_ONLY] == list(deny_only)
+
+
+def test_the_largest_token_has_sixteen_kibibytes_and_a_larger_one_is_not_drafted() -> None:
+    claims = {**access(), "note": ""}
+    room = MAX_TOKEN_BYTES - len(mint.sign(Claims(claims), KEY).token)
+    fits = [n for n in range(room * 3 // 4 - 4, room * 3 // 4 + 4) if _drafted(claims, n)]
+    assert len(mint.sign(Claims({**claims, "note": "x" * fits[-1]}), KEY).token) <= MAX_TOKEN_BYTES
+    assert not _drafted(claims, fits[-1] + 1)
+    longer = mint.sign_jws({**claims, "note": "x" * (fits[-1] + 1)}, KEY, "at+jwt")
+    assert len(longer) > MAX_TOKEN_BYTES
+
+
+def _drafted(claims: Mapping[str, object], note: int) -> bool:
+    try:
+        mint.draft(Claims({**claims, "note": "x" * note}), KEY)
+    except Refusal:
+        return False
+    return True
+
+
+def test_the_refusal_of_a_token_that_is_too_large_names_its_largest_claim() -> None:
+    claims = {**access(), "note": "x" * 20_000}
+    with pytest.raises(Refusal) as caught:
+        mint.draft(Claims(claims), KEY)
+    whole = len(mint.sign_jws(claims, KEY, "at+jwt"))
+    assert caught.value.evidence == {"bytes": whole, "largest_claim": "note", "its_bytes": 20_002}
+    assert caught.value.public == (
+        f"The token to be issued would have {whole} bytes, more than the 16384 that servers take. "
+        "Its largest claim is note. It was not issued, and the subject token can still be exchanged."
+    )
+
+
+def test_a_draft_shows_neither_its_claims_nor_its_key() -> None:
+    shown = repr(mint.draft(Claims(access()), KEY))
+    assert "signing_input" not in shown
+    assert "key" not in shown
+
+
+@pytest.mark.parametrize("parent", [7, None, ["ours"], True])
+def test_a_parent_that_is_no_text_makes_the_token_malformed(parent: object) -> None:
+    with pytest.raises(Refusal) as caught:
+        parent_of(Claims({"fed:parent": parent}))
+    assert caught.value.reason is Reason.MALFORMED_TOKEN
+    assert parent_of(Claims({"fed:parent": "ours"})) == "ours"
+    assert parent_of(Claims({})) == ""
+
+
+@pytest.mark.parametrize(
+    ("revoked", "expected"),
+    [((), False), (("own",), True), (("ours",), True), (("",), False), (("other",), False)],
+)
+@pytest.mark.parametrize("parent", ["ours", ""])
+def test_a_token_ends_with_itself_and_with_its_parent(
+    revoked: tuple[str, ...], expected: bool, parent: str
+) -> None:
+    async def ask() -> bool:
+        store = MemoryStore(lambda: NOW)
+        for jti in revoked:
+            await store.revoke(jti, NOW + 60)
+        return await is_revoked("own", parent, store)
+
+    assert asyncio.run(ask()) is (expected and (parent == "ours" or "own" in revoked))
+
+
+@pytest.mark.parametrize("listed", ["deploy", ["deploy", 7], [None], {"deploy": 1}, None])
+def test_names_that_cannot_all_be_read_are_none_at_all(listed: object) -> None:
+    with pytest.raises(Refusal) as caught:
+        names(Claims({"policy": listed}), "policy")
+    assert caught.value.reason is Reason.MALFORMED_TOKEN
+    assert names(Claims({"policy": ["a", "b"]}), "policy") == ("a", "b")
+    assert names(Claims({}), "policy") == ()
+
+
+def test_a_bearer_holds_what_its_token_says_about_narrowing() -> None:
+    held = PolicyNames(("deploy", "wall"), ("wall",), narrowed=True)
+    for each, expected in (
+        (minutes(None), PolicyNames(("deploy",))),
+        (replace(minutes(None), held=held), held),
+    ):
+        signed = mint.sign(Claims(access(each)), KEY)
+
+        async def read(signed: mint.Minted = signed) -> Bearer:
+            store = MemoryStore(lambda: NOW)
+            return await verify(jws.parse(signed.token), KEYS, store, issuer_url=URL, now=NOW)
+
+        assert asyncio.run(read()).held == expected

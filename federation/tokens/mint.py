@@ -94,9 +94,9 @@ def function_claims(
     Return the claims of a function token for the access token *access*.
 
     It expires with the access token. *parent* is that token's `jti` if it was given to anybody: the
-    function token then also ends when the access token is revoked. If there is an audience, the caller passes the same list as
-    permissions: the watchdog of a function matches each list as unanchored patterns and requires
-    a match in both.
+    function token then also ends when the access token is revoked. If there is an audience, the
+    caller passes the same list as permissions: the watchdog of a function matches each list as
+    unanchored patterns and requires a match in both.
     """
     function = {"permissions": list(permissions)}
     if audience:

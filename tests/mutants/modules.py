@@ -22,8 +22,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "jose/jws": ("test_jws", "test_pyjwt_agrees"),
     "jose/jwk": ("test_jwk", "test_key_ring"),
     "jose/strict_json": ("test_jws", "test_tokens"),
-    "tokens/mint": ("test_tokens",),
-    "tokens/verify": ("test_tokens", "test_gateway_authorize"),
+    "tokens/mint": ("test_tokens", "advisories/test_minted_tokens", "advisories/test_revocation"),
+    "tokens/verify": (
+        *("test_tokens", "advisories/test_revocation", "test_gateway_authorize"),
+        *("advisories/test_taking", "advisories/test_sign_on_tokens"),
+    ),
     "issuers/verify": _ROAD,
     "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
     "documents/rules/owners": (*_LINT, "test_roles"),
