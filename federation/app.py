@@ -376,8 +376,12 @@ def _redis_store(
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise
-        problem = "shared-state: redis is not installed. Run: pip install 'federation[redis]'"
-        raise SettingsRefused([problem]) from error
+        raise SettingsRefused(
+            [
+                "shared-state: redis is not installed. Run in the checkout of this project:"
+                " pip install '.[redis,server]'"
+            ]
+        ) from error
     return RedisStore(
         url,
         clock,
