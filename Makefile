@@ -38,7 +38,7 @@ $(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## Run the main job here: one CI job admitted, one refused
 	@$(BIN)/federation demo
 
-test: $(STAMP) ## Run the tests that need nothing but Python
+test: $(STAMP) ## Run the tests that need nothing but Python, and those that need redis-server if it is there
 	$(BIN)/python -m pytest -m 'not e2e'
 
 $(COVERAGE): pyproject.toml $(STAMP)

@@ -376,7 +376,10 @@ def _redis_store(
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise
-        problem = "shared-state: redis is not installed. Run: pip install 'federation[redis]'"
+        problem = (
+            "shared-state: redis is not installed. Run in the checkout of this project:"
+            " pip install '.[redis,server]'"
+        )
         raise SettingsRefused([problem]) from error
     return RedisStore(
         url,

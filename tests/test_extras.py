@@ -75,7 +75,7 @@ def test_a_server_without_its_libraries_says_how_to_install_them(
     (line,) = ran.stderr.splitlines()
     assert re.fullmatch(
         rf"Error: federation {command} needs \w+, which is not installed\. "
-        r"Run: pip install 'federation\[server\]'",
+        r"Run in the checkout of this project: pip install '\.\[server\]'",
         line,
     )
 
@@ -97,7 +97,7 @@ def test_shared_state_without_redis_says_how_to_install_it(tmp_path: Path) -> No
     )
     assert ran.returncode == 2
     assert "shared-state: redis is not installed." in ran.stderr
-    assert "pip install 'federation[redis]'" in ran.stderr
+    assert "pip install '.[redis,server]'" in ran.stderr
 
 
 def test_a_server_without_shared_state_needs_no_redis() -> None:

@@ -61,9 +61,10 @@ def _missing_library(error: ModuleNotFoundError, command: str) -> Exception:
     """Return a sentence with the command to run if a library of the extra is missing."""
     if error.name not in _SERVER_LIBRARIES:
         return error
+    # The project of this name on PyPI is a stranger's, so the command must not install it.
     return click.ClickException(
-        f"federation {command} needs {error.name}, which is not installed. Run:"
-        " pip install 'federation[server]'"
+        f"federation {command} needs {error.name}, which is not installed. Run in the checkout of"
+        " this project: pip install '.[server]'"
     )
 
 

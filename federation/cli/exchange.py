@@ -37,7 +37,12 @@ _FILE_BYTES = 64 * 1024
     type=click.Choice(list(SYSTEMS)),
     help="Get the ID token as this provider's jobs do. Default: the CI system that is recognised.",
 )
-@click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    help="Let only this Role give anything. Policies with a Deny stay. Repeatable.",
+)
 @click.option(
     "--function",
     "functions",

@@ -41,7 +41,12 @@ def fed() -> None:
     type=click.Choice(list(SYSTEMS)),
     help="Get the ID token as this provider's jobs do.",
 )
-@click.option("--role", "roles", multiple=True, help="Let only this Role take part. Repeatable.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    help="Let only this Role give anything. Policies with a Deny stay. Repeatable.",
+)
 @click.pass_context
 def auth(
     context: click.Context,

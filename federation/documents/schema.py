@@ -502,8 +502,9 @@ class IssuerSpec(Written):
     )
     subject_token_use: Annotated[Text, *_one_of(("once", "many"))] | None = Field(
         None,
-        description="Whether one subject token may be exchanged once or many times. Default "
-        "`once` for github and gitlab, `many` for generic and where `clients` is set.",
+        description="Whether one subject token may be exchanged once or many times. The "
+        "default is `once` for every provider but `kubernetes`, and `many` for people's ID tokens "
+        "where `clients` is set.",
     )
     bearer_token_file: AbsolutePath | None = Field(
         None,
