@@ -9,7 +9,7 @@ operator gives it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NewType
 
 from federation.text import oauth_safe
@@ -48,6 +48,12 @@ def pointer(path: str) -> tuple[str, ...]:
 def at(claims: Mapping[str, object], name: str) -> object:
     """Return the claim *name*, or, if it begins with `/`, the value that this pointer leads to."""
     return lookup(claims, pointer(name)) if name.startswith("/") else claims.get(name)
+
+
+def audiences(claims: Mapping[str, object]) -> Sequence[object]:
+    """Return the audiences in `aud`, which is one of them or a list (RFC 7519, section 4.1.3)."""
+    audience = claims.get("aud")
+    return audience if isinstance(audience, list) else [audience]
 
 
 def lookup(claims: Mapping[str, object], path: tuple[str, ...]) -> object:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from federation.claims import audiences
 from federation.policy.conditions import Condition, Match, ascii_lower, compile_pattern
 from federation.providers.table import PROFILES, Profile, shared
 
@@ -121,8 +122,7 @@ class JwtIssuer:
 
     def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         """Return those of `clients` that a token is meant for. If any, it is a person's token."""
-        audience = claims.get("aud")
-        meant = audience if isinstance(audience, list) else [audience]
+        meant = audiences(claims)
         return tuple(client for client in self.clients if client in meant)
 
     def taken_once(self, claims: Mapping[str, object]) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from federation.claims import Claims, UnverifiedClaims, at, shown, text
+from federation.claims import Claims, UnverifiedClaims, at, audiences, shown, text
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
@@ -203,7 +203,7 @@ def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
     audience, accepted = claims.get("aud"), (*issuer.audiences, *issuer.clients)
     if audience is None:
         raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "aud", "expected": accepted})
-    meant = audience if isinstance(audience, list) else [audience]
+    meant = audiences(claims)
     readable = len(meant) == 1 or (
         issuer.profile.audience_list and all(isinstance(one, str) for one in meant)
     )
@@ -222,14 +222,13 @@ def _check_party(issuer: JwtIssuer, claims: UnverifiedClaims, clients: tuple[str
     party = claims.get("azp")
     if party is None:
         return
-    accepted: Collection[str]
+    accepted: Collection[object]
     if clients:
         accepted = clients  # OpenID Connect Core 1.0, section 3.1.3.7
     elif issuer.authorized_parties:
         accepted = issuer.authorized_parties
     elif issuer.profile.azp_is_client:
-        audience = claims.get("aud")
-        accepted = (*(audience if isinstance(audience, list) else [audience]), *issuer.clients)
+        accepted = (*audiences(claims), *issuer.clients)
     else:
         return
     if not isinstance(party, str) or party not in accepted:
