@@ -2,8 +2,8 @@
 The policies of a token, with an index, so that a decision reads only statements that may matter.
 
 Statements are filed by the literal beginnings of the namespaces and names that they reach, in lower
-case, since calls have no regard to case. An
-index never changes: it is built with its `PolicySet`, and `PolicySets` keeps the ones in use.
+case, since calls have no regard to case. An index never changes: it is built with its `PolicySet`,
+and `PolicySets` keeps the ones in use.
 What a token may do never grows because a policy is missing or because `role` left out some Roles.
 """
 

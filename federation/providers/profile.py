@@ -18,6 +18,9 @@ from federation.claims import Claims
 from federation.errors import Reason
 from federation.policy.conditions import keys
 
+REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
+"""Claims that any JWT may have (RFC 7519, section 4.1)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
@@ -374,12 +377,8 @@ class Profile:
         """True if the provider's tokens may have the top-level *claim*."""
         listed = self.scalars | self.lists | self.objects
         return (
-            claim in _REGISTERED
+            claim in REGISTERED
             or claim in listed
             or any(each.startswith(f"/{claim}/") for each in listed)
             or bool(self.more_claims and self.more_claims.fullmatch(claim))
         )
-
-
-_REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
-"""Claims that any JWT may have (RFC 7519, section 4.1)."""

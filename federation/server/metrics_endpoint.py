@@ -98,7 +98,8 @@ def metrics_server(
     """
     Answer `GET /metrics` on *listener* in a thread of its own, until the end of the block.
 
-    `/livez` and `/readyz` say what is in *reports*. Prometheus is answered even while the broker's own event loop is blocked.
+    `/livez` and `/readyz` say what is in *reports*. Prometheus is answered even while the broker's
+    own event loop is blocked.
     """
     config = http_config(_metrics_app(registry, reports), _CONNECTIONS, _STOP_SECONDS)
     config.lifespan = "off"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from urllib.parse import urlsplit
 
 from federation.documents.catalog import role_issuers
@@ -31,22 +31,25 @@ def forgotten_providers(
     }
     if not open_questions:
         return
-    told: dict[str, Counter[str]] = defaultdict(Counter)
-    claims: dict[str, str] = {}
-    for role in roles:
-        for iss in role_issuers(role) & open_questions.keys():
-            for condition in role.conditions:
-                claim = condition.key.removeprefix(KEY_PREFIX)
-                if tellers := _TELLING.get(claim):
-                    told[iss].update(tellers)
-                    claims.setdefault(iss, claim)
+    telling = _telling_claims(open_questions.keys(), roles)
     for iss, issuer in open_questions.items():
         if likely := likely_providers(iss):
             yield issuer, _forgotten(f"{quoted(iss)} looks like an issuer of", likely)
-        elif told[iss]:
-            most = max(told[iss].values())
-            likely = tuple(name for name, count in told[iss].items() if count == most)
-            yield issuer, _forgotten(f"a Role on it uses {claims[iss]}, a claim of", likely)
+        elif claims := telling.get(iss):
+            votes = Counter(name for claim in claims for name in _TELLING[claim])
+            most = max(votes.values())
+            likely = tuple(name for name, count in votes.items() if count == most)
+            yield issuer, _forgotten(f"a Role on it uses {claims[0]}, a claim of", likely)
+
+
+def _telling_claims(issuers: Set[str], roles: Iterable[Role]) -> Mapping[str, Sequence[str]]:
+    """For each of *issuers*, the claims in its Roles' conditions that tell a provider."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for role in roles:
+        claims = [condition.key.removeprefix(KEY_PREFIX) for condition in role.conditions]
+        for iss in role_issuers(role) & issuers:
+            found[iss] += [claim for claim in claims if claim in _TELLING]
+    return found
 
 
 def _telling() -> Mapping[str, tuple[str, ...]]:

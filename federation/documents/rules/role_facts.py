@@ -98,10 +98,10 @@ class RoleFacts:
     """The configured issuers whose tokens the Role can admit."""
     profile: Profile
     """The profile of their provider. T005 refuses a Role whose issuers have several."""
-    keys: OwnerKeys
+    owner_keys: OwnerKeys
     """The keys of that provider that fix an owner."""
-    about: RuleKeys
-    """The keys of that provider by what rules ask of them."""
+    rule_keys: RuleKeys
+    """The keys of that provider, by what the rules ask of them."""
     pins: tuple[Condition, ...]
     """The conditions that fix an owner."""
     conditions: tuple[PlacedCondition, ...]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from federation.policy.conditions import keys
+from federation.providers.profile import REGISTERED
 from federation.providers.table import GENERIC, PROFILES, Profile
 
 
@@ -47,7 +48,7 @@ class RuleKeys:
         """The keys of *profile*."""
         owner = profile.owner
         demanded = {claim for demand in profile.demands for claim in demand.claims}
-        weak = keys(*profile.circumstances, *profile.free, *demanded, *_REGISTERED)
+        weak = keys(*profile.circumstances, *profile.free, *demanded, *_OF_ANY_TOKEN)
         return cls(
             refs=keys(*profile.ref_claims),
             environments=keys(*profile.environment_claims),
@@ -69,7 +70,8 @@ class RuleKeys:
         )
 
 
-_REGISTERED = ("iss", "aud", "jti", "exp", "iat", "nbf")
+_OF_ANY_TOKEN = REGISTERED - {"sub"}
+"""Claims that say nothing about whose token it is."""
 
 RULE_KEYS: Mapping[str, RuleKeys] = MappingProxyType(
     {name: RuleKeys.of(profile) for name, profile in PROFILES.items()}

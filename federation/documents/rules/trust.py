@@ -72,11 +72,11 @@ def misplaced_wildcards(facts: RoleFacts) -> Iterator[Fault]:
 def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> bool:
     """Return whether *value* has a wildcard in or before the owner's name."""
     literal = literal_prefix(value)
-    if condition.key not in facts.keys.begin_with_owner or literal == value:
+    if condition.key not in facts.owner_keys.begin_with_owner or literal == value:
         return False
-    if condition.key in facts.keys.names:
+    if condition.key in facts.owner_keys.names:
         return True
-    if condition.key in facts.keys.composed:
+    if condition.key in facts.owner_keys.composed:
         return fixed_owner(facts.profile, condition, value) is None
     if condition.key == "jwt:sub":
         # Where `sub` is one id it may begin with any text, unless it looks like a repository's.
@@ -136,9 +136,9 @@ def says_who(facts: RoleFacts) -> bool:
 
 def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
     """Return whether *pin* keeps out some tokens of an issuer that serves one owner alone."""
-    if pin.key not in facts.about.whole_issuer:
+    if pin.key not in facts.rule_keys.whole_issuer:
         return True
-    return pin.key in facts.keys.composed and all(
+    return pin.key in facts.owner_keys.composed and all(
         literal_prefix(value) != fixed_owner(facts.profile, pin, value) for value in pin.values
     )
 
@@ -146,15 +146,15 @@ def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
 def _names_people(facts: RoleFacts, placed: PlacedCondition) -> bool:
     """Return whether *placed* names people, groups of them, or programs."""
     owner = facts.profile.owner
-    if placed.key in facts.about.groups or (
+    if placed.key in facts.rule_keys.groups or (
         owner.more_groups and owner.more_groups.fullmatch(placed.claim)
     ):
         return all(map(_says_something, placed.values)) and not any(
             owner.everybody and owner.everybody.fullmatch(value) for value in placed.values
         )
-    if placed.key in facts.about.people:
+    if placed.key in facts.rule_keys.people:
         return all(_says_something(v) or _says_something(_domain(v)) for v in placed.values)
-    return placed.key in facts.about.id_patterns and all(map(_says_something, placed.values))
+    return placed.key in facts.rule_keys.id_patterns and all(map(_says_something, placed.values))
 
 
 def _says_something(value: str) -> bool:
@@ -182,21 +182,21 @@ def _owner_pin(profile: Profile) -> str:
 def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple[str, str]:
     """The message about a misplaced wildcard, with a value that it admits, and the hint."""
     literal = literal_prefix(value)
-    separator = facts.profile.owner.separator if placed.key in facts.keys.composed else "/"
+    separator = facts.profile.owner.separator if placed.key in facts.owner_keys.composed else "/"
     begins, begun = "", literal.rstrip("/")
-    if placed.key in facts.keys.composed or placed.key == "jwt:sub":
+    if placed.key in facts.owner_keys.composed or placed.key == "jwt:sub":
         begins = _form(facts.profile, literal)
         begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
         separator = "/" if begins in _PATH_FORMS else separator
     owner = begun if begun and value[len(literal)] == "*" else "<owner>"
-    if placed.key in facts.keys.names and not _fits(facts.profile, placed.claim, owner):
+    if placed.key in facts.owner_keys.names and not _fits(facts.profile, placed.claim, owner):
         owner = "<owner>"
     hint = f"write {quoted(begins + owner + separator + '*')}"
-    if placed.key in facts.keys.names:
+    if placed.key in facts.owner_keys.names:
         hint = f"write {yaml('StringEqual', **{placed.claim: owner})}"
     if not begun:
         return f"{quoted(value)} matches whoever owns the code", hint
-    intruder = _intruder(placed.key in facts.keys.names, literal, value)
+    intruder = _intruder(placed.key in facts.owner_keys.names, literal, value)
     return f"{quoted(value)} also matches {quoted(intruder)}", hint
 
 
@@ -238,7 +238,7 @@ _FREE_IN_SUB: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 def _is_free(facts: RoleFacts, placed: PlacedCondition) -> bool:
     """Return whether *placed* is on a free claim, or on a `sub` that may show only such a claim."""
-    if placed.key in facts.about.free or placed.key.startswith(facts.about.free_within):
+    if placed.key in facts.rule_keys.free or placed.key.startswith(facts.rule_keys.free_within):
         return True
     # The values are ORed, so one that shows a free claim is enough.
     return placed.key == "jwt:sub" and any(

@@ -188,7 +188,7 @@ def _never_together(facts: RoleFacts) -> Iterator[Fault]:
 
 
 def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
-    scalars, lists = facts.about.scalars, facts.about.lists
+    scalars, lists = facts.rule_keys.scalars, facts.rule_keys.lists
     for placed in facts.conditions:
         if placed.operator.of_list and placed.key in scalars:
             hint = f"write {placed.operator.removeprefix('ForAnyValue:')}"
@@ -237,7 +237,9 @@ _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
 
 def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
     """Report a `sub` with a ref: a job that names an environment has that in `sub` instead."""
-    if not facts.profile.environment_replaces_ref or "jwt:environment" not in facts.narrowed:
+    if not facts.profile.environment_replaces_ref or facts.narrowed.isdisjoint(
+        facts.rule_keys.environments
+    ):
         return
     for placed in facts.on({"jwt:sub"}):
         if all(map(_SHOWS_REF.match, placed.values)):

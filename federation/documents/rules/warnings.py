@@ -90,7 +90,7 @@ def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
         return
     if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed or facts.only("sub", _TYPE_IN_SUB):
         return
-    naming = next(facts.on(facts.about.environments), None)
+    naming = next(facts.on(facts.rule_keys.environments), None)
     yield Fault(
         (naming or next(facts.on(_SUB))).place,
         "an environment without protection rules can be named by a job on any branch",
@@ -103,13 +103,13 @@ def _restricts_ref(facts: RoleFacts) -> bool:
     return any(
         facts.profile.shapes.get(placed.claim) is not BOOLEAN
         or not placed.condition.accepts("false")
-        for placed in facts.on(facts.about.refs)
+        for placed in facts.on(facts.rule_keys.refs)
     ) or any(facts.only(claim, part) for claim, part in facts.profile.ref_within.items())
 
 
 def _restricts_environment(facts: RoleFacts) -> bool:
     within = facts.profile.environment_within
-    return not facts.about.environments.isdisjoint(facts.narrowed) or bool(
+    return not facts.rule_keys.environments.isdisjoint(facts.narrowed) or bool(
         within and facts.only("sub", within)
     )
 
@@ -169,7 +169,7 @@ def _instead_of_ending(facts: RoleFacts, placed: PlacedCondition, literal: str) 
         return f"write {listed}"
     if literal.endswith("/v"):
         return f"write {quoted(literal + '1.*')}, or {listed}"
-    ending = "-*" if placed.key in facts.keys.paths else "/*"
+    ending = "-*" if placed.key in facts.owner_keys.paths else "/*"
     return f"write {quoted(literal + ending)}, or {listed}"
 
 
@@ -178,9 +178,9 @@ _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
-    files = facts.about.files
+    files = facts.rule_keys.files
     for placed, place, value in _patterns(facts):
-        if placed.key not in facts.about.with_separators or not _STAR_INSIDE.search(value):
+        if placed.key not in facts.rule_keys.with_separators or not _STAR_INSIDE.search(value):
             continue
         shape = facts.profile.shapes.get(placed.claim)
         if shape and shape.values:
@@ -329,7 +329,12 @@ def _says_something_else(facts: RoleFacts) -> bool:
     if not facts.profile.ci:
         # An administrator of an identity provider can add claims of any name. What the profile
         # lists and does not count as an owner says nothing about who somebody is.
-        weak = facts.about.weak | facts.about.ids | facts.about.groups | facts.about.people
+        weak = (
+            facts.rule_keys.weak
+            | facts.rule_keys.ids
+            | facts.rule_keys.groups
+            | facts.rule_keys.people
+        )
         return any(
             placed.narrows
             and placed.key not in weak
@@ -338,7 +343,7 @@ def _says_something_else(facts: RoleFacts) -> bool:
         )
     return any(
         not placed.pattern or all(map(literal_prefix, placed.values))
-        for placed in facts.on(facts.about.code_paths)
+        for placed in facts.on(facts.rule_keys.code_paths)
     )
 
 
@@ -355,7 +360,7 @@ def _on_the_internet(iss: str) -> bool:
 
 def unchecked_people(facts: RoleFacts) -> Iterator[Fault]:
     """W116: people are told by a name that the issuer may not have checked, or that changes."""
-    if any(pin.key in facts.about.ids for pin in facts.pins):
+    if any(pin.key in facts.rule_keys.ids for pin in facts.pins):
         return
     for claim, checked_by in facts.profile.verified_by.items():
         for placed in facts.on(keys(claim)):
