@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from federation.providers.profile import (
     BRACED_UUID,
+    BRANCH,
     InVariable,
     JobToken,
     OwnerClaims,
@@ -45,11 +46,7 @@ PROFILE = Profile(
     shapes=MappingProxyType(
         {
             **dict.fromkeys(_IDS, BRACED_UUID),
-            "branchName": Shape(
-                whole=re.compile(r"(?!refs/heads/)[^*]+"),
-                words="a branch's short name, such as main",
-                slips=((re.compile(r"refs/heads/(.+)"), r"\1"),),
-            ),
+            "branchName": BRANCH,
             "sub": Shape(
                 whole=re.compile(r"\{.*\}(?::.*)?"),
                 words="UUIDs in braces, as in {repository}:{environment}:{step}",

@@ -11,6 +11,7 @@ import re
 from types import MappingProxyType
 
 from federation.providers.profile import (
+    BRANCH,
     DIGITS,
     UUID,
     ByCommand,
@@ -52,11 +53,7 @@ PROFILE = Profile(
             **dict.fromkeys(("organization_slug", "pipeline_slug"), _SLUG),
             **dict.fromkeys(("organization_id", "pipeline_id", "build_id", "cluster_id"), UUID),
             "build_number": DIGITS,
-            "build_branch": Shape(
-                whole=re.compile(r"(?!refs/heads/)[^*]+"),
-                words="a branch's short name, such as main",
-                slips=((re.compile(r"refs/heads/(.+)"), r"\1"),),
-            ),
+            "build_branch": BRANCH,
             "build_source": one_of("ui", "api", "webhook", "trigger_job", "schedule"),
         }
     ),

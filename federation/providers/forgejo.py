@@ -8,14 +8,14 @@ tokens.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 from federation.claims import Claims, text
-from federation.providers.github import OUTSIDERS_EVENTS, WRITERS_EVENTS
+from federation.providers.github import BY_OUTSIDERS, OUTSIDERS_EVENTS, WRITERS_EVENTS
 from federation.providers.github import PROFILE as GITHUB
 from federation.providers.profile import (
     ByRequest,
-    Demand,
     JobToken,
     NameWithId,
     OwnerClaims,
@@ -74,12 +74,9 @@ PROFILE = Profile(
     ),
     circumstances=GITHUB.circumstances & _SCALARS,
     demands=(
-        Demand(
+        replace(
+            BY_OUTSIDERS,
             applies=_maybe_by_outsiders,
-            claims=("event_name",),
-            sentence="Outsiders can cause this event, so only Roles that name jwt:event_name may "
-            "admit it.",
-            wildcard_admits="every event, those that outsiders cause included",
             examples=(*OUTSIDERS_EVENTS, "pull_request"),
         ),
     ),

@@ -103,6 +103,11 @@ def full_ref(*kinds: str) -> Shape:
 
 
 FULL_REF = full_ref("pull")
+BRANCH = Shape(
+    whole=re.compile(r"(?!refs/heads/)[^*]+"),
+    words="a branch's short name, such as main",
+    slips=((re.compile(r"refs/heads/(.+)"), r"\1"),),
+)
 SHORT_REF = Shape(
     whole=re.compile(r"(?!refs/(?:heads|tags)/)[^*]+"),
     words="a short name, such as main",
