@@ -18,6 +18,20 @@ from federation.text import no_command
 _FILE_BYTES = 64 * 1024
 
 
+from_option = click.option(
+    "--from",
+    "provider",
+    type=click.Choice(list(SYSTEMS)),
+    help="Get the ID token as this provider's jobs do. Default: the CI system that is recognised.",
+)
+role_option = click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    help="Let only this Role give anything. Policies with a Deny stay. Repeatable.",
+)
+
+
 @click.command()
 @click.option("--url", required=True, envvar="FEDERATION_URL", help="The broker's public URL.")
 @click.option(
@@ -31,18 +45,8 @@ _FILE_BYTES = 64 * 1024
     help="Where the subject token comes from: a file, - for standard input, or ambient: the CI"
     " system that runs this job.",
 )
-@click.option(
-    "--from",
-    "provider",
-    type=click.Choice(list(SYSTEMS)),
-    help="Get the ID token as this provider's jobs do. Default: the CI system that is recognised.",
-)
-@click.option(
-    "--role",
-    "roles",
-    multiple=True,
-    help="Let only this Role give anything. Policies with a Deny stay. Repeatable.",
-)
+@from_option
+@role_option
 @click.option(
     "--function",
     "functions",

@@ -10,8 +10,7 @@ from __future__ import annotations
 import click
 
 from federation import __version__
-from federation.cli.exchange import exchange
-from federation.client.ambient import SYSTEMS
+from federation.cli.exchange import exchange, from_option, role_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,18 +34,8 @@ def fed() -> None:
     show_default=True,
     help="File with a subject token, - for standard input, or ambient.",
 )
-@click.option(
-    "--from",
-    "provider",
-    type=click.Choice(list(SYSTEMS)),
-    help="Get the ID token as this provider's jobs do.",
-)
-@click.option(
-    "--role",
-    "roles",
-    multiple=True,
-    help="Let only this Role give anything. Policies with a Deny stay. Repeatable.",
-)
+@from_option
+@role_option
 @click.pass_context
 def auth(
     context: click.Context,
