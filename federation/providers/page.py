@@ -115,7 +115,7 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
     yield "algorithms", _claims(sorted(profile.algorithms))
     yield "every token of a job has", _claims(profile.required)
     yield "audience", _audience(profile)
-    yield "one token is taken", "once" if profile.single_use else "many times"
+    yield "how often a token can be exchanged", "once" if profile.single_use else "many times"
     yield "the owner by id", _claims(owner.ids)
     yield "the code by id", _claims(owner.code_ids)
     yield "the owner by name", _claims((*owner.names, *owner.paths))
