@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.__main__ import JUDGED, read_judged
-from tests.mutants.modules import ROOT, TESTS, WHOLE_ROOMS, modules
+from tests.mutants.modules import DECIDE_NOTHING, ROOT, TESTS, WHOLE_ROOMS, modules
 from tests.mutants.mutations import mutants
 
 
@@ -99,7 +101,7 @@ def test_it():
     assert fits(1, 3)
     assert not fits(4, 3)
 """
-SURVIVOR = """
+SURVIVOR = """\
   small/limit.py:3  (fits)
     - return size <= limit
     + return size < limit
@@ -127,10 +129,8 @@ sys.exit(report([Module("limit", ("test_limit",), root, "small")], read_judged(r
 """
 
 
-def report_on_small(
-    root: Path, judged: str = "", source: str = LIMIT, tests: str = TESTS_OF_LIMIT
-) -> tuple[int, str]:
-    """The exit status and the output of a run over *source* with *tests* and *judged* mutants."""
+def small_package(root: Path, judged: str, source: str, tests: str) -> list[str]:
+    """The command that tests the mutants of *source* with *tests*, all written under *root*."""
     for name, text in {
         "small/limit.py": source,
         "small/__init__.py": "",
@@ -140,8 +140,15 @@ def report_on_small(
         path = root / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
+    return [sys.executable, "-c", RUN, str(root)]
+
+
+def report_on_small(
+    root: Path, judged: str = "", source: str = LIMIT, tests: str = TESTS_OF_LIMIT
+) -> tuple[int, str]:
+    """The exit status and the output of a run over *source* with *tests* and *judged* mutants."""
     run = subprocess.run(  # noqa: S603  our own program
-        [sys.executable, "-c", RUN, str(root)],
+        small_package(root, judged, source, tests),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -154,8 +161,7 @@ def report_on_small(
 
 def test_a_run_names_the_mutant_that_no_test_notices(tmp_path: Path) -> None:
     status, output = report_on_small(tmp_path)
-    assert output.startswith(" 50.0 %  limit: 2 mutants")
-    assert SURVIVOR in output
+    assert output.startswith(SURVIVOR + " 50.0 %  limit: 2 mutants")
     assert status == 1
     assert (tmp_path / "small/limit.py").read_text("utf-8") == LIMIT
 
@@ -184,6 +190,29 @@ def test_a_mutant_that_never_ends_is_ended_and_counts_as_noticed(tmp_path: Path)
     assert status == 1
 
 
+def test_a_run_that_is_asked_to_stop_leaves_no_test_running(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    tests = f"""
+import os, pathlib, time
+
+def test_it():
+    with pathlib.Path({str(started)!r}).open("a") as pids:
+        print(os.getpid(), file=pids)
+    if len(pathlib.Path({str(started)!r}).read_text().split()) > 1:
+        time.sleep(30)  # on a mutant, and not on the module as it is
+"""
+    command = small_package(tmp_path, "", LIMIT, tests)
+    with subprocess.Popen(command, cwd=ROOT) as run:  # noqa: S603  our own program
+        until = time.monotonic() + 30
+        while not started.exists() or len(started.read_text("utf-8").split()) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(10) == 128 + signal.SIGTERM
+    for pid in started.read_text("utf-8").split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_run_whose_tests_fail_without_any_change_says_so(tmp_path: Path) -> None:
     status, output = report_on_small(tmp_path, tests=TESTS_OF_LIMIT + "    assert False\n")
     assert "limit as it is does not pass" in output
@@ -206,7 +235,7 @@ def test_every_module_of_the_rooms_that_decide_is_in_the_map() -> None:
         for path in paths
         if path.name != "__init__.py"
     }
-    assert there <= named
+    assert there - named == set(DECIDE_NOTHING)
 
 
 def test_every_judgement_has_a_reason_and_is_about_a_module_of_the_map() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import tomllib
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(chosen: Iterable[Module], judged: Sequence[Judged], jobs: int) -> int:
     """Test the mutants of the *chosen* modules, and return the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the forks too
     scores: list[Score] = []
     stale: list[str] = []
     for module in chosen:
@@ -96,26 +98,34 @@ def read_judged(path: Path) -> list[Judged]:
 
 
 def _test(module: Module, judged: Sequence[Judged], jobs: int) -> tuple[Score, list[str]]:
-    """Test one module. Return its score, and what is wrong with the judgements about it."""
+    """
+    Test one module, and print its score and each open survivor as it is found.
+
+    Returns: the score, and what is wrong with the judgements about the module.
+    """
     started = time.monotonic()
     every = mutants(module.path.read_text("utf-8"))
-    results = []
-    for result in run(module, every, jobs):
-        results.append(result)
+    survivors: list[Mutant] = []
+    still_open = 0
+    for done, result in enumerate(run(module, every, jobs), start=1):
+        if result.outcome is Outcome.SURVIVED:
+            survivors.append(result.mutant)
+            if not any(each.means(module, result.mutant) for each in judged):
+                still_open += 1
+                _say(_described(module, result.mutant))
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{len(results)} of {len(every)} \r")
-    results.sort(key=lambda result: result.mutant.line)
-    survivors = [each.mutant for each in results if each.outcome is Outcome.SURVIVED]
-    open_ones = [each for each in survivors if not any(j.means(module, each) for j in judged)]
-    counted = len(every) - (len(survivors) - len(open_ones))
+            sys.stderr.write(f"\r{done} of {len(every)} \r")
+    counted = len(every) - (len(survivors) - still_open)
     score = Score(len(every) - len(survivors), counted)
     took = time.monotonic() - started
     _say(f"{score.percent:5.1f} %  {module.name}: {counted} mutants, {took:.0f} s")
-    for mutant in open_ones:
-        place = module.path.relative_to(module.root)
-        within = f"  ({mutant.where})" if mutant.where else ""
-        _say(f"  {place}:{mutant.line}{within}\n    - {mutant.original}\n    + {mutant.mutated}")
     return score, list(_stale(module, judged, every, survivors))
+
+
+def _described(module: Module, mutant: Mutant) -> str:
+    place = module.path.relative_to(module.root)
+    within = f"  ({mutant.where})" if mutant.where else ""
+    return f"  {place}:{mutant.line}{within}\n    - {mutant.original}\n    + {mutant.mutated}"
 
 
 def _stale(

@@ -146,6 +146,7 @@ def _start(module: Module, source: str) -> int:
 
 
 def _in_child(module: Module, source: str) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()  # so that what a test started can be ended with it
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
