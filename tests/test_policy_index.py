@@ -173,7 +173,7 @@ def test_the_sets_that_are_kept_hold_at_most_a_hundred_thousand_resources() -> N
 
 
 def test_names_of_policies_are_not_narrowed_unless_that_is_said() -> None:
-    assert not named("one").narrowed
+    assert PolicyNames(("one",)) == PolicyNames(("one",), deny_only=(), narrowed=False)
 
 
 @pytest.mark.parametrize(("action", "found"), [("Function:Invoke", 1), ("Function:Get", 0)])

@@ -102,19 +102,22 @@ class PolicySets:
     """
 
     def __init__(self) -> None:
-        self._catalog = Catalog()
+        self._start(Catalog())
+
+    def _start(self, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._sets: dict[PolicyNames, PolicySet] = {}
         self._entries = 0
 
     def of(self, catalog: Catalog, names: PolicyNames) -> PolicySet:
         """The policies of *catalog* with these *names*, in their order, as far as they count."""
         if catalog is not self._catalog:
-            self._catalog, self._sets, self._entries = catalog, {}, 0
+            self._start(catalog)
         known = self._sets.get(names)
         if known is None:
             known = _policy_set(catalog, names)
             if len(self._sets) >= _SETS or self._entries + known.entries > _ENTRIES:
-                self._sets, self._entries = {}, 0
+                self._start(catalog)
             self._sets[names] = known
             self._entries += known.entries
         return known
