@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.claims import Claims
-from federation.documents.model import Role
+from federation.documents.model import Resource, Role
 from federation.errors import Reason, Refusal
 from federation.jose import jws
 from federation.jose.jws import MAX_TOKEN_BYTES
@@ -29,9 +30,11 @@ from federation.state.memory import MemoryStore
 from federation.tokens import mint
 from federation.tokens.signing_keys import SigningKey, SigningKeys, read_pem
 from federation.tokens.verify import (
+    _REMEMBERED_BYTES,
     AccessTokens,
     Bearer,
     FunctionBearer,
+    _entry_bytes,
     is_own,
     is_revoked,
     names,
@@ -585,6 +588,11 @@ class TestRemembered:
         return AccessTokens(URL, store, clock), store, clock
 
     @staticmethod
+    def signed(**changes: object) -> str:
+        """An access token with *changes* to its claims."""
+        return token(access() | changes)
+
+    @staticmethod
     def twice(
         known: AccessTokens,
         between: Callable[[], Awaitable[None]] | None = None,
@@ -608,6 +616,20 @@ class TestRemembered:
     def test_it_is_known_again(self) -> None:
         known, _, _ = self.tokens()
         assert self.twice(known) is None
+
+    def test_it_is_read_once_for_each_set_of_keys(self) -> None:
+        known, _, _ = self.tokens()
+
+        async def story() -> None:
+            text = token()
+            first = await known.holder(text, KEYS)
+            assert await known.holder(text, KEYS) is first
+            again = SigningKeys((KEY, OTHER))
+            second = await known.holder(text, again)
+            assert second is not first
+            assert await known.holder(text, again) is second
+
+        asyncio.run(story())
 
     def test_it_expires(self) -> None:
         known, _, clock = self.tokens()
@@ -639,20 +661,71 @@ class TestRemembered:
 
         asyncio.run(story())
 
-    def test_the_memory_of_tokens_is_bounded_by_their_size(self) -> None:
-        # A list costs three bytes of JSON, and over sixty in Python.
-        large = [token(access() | {"x": [[]] * 3_000, "jti": str(n)}) for n in range(160)]
+    @pytest.mark.parametrize(
+        ("count", "claims"),
+        [
+            # A list costs three bytes of JSON, and over sixty in Python.
+            pytest.param(100, {"x": [[]] * 3_000}, id="many lists"),
+            # Each star is a search of its own, and another if case does not count.
+            pytest.param(15, {"function": {"permissions": ["D:" + "F*" * 4_000]}}, id="many stars"),
+        ],
+    )
+    def test_the_memory_of_tokens_is_bounded_by_their_size(
+        self, count: int, claims: dict[str, object]
+    ) -> None:
+        sign = TestVerifyFunctionTokens.token if "function" in claims else self.signed
+        large = [sign(**claims, jti=str(number)) for number in range(count)]
         known, _, _ = self.tokens()
 
         async def story() -> int:
             tracemalloc.start()
             for text in large:
-                await known.bearer(text, KEYS)
+                await known.holder(text, KEYS)
             grown, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             return grown
 
         assert asyncio.run(story()) < 17 * 2**20
+
+    def test_tokens_take_sixteen_mebibytes_and_the_one_used_longest_ago_makes_room(self) -> None:
+        assert _REMEMBERED_BYTES == 16_777_216
+        # A thousand functions count as a mebibyte.
+        functions = {"permissions": ["d:f"] * 500, "audience": ["d:g"] * 500}
+        texts = [
+            TestVerifyFunctionTokens.token(function=functions, jti=str(number))
+            for number in range(17)
+        ]
+        known, _, _ = self.tokens()
+
+        async def story() -> None:
+            first, *others = [await known.holder(text, KEYS) for text in texts[:15]]
+            assert await known.holder(texts[0], KEYS) is first
+            for text in texts[15:]:
+                await known.holder(text, KEYS)
+            assert await known.holder(texts[0], KEYS) is first
+            assert await known.holder(texts[1], KEYS) is not others[0]
+
+        asyncio.run(story())
+
+    def test_a_token_takes_its_claims_and_a_kibibyte_and_more_for_each_pattern_and_star(
+        self,
+    ) -> None:
+        deep: list[object] = ["a", {"key": [1.5]}]
+        claims = Claims({"sub": "x", "deep": deep})
+        parts = [claims, "sub", "x", "deep", deep, "a", {"key": [1.5]}, "key", [1.5], 1.5]
+        held = sum(map(sys.getsizeof, parts))
+        access_token = Bearer(claims, PolicyNames(("p",)), ("r",), "ours", 0, 900)
+        assert _entry_bytes((KEYS, access_token)) == 1024 + held
+        named, starred = (Resource("d:f"), Resource("d:g")), (Resource("d*:*f*"),)
+        for permissions, audience, kibibytes in (
+            ((), (), 1),
+            (named, (), 1 + 2),
+            ((), named, 1 + 2),
+            (starred, (), 1 + 4),
+            (named, starred, 1 + 2 + 4),
+        ):
+            function_token = FunctionBearer(claims, permissions, audience, "f", 0, 900)
+            assert _entry_bytes((KEYS, function_token)) == kibibytes * 1024 + held
 
 
 # What a narrowed token and a function token say of where they come from

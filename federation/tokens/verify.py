@@ -31,7 +31,10 @@ from federation.tokens.signing_keys import SigningKeys
 
 _REMEMBERED_BYTES = 16 * 1024 * 1024
 _ENTRY_BYTES = 1024
-"""What an entry takes beside its claims, and what a function's pattern takes once compiled."""
+"""
+At most what an entry takes beside its claims, what the pattern of functions takes once compiled, and
+what each star in it adds: the text between two stars is searched by a function of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def _entry_bytes(entry: tuple[SigningKeys, Bearer | FunctionBearer]) -> int:
     """
     _, holder = entry
     functions = holder.permissions + holder.audience if isinstance(holder, FunctionBearer) else ()
-    size = _ENTRY_BYTES * (1 + len(functions))
+    size = _ENTRY_BYTES * (1 + sum(1 + pattern.text.count("*") for pattern in functions))
     left: list[object] = [holder.claims]
     while left:
         value = left.pop()
