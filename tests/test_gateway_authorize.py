@@ -43,7 +43,7 @@ def allow(action: str, *resource: str, **more: object) -> Document:
 
 def function_token(*permissions: str) -> FunctionBearer:
     opened = tuple(Resource(text) for text in permissions)
-    return FunctionBearer(Claims({"sub": "fed:someone"}), opened, (), "ours", 0, 900)
+    return FunctionBearer(Claims({"sub": "fed:someone"}), opened, (), "ours", 0, 900, "")
 
 
 def test_a_statement_that_allows_the_call_grants_it_and_is_named() -> None:

@@ -724,7 +724,7 @@ class TestRemembered:
             (starred, (), 1 + 4),
             (named, starred, 1 + 2 + 4),
         ):
-            function_token = FunctionBearer(claims, permissions, audience, "f", 0, 900)
+            function_token = FunctionBearer(claims, permissions, audience, "f", 0, 900, "")
             assert _entry_bytes((KEYS, function_token)) == kibibytes * 1024 + held
 
 

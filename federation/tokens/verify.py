@@ -65,7 +65,7 @@ class FunctionBearer:
     jti: str
     begins: float
     expires: float
-    parent: str = ""
+    parent: str
     """The `jti` of the access token that it was traded for, with which it ends; empty if none."""
 
     def opens(self, namespace: str, name: str) -> bool:
