@@ -612,6 +612,7 @@ def test_a_role_that_was_not_asked_for_stays_only_for_its_deny() -> None:
     assert whole == _of_three()
     assert not whole.held.narrowed
     assert whole.denying == ()
+    assert _of_three(["giver", "walled"]).denying == ()
 
 
 @pytest.mark.parametrize(
