@@ -106,6 +106,17 @@ def bearer(
     return asyncio.run(verify(jws.parse(text), keys, memory, issuer_url=URL, now=now))
 
 
+class AllRevokedBut(MemoryStore):
+    """A store in which all tokens are revoked but some."""
+
+    def __init__(self, *live: str) -> None:
+        super().__init__(Clock(NOW))
+        self.live = live
+
+    async def revoked(self, jti: str) -> bool:
+        return jti not in self.live
+
+
 def refused(text: str, **how: Any) -> Reason:
     """The reason why the token *text* is refused."""
     with pytest.raises(Refusal) as caught:
@@ -471,6 +482,9 @@ class TestVerify:
         asyncio.run(store.revoke("ours", NOW + 900))
         assert refused(token(), store=store) is Reason.REVOKED
 
+    def test_a_token_ends_with_no_other_token(self) -> None:
+        assert bearer(token(), store=AllRevokedBut("ours")).jti == "ours"
+
     def test_no_token_is_accepted_while_the_store_cannot_answer(self) -> None:
         assert refused(token(), store=BrokenStore(Clock(NOW))) is Reason.STATE_UNAVAILABLE
 
@@ -514,9 +528,9 @@ class TestVerifyFunctionTokens:
         tokens = AccessTokens(URL, store or MemoryStore(clock), clock)
         return asyncio.run(tokens.holder(text, KEYS))
 
-    def refused(self, text: str) -> Reason:
+    def refused(self, text: str, store: MemoryStore | None = None) -> Reason:
         with pytest.raises(Refusal) as caught:
-            self.holder(text)
+            self.holder(text, store)
         return caught.value.reason
 
     def test_it_opens_the_functions_that_both_lists_name(self) -> None:
@@ -560,6 +574,18 @@ class TestVerifyFunctionTokens:
     def test_it_begins_at_most_30_seconds_from_now(self) -> None:
         assert self.holder(self.token(iat=int(NOW) + 30)).jti == "f"
         assert self.refused(self.token(iat=int(NOW) + 31)) is Reason.NOT_YET_VALID
+
+    @pytest.mark.parametrize("live", [("f",), ("ours",), ()])
+    def test_it_ends_with_itself_and_with_the_access_token_that_it_was_traded_for(
+        self, live: tuple[str, ...]
+    ) -> None:
+        traded = self.token(**{"fed:parent": "ours"})
+        assert self.refused(traded, AllRevokedBut(*live)) is Reason.REVOKED
+        assert self.holder(traded, AllRevokedBut("f", "ours")).jti == "f"
+
+    def test_one_for_a_ci_token_ends_with_itself_alone(self) -> None:
+        assert self.holder(self.token(), AllRevokedBut("f")).jti == "f"
+        assert self.refused(self.token(), AllRevokedBut()) is Reason.REVOKED
 
     def test_the_evidence_about_another_audience_is_the_type(self) -> None:
         for text, typ in ((self.token(aud="x"), "JWT"), (token(access() | {"aud": "x"}), "at+jwt")):
