@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -128,9 +127,11 @@ class TestEvents:
 class TestBudget:
     @staticmethod
     def used_up(broker: InProcess, address: str, subject: str) -> None:
-        """Use up the budget of *address* and *subject*."""
+        """Use up the budget of *address* and *subject*, however slow this machine is."""
         (route,) = (r for r in broker.app.routes if getattr(r, "path", "") == "/oauth/revoke")
         budget = route.endpoint.budget  # type: ignore[attr-defined]  # a Route has it
+        now = time.monotonic()
+        budget._addresses._clock = budget._subjects._clock = lambda: now
         with suppress(Refusal):
             while True:
                 budget.take(address, subject)
@@ -157,22 +158,15 @@ class TestBudget:
         assert revoke(broker, own).status_code == 200
 
     def test_another_issuer_cannot_use_up_what_is_left_for_a_subject_by_its_name(self) -> None:
-        broker = InProcess(_documents_of_two(), trusted_proxies="127.0.0.0/8")
+        broker = InProcess(_documents_of_two())
         claims = broker.claims()
         hostile = {**broker.claims("keycloak-user"), "sub": claims["sub"]}
         victim = broker.access_token(broker.github.token(claims))
-        mine = broker.access_token(victim, scope="function", audience="dev:env")
-        front = {"headers": {"X-Forwarded-For": "192.0.2.7"}}
-        for _ in range(5):
-            token = broker.idp.token({**hostile, "jti": secrets.token_hex(8)})
-            own = broker.access_token(token)
-            assert said(own)["sub"] == said(victim)["sub"]
-            for _ in range(ONE_BY_ONE):
-                assert revoke(broker, function_token(broker, own), **front).status_code in {
-                    200,
-                    429,
-                }
-        assert revoke(broker, function_token(broker, own), **front).status_code == 429
+        mine = function_token(broker, victim)
+        own = broker.access_token(broker.idp.token(hostile))
+        assert said(own)["sub"] == said(victim)["sub"]
+        self.used_up(broker, "192.0.2.7", f"{said(own)['fed:iss']} {said(own)['sub']}")
+        assert revoke(broker, own).status_code == 429
         assert revoke(broker, mine).status_code == 200
         assert revoke(broker, victim).status_code == 200
 
