@@ -29,7 +29,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("test_tokens", "advisories/test_revocation", "test_gateway_authorize"),
         *("advisories/test_taking", "advisories/test_sign_on_tokens"),
     ),
-    "issuers/verify": _ROAD,
+    "issuers/verify": ("test_verify", "advisories/test_sign_on_tokens", *_ROAD[1:]),
     "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
     "documents/rules/owners": (*_LINT, "test_roles"),
     "documents/rules/role_facts": _LINT,
