@@ -31,9 +31,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "issuers/verify": ("test_verify", "advisories/test_sign_on_tokens", *_ROAD[1:]),
     "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
-    "documents/rules/owners": (*_LINT, "test_roles"),
-    "documents/rules/role_facts": _LINT,
-    "documents/rules/trust": _LINT,
+    "documents/rules/owners": ("test_owners", "test_roles", *_LINT),
+    "documents/rules/role_facts": ("test_role_facts", *_LINT),
+    "documents/rules/trust": (*_LINT, "advisories/test_open_issuers"),
     "gateway/routes": ("test_gateway_routes", "advisories/test_hostile_requests"),
     "gateway/headers": ("test_gateway_headers", "advisories/test_hostile_requests"),
 }
