@@ -651,6 +651,13 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
         "W114",
         equal({"jwt:iss": SERVER, "jwt:enterprise_id": "41877", "jwt:ref": "refs/heads/main"}),
     ),
+    "any workflow but one": (
+        "W114",
+        {
+            "StringEqual": {"jwt:iss": SERVER, "jwt:ref": "refs/heads/main"},
+            "StringNotEqual": {"jwt:workflow": "Deploy"},
+        },
+    ),
     "everybody": ("W114", equal({"jwt:iss": KEYCLOAK})),
     "everybody in some group": (
         "W114",
@@ -1096,9 +1103,9 @@ TOLD: Mapping[str, tuple[Block, str, str, str]] = {
         WRITE_ISS,
     ),
     "an issuer that is nearly one": (
-        equal(github(iss=GITHUB + "/")),
+        equal(github(iss=[GITHUB + "/", "urn:1"])),
         'condition.StringEqual["jwt:iss"]',
-        f'no JwtIssuer is configured for "{GITHUB}/"',
+        f'no JwtIssuer is configured for "{GITHUB}/", "urn:1"',
         f'did you mean "{GITHUB}"?',
     ),
     "issuers that are like none, after a pattern": (
@@ -1126,7 +1133,7 @@ TOLD: Mapping[str, tuple[Block, str, str, str]] = {
         ADD_GROUP,
     ),
     "a free value": (
-        equal({"jwt:iss": SERVER, "jwt:ref": "refs/heads/main", "jwt:actor": ["a", "b"]}),
+        equal({"jwt:iss": SERVER, "jwt:actor": ["a", "b"], "jwt:workflow": "Deploy"}),
         'condition.StringEqual["jwt:actor"]',
         '"a" proves nothing by itself: it names who started the run, not whose code runs',
         ADD_OWNER,
@@ -1171,8 +1178,9 @@ def test_the_hint_names_the_issuer_if_only_one_is_configured() -> None:
     assert problem.hint == f'write StringEqual: {{"jwt:iss": ["{GITHUB}"]}}'
 
 
-def test_issuers_that_exclude_each_other_are_told_at_the_first() -> None:
-    told = [p for p in problems(equal(SAFE_GITHUB), {"jwt:iss": GITLAB}) if p.code == "T001"]
+@pytest.mark.parametrize("other", [GITLAB, "https://ci.example.net"])
+def test_issuers_that_exclude_each_other_are_told_at_the_first(other: str) -> None:
+    told = [p for p in problems(equal(SAFE_GITHUB), {"jwt:iss": other}) if p.code == "T001"]
     assert [(p.field, p.message, p.hint) for p in told] == [
         (
             'principal["jwt:iss"]',

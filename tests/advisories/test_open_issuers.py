@@ -343,34 +343,35 @@ def test_what_a_careful_person_writes_for_a_token_admits_it_without_a_problem(
 
 # Roles that everybody at an issuer of one's own satisfies
 
+REALM = "https://sso.example.com/realms/octo"
 EVERYBODY: dict[str, tuple[str, str, Block]] = {
     "a role that Keycloak gives everybody": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/realm_access/roles": ["deployer", "offline_access"]}},
     ),
     "Keycloak's roles of the realm": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/realm_access/roles": "default-roles-octo"}},
     ),
     "Keycloak's page on oneself": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/resource_access/account/roles": "view-profile"}},
     ),
     "every group, by its slash": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringLike": {"jwt:groups": "/*"}},
     ),
     "the form of every id": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"StringLike": {"jwt:sub": "????????-*"}},
     ),
     "any address": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {**equal(email_verified="true"), "StringLike": {"jwt:email": "*@*"}},
     ),
@@ -410,6 +411,37 @@ EVERYBODY: dict[str, tuple[str, str, Block]] = {
             "StringLike": {"jwt:oidc.circleci.com/vcs-origin": "github.com/harbour-lab/*"},
         },
     ),
+    "a group, or every group by its slash": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringLike": {"jwt:groups": ["/ops/*", "/*"]}},
+    ),
+    "something within a client's roles": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:/resource_access/gateway/roles/more": "deployer"}},
+    ),
+    "an address, or any address": (
+        REALM,
+        "keycloak",
+        {**equal(email_verified="true"), "StringLike": {"jwt:email": ["dana@example.com", "*@*"]}},
+    ),
+    "the end of an address without a domain": (
+        REALM,
+        "keycloak",
+        {**equal(email_verified="true"), "StringLike": {"jwt:email": "*dana"}},
+    ),
+    "the beginning of a random id": (REALM, "keycloak", {"StringLike": {"jwt:sub": "f81d4fae-*"}}),
+    "an id by its end": (REALM, "generic", {"StringLike": {"jwt:sub": ["service-*", "*x"]}}),
+    "the AWS account beside a role": (
+        "https://6a0c41d7-92be-4f0a-b1c3-5d8e7f60a924.tokens.sts.global.api.aws",
+        "aws",
+        {
+            "StringLike": {
+                "jwt:sub": ["arn:aws:iam::705331894220:role/web", "arn:aws:iam::705331894220:*"]
+            }
+        },
+    ),
     "the last digit of an id": (
         SERVER,
         "github",
@@ -423,6 +455,51 @@ def test_a_role_that_everybody_at_ones_own_issuer_satisfies_is_told(
     iss: str, provider: str, block: Block
 ) -> None:
     assert {"W114", "T004"} & set(codes(iss, block, provider=provider))
+
+
+NAMED: dict[str, tuple[str, str, Block]] = {
+    "a role that a client of Keycloak has": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:/resource_access/gateway/roles": "deployer"}},
+    ),
+    "a group that is only called like everybody's": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:groups": ["ops", "offline_access_team"]}},
+    ),
+    "groups within two": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringLike": {"jwt:groups": ["/ops/*", "/dev/*"]}},
+    ),
+    "a person, or everybody of a domain": (
+        REALM,
+        "keycloak",
+        {
+            **equal(email_verified="true"),
+            "StringLike": {"jwt:email": ["dana@*", "*@example.com", '*@b"@example.com']},
+        },
+    ),
+    "ids that an administrator chose": (REALM, "generic", {"StringLike": {"jwt:sub": "service-*"}}),
+    "two kinds of roles in AWS": (
+        "https://6a0c41d7-92be-4f0a-b1c3-5d8e7f60a924.tokens.sts.global.api.aws",
+        "aws",
+        {"StringLike": {"jwt:sub": [f"arn:aws:iam::705331894220:role/{a}-*" for a in "xy"]}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("iss", "provider", "block"), NAMED.values(), ids=NAMED)
+def test_a_role_that_names_people_or_programs_has_no_problem(
+    iss: str, provider: str, block: Block
+) -> None:
+    assert codes(iss, block, provider=provider) == []
+
+
+def test_a_sub_of_a_ci_system_that_names_no_owner_takes_no_wildcard() -> None:
+    block = {**equal(repository_id="2210", ref="refs/heads/main"), "StringLike": {"jwt:sub": "x-*"}}
+    assert codes("https://codeberg.org/api/actions", block) == ["T003"]
 
 
 def test_everybodys_tenant_is_not_pinned_by_itself_or_by_an_application() -> None:

@@ -133,7 +133,7 @@ def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
     """Return whether *pin* keeps out some tokens of an issuer that serves one owner alone."""
     if pin.key not in facts.rule_keys.whole_issuer:
         return True
-    return pin.key in facts.owner_keys.composed and all(
+    return all(
         literal_prefix(value) != fixed_owner(facts.profile, pin, value) for value in pin.values
     )
 
