@@ -148,18 +148,16 @@ def _names_people(facts: RoleFacts, placed: PlacedCondition) -> bool:
             owner.everybody and owner.everybody.fullmatch(value) for value in placed.values
         )
     if placed.key in facts.rule_keys.people:
-        return all(_says_something(v) or _says_something(_domain(v)) for v in placed.values)
+        return all(
+            _says_something(value) or _says_something(value.rpartition("@")[2])
+            for value in placed.values
+        )
     return placed.key in facts.rule_keys.id_patterns and all(map(_says_something, placed.values))
 
 
 def _says_something(value: str) -> bool:
     """Return whether *value* begins with a letter or digit before its first wildcard."""
     return bool(literal_prefix(value).strip(string.punctuation))
-
-
-def _domain(value: str) -> str:
-    """The part of an address after the `@`."""
-    return value.rpartition("@")[2] if "@" in value else ""
 
 
 def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
