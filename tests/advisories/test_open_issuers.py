@@ -151,6 +151,34 @@ def test_a_hundred_roles_that_strangers_satisfy_are_refused(on: Shared) -> None:
     assert found.catalog is None
 
 
+@pytest.mark.parametrize(
+    ("iss", "claim", "value", "hint"),
+    [
+        pytest.param(
+            *("https://app.terraform.io", "terraform_full_workspace", "org*"),
+            'write "organization:<owner>:*"',
+            id="a claim made as the sub is",
+        ),
+        pytest.param(
+            *("https://oidc.circleci.com", "sub", "org/5e*"),
+            'write "org/5e/*"',
+            id="a sub whose parts end in slashes",
+        ),
+        pytest.param(
+            *("https://accounts.google.com", "email", "re*"),
+            'write StringEqual: {"jwt:email": ["<owner>"]}',
+            id="a name that is not whole",
+        ),
+    ],
+)
+def test_a_hint_has_the_form_of_the_providers_own_claims(
+    iss: str, claim: str, value: str, hint: str
+) -> None:
+    block = with_issuer({"StringLike": {f"jwt:{claim}": value}}, iss)
+    found = assembled([{"iss": iss}], {"deployer": block})
+    assert [problem.hint for problem in found.problems if problem.code == "T003"] == [hint]
+
+
 def tight_blocks(on: Shared) -> Iterator[Block]:
     """Condition blocks of which each pins the owner by another claim, and the ref."""
     profile = on.profile
@@ -478,7 +506,7 @@ NAMED: dict[str, tuple[str, str, Block]] = {
         "keycloak",
         {
             **equal(email_verified="true"),
-            "StringLike": {"jwt:email": ["dana@*", "*@example.com", '*@b"@example.com']},
+            "StringLike": {"jwt:email": ["dana@*", "*@example.com", "*@*@example.com"]},
         },
     ),
     "ids that an administrator chose": (REALM, "generic", {"StringLike": {"jwt:sub": "service-*"}}),
