@@ -988,7 +988,7 @@ ON_KEYCLOAK = {"jwt:iss": KEYCLOAK}
 INTRUDERS: Mapping[str, tuple[Block, str, str]] = {
     "path": (like("repository", "acme*"), "acme-evil/…", '"acme/*"'),
     "path with a name": (like("repository", "acme*/app"), "acme-evil/app", '"acme/*"'),
-    "path with stars": (like("repository", "acme**?/a"), "acme-evil…/a", '"acme/*"'),
+    "path with stars": (like("repository", "acme**/a*?b"), "acme-evil/a…b", '"acme/*"'),
     "path that begins with a slash": (
         like("repository", "/acme/*"),
         *("/acme/-evil/…", '"<owner>/*"'),
