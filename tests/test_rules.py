@@ -403,6 +403,11 @@ def test_a_sub_that_begins_as_a_ci_systems_needs_its_whole_owner_on_any_issuer()
         assert "T003" in errors(block), sub
 
 
+def test_a_free_value_is_told_by_its_claim_or_at_the_beginning_of_a_sub() -> None:
+    for claim, value in (("environment", "workflow:x"), ("sub", "environment:a:workflow:x")):
+        assert not errors(equal({"jwt:iss": SERVER, f"jwt:{claim}": value})), claim
+
+
 def test_free_values_alone_on_a_shared_issuer_break_two_rules() -> None:
     for free in ("actor", "actor_id", "workflow"):
         assert errors(equal({"jwt:iss": GITHUB, f"jwt:{free}": "1"})) == {"T002", "T004"}
@@ -1139,7 +1144,7 @@ TOLD: Mapping[str, tuple[Block, str, str, str]] = {
         ADD_OWNER,
     ),
     "a free value in a sub": (
-        equal({"jwt:iss": SERVER, "jwt:sub": ["environment:x", "actor:octocat"]}),
+        equal({"jwt:iss": SERVER, "jwt:sub": ["env:x", "actor:a:repo:b/c:x", "actor:octocat"]}),
         'condition.StringEqual["jwt:sub"]',
         (
             '"actor:octocat" proves nothing by itself: it names who started the run, not whose '

@@ -530,6 +530,17 @@ def test_a_sub_of_a_ci_system_that_names_no_owner_takes_no_wildcard() -> None:
     assert codes("https://codeberg.org/api/actions", block) == ["T003"]
 
 
+def test_what_lies_within_a_free_claim_is_as_free() -> None:
+    iss, tags = EVERYBODY["the AWS account"][0], "/https:~1~1sts.amazonaws.com~1/request_tags"
+    block = with_issuer(equal(**{f"{tags}/team": "web"}), iss)
+    [problem] = assembled([{"iss": iss, "provider": "aws"}], {"deployer": block}).problems
+    reason = PROFILES["aws"].free[tags]
+    assert (problem.code, problem.message) == (
+        *("T004", f'"web" proves nothing by itself: {reason}'),
+    )
+    assert codes(iss, equal(**{f"{tags}_more": "web"}), provider="aws") == ["W114"]
+
+
 def test_everybodys_tenant_is_not_pinned_by_itself_or_by_an_application() -> None:
     for claim in ("tid", "azp", "appid"):
         block = equal(**{claim: "9188040d-6c67-4c5b-b112-36a304b66dad"})

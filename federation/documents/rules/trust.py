@@ -248,7 +248,7 @@ def _free_in_sub(profile: Profile, placed: PlacedCondition) -> Iterator[tuple[st
 def _why_free(profile: Profile, placed: PlacedCondition) -> tuple[str, str]:
     """A value of a free condition that proves nothing, and why."""
     for claim, reason in profile.free.items():
-        if placed.claim == claim or (claim[0] == "/" and placed.claim.startswith(claim + "/")):
+        if placed.claim == claim or placed.claim.startswith(claim + "/"):
             return placed.values[0], reason
     value, claim = next(_free_in_sub(profile, placed))
     return value, profile.free[claim]
