@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from federation.jose.jwk import PRIVATE_MEMBERS, Key, parse_key, parse_key_set
+from federation.jose.jwk import PRIVATE_MEMBERS, Key, KeySet, parse_key, parse_key_set
 from tests.harness.issuer import FakeKey, base64url
 
 RSA, P256, P384, ED = (
@@ -247,6 +247,47 @@ def test_two_different_keys_with_one_kid_are_both_unusable() -> None:
     assert key_set.find("rsa", "RS256") is None
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "ambiguous"),
+    [
+        pytest.param("RS256", "RS256", True, id="the same"),
+        pytest.param(None, None, True, id="any and any"),
+        pytest.param("RS256", None, True, id="one and any"),
+        pytest.param(None, "RS256", True, id="any and one"),
+        pytest.param("RS256", "PS256", False, id="one and another"),
+        pytest.param(None, "ES256", False, id="of another kind"),
+    ],
+)
+def test_two_keys_may_have_one_kid_if_no_algorithm_fits_both(
+    one: str | None, other: str | None, ambiguous: bool
+) -> None:
+    second = P256.jwk(kid="k") if other == "ES256" else FakeKey("k", which=1).jwk(alg=other)
+    key_set = parse_key_set({"keys": [RSA.jwk(kid="k", alg=one), second]})
+    assert len(key_set.keys) == (0 if ambiguous else 2)
+    assert bool(key_set.skipped) is ambiguous
+    if not ambiguous:
+        assert [key_set.find("k", key.alg or "RS256") for key in key_set.keys] == [*key_set.keys]
+
+
+def test_keys_without_a_kid_are_never_ambiguous() -> None:
+    bare = [RSA.jwk(kid=None), FakeKey(None, which=1).jwk()]
+    assert len(parse_key_set({"keys": bare}).keys) == 2
+
+
+def test_a_key_without_a_kid_is_the_one_meant_where_no_key_has_the_tokens_kid() -> None:
+    named, bare = parse_key(RSA.jwk()), parse_key(FakeKey(None, which=1).jwk())
+    assert KeySet((named, bare)).find("other", "RS256") == bare
+    assert KeySet((named, bare)).find("rsa", "RS256") == named
+    assert KeySet((named,)).find("other", "RS256") is None
+    another = parse_key(FakeKey(None, which=2).jwk())
+    assert KeySet((named, bare, another)).find("other", "RS256") is None
+
+
+def test_a_key_under_two_kids_is_the_first_of_them() -> None:
+    two = tuple(parse_key(RSA.jwk(kid=kid)) for kid in ("a", "b"))
+    assert KeySet(two).find(None, "RS256") == two[0]
+
+
 def test_one_key_that_is_published_twice_is_one_key() -> None:
     key_set = parse_key_set({"keys": [RSA.jwk(), RSA.jwk()]})
     assert len(key_set.keys) == 1
@@ -255,10 +296,10 @@ def test_one_key_that_is_published_twice_is_one_key() -> None:
 
 def test_at_most_100_keys_of_a_set_are_kept() -> None:
     published = [ED.jwk(kid=f"k{number}") for number in range(101)]
-    assert len(parse_key_set({"keys": published[:100]}).keys) == 100
-    assert [key.kid for key in parse_key_set({"keys": published}).keys] == [
-        f"k{number}" for number in range(100)
-    ]
+    assert parse_key_set({"keys": published[:100]}).skipped == {}
+    key_set = parse_key_set({"keys": published})
+    assert [key.kid for key in key_set.keys] == [f"k{number}" for number in range(100)]
+    assert key_set.skipped == {"#100": "only the first 100 of 101 keys are read"}
 
 
 def test_a_kid_and_an_algorithm_choose_the_key() -> None:

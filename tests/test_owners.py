@@ -9,15 +9,17 @@ import pytest
 from federation.claims import Claims
 from federation.documents.model import Role
 from federation.documents.rules.owners import (
+    OWNER_KEYS,
     fixed_owner,
     literal_prefix,
     only_wildcards,
     owner_pins,
+    owners_of,
     same_owner,
 )
 from federation.policy.conditions import Condition, Operator
 from federation.providers.table import PROFILES, Profile
-from tests.harness.builders import ABSENT, GITHUB, GITLAB, operator, pinned, role, sample
+from tests.harness.builders import ABSENT, GENERIC, GITHUB, GITLAB, operator, pinned, role, sample
 
 EQUAL, LIKE = "StringEqual", "StringLike"
 
@@ -27,6 +29,7 @@ EQUAL, LIKE = "StringEqual", "StringLike"
     [
         pytest.param(EQUAL, "repository_owner", "acme", "acme", id="owner"),
         pytest.param(LIKE, "repository_owner", "acme", "acme", id="owner-pattern-without-stars"),
+        pytest.param(EQUAL, "repository_owner", "ac*", "ac*", id="owner-literal-star"),
         pytest.param(LIKE, "repository_owner", "acme*", None, id="owner-star"),
         pytest.param(LIKE, "repository_owner", "acm?", None, id="owner-mark"),
         pytest.param(LIKE, "repository_owner", "*", None, id="owner-only-star"),
@@ -45,6 +48,7 @@ EQUAL, LIKE = "StringEqual", "StringLike"
         pytest.param("StringEqualIgnoreCase", "repository", "Acme/*", "Acme/", id="literal-star"),
         pytest.param(EQUAL, "project_path", "acme/sub/app", "acme/", id="project"),
         pytest.param(EQUAL, "namespace_path", "acme", "acme/", id="namespace"),
+        pytest.param(EQUAL, "namespace_path", "ac*e", "ac*e/", id="namespace-literal-star"),
         pytest.param(LIKE, "namespace_path", "acme", "acme/", id="namespace-without-stars"),
         pytest.param(LIKE, "namespace_path", "acme*", None, id="namespace-star"),
         pytest.param(LIKE, "namespace_path", "acme/*", "acme/", id="namespace-below"),
@@ -260,10 +264,39 @@ def test_an_owner_in_another_script_is_not_the_owner() -> None:
     )
 
 
+def test_an_id_in_another_case_is_somebody_elses() -> None:
+    pin = pinned(iss=GENERIC, sub="Abc1")
+    assert same_owner(pin, PROFILES["generic"], Claims({"sub": "Abc1"}))
+    assert not same_owner(pin, PROFILES["generic"], Claims({"sub": "abc1"}))
+
+
 def test_a_repository_id_recognises_only_its_own_repository() -> None:
     by_id = pinned(repository_id=REPOSITORY_ID)
     assert same_owner(by_id, PROFILES["github"], renamed())
     assert not same_owner(by_id, PROFILES["github"], github(repository_id="998"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "owners"),
+    [
+        ("repository", "Acme/app", {"acme/"}),
+        ("repository", "/app", set()),
+        ("repository", ["acme/app"], set()),
+        ("sub", "repo:acme@1/app@2:pull_request", {"repo:acme@1/", "repo:acme/"}),
+        ("sub", "nobody", set()),
+        ("repository", "repo:acme@1/app", {"repo:acme@1/"}),  # only a `sub` has two forms
+    ],
+    ids=str,
+)
+def test_the_owners_of_a_claim_are_those_that_a_pin_on_it_may_fix(
+    claim: str, value: object, owners: set[str]
+) -> None:
+    assert owners_of(PROFILES["github"], f"jwt:{claim}", Claims({claim: value})) == owners
+
+
+def test_these_keys_of_github_fix_an_owner() -> None:
+    ids, names = {"jwt:repository_owner_id", "jwt:repository_id"}, {"jwt:repository_owner"}
+    assert OWNER_KEYS["github"].all == {*ids, *names, "jwt:repository", "jwt:sub"}
 
 
 def test_a_role_without_a_pin_has_no_owner() -> None:

@@ -121,6 +121,11 @@ def equal(keys: Mapping[str, str | list[str]]) -> Block:
     return {"StringEqual": keys}
 
 
+def like(claim: str, value: str, rest: Mapping[str, str | list[str]] = SAFE_GITHUB) -> Block:
+    """*rest*, and a pattern on one claim."""
+    return {"StringEqual": rest, "StringLike": {f"jwt:{claim}": value}}
+
+
 REFUSED: Mapping[str, tuple[str, Block]] = {
     # T001
     "S2 no iss": ("T001", equal({"jwt:repository_id": "1", "jwt:ref": "refs/heads/main"})),
@@ -392,9 +397,15 @@ def test_how_a_job_runs_is_no_pin_beside_a_free_value_on_an_issuer_of_ones_own(
 
 
 def test_a_sub_that_begins_as_a_ci_systems_needs_its_whole_owner_on_any_issuer() -> None:
-    for sub in ("project_path:ac*", "repo:ac*", "repo:*/app:*", "project_path:*"):
+    jobs = ("project_path:ac*", "repo:ac*", "repo:*/app:*", "project_path:*", "repo:a?me/app")
+    for sub in (*jobs, "organization:ac*", "system:serviceaccount:?", "repo:acme*:x"):
         block: Block = {"StringEqual": {"jwt:iss": KEYCLOAK}, "StringLike": {"jwt:sub": sub}}
         assert "T003" in errors(block), sub
+
+
+def test_a_free_value_is_told_by_its_claim_or_at_the_beginning_of_a_sub() -> None:
+    for claim, value in (("environment", "workflow:x"), ("sub", "environment:a:workflow:x")):
+        assert not errors(equal({"jwt:iss": SERVER, f"jwt:{claim}": value})), claim
 
 
 def test_free_values_alone_on_a_shared_issuer_break_two_rules() -> None:
@@ -645,6 +656,13 @@ DOUBTED: Mapping[str, tuple[str, Block]] = {
         "W114",
         equal({"jwt:iss": SERVER, "jwt:enterprise_id": "41877", "jwt:ref": "refs/heads/main"}),
     ),
+    "any workflow but one": (
+        "W114",
+        {
+            "StringEqual": {"jwt:iss": SERVER, "jwt:ref": "refs/heads/main"},
+            "StringNotEqual": {"jwt:workflow": "Deploy"},
+        },
+    ),
     "everybody": ("W114", equal({"jwt:iss": KEYCLOAK})),
     "everybody in some group": (
         "W114",
@@ -772,6 +790,11 @@ SAFE: Mapping[str, Block] = {
     "T003 a sub of Keycloak": {
         "StringEqual": {"jwt:iss": KEYCLOAK},
         "StringLike": {"jwt:sub": "service-account-*"},
+    },
+    "T003 an owner's name of one letter": like("repository", "a/*"),
+    "T003 a sub that holds such a beginning further in": {
+        "StringEqual": {"jwt:iss": KEYCLOAK},
+        "StringLike": {"jwt:sub": "x-repo:a-*"},
     },
     "T003 a sub that only looks like a repository": {
         "StringEqual": {"jwt:iss": KEYCLOAK},
@@ -966,58 +989,210 @@ def test_each_value_is_its_own_problem_at_its_own_line() -> None:
     )
 
 
-INTRUDERS = {
-    "path": ("repository", "acme*", "acme-evil/…", '"acme/*"'),
-    "path with a name": ("repository", "acme*/app", "acme-evil/app", '"acme/*"'),
-    "one character": ("repository", "acme?/app", "acmex/app", '"<owner>/*"'),
-    "one character of the owner": (
-        "repository_owner",
-        "a?me",
-        "axme",
-        '{"jwt:repository_owner": ["<owner>"]}',
+ON_KEYCLOAK = {"jwt:iss": KEYCLOAK}
+INTRUDERS: Mapping[str, tuple[Block, str, str]] = {
+    "path": (like("repository", "acme*"), "acme-evil/…", '"acme/*"'),
+    "path with a name": (like("repository", "acme*/app"), "acme-evil/app", '"acme/*"'),
+    "path with stars": (like("repository", "acme**/a*?b"), "acme-evil/a…b", '"acme/*"'),
+    "path that begins with a slash": (
+        like("repository", "/acme/*"),
+        *("/acme/-evil/…", '"<owner>/*"'),
     ),
-    "owner": ("repository_owner", "acme*", "acme-evil", '{"jwt:repository_owner": ["acme"]}'),
-    "sub": ("sub", "repo:acme*", "repo:acme-evil/…", '"repo:acme/*"'),
+    "one character": (like("repository", "acme?/app"), "acmex/app", '"<owner>/*"'),
+    "one character of any repository": (like("repository", "acme?/*"), "acmex/…", '"<owner>/*"'),
+    "one character of the owner": (
+        like("repository_owner", "a?me"),
+        *("axme", 'StringEqual: {"jwt:repository_owner": ["<owner>"]}'),
+    ),
+    "owner": (
+        like("repository_owner", "acme*"),
+        *("acme-evil", 'StringEqual: {"jwt:repository_owner": ["acme"]}'),
+    ),
+    "owner with a slash": (
+        like("repository_owner", "acme/*"),
+        *("acme/-evil", 'StringEqual: {"jwt:repository_owner": ["acme"]}'),
+    ),
+    "owner with a colon": (
+        like("repository_owner", "ac:*"),
+        *("ac:-evil", 'StringEqual: {"jwt:repository_owner": ["<owner>"]}'),
+    ),
+    "workflow file": (like("job_workflow_ref", "acme*"), "acme-evil/…", '"acme/*"'),
+    "sub": (like("sub", "repo:acme*"), "repo:acme-evil/…", '"repo:acme/*"'),
+    "sub with a repository": (
+        like("sub", "repo:acme*/app:*"),
+        *("repo:acme-evil/app:…", '"repo:acme/*"'),
+    ),
     "sub with a ref": (
-        "sub",
-        "repo:acme*:ref:refs/heads/main",
-        "repo:acme-evil/…:ref:refs/heads/main",
-        '"repo:acme/*"',
+        like("sub", "repo:acme*:ref:refs/heads/main"),
+        *("repo:acme-evil/…:ref:refs/heads/main", '"repo:acme/*"'),
+    ),
+    "sub with more parts": (
+        like("sub", "repository:acme*:environment:a/b:x"),
+        *("repository:acme-evil/…:environment:a/b:x", '"repository:acme/*"'),
+    ),
+    "sub with any id": (
+        like("sub", "repo:acme@*"),
+        *("repo:acme@-evil/…", '"repo:<owner>/*"'),
+    ),
+    "sub of a project": (
+        like("sub", "project_path:acme*", SAFE_GITLAB),
+        *("project_path:acme-evil/…", '"project_path:acme/*"'),
+    ),
+    "sub of a group": (
+        like("sub", "namespace_path:ac*", SAFE_GITLAB),
+        *("namespace_path:ac-evil/…", '"namespace_path:ac/*"'),
+    ),
+    "sub of an unknown issuer": (
+        like("sub", "project_path:ac?/b", ON_KEYCLOAK),
+        *("project_path:acx/b", '"project_path:<owner>/*"'),
+    ),
+    "sub of an organisation": (
+        like("sub", "organization:ac*", ON_KEYCLOAK),
+        *("organization:ac-evil:…", '"organization:ac:*"'),
+    ),
+    "sub of a cluster": (
+        like("sub", "system:serviceaccount:ac*:b", ON_KEYCLOAK),
+        *("system:serviceaccount:ac-evil:b", '"system:serviceaccount:ac:*"'),
     ),
 }
 
 
-@pytest.mark.parametrize(("claim", "value", "intruder", "safe"), INTRUDERS.values(), ids=INTRUDERS)
+@pytest.mark.parametrize(("block", "intruder", "safe"), INTRUDERS.values(), ids=INTRUDERS)
 def test_the_intruder_in_a_message_really_matches_the_wildcard(
-    claim: str, value: str, intruder: str, safe: str
+    block: Block, intruder: str, safe: str
 ) -> None:
-    block: Block = {"StringEqual": github(), "StringLike": {f"jwt:{claim}": value}}
     [problem] = [p for p in problems(block) if p.code == "T003"]
-    assert f'"{intruder}"' in problem.message
-    assert safe in problem.hint
-    [pattern] = conditions({"StringLike": {f"jwt:{claim}": value}})
+    [pattern] = conditions({"StringLike": block["StringLike"]})
+    assert problem.message == f'"{pattern.values[0]}" also matches "{intruder}"'
+    assert problem.hint == f"write {safe}"
     assert pattern.accepts(intruder.replace("…", "anything"))
 
 
-ADVICE: Mapping[str, tuple[Block, str]] = {
-    "T003 github": ({"StringEqual": github(), "StringLike": {"jwt:sub": "*"}}, '"repo:<owner>/*"'),
-    "T003 gitlab": (
-        {"StringEqual": gitlab(), "StringLike": {"jwt:sub": "pro*"}},
-        '"project_path:<owner>/*"',
-    ),
-    "T001 near": (equal(github(iss=GITHUB + "/")), f'did you mean "{GITHUB}"?'),
-    "T002 github": (equal({"jwt:iss": GITHUB}), 'StringEqual: {"jwt:repository_owner_id": ['),
-    "T002 gitlab": (equal({"jwt:iss": GITLAB}), 'StringEqual: {"jwt:namespace_id": ['),
-    "T004": (
-        equal({"jwt:iss": SERVER, "jwt:actor": "octocat"}),
-        'StringEqual: {"jwt:repository_owner_id": [',
+ANYBODY: Mapping[str, tuple[Block, str]] = {
+    "sub": (like("sub", "*"), '"repo:<owner>/*"'),
+    "the beginning of the word": (like("sub", "rep*"), '"repo:<owner>/*"'),
+    "an empty owner": (like("sub", "repo:/*"), '"repo:<owner>/*"'),
+    "any project": (like("sub", "pro*", SAFE_GITLAB), '"project_path:<owner>/*"'),
+    "any organisation": (like("sub", "organization:*", ON_KEYCLOAK), '"organization:<owner>:*"'),
+    "path": (like("repository", "*/app"), '"<owner>/*"'),
+    "owner": (
+        like("repository_owner", "?cme"),
+        'StringEqual: {"jwt:repository_owner": ["<owner>"]}',
     ),
 }
 
 
-@pytest.mark.parametrize(("block", "hint"), ADVICE.values(), ids=ADVICE)
-def test_the_hint_is_the_condition_to_write(block: Block, hint: str) -> None:
-    assert any(hint in problem.hint for problem in problems(block))
+@pytest.mark.parametrize(("block", "safe"), ANYBODY.values(), ids=ANYBODY)
+def test_a_wildcard_before_every_owner_is_told_with_what_to_write(block: Block, safe: str) -> None:
+    [problem] = [p for p in problems(block) if p.code == "T003"]
+    [pattern] = conditions({"StringLike": block["StringLike"]})
+    assert problem.message == f'"{pattern.values[0]}" matches whoever owns the code'
+    assert problem.hint == f"write {safe}"
+
+
+WRITE_ISS = 'write StringEqual: {"jwt:iss": ["<iss of the JwtIssuer>"]}'
+ADD_OWNER = 'add StringEqual: {"jwt:repository_owner_id": ["<id of the owner>"]}'
+ADD_GROUP = 'add StringEqual: {"jwt:namespace_id": ["<id of the group>"]}'
+ONE_EACH = "write one Role for each issuer"
+TOLD: Mapping[str, tuple[Block, str, str, str]] = {
+    "no issuer": (
+        equal({"jwt:repository_id": "1"}),
+        "condition",
+        "no StringEqual on jwt:iss, so a token of any issuer could be admitted",
+        WRITE_ISS,
+    ),
+    "an issuer by pattern": (
+        {"StringNotEqual": {"jwt:iss": GITLAB}, "StringLike": {"jwt:iss": GITHUB}},
+        'condition.StringNotEqual["jwt:iss"]',
+        "StringNotEqual on jwt:iss does not name an issuer exactly",
+        WRITE_ISS,
+    ),
+    "an issuer that is nearly one": (
+        equal(github(iss=[GITHUB + "/", "urn:1"])),
+        'condition.StringEqual["jwt:iss"]',
+        f'no JwtIssuer is configured for "{GITHUB}/", "urn:1"',
+        f'did you mean "{GITHUB}"?',
+    ),
+    "issuers that are like none, after a pattern": (
+        {"StringLike": {"jwt:iss": "*"}, **equal(github(iss=["urn:1", "urn:2", "urn:3", "urn:4"]))},
+        'condition.StringEqual["jwt:iss"]',
+        'no JwtIssuer is configured for "urn:1", "urn:2", "urn:3"',
+        "add a JwtIssuer document with this iss",
+    ),
+    "strangers": (
+        equal({"jwt:iss": GITLAB, "jwt:aud": AUDIENCE}),
+        "condition",
+        f'anybody can get a token from "{GITLAB}", and nothing pins who owns the code',
+        ADD_GROUP,
+    ),
+    "strangers, whatever the ref": (
+        {
+            **equal({"jwt:iss": GITLAB, "jwt:ref": "main", "jwt:sha": "x"}),
+            "StringLike": {"jwt:ref": "m*"},
+        },
+        "condition",
+        (
+            f'anybody can get a token from "{GITLAB}", and nothing pins who owns the code'
+            " (jwt:ref, jwt:sha cannot)"
+        ),
+        ADD_GROUP,
+    ),
+    "a free value": (
+        equal({"jwt:iss": SERVER, "jwt:actor": ["a", "b"], "jwt:workflow": "Deploy"}),
+        'condition.StringEqual["jwt:actor"]',
+        '"a" proves nothing by itself: it names who started the run, not whose code runs',
+        ADD_OWNER,
+    ),
+    "a free value in a sub": (
+        equal({"jwt:iss": SERVER, "jwt:sub": ["env:x", "actor:a:repo:b/c:x", "actor:octocat"]}),
+        'condition.StringEqual["jwt:sub"]',
+        (
+            '"actor:octocat" proves nothing by itself: it names who started the run, not whose '
+            "code runs"
+        ),
+        ADD_OWNER,
+    ),
+    "issuers of two providers": (
+        equal({"jwt:iss": [SELF_MANAGED, SERVER, GITHUB], "jwt:repository_id": "1"}),
+        'condition.StringEqual["jwt:iss"]',
+        (
+            "its issuers are of different providers (github, gitlab), whose claims mean "
+            "different things"
+        ),
+        ONE_EACH,
+    ),
+    "a shared issuer, after a pattern": (
+        {"StringLike": {"jwt:iss": "*"}, **equal(github(iss=[TENANT, GITHUB, SERVER]))},
+        'condition.StringEqual["jwt:iss"]',
+        f'anybody can get a token from "{GITHUB}", and the ids there are not those of "{SERVER}"',
+        ONE_EACH,
+    ),
+}
+
+
+@pytest.mark.parametrize(("block", "place", "message", "hint"), TOLD.values(), ids=TOLD)
+def test_a_role_that_is_refused_is_told_where_why_and_what_to_write(
+    block: Block, place: str, message: str, hint: str
+) -> None:
+    found = [(p.field, p.message, p.hint) for p in problems(block) if p.code.startswith("T")]
+    assert (place, message, hint) in found
+
+
+def test_the_hint_names_the_issuer_if_only_one_is_configured() -> None:
+    [problem] = lint({GITHUB: issuer(GITHUB)}, [role({})], {"deploy": DEPLOY})
+    assert problem.hint == f'write StringEqual: {{"jwt:iss": ["{GITHUB}"]}}'
+
+
+@pytest.mark.parametrize("other", [GITLAB, "https://ci.example.net"])
+def test_issuers_that_exclude_each_other_are_told_at_the_first(other: str) -> None:
+    told = [p for p in problems(equal(SAFE_GITHUB), {"jwt:iss": other}) if p.code == "T001"]
+    assert [(p.field, p.message, p.hint) for p in told] == [
+        (
+            'principal["jwt:iss"]',
+            "the conditions on jwt:iss leave no configured issuer over",
+            "name the issuer once",
+        )
+    ]
 
 
 def test_an_unknown_issuer_gets_a_hint_at_the_nearest_configured_one() -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.claims import UnverifiedClaims
+from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import (
@@ -456,6 +457,8 @@ def test_until_the_audience_is_verified_the_caller_gets_constant_sentences(
         ({"exp": NOW - 90}, "It was valid until 2027-01-15T07:58:30Z, 90 s before now."),
         ({"nbf": NOW + 90}, "Its nbf is 2027-01-15T08:01:30Z, 90 s after now."),
         ({"iat": NOW + 95}, "Its iat is 2027-01-15T08:01:35Z, 95 s after now."),
+        ({"iat": NOW + 95, "nbf": NOW + 95}, "Its iat is 2027-01-15T08:01:35Z, 95 s after now."),
+        ({"iat": NOW + 95, "nbf": ABSENT}, "Its iat is 2027-01-15T08:01:35Z, 95 s after now."),
         ({"iat": ABSENT}, "Missing: iat."),
         ({"exp": "soon"}, "Its exp is not a time."),
         ({"event_name": "", "repository_id": None}, "Missing: repository_id, event_name."),
@@ -468,6 +471,72 @@ def test_once_the_audience_is_verified_the_caller_gets_details(
     fake = FakeIssuer()
     refusal = refused(fake.token(good(**changes)), fake)
     assert refusal.public == f"{refusal.reason.sentence} {told}"
+
+
+CLI = "faas-cli"
+WITH_CLIENT = issuer(GENERIC, clients=(CLI,))
+EVIDENCE: dict[str, tuple[JwtIssuer, dict[str, Any], dict[str, Any], dict[str, object]]] = {
+    "no iss": (issuer(), {}, {"iss": ABSENT}, {"claim": "iss"}),
+    "another iss": (issuer(), {}, {"iss": GITLAB}, {"iss": GITLAB}),
+    "crit": (issuer(), {"crit": ["exp"]}, {}, {"iss": GITHUB, "crit": True}),
+    "alg": (issuer(), {"alg": "HS256"}, {}, {"iss": GITHUB, "alg": "HS256"}),
+    "typ": (issuer(), {"typ": "logout+jwt"}, {}, {"iss": GITHUB, "typ": "logout+jwt"}),
+    "kid": (issuer(), {"kid": ["k1"]}, {}, {"iss": GITHUB, "kid": "[k1]"}),
+    "events": (issuer(), {}, {"events": {}}, {"iss": GITHUB, "events": True}),
+    "no sub": (issuer(), {}, {"sub": ""}, {"claim": "sub"}),
+    "sub": (issuer(), {}, {"sub": 7}, {"claim": "sub", "got": "7"}),
+    "no aud": (WITH_CLIENT, {}, {"aud": ABSENT}, {"claim": "aud", "expected": (AUDIENCE, CLI)}),
+    "aud": (WITH_CLIENT, {}, {"aud": ["x"]}, {"got": "[x]", "expected": (AUDIENCE, CLI)}),
+    "azp": (
+        WITH_CLIENT,
+        {},
+        {"azp": "lunch-menu"},
+        {"iss": GENERIC, "azp": "lunch-menu", "expected": (AUDIENCE, CLI)},
+    ),
+    "a person's azp": (
+        WITH_CLIENT,
+        {},
+        {"aud": CLI, "azp": AUDIENCE},
+        {"iss": GENERIC, "azp": AUDIENCE, "expected": (CLI,)},
+    ),
+    "a job's token for people": (
+        issuer(clients=(CLI,)),
+        {},
+        {"aud": CLI, "event_name": ABSENT, "repository": ABSENT},
+        {
+            "iss": GITHUB,
+            "aud": CLI,
+            "claims": ["repository_owner", "repository_id", "repository_owner_id"],
+        },
+    ),
+    "no iat": (issuer(), {}, {"iat": ABSENT}, {"missing": ["iat"]}),
+    "nbf": (issuer(), {}, {"nbf": None}, {"claim": "nbf", "got": "(absent)"}),
+    "too late": (issuer(), {}, {"exp": NOW - 90}, {"exp": NOW - 90, "now": NOW}),
+    "too early": (issuer(), {}, {"iat": NOW + 95}, {"iat": NOW + 95, "now": NOW}),
+    "not before": (issuer(), {}, {"nbf": NOW + 90}, {"nbf": NOW + 90, "now": NOW}),
+    "no event": (
+        issuer(),
+        {},
+        {"event_name": ""},
+        {"provider": "github", "missing": ["event_name"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("trusted", "header", "changes", "found"), EVIDENCE.values(), ids=EVIDENCE)
+def test_the_operator_finds_what_was_wrong_with_a_token_beside_its_refusal(
+    trusted: JwtIssuer, header: dict[str, Any], changes: dict[str, Any], found: dict[str, object]
+) -> None:
+    sample = "keycloak-user" if trusted.iss == GENERIC else "github-push-main"
+    fake = FakeIssuer(trusted.iss)
+    token = fake.token(good(sample, **{"iss": trusted.iss, **changes}), header=header)
+    assert refused(token, fake, [trusted]).evidence == found
+
+
+def test_the_operator_finds_the_key_that_did_not_sign() -> None:
+    fake = FakeIssuer()
+    refusal = refused(fake.token(good(), key=FakeKey("k1", which=1)), fake)
+    assert refusal.evidence == {"iss": GITHUB, "kid": "k1", "alg": "RS256"}
 
 
 def test_no_refusal_holds_the_token() -> None:
@@ -493,6 +562,12 @@ def test_a_token_is_spent_under_its_issuer_and_jti_whatever_else_it_says() -> No
     assert one != spend_key(gitlab, gitlab.token(good("gitlab-branch-main", jti="j")))
     seven = spend_key(github, github.token(good(jti=7)))
     assert seven == spend_key(github, github.token(good(jti="7")))
+
+
+def test_issuer_and_jti_of_two_tokens_never_run_together_into_one_key() -> None:
+    short, long = FakeIssuer("https://ci.example"), FakeIssuer("https://ci.example/a")
+    first = short.token(good(iss=short.iss, jti="/a1"))
+    assert spend_key(short, first) != spend_key(long, long.token(good(iss=long.iss, jti="1")))
 
 
 @pytest.mark.parametrize("jti", [ABSENT, None, "", True, [], {"a": 1}, 1.5], ids=str)

@@ -18,13 +18,13 @@ from federation.claims import Claims, at, text
 from federation.documents.model import JwtIssuer, Policy, Role
 from federation.documents.rules.owners import (
     OWNER_KEYS,
-    fixed_owner,
     literal_prefix,
+    lowered_owner,
     owner_pins,
     owners_of,
 )
 from federation.errors import Problem
-from federation.policy.conditions import KEY_PREFIX, Condition, Operator, ascii_lower
+from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.table import Profile
 
 
@@ -133,7 +133,7 @@ def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...
 def _owners(role: Role, profile: Profile) -> set[tuple[str, str]]:
     """The owners that *role* pins, as (key, owner), or one empty pair if it pins none."""
     owners = {
-        (pin.key, ascii_lower(fixed_owner(profile, pin, value) or ""))
+        (pin.key, lowered_owner(profile, pin, value))
         for pin in owner_pins(role, profile)
         for value in pin.values
     }

@@ -127,8 +127,9 @@ class KeySet:
 def _only_one(keys: Iterable[Key], alg: str) -> Key | None:
     """Return the one of *keys* that fits *alg*. A key that is published twice is one key."""
     fitting = [key for key in keys if key.fits(alg)]
-    if len(fitting) > 1 and any(key.public != fitting[0].public for key in fitting[1:]):
-        return None
+    for other in fitting[1:]:
+        if other.public != fitting[0].public:
+            return None
     return fitting[0] if fitting else None
 
 

@@ -151,6 +151,34 @@ def test_a_hundred_roles_that_strangers_satisfy_are_refused(on: Shared) -> None:
     assert found.catalog is None
 
 
+@pytest.mark.parametrize(
+    ("iss", "claim", "value", "hint"),
+    [
+        pytest.param(
+            *("https://app.terraform.io", "terraform_full_workspace", "org*"),
+            'write "organization:<owner>:*"',
+            id="a claim made as the sub is",
+        ),
+        pytest.param(
+            *("https://oidc.circleci.com", "sub", "org/5e*"),
+            'write "org/5e/*"',
+            id="a sub whose parts end in slashes",
+        ),
+        pytest.param(
+            *("https://accounts.google.com", "email", "re*"),
+            'write StringEqual: {"jwt:email": ["<owner>"]}',
+            id="a name that is not whole",
+        ),
+    ],
+)
+def test_a_hint_has_the_form_of_the_providers_own_claims(
+    iss: str, claim: str, value: str, hint: str
+) -> None:
+    block = with_issuer({"StringLike": {f"jwt:{claim}": value}}, iss)
+    found = assembled([{"iss": iss}], {"deployer": block})
+    assert [problem.hint for problem in found.problems if problem.code == "T003"] == [hint]
+
+
 def tight_blocks(on: Shared) -> Iterator[Block]:
     """Condition blocks of which each pins the owner by another claim, and the ref."""
     profile = on.profile
@@ -343,34 +371,35 @@ def test_what_a_careful_person_writes_for_a_token_admits_it_without_a_problem(
 
 # Roles that everybody at an issuer of one's own satisfies
 
+REALM = "https://sso.example.com/realms/octo"
 EVERYBODY: dict[str, tuple[str, str, Block]] = {
     "a role that Keycloak gives everybody": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/realm_access/roles": ["deployer", "offline_access"]}},
     ),
     "Keycloak's roles of the realm": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/realm_access/roles": "default-roles-octo"}},
     ),
     "Keycloak's page on oneself": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringEqual": {"jwt:/resource_access/account/roles": "view-profile"}},
     ),
     "every group, by its slash": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"ForAnyValue:StringLike": {"jwt:groups": "/*"}},
     ),
     "the form of every id": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {"StringLike": {"jwt:sub": "????????-*"}},
     ),
     "any address": (
-        "https://sso.example.com/realms/octo",
+        REALM,
         "keycloak",
         {**equal(email_verified="true"), "StringLike": {"jwt:email": "*@*"}},
     ),
@@ -410,6 +439,37 @@ EVERYBODY: dict[str, tuple[str, str, Block]] = {
             "StringLike": {"jwt:oidc.circleci.com/vcs-origin": "github.com/harbour-lab/*"},
         },
     ),
+    "a group, or every group by its slash": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringLike": {"jwt:groups": ["/ops/*", "/*"]}},
+    ),
+    "something within a client's roles": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:/resource_access/gateway/roles/more": "deployer"}},
+    ),
+    "an address, or any address": (
+        REALM,
+        "keycloak",
+        {**equal(email_verified="true"), "StringLike": {"jwt:email": ["dana@example.com", "*@*"]}},
+    ),
+    "the end of an address without a domain": (
+        REALM,
+        "keycloak",
+        {**equal(email_verified="true"), "StringLike": {"jwt:email": "*dana"}},
+    ),
+    "the beginning of a random id": (REALM, "keycloak", {"StringLike": {"jwt:sub": "f81d4fae-*"}}),
+    "an id by its end": (REALM, "generic", {"StringLike": {"jwt:sub": ["service-*", "*x"]}}),
+    "the AWS account beside a role": (
+        "https://6a0c41d7-92be-4f0a-b1c3-5d8e7f60a924.tokens.sts.global.api.aws",
+        "aws",
+        {
+            "StringLike": {
+                "jwt:sub": ["arn:aws:iam::705331894220:role/web", "arn:aws:iam::705331894220:*"]
+            }
+        },
+    ),
     "the last digit of an id": (
         SERVER,
         "github",
@@ -423,6 +483,62 @@ def test_a_role_that_everybody_at_ones_own_issuer_satisfies_is_told(
     iss: str, provider: str, block: Block
 ) -> None:
     assert {"W114", "T004"} & set(codes(iss, block, provider=provider))
+
+
+NAMED: dict[str, tuple[str, str, Block]] = {
+    "a role that a client of Keycloak has": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:/resource_access/gateway/roles": "deployer"}},
+    ),
+    "a group that is only called like everybody's": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringEqual": {"jwt:groups": ["ops", "offline_access_team"]}},
+    ),
+    "groups within two": (
+        REALM,
+        "keycloak",
+        {"ForAnyValue:StringLike": {"jwt:groups": ["/ops/*", "/dev/*"]}},
+    ),
+    "a person, or everybody of a domain": (
+        REALM,
+        "keycloak",
+        {
+            **equal(email_verified="true"),
+            "StringLike": {"jwt:email": ["dana@*", "*@example.com", "*@*@example.com"]},
+        },
+    ),
+    "ids that an administrator chose": (REALM, "generic", {"StringLike": {"jwt:sub": "service-*"}}),
+    "two kinds of roles in AWS": (
+        "https://6a0c41d7-92be-4f0a-b1c3-5d8e7f60a924.tokens.sts.global.api.aws",
+        "aws",
+        {"StringLike": {"jwt:sub": [f"arn:aws:iam::705331894220:role/{a}-*" for a in "xy"]}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("iss", "provider", "block"), NAMED.values(), ids=NAMED)
+def test_a_role_that_names_people_or_programs_has_no_problem(
+    iss: str, provider: str, block: Block
+) -> None:
+    assert codes(iss, block, provider=provider) == []
+
+
+def test_a_sub_of_a_ci_system_that_names_no_owner_takes_no_wildcard() -> None:
+    block = {**equal(repository_id="2210", ref="refs/heads/main"), "StringLike": {"jwt:sub": "x-*"}}
+    assert codes("https://codeberg.org/api/actions", block) == ["T003"]
+
+
+def test_what_lies_within_a_free_claim_is_as_free() -> None:
+    iss, tags = EVERYBODY["the AWS account"][0], "/https:~1~1sts.amazonaws.com~1/request_tags"
+    block = with_issuer(equal(**{f"{tags}/team": "web"}), iss)
+    [problem] = assembled([{"iss": iss, "provider": "aws"}], {"deployer": block}).problems
+    reason = PROFILES["aws"].free[tags]
+    assert (problem.code, problem.message) == (
+        *("T004", f'"web" proves nothing by itself: {reason}'),
+    )
+    assert codes(iss, equal(**{f"{tags}_more": "web"}), provider="aws") == ["W114"]
 
 
 def test_everybodys_tenant_is_not_pinned_by_itself_or_by_an_application() -> None:

@@ -188,6 +188,9 @@ def test_an_access_token_does_not_pass_for_an_id_token() -> None:
     assert reason(keycloak, aud=CLI, azp=CLI) is None
     for typ in ("Bearer", "Refresh", "Logout", "id", ABSENT, None, ["ID"]):
         assert reason(keycloak, aud=CLI, azp=CLI, typ=typ) is Reason.WRONG_TOKEN_TYPE
+    found = judged(keycloak, aud=CLI, azp=CLI, typ="Bearer")
+    assert found
+    assert found.public == f"{Reason.WRONG_TOKEN_TYPE.sentence} Its typ is Bearer."
     workloads = with_profile(WORKLOADS, id_token_typ="ID")
     assert reason(workloads, azp=ABSENT, **OPENFAAS) is None, "a workload sends access tokens"
 
@@ -206,7 +209,10 @@ def test_a_token_for_a_client_and_an_audience_is_held_to_be_a_persons() -> None:
 def test_a_job_that_asks_for_a_clients_audience_does_not_pass_for_a_person(iss: str) -> None:
     trusted = issuer(iss, clients=(CLI,))
     assert reason(trusted) is None, "for the audience of jobs"
-    assert reason(trusted, aud=CLI) is Reason.WRONG_TOKEN_TYPE
+    found = judged(trusted, aud=CLI)
+    assert found
+    assert found.reason is Reason.WRONG_TOKEN_TYPE
+    assert found.public.endswith(" It is a job's, and its audience is for people.")
     required = trusted.profile.required
     for left in required:
         for value in ("1", None, ""):

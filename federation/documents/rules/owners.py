@@ -130,11 +130,16 @@ def owners_of(profile: Profile, key: str, claims: Claims) -> frozenset[str]:
     if key == "jwt:sub" and profile.owner.renamed_sub:
         with_ids, without = profile.owner.renamed_sub
         forms.add(with_ids.sub(without, claim))
-    return frozenset(ascii_lower(fixed_owner(profile, equal, f) or "") for f in forms) - {""}
+    return frozenset(lowered_owner(profile, equal, form) for form in forms) - {""}
+
+
+def lowered_owner(profile: Profile, condition: Condition, value: str) -> str:
+    """The owner that `fixed_owner` finds, with A to Z lowered, or `""` if it finds none."""
+    return ascii_lower(fixed_owner(profile, condition, value) or "")
 
 
 def _comes_from(profile: Profile, pin: Condition, claims: Claims) -> bool:
     if pin.key in OWNER_KEYS[profile.name].whole:
         return pin.satisfied(claims)
-    owners = {ascii_lower(fixed_owner(profile, pin, value) or "") for value in pin.values}
+    owners = {lowered_owner(profile, pin, value) for value in pin.values}
     return not owners.isdisjoint(owners_of(profile, pin.key, claims))

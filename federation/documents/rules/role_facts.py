@@ -54,7 +54,7 @@ class PlacedCondition:
     def of(cls, condition: Condition, place: Place, profile: Profile) -> PlacedCondition:
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
-        open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
+        open_to_all = any(only_wildcards(condition, v) for v in condition.values)
         claim = condition.key.removeprefix(KEY_PREFIX)
         shape = profile.shapes.get(claim)
         narrows = positive and not open_to_all and not (shape and _covers(condition, shape))
@@ -79,7 +79,7 @@ def _covers(condition: Condition, shape: Shape) -> bool:
     if shape.values:
         return all(map(condition.accepts, shape.values))
     # A pattern that accepts two endings nobody would think of, after each beginning, accepts all.
-    return bool(shape.begins and condition.operator.pattern) and all(
+    return bool(shape.begins) and all(
         condition.accepts(begins + ending) for begins in shape.begins for ending in _UNLIKELY
     )
 
@@ -154,10 +154,8 @@ class RoleFacts:
 
     def only(self, claim: str, form: re.Pattern[str]) -> bool:
         """Return whether a condition on *claim* admits only values that hold *form*."""
-        key = KEY_PREFIX + claim
-        return key in self.narrowed and any(
-            all(map(form.search, placed.values)) for placed in self.on({key})
-        )
+        about = self.on({KEY_PREFIX + claim})
+        return any(all(map(form.search, placed.values)) for placed in about)
 
 
 def _profile(known: Sequence[JwtIssuer], named: Iterable[str]) -> Profile:

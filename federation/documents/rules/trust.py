@@ -92,37 +92,32 @@ def rests_on_free_values(facts: RoleFacts) -> Iterator[Fault]:
     free = [placed for placed in facts.conditions if placed.narrows and _is_free(facts, placed)]
     if not free or says_who(facts):
         return
-    first = free[0]
+    value, reason = _why_free(facts.profile, free[0])
     yield Fault(
-        first.place,
-        f"{quoted(first.values[0])} proves nothing by itself: {_free_reason(facts.profile, first)}",
+        free[0].place,
+        f"{quoted(value)} proves nothing by itself: {reason}",
         f"add {_owner_pin(facts.profile)}",
     )
 
 
 def mixed_issuers(facts: RoleFacts) -> Iterator[Fault]:
     """T005: names and ids mean different things at each of the Role's issuers."""
-    if len(facts.issuers) < 2:
-        return
-    providers = {issuer.provider for issuer in facts.issuers}
+    providers = sorted({issuer.provider for issuer in facts.issuers})
     shared = [issuer for issuer in facts.issuers if issuer.shared]
-    if len(providers) == 1 and (not shared or _one_key_set(facts)):
-        return
-    named = next(placed for placed in facts.conditions if placed.key == "jwt:iss")
-    odd = next((issuer for issuer in facts.issuers if issuer not in shared), facts.issuers[-1])
-    why = (
-        f"anybody can get a token from {quoted(shared[0].iss)}, and the ids there are not those of "
-        f"{quoted(odd.iss)}"
-        if shared and len(providers) == 1
-        else f"its issuers are of different providers ({', '.join(sorted(providers))}), whose "
-        "claims mean different things"
-    )
-    yield Fault(named.place, why, "write one Role for each issuer")
-
-
-def _one_key_set(facts: RoleFacts) -> bool:
-    """Return whether all issuers are one service, as github.com is with an enterprise's path."""
-    return all(issuer.shared for issuer in facts.issuers)
+    own = [issuer for issuer in facts.issuers if not issuer.shared]
+    if len(providers) > 1:
+        why = (
+            f"its issuers are of different providers ({', '.join(providers)}), whose "
+            "claims mean different things"
+        )
+    elif shared and own:
+        why = (
+            f"anybody can get a token from {quoted(shared[0].iss)}, and the ids there are not "
+            f"those of {quoted(own[0].iss)}"
+        )
+    else:
+        return  # one issuer, or one service, as github.com is with an enterprise's path
+    yield Fault(facts.exact["jwt:iss"].place, why, "write one Role for each issuer")
 
 
 def says_who(facts: RoleFacts) -> bool:
@@ -138,7 +133,7 @@ def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
     """Return whether *pin* keeps out some tokens of an issuer that serves one owner alone."""
     if pin.key not in facts.rule_keys.whole_issuer:
         return True
-    return pin.key in facts.owner_keys.composed and all(
+    return all(
         literal_prefix(value) != fixed_owner(facts.profile, pin, value) for value in pin.values
     )
 
@@ -153,18 +148,16 @@ def _names_people(facts: RoleFacts, placed: PlacedCondition) -> bool:
             owner.everybody and owner.everybody.fullmatch(value) for value in placed.values
         )
     if placed.key in facts.rule_keys.people:
-        return all(_says_something(v) or _says_something(_domain(v)) for v in placed.values)
+        return all(
+            _says_something(value) or _says_something(value.rpartition("@")[2])
+            for value in placed.values
+        )
     return placed.key in facts.rule_keys.id_patterns and all(map(_says_something, placed.values))
 
 
 def _says_something(value: str) -> bool:
     """Return whether *value* begins with a letter or digit before its first wildcard."""
     return bool(literal_prefix(value).strip(string.punctuation))
-
-
-def _domain(value: str) -> str:
-    """The part of an address after the `@`."""
-    return value.rpartition("@")[2] if "@" in value else ""
 
 
 def nearest_issuer(iss: str, issuers: Iterable[str]) -> str:
@@ -179,48 +172,48 @@ def _owner_pin(profile: Profile) -> str:
     return yaml("StringEqual", **{claim: value})
 
 
+_SUB_FORMS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("repo:", "repository:", "project_path:", "namespace_path:"), "/"),
+        **dict.fromkeys(("organization:", "system:serviceaccount:"), ":"),
+    }
+)
+"""The beginnings of a `sub` after which an owner's name comes, each with what ends the name."""
+
+_OWNER_NAME = re.compile(r"[^/:@\s]+")
+
+
 def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple[str, str]:
     """The message about a misplaced wildcard, with a value that it admits, and the hint."""
     literal = literal_prefix(value)
-    separator = facts.profile.owner.separator if placed.key in facts.owner_keys.composed else "/"
-    begins, begun = "", literal.rstrip("/")
+    is_name = placed.key in facts.owner_keys.names
+    begins, separator = "", "/"
     if placed.key in facts.owner_keys.composed or placed.key == "jwt:sub":
-        begins = _form(facts.profile, literal)
-        begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
-        separator = "/" if begins in _PATH_FORMS else separator
-    owner = begun if begun and value[len(literal)] == "*" else "<owner>"
-    if placed.key in facts.owner_keys.names and not _fits(facts.profile, placed.claim, owner):
-        owner = "<owner>"
+        sub_begins = facts.profile.owner.sub_begins
+        begins = next(filter(literal.startswith, _SUB_FORMS), sub_begins)
+        separator = _SUB_FORMS.get(begins, facts.profile.owner.separator)
+    begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
+    # A hint must not repeat what is no owner's name, such as `acme@` or `/acme`.
+    shape = facts.profile.shapes.get(placed.claim) if is_name else None
+    form = shape.whole if shape else _OWNER_NAME
+    owner = begun if value[len(literal)] == "*" and form.fullmatch(begun) else "<owner>"
     hint = f"write {quoted(begins + owner + separator + '*')}"
-    if placed.key in facts.owner_keys.names:
+    if is_name:
         hint = f"write {yaml('StringEqual', **{placed.claim: owner})}"
     if not begun:
         return f"{quoted(value)} matches whoever owns the code", hint
-    intruder = _intruder(placed.key in facts.owner_keys.names, literal, value)
+    intruder = _intruder(is_name, separator, literal, value)
     return f"{quoted(value)} also matches {quoted(intruder)}", hint
 
 
-def _fits(profile: Profile, claim: str, value: str) -> bool:
-    shape = profile.shapes.get(claim)
-    return shape is None or bool(shape.whole.fullmatch(value))
-
-
-_PATH_FORMS = frozenset({"repo:", "repository:", "project_path:", "namespace_path:"})
-
-
-def _form(profile: Profile, literal: str) -> str:
-    """The beginning of a `sub` after which an owner's name comes."""
-    found = re.match("|".join(sorted(_PATH_FORMS, reverse=True)), literal)
-    return found[0] if found else profile.owner.sub_begins
-
-
-def _intruder(is_name: bool, literal: str, value: str) -> str:
+def _intruder(is_name: bool, separator: str, literal: str, value: str) -> str:
     """A value from another owner that *value* matches too."""
     wildcard, rest = value[len(literal)], value[len(literal) + 1 :]
     if wildcard == "?":
         return literal + "x" + _elided(rest)
-    whole = is_name or "/" in rest.partition(":")[0]
-    return literal + ("-evil" if whole else "-evil/…") + _elided(rest)
+    part = rest.partition(":")[0] if separator == "/" else rest
+    whole = is_name or separator in part
+    return literal + ("-evil" if whole else f"-evil{separator}…") + _elided(rest)
 
 
 def _elided(rest: str) -> str:
@@ -241,16 +234,21 @@ def _is_free(facts: RoleFacts, placed: PlacedCondition) -> bool:
     if placed.key in facts.rule_keys.free or placed.key.startswith(facts.rule_keys.free_within):
         return True
     # The values are ORed, so one that shows a free claim is enough.
-    return placed.key == "jwt:sub" and any(
-        _FREE_IN_SUB[facts.profile.name].match(value)
-        and not fixed_owner(facts.profile, placed.condition, value)
-        for value in placed.values
-    )
+    return placed.key == "jwt:sub" and any(_free_in_sub(facts.profile, placed))
 
 
-def _free_reason(profile: Profile, placed: PlacedCondition) -> str:
+def _free_in_sub(profile: Profile, placed: PlacedCondition) -> Iterator[tuple[str, str]]:
+    """Each value of a `sub` that shows a free claim and no owner, with the claim."""
+    for value in placed.values:
+        found = _FREE_IN_SUB[profile.name].match(value)
+        if found and not fixed_owner(profile, placed.condition, value):
+            yield value, found[1]
+
+
+def _why_free(profile: Profile, placed: PlacedCondition) -> tuple[str, str]:
+    """A value of a free condition that proves nothing, and why."""
     for claim, reason in profile.free.items():
-        if placed.claim == claim or (claim[0] == "/" and placed.claim.startswith(claim + "/")):
-            return reason
-    found = next(filter(None, map(_FREE_IN_SUB[profile.name].match, placed.values)))
-    return profile.free[found[1]]
+        if placed.claim == claim or placed.claim.startswith(claim + "/"):
+            return placed.values[0], reason
+    value, claim = next(_free_in_sub(profile, placed))
+    return value, profile.free[claim]
