@@ -30,6 +30,7 @@ VECTORS = Path(__file__).parent / "vectors" / "claims"
     [
         ("https://token.actions.githubusercontent.com", "github"),
         ("https://token.actions.githubusercontent.com/octo-enterprise", "github"),
+        ("https://token.actions.githubusercontent.com/", "github"),
         ("https://token.actions.octocorp.ghe.com", "github"),
         ("https://token.actions.octo-corp-2.ghe.com/octo-corp-2", "github"),
         ("https://gitlab.com", "gitlab"),
@@ -164,6 +165,76 @@ def test_merge_requests_and_forks_must_be_named(
     assert demanded("gitlab", sample(name, **changes)) == expected
 
 
+OTHERS: dict[str, tuple[str, dict[str, object], list[str]]] = {
+    "azure-devops branch": ("azure-devops-main", {}, []),
+    "azure-devops tag": ("azure-devops-main", {"rpo_ref": "refs/tags/pull/1"}, []),
+    "azure-devops pull request": ("azure-devops-pull-request", {}, ["rpo_ref"]),
+    "azure-devops without a ref": ("azure-devops-main", {"rpo_ref": ABSENT}, []),
+    "azure-devops list": ("azure-devops-main", {"rpo_ref": ["refs/pull/1"]}, []),
+    "circleci push": ("circleci-branch-main", {}, []),
+    "circleci without a word about SSH": (
+        "circleci-branch-main",
+        {"oidc.circleci.com/ssh-rerun": ABSENT},
+        [],
+    ),
+    "circleci no SSH": ("circleci-branch-main", {"oidc.circleci.com/ssh-rerun": False}, []),
+    "circleci SSH": ("circleci-ssh-rerun", {}, ["oidc.circleci.com/ssh-rerun"]),
+    "circleci SSH as text": (
+        "circleci-branch-main",
+        {"oidc.circleci.com/ssh-rerun": "false"},
+        ["oidc.circleci.com/ssh-rerun"],
+    ),
+    "codefresh push": ("codefresh-push-main", {"initiator": ABSENT}, []),
+    "codefresh push, both empty": (
+        "codefresh-push-main",
+        {"initiator": "", "scm_pull_request_target_branch": ""},
+        [],
+    ),
+    "codefresh push, both null": (
+        "codefresh-push-main",
+        {"initiator": None, "scm_pull_request_target_branch": None},
+        [],
+    ),
+    "codefresh pull request": (
+        "codefresh-pull-request",
+        {"initiator": ABSENT},
+        ["scm_pull_request_target_branch"],
+    ),
+    "codefresh by hand": ("codefresh-push-main", {"initiator": "ann"}, ["initiator"]),
+    "forgejo push": ("forgejo-push-main", {}, []),
+    "forgejo pull request": ("forgejo-pull-request", {}, ["event_name"]),
+    "forgejo event of outsiders": ("forgejo-push-main", {"event_name": "issues"}, ["event_name"]),
+    "forgejo without an event": ("forgejo-push-main", {"event_name": ABSENT}, ["event_name"]),
+    "semaphore branch": ("semaphore-branch-main", {}, []),
+    "semaphore tag": ("semaphore-branch-main", {"ref_type": "tag"}, []),
+    "semaphore pull request": ("semaphore-pull-request", {}, ["ref_type"]),
+    "semaphore shell": ("semaphore-debug-job", {}, ["job_type"]),
+    "semaphore without a type": (
+        "semaphore-branch-main",
+        {"ref_type": ABSENT, "job_type": ABSENT},
+        ["ref_type", "job_type"],
+    ),
+    "spacelift tracked": ("spacelift-tracked", {}, []),
+    "spacelift destroy": ("spacelift-tracked", {"runType": "DESTROY"}, []),
+    "spacelift proposed": ("spacelift-proposed", {}, ["runType"]),
+    "spacelift task": ("spacelift-tracked", {"runType": "TASK"}, ["runType"]),
+    "terraform apply": ("terraform-apply", {}, []),
+    "terraform plan": ("terraform-plan", {}, ["terraform_run_phase"]),
+    "terraform without a phase": (
+        "terraform-apply",
+        {"terraform_run_phase": ABSENT},
+        ["terraform_run_phase"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "expected"), OTHERS.values(), ids=OTHERS)
+def test_a_run_that_others_may_have_caused_must_be_named(
+    name: str, changes: dict[str, object], expected: list[str]
+) -> None:
+    assert demanded(provider_of(name), sample(name, **changes)) == expected
+
+
 def test_a_generic_token_demands_nothing() -> None:
     claims = sample(
         "keycloak-user",
@@ -198,6 +269,17 @@ def test_the_profiles_of_ci_systems_are_strict() -> None:
 
 def test_a_token_is_taken_once_except_where_a_file_holds_it_for_its_lifetime() -> None:
     assert [name for name, profile in PROFILES.items() if not profile.single_use] == ["kubernetes"]
+
+
+def test_the_facts_that_few_providers_differ_in() -> None:
+    profiles = PROFILES.values()
+    for_people = [profile.name for profile in profiles if not profile.ci]
+    assert for_people == ["auth0", "entra", "generic", "google", "keycloak", "okta"]
+    other_azp = [profile.name for profile in profiles if not profile.azp_is_client]
+    assert other_azp == ["google", "kubernetes"]
+    assert {p.name: p.id_token_typ for p in profiles if p.id_token_typ is not None} == {
+        "keycloak": "ID"
+    }
 
 
 def test_the_table_has_every_provider_under_its_own_name() -> None:

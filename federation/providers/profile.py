@@ -97,7 +97,7 @@ def full_ref(*kinds: str) -> Shape:
         slips=(
             (re.compile(r"refs?/(?:heads?|branch(?:es)?)/(.+)"), r"refs/heads/\1"),
             (re.compile(r"refs?/tags?/(.+)"), r"refs/tags/\1"),
-            (re.compile(r"(?:heads/)?([^/]+(?:/.+)?)"), r"refs/heads/\1"),
+            (re.compile(r"(?:heads/)?((?!refs?/)[^/]+(?:/.+)?)"), r"refs/heads/\1"),
         ),
     )
 
@@ -115,12 +115,16 @@ SHORT_REF = Shape(
 )
 
 
+URL_SLIPS = ((re.compile(r"(?:https?://[^/]+/|git@[^:]+:)(.+?)(?:\.git)?/?"), r"\1"),)
+"""A whole URL in place of a path."""
+
+
 def path(example: str) -> Shape:
-    """The shape of a path like *example*, in which a whole URL is a usual mistake."""
+    """The shape of a path like *example*."""
     return Shape(
-        whole=re.compile(r"(?!\w+://)[^/:@*\s]+(?:/[^/:@*\s]+)+"),
+        whole=re.compile(r"[^/:@*\s]+(?:/[^/:@*\s]+)+"),
         words=f"a path, such as {example}",
-        slips=((re.compile(r"(?:https?://[^/]+/|git@[^:]+:)(.+?)(?:\.git)?/?"), r"\1"),),
+        slips=URL_SLIPS,
     )
 
 

@@ -30,7 +30,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("advisories/test_taking", "advisories/test_sign_on_tokens"),
     ),
     "issuers/verify": _ROAD,
-    "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
+    "providers/*": (
+        *("test_providers_page", "test_provider_values", "test_providers", "test_ambient"),
+        *("test_owners", "test_roles", "test_rules", *_ROAD, "advisories/test_open_roles"),
+        "advisories/test_open_issuers",
+    ),
     "documents/rules/owners": (*_LINT, "test_roles"),
     "documents/rules/role_facts": _LINT,
     "documents/rules/trust": _LINT,
