@@ -282,6 +282,42 @@ def test_the_facts_that_few_providers_differ_in() -> None:
     }
 
 
+SYSTEMS = {name: profile.job_token for name, profile in PROFILES.items() if profile.job_token}
+ADVICE = {
+    "aws": "Install the AWS CLI",
+    "azure-devops": "SYSTEM_ACCESSTOKEN: $(System.AccessToken)",
+    "bitbucket": "oidc:\n    audiences: [https://gateway.example.com]",
+    "buildkite": "mount-buildkite-agent: true",
+    "circleci": "uses a context",
+    "codefresh": "obtain-oidc-id-token with AUDIENCE: https://gateway.example.com",
+    "forgejo": "enable-openid-connect: true",
+    "github": "permissions:\n    id-token: write",
+    "gitlab": "FEDERATION_ID_TOKEN:\n      aud: https://gateway.example.com",
+    "google": "give the machine a service account",
+    "jenkins": "bind it to FEDERATION_ID_TOKEN with withCredentials",
+    "kubernetes": "{path: token, audience: https://gateway.example.com, expirationSeconds: 600}",
+    "semaphore": "Its audience is the organisation's URL",
+    "spacelift": "Its audience is the account's host name",
+    "terraform": "TFC_WORKLOAD_IDENTITY_AUDIENCE=https://gateway.example.com",
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_advice_is_what_to_write_there(name: str) -> None:
+    assert ADVICE[name] in SYSTEMS[name].advice.format(audience="https://gateway.example.com")
+
+
+def test_a_forks_pull_request_gets_other_advice_on_github_alone() -> None:
+    assert [name for name, how in SYSTEMS.items() if how.fork_advice] == ["github"]
+    assert "Deploy after the merge" in SYSTEMS["github"].fork_advice
+
+
+def test_only_forgejos_jobs_are_marked_as_anothers_and_only_clusters_run_them() -> None:
+    marked = {name: how.also_marked_as for name, how in SYSTEMS.items() if how.also_marked_as}
+    assert marked == {"forgejo": ("github",)}
+    assert [name for name, how in SYSTEMS.items() if how.platform] == ["kubernetes"]
+
+
 def test_the_table_has_every_provider_under_its_own_name() -> None:
     assert list(PROFILES) == [
         *("auth0", "aws", "azure-devops", "bitbucket", "buildkite", "circleci", "codefresh"),

@@ -225,13 +225,20 @@ def _source(source: TokenSource) -> str:
         case InFile(path=path, named_by=variable):
             named = f", or the one that `{variable}` names" if variable else ""
             return f"file `{path}`{named}"
-        case ByRequest(url=url, bearer=bearer):
-            return f"answer of the URL in `{url}`, asked with the secret in `{bearer}`"
+        case ByRequest(url=url, bearer=bearer, member=member, method=method):
+            sent = f"{source.scheme} ${bearer}".strip()
+            asked = f"`{method}` of the URL in `{url}` with `{source.query}`"
+            return (f"`{member}` in the answer to {asked} and `Authorization: {sent}`").replace(
+                "{audience}", "AUDIENCE"
+            )
         case ByCommand(command=command):
             words = " ".join(command).replace("{audience}", "AUDIENCE")
             return f"output of `{words}`"
-        case ByMetadata(url=url):
-            return f"answer of the metadata server `{urlsplit(url).hostname}`"
+        case ByMetadata(url=url, headers=headers):
+            sent = _claims(map(": ".join, headers))
+            return (
+                f"answer of the metadata server `{urlsplit(url).hostname}` to a request with {sent}"
+            )
     assert_never(source)
 
 

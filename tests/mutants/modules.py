@@ -31,9 +31,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "issuers/verify": _ROAD,
     "providers/*": (
-        *("test_providers_page", "test_provider_values", "test_providers", "test_ambient"),
-        *("test_owners", "test_roles", "test_rules", *_ROAD, "advisories/test_open_roles"),
-        "advisories/test_open_issuers",
+        *("test_providers_page", "test_provider_values", "test_providers", "test_owners"),
+        *("test_roles", *_ROAD, "test_rules", "advisories/test_open_roles"),
     ),
     "documents/rules/owners": (*_LINT, "test_roles"),
     "documents/rules/role_facts": _LINT,
