@@ -543,8 +543,8 @@ SHORT_SLIPS = {
     "refs/heads/": None,
 }
 SLIPS: dict[tuple[str, str], dict[str, str | None]] = {
-    ("azure-devops", "org_id"): {f"{{{UUID}}}": UUID, "octo": None},
-    ("bitbucket", "repositoryUuid"): {UUID: f"{{{UUID}}}", "web": None},
+    ("azure-devops", "org_id"): {f"{{{UUID}}}": UUID, "{octo}": None, "{}": None, "octo": None},
+    ("bitbucket", "repositoryUuid"): {UUID: f"{{{UUID}}}", "web": None, "deploy": None},
     ("bitbucket", "branchName"): {"refs/heads/feature/x": "feature/x", "refs/heads/": None},
     ("circleci", CIRCLECI + "vcs-origin"): {
         "https://github.com/octo-org/octo-repo": "github.com/octo-org/octo-repo",
@@ -673,6 +673,7 @@ def test_a_pattern_that_no_value_of_the_claim_can_match_is_told(
     [
         ("github", "repo_property_team", True),
         ("github", "repo_property_", False),
+        ("github", "repo_property_two\nlines", False),
         ("github", "my_repo_property_team", False),
         ("buildkite", "agent_tag:queue", True),
         ("buildkite", "agent_tag:", False),
@@ -681,7 +682,7 @@ def test_a_pattern_that_no_value_of_the_claim_can_match_is_told(
         ("google", "google", True),
         ("keycloak", "realm_access", True),
         ("kubernetes", "kubernetes.io", True),
-        *(("gitlab", claim, True) for claim in ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")),
+        *(("generic", claim, True) for claim in ("iss", "sub", "aud", "exp", "nbf", "iat", "jti")),
         ("gitlab", "groups_direct", True),
         ("gitlab", "ref", True),
         ("gitlab", "made_up", False),
@@ -1103,6 +1104,11 @@ SUBS_OF_AN_OWNER = {
 def test_the_hint_for_a_sub_of_anybody_shows_where_the_owner_stands(provider: str) -> None:
     [told] = [p for p in problems(provider, {"StringLike": {"jwt:sub": "*"}}) if p.code == "T003"]
     assert told.hint == f'write "{SUBS_OF_AN_OWNER[provider]}"'
+
+
+def test_a_sub_of_an_unknown_issuer_is_mended_as_it_begins() -> None:
+    told = problems("generic", {"StringLike": {"jwt:sub": "organization:acme*"}})
+    assert [p.hint for p in told if p.code == "T003"] == ['write "organization:acme/*"']
 
 
 OF_ALL_AT_THE_ISSUER = {

@@ -19,7 +19,7 @@ from federation.providers.table import (
     likely_providers,
     shared,
 )
-from tests.harness.builders import ABSENT, provider_of, sample
+from tests.harness.builders import ABSENT, owner_pins, provider_of, sample
 from tests.harness.second_evaluator import OUTSIDERS, WRITERS
 
 VECTORS = Path(__file__).parent / "vectors" / "claims"
@@ -345,7 +345,7 @@ def test_a_profile_decides_only_by_claims_that_it_lists(profile: Profile) -> Non
     used = {
         *(*profile.required, *profile.free, *profile.selective, *profile.telling),
         *(*profile.shapes, *profile.circumstances, *profile.misnamed.values()),
-        *(*profile.owner_pins, *owner.other_paths, *(owner.path_and_owner or ())),
+        *(*owner_pins(profile), *owner.other_paths, *(owner.path_and_owner or ())),
         *(*profile.ref_claims, *profile.environment_claims, *profile.file_refs),
         *(*profile.ref_within, *profile.verified_by),
         *(claim for claim, _ in profile.ref_example),
@@ -367,7 +367,7 @@ def test_a_profile_knows_its_own_issuer(profile: Profile) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
 def test_a_hint_advises_a_claim_that_pins(profile: Profile) -> None:
-    assert profile.owner.pin[0] in {*profile.owner_pins, "sub"}
+    assert profile.owner.pin[0] in {*owner_pins(profile), "sub"}
 
 
 NO_JOBS = {"gitlab-user-login", "azure-devops-service-connection"}
