@@ -207,6 +207,7 @@ class TestRequest:
 
         def answer(request: httpx2.Request) -> httpx2.Response:
             assert (request.method, str(request.url)) == ("POST", "https://x/y?api-version=7.1")
+            assert request.headers["authorization"] == "Bearer very-secret"
             return httpx2.Response(200, json={"oidcToken": TOKEN})
 
         assert found(marked("azure-devops") | environ, answer) == TOKEN

@@ -73,6 +73,7 @@ def test_each_kind_of_change_is_made(source: str, expected: list[str]) -> None:
         "assert_never(x)",
         "if TYPE_CHECKING: import x",
         "x = zip(a, b, strict=True)",
+        "__all__ = ['a', 'b']",
     ],
 )
 def test_what_decides_nothing_is_left_alone(source: str) -> None:

@@ -19,7 +19,7 @@ from federation.providers.table import (
     likely_providers,
     shared,
 )
-from tests.harness.builders import ABSENT, provider_of, sample
+from tests.harness.builders import ABSENT, owner_pins, provider_of, sample
 from tests.harness.second_evaluator import OUTSIDERS, WRITERS
 
 VECTORS = Path(__file__).parent / "vectors" / "claims"
@@ -30,6 +30,7 @@ VECTORS = Path(__file__).parent / "vectors" / "claims"
     [
         ("https://token.actions.githubusercontent.com", "github"),
         ("https://token.actions.githubusercontent.com/octo-enterprise", "github"),
+        ("https://token.actions.githubusercontent.com/", "github"),
         ("https://token.actions.octocorp.ghe.com", "github"),
         ("https://token.actions.octo-corp-2.ghe.com/octo-corp-2", "github"),
         ("https://gitlab.com", "gitlab"),
@@ -164,6 +165,76 @@ def test_merge_requests_and_forks_must_be_named(
     assert demanded("gitlab", sample(name, **changes)) == expected
 
 
+OTHERS: dict[str, tuple[str, dict[str, object], list[str]]] = {
+    "azure-devops branch": ("azure-devops-main", {}, []),
+    "azure-devops tag": ("azure-devops-main", {"rpo_ref": "refs/tags/pull/1"}, []),
+    "azure-devops pull request": ("azure-devops-pull-request", {}, ["rpo_ref"]),
+    "azure-devops without a ref": ("azure-devops-main", {"rpo_ref": ABSENT}, []),
+    "azure-devops list": ("azure-devops-main", {"rpo_ref": ["refs/pull/1"]}, []),
+    "circleci push": ("circleci-branch-main", {}, []),
+    "circleci without a word about SSH": (
+        "circleci-branch-main",
+        {"oidc.circleci.com/ssh-rerun": ABSENT},
+        [],
+    ),
+    "circleci no SSH": ("circleci-branch-main", {"oidc.circleci.com/ssh-rerun": False}, []),
+    "circleci SSH": ("circleci-ssh-rerun", {}, ["oidc.circleci.com/ssh-rerun"]),
+    "circleci SSH as text": (
+        "circleci-branch-main",
+        {"oidc.circleci.com/ssh-rerun": "false"},
+        ["oidc.circleci.com/ssh-rerun"],
+    ),
+    "codefresh push": ("codefresh-push-main", {"initiator": ABSENT}, []),
+    "codefresh push, both empty": (
+        "codefresh-push-main",
+        {"initiator": "", "scm_pull_request_target_branch": ""},
+        [],
+    ),
+    "codefresh push, both null": (
+        "codefresh-push-main",
+        {"initiator": None, "scm_pull_request_target_branch": None},
+        [],
+    ),
+    "codefresh pull request": (
+        "codefresh-pull-request",
+        {"initiator": ABSENT},
+        ["scm_pull_request_target_branch"],
+    ),
+    "codefresh by hand": ("codefresh-push-main", {"initiator": "ann"}, ["initiator"]),
+    "forgejo push": ("forgejo-push-main", {}, []),
+    "forgejo pull request": ("forgejo-pull-request", {}, ["event_name"]),
+    "forgejo event of outsiders": ("forgejo-push-main", {"event_name": "issues"}, ["event_name"]),
+    "forgejo without an event": ("forgejo-push-main", {"event_name": ABSENT}, ["event_name"]),
+    "semaphore branch": ("semaphore-branch-main", {}, []),
+    "semaphore tag": ("semaphore-branch-main", {"ref_type": "tag"}, []),
+    "semaphore pull request": ("semaphore-pull-request", {}, ["ref_type"]),
+    "semaphore shell": ("semaphore-debug-job", {}, ["job_type"]),
+    "semaphore without a type": (
+        "semaphore-branch-main",
+        {"ref_type": ABSENT, "job_type": ABSENT},
+        ["ref_type", "job_type"],
+    ),
+    "spacelift tracked": ("spacelift-tracked", {}, []),
+    "spacelift destroy": ("spacelift-tracked", {"runType": "DESTROY"}, []),
+    "spacelift proposed": ("spacelift-proposed", {}, ["runType"]),
+    "spacelift task": ("spacelift-tracked", {"runType": "TASK"}, ["runType"]),
+    "terraform apply": ("terraform-apply", {}, []),
+    "terraform plan": ("terraform-plan", {}, ["terraform_run_phase"]),
+    "terraform without a phase": (
+        "terraform-apply",
+        {"terraform_run_phase": ABSENT},
+        ["terraform_run_phase"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "expected"), OTHERS.values(), ids=OTHERS)
+def test_a_run_that_others_may_have_caused_must_be_named(
+    name: str, changes: dict[str, object], expected: list[str]
+) -> None:
+    assert demanded(provider_of(name), sample(name, **changes)) == expected
+
+
 def test_a_generic_token_demands_nothing() -> None:
     claims = sample(
         "keycloak-user",
@@ -200,6 +271,53 @@ def test_a_token_is_taken_once_except_where_a_file_holds_it_for_its_lifetime() -
     assert [name for name, profile in PROFILES.items() if not profile.single_use] == ["kubernetes"]
 
 
+def test_the_facts_that_few_providers_differ_in() -> None:
+    profiles = PROFILES.values()
+    for_people = [profile.name for profile in profiles if not profile.ci]
+    assert for_people == ["auth0", "entra", "generic", "google", "keycloak", "okta"]
+    other_azp = [profile.name for profile in profiles if not profile.azp_is_client]
+    assert other_azp == ["google", "kubernetes"]
+    assert {p.name: p.id_token_typ for p in profiles if p.id_token_typ is not None} == {
+        "keycloak": "ID"
+    }
+
+
+SYSTEMS = {name: profile.job_token for name, profile in PROFILES.items() if profile.job_token}
+ADVICE = {
+    "aws": "Install the AWS CLI",
+    "azure-devops": "SYSTEM_ACCESSTOKEN: $(System.AccessToken)",
+    "bitbucket": "oidc:\n    audiences: [https://gateway.example.com]",
+    "buildkite": "mount-buildkite-agent: true",
+    "circleci": "uses a context",
+    "codefresh": "obtain-oidc-id-token with AUDIENCE: https://gateway.example.com",
+    "forgejo": "enable-openid-connect: true",
+    "github": "permissions:\n    id-token: write",
+    "gitlab": "FEDERATION_ID_TOKEN:\n      aud: https://gateway.example.com",
+    "google": "give the machine a service account",
+    "jenkins": "bind it to FEDERATION_ID_TOKEN with withCredentials",
+    "kubernetes": "{path: token, audience: https://gateway.example.com, expirationSeconds: 600}",
+    "semaphore": "Its audience is the organisation's URL",
+    "spacelift": "Its audience is the account's host name",
+    "terraform": "TFC_WORKLOAD_IDENTITY_AUDIENCE=https://gateway.example.com",
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_advice_is_what_to_write_there(name: str) -> None:
+    assert ADVICE[name] in SYSTEMS[name].advice.format(audience="https://gateway.example.com")
+
+
+def test_a_forks_pull_request_gets_other_advice_on_github_alone() -> None:
+    assert [name for name, how in SYSTEMS.items() if how.fork_advice] == ["github"]
+    assert "Deploy after the merge" in SYSTEMS["github"].fork_advice
+
+
+def test_only_forgejos_jobs_are_marked_as_anothers_and_only_clusters_run_them() -> None:
+    marked = {name: how.also_marked_as for name, how in SYSTEMS.items() if how.also_marked_as}
+    assert marked == {"forgejo": ("github",)}
+    assert [name for name, how in SYSTEMS.items() if how.platform] == ["kubernetes"]
+
+
 def test_the_table_has_every_provider_under_its_own_name() -> None:
     assert list(PROFILES) == [
         *("auth0", "aws", "azure-devops", "bitbucket", "buildkite", "circleci", "codefresh"),
@@ -227,7 +345,7 @@ def test_a_profile_decides_only_by_claims_that_it_lists(profile: Profile) -> Non
     used = {
         *(*profile.required, *profile.free, *profile.selective, *profile.telling),
         *(*profile.shapes, *profile.circumstances, *profile.misnamed.values()),
-        *(*profile.owner_pins, *owner.other_paths, *(owner.path_and_owner or ())),
+        *(*owner_pins(profile), *owner.other_paths, *(owner.path_and_owner or ())),
         *(*profile.ref_claims, *profile.environment_claims, *profile.file_refs),
         *(*profile.ref_within, *profile.verified_by),
         *(claim for claim, _ in profile.ref_example),
@@ -249,7 +367,7 @@ def test_a_profile_knows_its_own_issuer(profile: Profile) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
 def test_a_hint_advises_a_claim_that_pins(profile: Profile) -> None:
-    assert profile.owner.pin[0] in {*profile.owner_pins, "sub"}
+    assert profile.owner.pin[0] in {*owner_pins(profile), "sub"}
 
 
 NO_JOBS = {"gitlab-user-login", "azure-devops-service-connection"}

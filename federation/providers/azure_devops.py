@@ -26,7 +26,8 @@ from federation.providers.profile import (
 
 
 def _of_pull_request(claims: Claims) -> bool:
-    return (text(claims.get("rpo_ref")) or "").startswith("refs/pull/")
+    ref = text(claims.get("rpo_ref"))
+    return ref is not None and ref.startswith("refs/pull/")
 
 
 PROFILE = Profile(

@@ -48,7 +48,7 @@ PROFILE = Profile(
             **dict.fromkeys(_IDS, BRACED_UUID),
             "branchName": BRANCH,
             "sub": Shape(
-                whole=re.compile(r"\{.*\}(?::.*)?"),
+                whole=re.compile(r"\{.+\}(?::.+)?"),
                 words="UUIDs in braces, as in {repository}:{environment}:{step}",
                 begins=("{",),
             ),

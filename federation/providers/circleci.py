@@ -65,7 +65,7 @@ PROFILE = Profile(
             _HOST + "vcs-ref": FULL_REF,
             _HOST + "ssh-rerun": BOOLEAN,
             _HOST + "vcs-origin": Shape(
-                whole=re.compile(r"(?!\w+://)[^/\s*]+(?:/[^/\s*]+)+"),
+                whole=re.compile(r"[^/@\s*]+(?:/[^/\s*]+)+"),
                 words="a host and a path, such as github.com/octo-org/octo-repo",
                 slips=((re.compile(r"(?:https?://|git@)([^/:]+)[/:](.+?)(?:\.git)?/?"), r"\1/\2"),),
             ),

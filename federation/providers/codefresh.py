@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from federation.claims import Claims
 from federation.providers.profile import (
+    SHORT_REF,
     ByRequest,
     Demand,
     InVariable,
@@ -54,7 +55,7 @@ PROFILE = Profile(
             "scm_ref": Shape(
                 whole=re.compile(r"(?!refs/)[^*]+"),
                 words="a short name, such as main",
-                slips=((re.compile(r"refs/(?:heads|tags)/(.+)"), r"\1"),),
+                slips=SHORT_REF.slips,
             ),
             "sub": Shape(
                 whole=re.compile(r"account:[^:]+:.+"),

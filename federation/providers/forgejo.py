@@ -22,7 +22,6 @@ from federation.providers.profile import (
     Profile,
 )
 
-_SHAPED = ("repository", "repository_owner", "repository_id", "repository_owner_id", "actor_id")
 _SCALARS = frozenset(
     {
         *("iss", "sub", "actor", "actor_id", "base_ref", "event_name", "ref", "ref_protected"),

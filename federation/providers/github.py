@@ -13,6 +13,7 @@ from types import MappingProxyType
 from federation.claims import Claims, text
 from federation.providers.profile import (
     BOOLEAN,
+    BRANCH,
     DIGITS,
     FULL_REF,
     ByRequest,
@@ -102,7 +103,7 @@ PROFILE = Profile(
             "repository_owner": Shape(
                 whole=re.compile(r"[^/:@*\s]+"),
                 words="an owner's name",
-                slips=((re.compile(r"(?:https?://[^/]+/)?([^/]+)(?:/.*)?"), r"\1"),),
+                slips=((re.compile(r"(?:https?://[^/]+/)?([^/:@*\s]+)(?:/.*)?"), r"\1"),),
             ),
             **dict.fromkeys(
                 ("repository_id", "repository_owner_id", "actor_id", "enterprise_id"), DIGITS
@@ -123,13 +124,9 @@ PROFILE = Profile(
                 words="claims and their values, such as repo:octo-org/octo-repo:ref:refs/heads/main",
                 slips=((re.compile(r"([^/:@*\s]+/[^/:@*\s]+)"), r"repo:\1:ref:refs/heads/main"),),
             ),
+            **dict.fromkeys(("base_ref", "head_ref"), BRANCH),
             **dict.fromkeys(
-                ("base_ref", "head_ref", "actor", "sha"),
-                Shape(
-                    whole=re.compile(r"(?!refs/heads/)[^*]+"),
-                    words="a short name, such as main",
-                    slips=((re.compile(r"refs/heads/(.+)"), r"\1"),),
-                ),
+                ("actor", "sha"), Shape(whole=re.compile(r"[^*\s]+"), words="one word")
             ),
             **dict.fromkeys(
                 ("workflow_ref", "job_workflow_ref"),

@@ -15,6 +15,7 @@ from federation.providers.profile import (
     BOOLEAN,
     DIGITS,
     SHORT_REF,
+    URL_SLIPS,
     Demand,
     InVariable,
     JobToken,
@@ -73,9 +74,9 @@ PROFILE = Profile(
             **dict.fromkeys(
                 ("namespace_path", "job_namespace_path"),
                 Shape(
-                    whole=re.compile(r"(?!\w+://)[^:@*\s]+"),
+                    whole=re.compile(r"[^:@*\s]+"),
                     words="a group's path, such as octo-group",
-                    slips=path("octo-group/app").slips,
+                    slips=URL_SLIPS,
                 ),
             ),
             **dict.fromkeys(("project_id", "namespace_id", "job_project_id"), DIGITS),

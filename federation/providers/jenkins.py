@@ -23,7 +23,7 @@ from federation.providers.profile import (
 PROFILE = Profile(
     name="jenkins",
     display_name="Jenkins",
-    looks_like=re.compile(r"^https?://[^/]*jenkins[^/]*/(?:.*/)?oidc/?$"),
+    looks_like=re.compile(r"^https?://[^/]*jenkins[^/]*/(?:.+/)?oidc/?$"),
     issuer_example="https://jenkins.example.com/oidc",
     required=("build_number",),
     lacking=Reason.NOT_A_CI_TOKEN,

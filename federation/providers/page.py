@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -101,9 +102,14 @@ def _facts(profile: Profile, samples: Sequence[str]) -> Iterator[str]:
         for claim, why in profile.free.items():
             yield _row(f"`{claim}`", why)
         yield ""
-    for demand in profile.demands:
-        yield f"- {demand.sentence}"
-    if profile.demands:
+    if listed := sorted(profile.scalars | profile.lists | profile.objects):
+        yield "| claim | its values |"
+        yield "| --- | --- |"
+        for claim in listed:
+            yield _row(f"`{claim}`", _values(profile, claim))
+        yield ""
+    if notes := list(_notes(profile)):
+        yield from (f"- {note}" for note in notes)
         yield ""
 
 
@@ -113,22 +119,78 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
     yield "issuer, for example", f"`{profile.issuer_example}`"
     yield "strangers get tokens there too", _strangers(profile)
     yield "algorithms", _claims(sorted(profile.algorithms))
+    yield "never an issuer", "; ".join(f"`{iss}`: {why}" for iss, why in profile.no_issuers.items())
     yield "every token of a job has", _claims(profile.required)
+    yield "a token without them is refused as", f"`{profile.lacking}`" if profile.required else ""
+    yield "claims that tell the provider", _claims(profile.telling)
     yield "audience", _audience(profile)
     yield "how often a token can be exchanged", "once" if profile.single_use else "many times"
     yield "the owner by id", _claims(owner.ids)
     yield "the code by id", _claims(owner.code_ids)
     yield "the owner by name", _claims((*owner.names, *owner.paths))
     yield "the owner within", _claims(owner.composed)
+    yield "an owner, but not of the code", _claims(owner.other_paths)
     yield "groups and roles", _claims(owner.groups)
+    yield "people name themselves in", ", ".join(starmap(_checked, profile.verified_by.items()))
     yield "the ref", _claims((*profile.ref_claims, *profile.ref_within))
+    yield "restricts the ref, for example", _claims(": ".join(pair) for pair in profile.ref_example)
+    yield "a file and the ref that it is from", _claims(profile.file_refs)
     yield "the environment", _claims(profile.environment_claims)
-    yield "lists", _claims(sorted(profile.lists))
+    yield (
+        "what people write instead",
+        ", ".join(f"`{wrong}` for `{right}`" for wrong, right in profile.misnamed.items()),
+    )
+    yield "Roles are looked up by", _claims(profile.selective)
     yield "how it runs, and no more", _claims(sorted(profile.circumstances))
     if how := profile.job_token:
         yield "a job's token", _sources(how)
         yield "a job is recognised by", _marks(how)
     yield "samples", _claims(samples)
+
+
+def _checked(claim: str, by: str) -> str:
+    return f"`{claim}` (checked if `{by}`)" if by else f"`{claim}` (not checked)"
+
+
+def _values(profile: Profile, claim: str) -> str:
+    """The form of the values of *claim*, and when tokens have it."""
+    shape = profile.shapes.get(claim)
+    if claim in profile.lists:
+        form = "a list"
+    elif claim in profile.objects:
+        form = "an object"
+    else:
+        form = shape.words if shape else "any"
+    if shape and shape.begins:
+        form += f"; begins with {_or(shape.begins)}"
+    return f"{form}; only if {profile.only_if[claim]}" if claim in profile.only_if else form
+
+
+def _notes(profile: Profile) -> Iterator[str]:
+    """Sentences about claims that depend on one another."""
+    for demand in profile.demands:
+        yield demand.sentence + (
+            f" Such are {_claims(demand.examples)}." if demand.examples else ""
+        )
+        yield (
+            f"A pattern on {_or(demand.claims)} that is only wildcards admits "
+            f"{demand.wildcard_admits}."
+        )
+    for both in profile.names:
+        where = f"; {both.where}" if both.where else ""
+        yield f"A rename changes {_or(both.names)}. Compare {_or(both.ids)} instead{where}."
+    for pair in profile.never_together:
+        values = _or(sorted(pair.values))
+        yield f"If `{pair.claim}` is {values}, `{pair.other}` begins with `{pair.begins}`."
+    if profile.environment_replaces_ref:
+        yield "If the job names an environment, `sub` names that and no ref."
+    if profile.open_environments:
+        yield "A job on any branch can name an environment that has no protection rules."
+    if profile.short_ref:
+        claim, told_by = profile.short_ref
+        yield f"A branch and a tag of one name have the same `{claim}`. Compare {_or(told_by)} too."
+    if profile.fork_told_by:
+        yield f"Only `{profile.fork_told_by}` tells a fork's job from one's own."
 
 
 def _when_written(profile: Profile) -> str:
@@ -163,13 +225,20 @@ def _source(source: TokenSource) -> str:
         case InFile(path=path, named_by=variable):
             named = f", or the one that `{variable}` names" if variable else ""
             return f"file `{path}`{named}"
-        case ByRequest(url=url, bearer=bearer):
-            return f"answer of the URL in `{url}`, asked with the secret in `{bearer}`"
+        case ByRequest(url=url, bearer=bearer, member=member, method=method):
+            sent = f"{source.scheme} ${bearer}".strip()
+            asked = f"`{method}` of the URL in `{url}` with `{source.query}`"
+            return (f"`{member}` in the answer to {asked} and `Authorization: {sent}`").replace(
+                "{audience}", "AUDIENCE"
+            )
         case ByCommand(command=command):
             words = " ".join(command).replace("{audience}", "AUDIENCE")
             return f"output of `{words}`"
-        case ByMetadata(url=url):
-            return f"answer of the metadata server `{urlsplit(url).hostname}`"
+        case ByMetadata(url=url, headers=headers):
+            sent = _claims(map(": ".join, headers))
+            return (
+                f"answer of the metadata server `{urlsplit(url).hostname}` to a request with {sent}"
+            )
     assert_never(source)
 
 
@@ -181,6 +250,10 @@ def _marks(how: JobToken) -> str:
 
 def _claims(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)
 
 
 def _row(*cells: str) -> str:

@@ -77,13 +77,13 @@ BOOLEAN = Shape(
 UUID = Shape(
     whole=re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     words="a UUID in lower case",
-    slips=((re.compile(r"\{(.*)\}"), r"\1"),),
+    slips=((re.compile(r"\{([0-9a-f-]{36})\}"), r"\1"),),
 )
 BRACED_UUID = Shape(
     whole=re.compile(r"\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}"),
     words="a UUID in braces, such as {41d0b7e2-0c55-4f0a-9d3e-7b1f2a6c8e90}",
     begins=("{",),
-    slips=((re.compile(r"([0-9a-f].*)"), r"{\1}"),),
+    slips=((re.compile(r"([0-9a-f-]{36})"), r"{\1}"),),
 )
 
 
@@ -97,7 +97,7 @@ def full_ref(*kinds: str) -> Shape:
         slips=(
             (re.compile(r"refs?/(?:heads?|branch(?:es)?)/(.+)"), r"refs/heads/\1"),
             (re.compile(r"refs?/tags?/(.+)"), r"refs/tags/\1"),
-            (re.compile(r"(?:heads/)?([^/]+(?:/.+)?)"), r"refs/heads/\1"),
+            (re.compile(r"(?:heads/)?((?!refs?/)[^/]+(?:/.+)?)"), r"refs/heads/\1"),
         ),
     )
 
@@ -115,12 +115,16 @@ SHORT_REF = Shape(
 )
 
 
+URL_SLIPS = ((re.compile(r"(?:https?://[^/]+/|git@[^:]+:)(.+?)(?:\.git)?/?"), r"\1"),)
+"""A whole URL in place of a path."""
+
+
 def path(example: str) -> Shape:
-    """The shape of a path like *example*, in which a whole URL is a usual mistake."""
+    """The shape of a path like *example*."""
     return Shape(
-        whole=re.compile(r"(?!\w+://)[^/:@*\s]+(?:/[^/:@*\s]+)+"),
+        whole=re.compile(r"[^/:@*\s]+(?:/[^/:@*\s]+)+"),
         words=f"a path, such as {example}",
-        slips=((re.compile(r"(?:https?://[^/]+/|git@[^:]+:)(.+?)(?:\.git)?/?"), r"\1"),),
+        slips=URL_SLIPS,
     )
 
 
@@ -291,7 +295,7 @@ class Profile:
     """The whole `iss` of the issuers that are known to be this provider's."""
     looks_like: re.Pattern[str] | None = None
     """Found in an `iss` of an installation of one's own, so its document must say `provider`."""
-    issuer_example: str = ""
+    issuer_example: str
     """An `iss`, for the documentation."""
     shared_hosts: tuple[str, ...] = ()
     """Hosts that give tokens to strangers too; one that begins with `.` includes all below it."""
@@ -372,18 +376,7 @@ class Profile:
     """Claims and values that restrict a Role to one branch."""
     job_token: JobToken | None = None
 
-    @property
-    def owner_pins(self) -> tuple[str, ...]:
-        """The claims of which one value fixes the owner of the code."""
-        owner = self.owner
-        return (*owner.ids, *owner.code_ids, *owner.names, *owner.paths, *owner.composed)
-
     def lists_claim(self, claim: str) -> bool:
         """True if the provider's tokens may have the top-level *claim*."""
-        listed = self.scalars | self.lists | self.objects
-        return (
-            claim in REGISTERED
-            or claim in listed
-            or any(each.startswith(f"/{claim}/") for each in listed)
-            or bool(self.more_claims and self.more_claims.fullmatch(claim))
-        )
+        listed = REGISTERED | self.scalars | self.lists | self.objects
+        return claim in listed or bool(self.more_claims and self.more_claims.fullmatch(claim))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from federation.claims import Claims
 from federation.providers.profile import (
+    FULL_REF,
     UUID,
     Demand,
     InVariable,
@@ -57,7 +58,7 @@ PROFILE = Profile(
                 whole=re.compile(r"refs/[^*]+"),
                 words="a full ref, such as refs/heads/main",
                 begins=("refs/",),
-                slips=((re.compile(r"([^/]+(?:/.+)?)"), r"refs/heads/\1"),),
+                slips=FULL_REF.slips,
             ),
         }
     ),

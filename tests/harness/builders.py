@@ -26,7 +26,7 @@ from federation.documents.model import (
     Statement,
 )
 from federation.policy.conditions import ALIASES, Condition, Operator
-from federation.providers.table import PROFILES, known_provider
+from federation.providers.table import PROFILES, Profile, known_provider
 
 Document = Mapping[str, Any]
 
@@ -51,6 +51,12 @@ def sample(name: str, **changes: object) -> Claims:
 def provider_of(name: str) -> str:
     """The provider whose sample token *name* is: samples are called after their provider."""
     return max((p for p in PROFILES if name.startswith(p)), key=len, default="generic")
+
+
+def owner_pins(profile: Profile) -> tuple[str, ...]:
+    """The claims of which one value fixes the owner of the code."""
+    owner = profile.owner
+    return (*owner.ids, *owner.code_ids, *owner.names, *owner.paths, *owner.composed)
 
 
 def good(name: str = "github-push-main", now: float = NOW, /, **changes: Any) -> Claims:

@@ -30,7 +30,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("advisories/test_taking", "advisories/test_sign_on_tokens"),
     ),
     "issuers/verify": ("test_verify", "advisories/test_sign_on_tokens", *_ROAD[1:]),
-    "providers/*": ("test_providers_page", "test_providers", *_ROAD, "test_roles", *_LINT),
+    "providers/*": (
+        *("test_providers_page", "test_provider_values", "test_providers", "test_owners"),
+        *("test_roles", *_ROAD, "test_rules", "advisories/test_open_roles"),
+    ),
     "documents/rules/owners": ("test_owners", "test_roles", *_LINT),
     "documents/rules/role_facts": ("test_role_facts", *_LINT),
     "documents/rules/trust": (*_LINT, "advisories/test_open_issuers"),

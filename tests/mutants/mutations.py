@@ -106,8 +106,10 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.keyword(arg="strict"):
             return  # of zip, where it only guards against our own mistakes
-        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-            return
+        case (
+            ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.Assign(targets=[ast.Name(id="__all__")])
+        ):
+            return  # which only type checkers read
         case ast.Set(elts=elements) | ast.Tuple(elts=[_, _, _, *_] as elements):
             # Each constant is left out. To change it would do the same once more.
             yield from (each for each in elements if not isinstance(each, ast.Constant))

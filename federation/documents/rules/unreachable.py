@@ -130,7 +130,7 @@ def _mended(shape: Shape, value: str) -> str | None:
     """What was meant by *value*, if it is a usual mistake."""
     for slip, right in shape.slips:
         if found := slip.fullmatch(value):
-            return found.expand(right)
+            return found.expand(right) or None
     return None
 
 
