@@ -1108,7 +1108,7 @@ def test_the_hint_for_a_sub_of_anybody_shows_where_the_owner_stands(provider: st
 
 def test_a_sub_of_an_unknown_issuer_is_mended_as_it_begins() -> None:
     told = problems("generic", {"StringLike": {"jwt:sub": "organization:acme*"}})
-    assert [p.hint for p in told if p.code == "T003"] == ['write "organization:acme/*"']
+    assert [p.hint for p in told if p.code == "T003"] == ['write "organization:acme:*"']
 
 
 OF_ALL_AT_THE_ISSUER = {
