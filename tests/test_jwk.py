@@ -279,6 +279,7 @@ def test_a_key_without_a_kid_is_the_one_meant_where_no_key_has_the_tokens_kid() 
     assert KeySet((named, bare)).find("other", "RS256") == bare
     assert KeySet((named, bare)).find("rsa", "RS256") == named
     assert KeySet((named,)).find("other", "RS256") is None
+    assert not KeySet((bare,)).publishes(None), "what is not there names no key"
     another = parse_key(FakeKey(None, which=2).jwk())
     assert KeySet((named, bare, another)).find("other", "RS256") is None
 
