@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,10 +21,13 @@ from typing import Protocol
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
-from federation.gateway.headers import Headers
+from federation.gateway.headers import Headers, check_answer, has_no_body
 from federation.gateway.refusals import UpstreamFailed
 
 _CONNECT_SECONDS = 5.0
@@ -165,6 +169,12 @@ class ConnectionPool:
         async def close() -> None:
             response.close()  # after a body that was read to its end this does nothing
 
+        try:
+            _check_version(response)
+            check_answer(response.status, response.raw_headers)
+        except UpstreamFailed:
+            await close()
+            raise
         pieces = _pieces(response, None if request.endless else seconds)
         return UpstreamResponse(
             response.status, response.raw_headers, pieces, close, _whole(response)
@@ -178,7 +188,7 @@ class ConnectionPool:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=_Connector(
                     limit=self._connections, socket_factory=_socket, ttl_dns_cache=30
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -212,6 +222,32 @@ class _Upload:
         except Exception as failure:
             self.failure = failure
             raise
+
+
+class _Connector(aiohttp.TCPConnector):
+    """
+    Hands out no pooled connection on which the upstream has said something since its last answer.
+
+    aiohttp would take that for the answer to the next request, which is another caller's. Most of
+    such connections have just been closed by the upstream, so a new one also saves a failure.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if not _has_spoken(connection):
+                return connection
+            connection.close()
+        return None
+
+
+def _has_spoken(idle: Connection) -> bool:
+    """True if bytes or the end have arrived on an *idle* connection, read by aiohttp or not."""
+    protocol = idle.protocol
+    if protocol is None or protocol.transport is None or protocol.should_close:
+        return True
+    arrived = select.poll()
+    arrived.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(arrived.poll(0))
 
 
 def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
@@ -262,7 +298,17 @@ def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
 
 
 def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
-    return not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+    framed = {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+    return not framed and not has_no_body(response.method, response.status)
+
+
+def _check_version(response: aiohttp.ClientResponse) -> None:
+    version = response.version
+    if version not in {aiohttp.HttpVersion10, aiohttp.HttpVersion11}:
+        raise UpstreamFailed(f"it answered in another version of HTTP: {version}")
+    # RFC 9112, section 6.1: the framing of such an answer is faulty.
+    if version == aiohttp.HttpVersion10 and "Transfer-Encoding" in response.headers:
+        raise UpstreamFailed("it answered with Transfer-Encoding in HTTP/1.0")
 
 
 def _failed(error: Exception) -> UpstreamFailed:

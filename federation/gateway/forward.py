@@ -138,7 +138,8 @@ async def _send(
 
 
 async def _reply(reply: Reply, response: UpstreamResponse, *, function: bool) -> None:
-    await reply.begin(response.status, response_headers(response.headers, function=function))
+    headers = response_headers(response.headers, function=function, status=response.status)
+    await reply.begin(response.status, headers)
     if response.whole is None:
         async for piece in response.body:
             await reply.write(piece, more=True)
@@ -152,6 +153,6 @@ async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: Toke
         if len(listed) > LIST_BYTES:
             break  # `narrow` raises the error
     body = narrow(bytes(listed), caller.policies, caller.bearer.claims)
-    headers = response_headers(response.headers, function=False, rewritten=True)
+    headers = response_headers(response.headers, function=False, status=200, rewritten=True)
     await reply.begin(response.status, [*headers, (b"content-length", b"%d" % len(body))])
     await reply.write(body)

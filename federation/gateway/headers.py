@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
+from federation.gateway.refusals import Ambiguous, Malformed, TooLarge, UpstreamFailed
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values in order, as ASGI has them."""
@@ -42,6 +42,8 @@ _ONCE = frozenset(
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def forwarding_headers(client: str, scheme: str, host: bytes, request_id: str) -> Headers:
@@ -116,7 +118,42 @@ def upstream_headers(
     return sent
 
 
-def response_headers(headers: Headers, *, function: bool, rewritten: bool = False) -> Headers:
+def has_no_body(method: str, status: int) -> bool:
+    """True if an answer never has a body, whatever its headers say (RFC 9112, section 6.3)."""
+    return method == "HEAD" or status in {204, 304}
+
+
+def check_answer(status: int, headers: Headers) -> None:
+    """
+    Make sure that the head of an upstream's final response can be passed on and read in one way.
+
+    A function's own answer comes through the upstream nearly as the function wrote it: a 101 would
+    turn the caller's connection into a tunnel past every proxy before the broker.
+    Raises: UpstreamFailed.
+    """
+    if not 200 <= status <= 599:
+        raise UpstreamFailed(f"it answered with the status {status}")
+    lengths, codings = [], []
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise UpstreamFailed("a header of its answer has characters that are not allowed")
+        match name.lower():
+            case b"content-length":
+                lengths.append(value)
+            case b"transfer-encoding":
+                codings.append(value.lower())
+    framings = len(lengths) + len(codings)
+    if (
+        framings > 1
+        or codings not in ([], [b"chunked"])
+        or not all(map(_LENGTH.fullmatch, lengths))
+    ):
+        raise UpstreamFailed("its answer does not say clearly where it ends")
+
+
+def response_headers(
+    headers: Headers, *, function: bool, status: int, rewritten: bool = False
+) -> Headers:
     """
     The headers of an upstream's response that the caller gets, of a *function*'s or the API's.
 
@@ -125,6 +162,8 @@ def response_headers(headers: Headers, *, function: bool, rewritten: bool = Fals
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _NEVER_BACK | _named_by_connection(lowered)
+    if status in {204, 304}:
+        dropped |= {b"content-length"}  # the server would wait for a body of that length
     if rewritten:
         dropped |= {b"content-length", b"content-encoding", b"etag"}
     return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_RESPONSE)]
