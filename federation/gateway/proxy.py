@@ -9,9 +9,11 @@ Errors are raised; the error boundary in `web/refusals` turns them into response
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NoReturn
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -32,13 +34,17 @@ from federation.gateway.refusals import (
     NotMapped,
     Unavailable,
 )
-from federation.gateway.request import Request, access_token
-from federation.gateway.routes import BODY_BYTES, Call, HealthCall, match, read
+from federation.gateway.request import Request, access_token, run_until
+from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, match, read
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision
 from federation.sources import Source
 from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer
+
+# A followed log ends within 5 s of a revocation, and the answer to the question takes time too.
+_ASK_AGAIN_SECONDS = 3.0
+_LEAST_SECONDS = 0.01
 
 
 class Functions(StrEnum):
@@ -101,11 +107,25 @@ class Gateway:
     ) -> None:
         caller = await self._authenticate(request, trail)
         call = await self._read(request, trail)
+        if call.body is not None:
+            # While the body arrived, the token or its policies may have ended.
+            caller = await self._authenticate(request, trail)
         permit = self._authorize(caller, call, trail)
         recording.check()  # what cannot be recorded is not done
-        await request.body.cancel_on_disconnect(
-            forward(request, call, permit, reply, self.upstream)
-        )
+        work = forward(request, call, permit, reply, self.upstream)
+        if isinstance(call, Call) and call.kind is Kind.LOGS:
+            work = run_until(self._ask_again(request, call, caller, trail), work)
+        await request.body.cancel_on_disconnect(work)
+
+    async def _ask_again(
+        self, request: Request, call: Call, caller: Caller, trail: Trail
+    ) -> NoReturn:
+        """Authorize *call* anew every few seconds. Raises: what refuses it, in the end."""
+        while True:
+            left = math.inf if isinstance(caller, Anonymous) else caller.expires - self.clock()
+            await asyncio.sleep(min(max(left, _LEAST_SECONDS), _ASK_AGAIN_SECONDS))
+            caller = await self._authenticate(request, trail)
+            authorize(caller, call)
 
     async def _authenticate(self, request: Request, trail: Trail) -> Caller:
         """The caller, by its token; for a public path, `Anonymous`."""

@@ -11,6 +11,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from starlette.types import Receive, Scope
 
@@ -214,3 +215,17 @@ class RequestBody:
             timer.cancel()
             if watcher:
                 watcher.cancel()
+
+
+async def run_until(
+    ends: Coroutine[None, None, NoReturn], work: Coroutine[None, None, None]
+) -> None:
+    """Run *work* to its end, or until *ends* raises. Raises: what either raises."""
+    tasks = working, ending = asyncio.create_task(work), asyncio.create_task(ends)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    (ending if working.cancelled() else working).result()

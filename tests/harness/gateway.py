@@ -222,6 +222,10 @@ class Listening(Front):
         )
         super().__init__(folder, upstream=upstream, **settings)
 
+    def revoke(self, jti: str) -> None:
+        """Revoke the token *jti*, as another program does that shares the state."""
+        asyncio.run(self.state.revoke(jti, self.clock() + 900))
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve the broker and the gateway inside the `with` block."""
