@@ -35,6 +35,7 @@ from federation.documents.model import JwtIssuer
 from federation.errors import Problem, Refusal, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
@@ -303,6 +304,9 @@ def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Ups
         journal=broker.journal,
         clock=broker.clock,
         functions=Functions(settings.functions),
+        to_functions=FunctionHeaders(
+            broker.issuer_url, frozenset(settings.callback_hosts.lower().split(","))
+        ),
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,

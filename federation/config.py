@@ -39,6 +39,7 @@ _UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 def _existing(path: Path) -> Path:
@@ -86,6 +87,16 @@ def _networks(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> str:
+    for host in filter(None, text.split(",")):
+        if not _HOST.fullmatch(host):
+            raise ValueError(
+                f"{host!r} must be a host name, with a port or without one, like"
+                " hooks.example.com or gateway.openfaas:8080"
+            )
+    return text
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # The URL may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
@@ -99,6 +110,7 @@ GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
 
 
 class Settings(BaseModel):
@@ -162,6 +174,11 @@ class Settings(BaseModel):
         default="open",
         description="Who may call functions through the broker: open (anybody),"
         " authorize (callers with Function:Invoke) or closed (nobody).",
+    )
+    callback_hosts: Hosts = Field(
+        default="",
+        description="Hosts that asynchronous calls may name in X-Callback-Url, separated by commas;"
+        " a host other than at port 80 or 443 with its port. Default: none, the header is dropped.",
     )
     function_namespace: str = Field(
         default="openfaas-fn",

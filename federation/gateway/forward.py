@@ -17,6 +17,7 @@ from starlette.types import Send
 from federation.audit.recording import Recording
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
 from federation.gateway.client import Upstream, UpstreamRequest, UpstreamResponse
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.headers import (
     Headers,
     forwarding_headers,
@@ -69,7 +70,13 @@ class Reply:
 
 
 async def forward(
-    request: Request, call: Call | HealthCall, permit: Permit, reply: Reply, upstream: Upstream
+    request: Request,
+    call: Call | HealthCall,
+    permit: Permit,
+    reply: Reply,
+    upstream: Upstream,
+    *,
+    to_functions: FunctionHeaders,
 ) -> None:
     """
     Send *call*, which *permit* allows, to the upstream, and the response to the caller.
@@ -84,11 +91,14 @@ async def forward(
     else:
         request.body.finish()
     host = next(iter(request.values(b"host")), b"")
+    given = request.headers
+    if isinstance(call, Call) and streams:
+        given = to_functions.passing(given, call)
     headers = upstream_headers(
-        request.headers,
+        given,
         function=streams,
         json=call.body is not None,
-        authorization=_authorization(request, call, permit, upstream),
+        authorization=_authorization(request, given, call, permit, upstream),
         forwarding=forwarding_headers(request.client, request.scheme, host, request.id),
     )
     endless = call.kind is Kind.LOGS
@@ -107,19 +117,25 @@ async def forward(
 
 
 def _authorization(
-    request: Request, call: Call | HealthCall, permit: Permit, upstream: Upstream
+    request: Request,
+    passing: Headers,
+    call: Call | HealthCall,
+    permit: Permit,
+    upstream: Upstream,
 ) -> bytes | None:
     """
     The credential for the upstream: the broker's own for the API, none for functions.
 
-    Only a public function gets the caller's, since it checks its callers itself.
+    Only a public function gets the caller's, since it checks its callers itself. It must be the
+    only one in *request*, and be among the *passing* headers.
     """
     if isinstance(call, HealthCall):
         return None
     if not call.kind.streams:
         return upstream.authorization()
-    given = request.values(b"authorization")
-    return given[0] if isinstance(permit, Public) and len(given) == 1 else None
+    if not isinstance(permit, Public) or len(request.values(b"authorization")) != 1:
+        return None
+    return next((value for name, value in passing if name == b"authorization"), None)
 
 
 async def _send(

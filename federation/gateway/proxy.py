@@ -26,6 +26,7 @@ from federation.errors import Refusal
 from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
 from federation.gateway.client import Upstream
 from federation.gateway.forward import Observer, Reply, forward
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.refusals import (
     CallerGone,
     Denied,
@@ -71,6 +72,7 @@ class Gateway:
     journal: Journal
     clock: Callable[[], float]
     functions: Functions
+    to_functions: FunctionHeaders
     default_namespace: str
     audited: Collection[str]
     """The methods whose requests make an audit event."""
@@ -112,7 +114,7 @@ class Gateway:
             caller = await self._authenticate(request, trail)
         permit = self._authorize(caller, call, trail)
         recording.check()  # what cannot be recorded is not done
-        work = forward(request, call, permit, reply, self.upstream)
+        work = forward(request, call, permit, reply, self.upstream, to_functions=self.to_functions)
         if isinstance(call, Call) and call.kind is Kind.LOGS:
             work = run_until(self._ask_again(request, call, caller, trail), work)
         await request.body.cancel_on_disconnect(work)
