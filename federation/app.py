@@ -34,9 +34,9 @@ from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
 from federation.errors import Problem, Refusal, SettingsRefused
 from federation.exchange import Broker
-from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
+from federation.gateway.upstream import BasicAuth, Tls, Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
 from federation.ownership import NotTrusted, read_key
@@ -187,7 +187,7 @@ class _Lifespan:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.broker.keys.aclose()
             if self.upstream:
-                await self.upstream.transport.aclose()
+                await self.upstream.aclose()
             await self.broker.state.aclose()
             await self.archive.aclose()
 
@@ -322,10 +322,15 @@ def _upstream(settings: Settings) -> Upstream | None:
         must = f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password"
         with _problem_of(must):
             auth.header()
-    return Upstream(
-        ConnectionPool(settings.upstream, settings.upstream_connections, settings.upstream_timeout),
-        auth,
-    )
+    files = settings.upstream_ca, settings.upstream_certificate, settings.upstream_key
+    with _problem_of("upstream-ca, upstream-certificate or upstream-key"):
+        return Upstream.at(
+            settings.upstream,
+            connections=settings.upstream_connections,
+            timeout_seconds=settings.upstream_timeout,
+            auth=auth,
+            tls=Tls(*files) if any(files) else None,
+        )
 
 
 def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:

@@ -60,8 +60,15 @@ def _public_url(url: str) -> str:
 
 
 def _gateway_url(url: str) -> str:
+    if url.startswith("unix:"):
+        if not re.fullmatch(r"unix:/[^/\0][^\0]*", url):
+            raise ValueError(f"{url!r} must be like unix:/run/gateway.sock, with a whole path")
+        return url
     if not _PUBLIC_URL.fullmatch(url.removesuffix("/")):
-        raise ValueError(f"{url!r} must be like http://gateway.openfaas:8080, without a path")
+        raise ValueError(
+            f"{url!r} must be like http://gateway.openfaas:8080, without a path,"
+            " or unix:/run/gateway.sock"
+        )
     return url.removesuffix("/")
 
 
@@ -156,8 +163,18 @@ class Settings(BaseModel):
     )
     upstream: GatewayUrl | None = Field(
         default=None,
-        description="URL of the OpenFaaS gateway behind the broker. Without it the broker only"
-        " exchanges tokens.",
+        description="URL of the OpenFaaS gateway behind the broker, or unix:/path of its socket."
+        " Without it the broker only exchanges tokens.",
+    )
+    upstream_ca: ExistingPath | None = Field(
+        default=None, description="PEM file with the private CA of the upstream."
+    )
+    upstream_certificate: ExistingPath | None = Field(
+        default=None,
+        description="PEM file with the certificate that the broker shows to the upstream.",
+    )
+    upstream_key: ExistingPath | None = Field(
+        default=None, description="PEM file with the private key of upstream-certificate."
     )
     upstream_secrets: ExistingPath | None = Field(
         default=None,
@@ -168,7 +185,11 @@ class Settings(BaseModel):
         default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
     )
     upstream_connections: int = Field(
-        default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
+        default=1000,
+        ge=2,
+        le=10_000,
+        description="Most connections to the upstream at once. A quarter is for its API, and the"
+        " rest for calls of functions.",
     )
     functions: Literal["open", "authorize", "closed"] = Field(
         default="open",
@@ -262,6 +283,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
     if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
         problems.append("metrics-port must be another one than port")
+    problems += _upstream_problems(given)
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
@@ -269,6 +291,14 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
+
+
+def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
+    files = [n for n in ("upstream_ca", "upstream_certificate", "upstream_key") if given.get(n)]
+    if files and not str(given.get("upstream")).startswith("https:"):
+        yield f"{_name(files[0])} is for an upstream with an https URL; set --upstream to one"
+    if bool(given.get("upstream_certificate")) != bool(given.get("upstream_key")):
+        yield "upstream-certificate and upstream-key need each other; set both"
 
 
 def flag(field: str) -> str:
@@ -337,6 +367,8 @@ def _private_files(
     yield "state", Path(str(given.get("state") or _DEFAULT_STATE)), check_state
     for path in _paths(given.get("signing_key")):
         yield "signing_key", path, read_key
+    for path in _paths(given.get("upstream_key")):
+        yield "upstream_key", path, read_key
     for path in _paths(given.get("audit_webhook_secret")):
         yield "audit_webhook_secret", path, check_file
     for folder in _paths(given.get("upstream_secrets")):

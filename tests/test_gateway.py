@@ -18,9 +18,9 @@ from starlette.types import Message
 from federation.demo.stage import serving
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
-from federation.gateway.client import ConnectionPool, Upstream
 from federation.gateway.request import access_token
 from federation.gateway.routes import TABLE, Kind, Route
+from federation.gateway.upstream import Upstream
 from federation.server.http_limits import http_config
 from federation.tokens.signing_keys import SigningKey
 from tests.harness import builders as built
@@ -384,7 +384,7 @@ def test_an_answer_that_the_upstream_cuts_short_is_cut_short_for_the_caller_and_
         async with raw_server(die) as (url, _):
             front = Front(
                 tmp_path,
-                upstream=Upstream(ConnectionPool(url, 4, 5), None),
+                upstream=Upstream.at(url, connections=4, timeout_seconds=5),
                 trusted_proxies="127.0.0.0/8",
             )
             async with serving(front.app, listener, http_config(front.app)):

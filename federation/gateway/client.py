@@ -1,5 +1,5 @@
 """
-The HTTP client for the upstream gateway: a pool of aiohttp connections, and its password.
+The HTTP client for the upstream gateway: a pool of aiohttp connections.
 
 What the broker authorized is sent to the byte. Everything that aiohttp would do besides is off:
 it keeps no cookies, follows no redirect, adds no header and decodes no body, so nothing of one
@@ -10,13 +10,11 @@ the receiver takes them.
 from __future__ import annotations
 
 import asyncio
-import base64
 import select
 import socket
-import time
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -74,70 +72,28 @@ class Transport(Protocol):
         """Close the connections."""
 
 
-class BasicAuth:
-    """
-    The upstream's user and password, from the files of a folder.
-
-    At most every *look_seconds* it looks whether the files changed, and then reads them again.
-    """
-
-    def __init__(self, folder: Path, look_seconds: float = 1.0) -> None:
-        self._files = tuple(folder / name for name in ("basic-auth-user", "basic-auth-password"))
-        self._look_seconds = look_seconds
-        self._next_look = 0.0
-        """On the monotonic clock."""
-        self._stamp: tuple[int, ...] = ()
-        self._header = b""
-
-    def header(self) -> bytes:
-        """
-        The value of `Authorization` for the upstream.
-
-        Raises: OSError if a file cannot be read.
-        """
-        if time.monotonic() >= self._next_look:
-            stamp = tuple(file.stat().st_mtime_ns for file in self._files)
-            if stamp != self._stamp:
-                user, password = (file.read_bytes().strip() for file in self._files)
-                self._header = b"Basic " + base64.b64encode(user + b":" + password)
-                self._stamp = stamp
-            self._next_look = time.monotonic() + self._look_seconds
-        return self._header
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The gateway behind the broker: the way to it, and the password of its API."""
-
-    transport: Transport = field(repr=False)
-    auth: BasicAuth | None
-    """None if the API needs no password."""
-
-    def authorization(self) -> bytes | None:
-        """
-        The value of `Authorization` for the API, None if it needs none.
-
-        Raises: UpstreamFailed if the password cannot be read.
-        """
-        try:
-            return self.auth.header() if self.auth else None
-        except OSError as error:
-            raise UpstreamFailed(f"its password cannot be read: {error}") from error
-
-
 class ConnectionPool:
     """
-    At most *connections* connections to the gateway at *url*.
+    At most *connections* connections to the gateway at *url*, which may be `unix:/path`.
 
     *timeout_seconds* is the time that the upstream has to begin its response, and then for each
-    piece of it.
+    piece of it. *tls* is what verifies its certificate, and shows ours.
     """
 
-    def __init__(self, url: str, connections: int, timeout_seconds: float) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        timeout_seconds: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
+        self._url = "http://localhost" if self._socket_path else url
         self._connections = connections
         self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
+        self.tls = tls
+        """New connections use this context, also if it is replaced later."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """
@@ -157,6 +113,7 @@ class ConnectionPool:
                     headers=_text_headers(request.headers),
                     data=upload.pieces() if upload else body,
                     allow_redirects=False,
+                    ssl=self.tls or True,
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if upload and upload.failure:
@@ -188,9 +145,7 @@ class ConnectionPool:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=_Connector(
-                    limit=self._connections, socket_factory=_socket, ttl_dns_cache=30
-                ),
+                connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 skip_auto_headers=_NOT_ADDED,
@@ -201,6 +156,11 @@ class ConnectionPool:
                 max_field_size=_HEAD_BYTES,
             )
         return self._session
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._socket_path:
+            return _UnixConnector(self._socket_path, limit=self._connections)
+        return _TcpConnector(limit=self._connections, socket_factory=_socket, ttl_dns_cache=30)
 
 
 @dataclass(slots=True)
@@ -224,7 +184,7 @@ class _Upload:
             raise
 
 
-class _Connector(aiohttp.TCPConnector):
+class _CheckedConnector(aiohttp.BaseConnector):
     """
     Hands out no pooled connection on which the upstream has said something since its last answer.
 
@@ -238,6 +198,14 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
         return None
+
+
+class _TcpConnector(_CheckedConnector, aiohttp.TCPConnector):
+    """Connections over TCP."""
+
+
+class _UnixConnector(_CheckedConnector, aiohttp.UnixConnector):
+    """Connections to a Unix socket."""
 
 
 def _has_spoken(idle: Connection) -> bool:

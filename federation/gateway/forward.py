@@ -16,7 +16,7 @@ from starlette.types import Send
 
 from federation.audit.recording import Recording
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
-from federation.gateway.client import Upstream, UpstreamRequest, UpstreamResponse
+from federation.gateway.client import Transport, UpstreamRequest, UpstreamResponse
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.headers import (
     Headers,
@@ -28,6 +28,7 @@ from federation.gateway.narrow import LIST_BYTES, narrow
 from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.request import Request
 from federation.gateway.routes import Call, HealthCall, Kind
+from federation.gateway.upstream import Upstream
 
 
 class Observer(Protocol):
@@ -103,7 +104,8 @@ async def forward(
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)
-    response = await _send(sent, call.kind, upstream, reply.observer)
+    transport = upstream.functions if streams else upstream.api
+    response = await _send(sent, call.kind, transport, reply.observer)
     try:
         if not streams and response.status in {401, 403}:
             # Passed on, it would look like a fault of the caller's own token.
@@ -139,11 +141,11 @@ def _authorization(
 
 
 async def _send(
-    request: UpstreamRequest, kind: Kind, upstream: Upstream, observer: Observer
+    request: UpstreamRequest, kind: Kind, transport: Transport, observer: Observer
 ) -> UpstreamResponse:
     began, outcome = perf_counter(), "failed"
     try:
-        response = await upstream.transport.send(request)
+        response = await transport.send(request)
         outcome = "answered"
     except UpstreamFailed as failed:
         outcome = "timed_out" if failed.timed_out else "failed"

@@ -24,7 +24,6 @@ from federation.audit.log import facts
 from federation.audit.recording import Recording
 from federation.errors import Refusal
 from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
-from federation.gateway.client import Upstream
 from federation.gateway.forward import Observer, Reply, forward
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.refusals import (
@@ -37,6 +36,7 @@ from federation.gateway.refusals import (
 )
 from federation.gateway.request import Request, access_token, run_until
 from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, match, read
+from federation.gateway.upstream import Upstream
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision
 from federation.sources import Source

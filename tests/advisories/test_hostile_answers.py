@@ -21,7 +21,7 @@ import pytest
 import uvloop
 
 from federation.demo.stage import serving
-from federation.gateway.client import ConnectionPool, Upstream
+from federation.gateway.upstream import Upstream
 from federation.server.http_limits import http_config
 from tests.harness.gateway import Front
 from tests.harness.process import in_thread
@@ -204,8 +204,8 @@ class Hostile(Front):
         self.listener, self._behind = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self.raw = RawUpstream({name: case.answer for name, case in CASES.items()})
         url = f"http://127.0.0.1:{self._behind.getsockname()[1]}"
-        # One connection, so that the next caller would get what was left on it.
-        upstream = Upstream(ConnectionPool(url, connections=1, timeout_seconds=2), None)
+        # One connection for functions, so that the next caller would get what was left on it.
+        upstream = Upstream.at(url, connections=2, timeout_seconds=2)
         super().__init__(folder, upstream=upstream, audit_verbs="GET,HEAD,PUT,POST,DELETE")
 
     @asynccontextmanager
