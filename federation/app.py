@@ -52,7 +52,7 @@ from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import FailedExchanges, Network, Revocations
+from federation.web.rate_limit import FailedExchanges, Network, Revocations, is_from_proxy
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -116,8 +116,8 @@ def build(
     health = Health(broker, archive if journal is None else None)
     delivery = _delivery(archive, settings)
     upstream = upstream or _upstream(settings)
-    gateway = _gateway(broker, settings, metrics, upstream) if upstream else None
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
+    gateway = _gateway(broker, settings, metrics, upstream, trusted) if upstream else None
     failures = FailedExchanges(settings.failed_exchanges, time.monotonic)
     exchanges = TokenEndpoint(broker, failures, trusted, metrics)
     # Without a limit by address for failures, the address is one that many callers share.
@@ -293,7 +293,13 @@ def _problem_of(setting: str) -> Iterator[None]:
         raise SettingsRefused([f"{setting}: {error}"]) from error
 
 
-def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Upstream) -> Gateway:
+def _gateway(
+    broker: Broker,
+    settings: Settings,
+    metrics: Metrics,
+    upstream: Upstream,
+    trusted_proxies: Sequence[Network],
+) -> Gateway:
     return Gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
@@ -303,6 +309,7 @@ def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Ups
         upstream=upstream,
         journal=broker.journal,
         clock=broker.clock,
+        is_from_proxy=partial(is_from_proxy, trusted=trusted_proxies),
         functions=Functions(settings.functions),
         to_functions=FunctionHeaders(
             broker.issuer_url, frozenset(settings.callback_hosts.lower().split(","))

@@ -216,7 +216,8 @@ class Settings(BaseModel):
     trusted_proxies: Networks = Field(
         default="",
         description="Networks of your reverse proxies, separated by commas. Their"
-        " X-Forwarded-For names the caller whose failed exchanges are counted."
+        " X-Forwarded-For names the caller whose failed exchanges are counted, and functions get"
+        " it, as X-Forwarded-Proto."
         " Default: none, the peer is the caller.",
     )
     audit_verbs: str = Field(

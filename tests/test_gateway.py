@@ -1054,7 +1054,7 @@ class Asked:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": self.method,
-            "scheme": "https",
+            "scheme": "http",  # TLS ends at a proxy in front of the broker
             "path": path.decode("latin-1"),
             "raw_path": path,
             "query_string": query,
@@ -1112,3 +1112,42 @@ def test_the_forwarding_headers_are_the_brokers_own(front: Front) -> None:
     assert header(received, "x-forwarded-proto") == b"https"
     assert header(received, "x-real-ip") is None
     assert header(received, "forwarded") is None
+
+
+PROXY = "192.0.2.0/24"
+
+
+@pytest.mark.parametrize(
+    ("said", "addresses", "scheme"),
+    [
+        ([], "192.0.2.7", "https"),
+        ([("x-forwarded-for", "198.51.100.1")], "198.51.100.1, 192.0.2.7", "https"),
+        (
+            [("x-forwarded-for", "10.0.0.1, 198.51.100.1"), ("x-forwarded-proto", "HTTP")],
+            "10.0.0.1, 198.51.100.1, 192.0.2.7",
+            "http",
+        ),
+        (
+            [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "[2001:db8::1]:80")],
+            "10.0.0.1, [2001:db8::1]:80, 192.0.2.7",
+            "https",
+        ),
+        ([("x-forwarded-for", 'a"b')], "192.0.2.7", "https"),
+        ([("x-forwarded-for", "1" * 5000)], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "https, http")], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "javascript")], "192.0.2.7", "https"),
+    ],
+)
+def test_a_trusted_proxy_tells_functions_who_called_and_how(
+    tmp_path: Path, said: list[tuple[str, str]], addresses: str, scheme: str
+) -> None:
+    """The broker's own connection is plain and comes from the proxy."""
+    for trusted, expected in ((PROXY, (addresses, scheme)), ("", ("192.0.2.7", "https"))):
+        front = fronts(tmp_path, trusted_proxies=trusted)
+        headers = tuple((name.encode(), value.encode()) for name, value in said)
+        asyncio.run(Asked(front, target=FIGLET.encode(), headers=headers).answer())
+        (received,) = front.received
+        assert header(received, "x-forwarded-for") == expected[0].encode()
+        assert header(received, "x-forwarded-proto") == expected[1].encode()
+        assert header(received, "x-forwarded-host") == b"gw.example.com"

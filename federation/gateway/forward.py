@@ -100,7 +100,7 @@ async def forward(
         function=streams,
         json=call.body is not None,
         authorization=_authorization(request, given, call, permit, upstream),
-        forwarding=forwarding_headers(request.client, request.scheme, host, request.id),
+        forwarding=forwarding_headers(request.addresses, request.scheme, host, request.id),
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)

@@ -46,10 +46,10 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def forwarding_headers(client: str, scheme: str, host: bytes, request_id: str) -> Headers:
+def forwarding_headers(addresses: str, scheme: str, host: bytes, request_id: str) -> Headers:
     """The headers about the caller's connection. They replace whatever the caller sent."""
     known = (
-        (b"x-forwarded-for", client.encode("latin-1")),
+        (b"x-forwarded-for", addresses.encode("latin-1")),
         (b"x-forwarded-proto", scheme.encode("latin-1")),
         (b"x-forwarded-host", host),
         (b"x-request-id", request_id.encode("latin-1")),

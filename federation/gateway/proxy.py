@@ -71,6 +71,8 @@ class Gateway:
     upstream: Upstream
     journal: Journal
     clock: Callable[[], float]
+    is_from_proxy: Callable[[Scope], bool]
+    """True if a request comes from a proxy whose word about the caller is taken."""
     functions: Functions
     to_functions: FunctionHeaders
     default_namespace: str
@@ -83,7 +85,12 @@ class Gateway:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # a WebSocket is not one call to authorize
             return
-        request = Request.of(scope, receive)
+        request = Request.of(
+            scope,
+            receive,
+            public_scheme=self.issuer_url.partition(":")[0],
+            by_proxy=self.is_from_proxy(scope),
+        )
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
         reply = Reply(send, recording, self.observer)
