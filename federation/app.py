@@ -34,6 +34,7 @@ from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
 from federation.errors import Problem, Refusal, SettingsRefused
 from federation.exchange import Broker
+from federation.gateway.body_budget import BodyBudget
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Tls, Upstream
@@ -309,6 +310,7 @@ def _gateway(
         upstream=upstream,
         journal=broker.journal,
         clock=broker.clock,
+        bodies=BodyBudget(settings.body_budget * _MIB),
         is_from_proxy=partial(is_from_proxy, trusted=trusted_proxies),
         functions=Functions(settings.functions),
         to_functions=FunctionHeaders(

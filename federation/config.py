@@ -191,6 +191,13 @@ class Settings(BaseModel):
         description="Most connections to the upstream at once. A quarter is for its API, and the"
         " rest for calls of functions.",
     )
+    body_budget: int = Field(
+        default=128,
+        ge=16,
+        le=1_000_000,
+        description="MiB that the bodies of all requests to the gateway's API may take at once, in"
+        " each worker. A caller waits for room, and gets 503 after 10 seconds.",
+    )
     functions: Literal["open", "authorize", "closed"] = Field(
         default="open",
         description="Who may call functions through the broker: open (anybody),"

@@ -265,6 +265,38 @@ def test_only_idempotent_requests_are_sent_again_once(method: str, sent: list[by
     assert seen == sent
 
 
+def test_a_large_body_that_is_sent_again_is_sent_whole() -> None:
+    """A deployment is a PUT with its whole body in memory."""
+    body = bytes(range(256)) * 4096
+    whole: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not whole:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(b"first"))
+            whole.append(b"")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1000)
+            writer.transport.abort()
+            return
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: %d\r\n" % len(body) in head.lower()
+        assert b"content-disposition" not in head.lower()
+        whole.append(await reader.readexactly(len(body)))
+        writer.write(answer(b"done"))
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            await told(pool, "GET")
+            request = UpstreamRequest("PUT", b"/system/functions", [], body)
+            response = await pool.send(request)
+            await response.close()
+            return response.whole or b""
+
+    assert asyncio.run(story()) == b"done"
+    assert whole == [b"", body]
+
+
 def test_an_answer_before_the_body_has_ended_leaves_no_rest_for_the_next_request() -> None:
     """The rest of the body would be read as the next caller's request."""
     heads: list[bytes] = []

@@ -10,6 +10,7 @@ the receiver takes them.
 from __future__ import annotations
 
 import asyncio
+import io
 import select
 import socket
 import ssl
@@ -33,6 +34,7 @@ _HEAD_BYTES = 64 * 1024
 # A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.
 _RECEIVE_BYTES = 64 * 1024
 _BUFFERED_BYTES = 16 * 1024
+_PIECE_BYTES = 64 * 1024
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -111,7 +113,7 @@ class ConnectionPool:
                     request.method,
                     URL(self._url + request.target.decode("ascii"), encoded=True),
                     headers=_text_headers(request.headers),
-                    data=upload.pieces() if upload else body,
+                    data=upload.pieces() if upload else _in_pieces(body),
                     allow_redirects=False,
                     ssl=self.tls or True,
                 )
@@ -223,6 +225,11 @@ def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
     return made
+
+
+def _in_pieces(body: AsyncIterator[bytes] | bytes | None) -> object:
+    """*body* for aiohttp, so that a large one is written piece by piece, as the upstream reads."""
+    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > _PIECE_BYTES else body
 
 
 def _text_headers(headers: Headers) -> CIMultiDict[str]:

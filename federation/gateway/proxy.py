@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import NoReturn
 
 import structlog
@@ -24,6 +25,7 @@ from federation.audit.log import facts
 from federation.audit.recording import Recording
 from federation.errors import Refusal
 from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
+from federation.gateway.body_budget import BodyBudget
 from federation.gateway.forward import Observer, Reply, forward
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.refusals import (
@@ -35,7 +37,7 @@ from federation.gateway.refusals import (
     Unavailable,
 )
 from federation.gateway.request import Request, access_token, run_until
-from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, match, read
+from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, Match, match, read
 from federation.gateway.upstream import Upstream
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision
@@ -73,6 +75,7 @@ class Gateway:
     clock: Callable[[], float]
     is_from_proxy: Callable[[Scope], bool]
     """True if a request comes from a proxy whose word about the caller is taken."""
+    bodies: BodyBudget
     functions: Functions
     to_functions: FunctionHeaders
     default_namespace: str
@@ -115,16 +118,20 @@ class Gateway:
         self, request: Request, recording: Recording, trail: Trail, reply: Reply
     ) -> None:
         caller = await self._authenticate(request, trail)
-        call = await self._read(request, trail)
-        if call.body is not None:
-            # While the body arrived, the token or its policies may have ended.
-            caller = await self._authenticate(request, trail)
-        permit = self._authorize(caller, call, trail)
-        recording.check()  # what cannot be recorded is not done
-        work = forward(request, call, permit, reply, self.upstream, to_functions=self.to_functions)
-        if isinstance(call, Call) and call.kind is Kind.LOGS:
-            work = run_until(self._ask_again(request, call, caller, trail), work)
-        await request.body.cancel_on_disconnect(work)
+        matched = match(request.method, request.raw_path, request.raw_query, request.headers)
+        async with self.bodies.room(_body_bytes(request, matched)):
+            call = await self._read(matched, request, trail)
+            if call.body is not None:
+                # While the body arrived, the token or its policies may have ended.
+                caller = await self._authenticate(request, trail)
+            permit = self._authorize(caller, call, trail)
+            recording.check()  # what cannot be recorded is not done
+            work = forward(
+                request, call, permit, reply, self.upstream, to_functions=self.to_functions
+            )
+            if isinstance(call, Call) and call.kind is Kind.LOGS:
+                work = run_until(self._ask_again(request, call, caller, trail), work)
+            await request.body.cancel_on_disconnect(work)
 
     async def _ask_again(
         self, request: Request, call: Call, caller: Caller, trail: Trail
@@ -166,15 +173,16 @@ class Gateway:
             raise NotMapped("Functions cannot be called through this gateway.")
         return self.functions is Functions.OPEN
 
-    async def _read(self, request: Request, trail: Trail) -> Call | HealthCall:
+    async def _read(self, matched: Match, request: Request, trail: Trail) -> Call | HealthCall:
         """The call that *request* asks for."""
-        matched = match(request.method, request.raw_path, request.raw_query, request.headers)
         body = b""
         if matched.route.body:
             body = await request.body.read(BODY_BYTES)
         elif not matched.route.kind.streams:
             await request.body.expect_none()
-        call = read(matched, body, default_namespace=self.default_namespace)
+        call = await self.bodies.parse(
+            body, partial(read, matched, default_namespace=self.default_namespace)
+        )
         trail.path = call.path
         if isinstance(call, Call):
             trail.actions = (call.access.action,)
@@ -213,3 +221,13 @@ class Gateway:
             log.warning("gateway request failed", **said, cause=str(error))
         else:
             log.info("gateway request refused", **said)
+
+
+def _body_bytes(request: Request, matched: Match) -> int:
+    """The most memory that the body takes when it is read."""
+    if matched.route.body is None:
+        return 0
+    announced = request.announced_bytes
+    if announced is not None:
+        return announced
+    return BODY_BYTES if request.has_body else 0

@@ -117,6 +117,12 @@ class Request:
             for name, value in self.headers
         )
 
+    @property
+    def announced_bytes(self) -> int | None:
+        """The length that the headers announce for the body, None if they announce none."""
+        lengths = self.values(b"content-length")
+        return int(lengths[0]) if len(lengths) == 1 else None
+
     def values(self, name: bytes) -> list[bytes]:
         """The values of all headers called *name*, which is lower-case."""
         return [value for given, value in self.headers if given == name]
