@@ -1102,6 +1102,39 @@ def test_a_websocket_is_closed_at_once(front: Front) -> None:
     assert front.received == []
 
 
+PREFLIGHT = {
+    "origin": "https://app.example.com",
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization",
+}
+
+
+def test_a_preflight_is_answered_as_the_function_answers_it(tmp_path: Path) -> None:
+    allow = b"Access-Control-Allow-Origin: https://app.example.com\r\n"
+
+    async def answer(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n" + allow + b"\r\n")
+
+    async def story() -> httpx2.Response:
+        async with raw_server(answer) as (url, asked):
+            front = Front(tmp_path, upstream=Upstream.at(url, connections=2, timeout_seconds=5))
+            transport = httpx2.ASGITransport(front.app)
+            async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+                answered = await client.options(FIGLET, headers=PREFLIGHT)
+            assert asked == [FIGLET]
+            return answered
+
+    answered = asyncio.run(story())
+    assert answered.status_code == 204
+    assert answered.headers["access-control-allow-origin"] == "https://app.example.com"
+
+
+def test_with_authorize_a_preflight_needs_a_token_like_any_call(tmp_path: Path) -> None:
+    front = fronts(tmp_path, functions="authorize")
+    assert front.call("OPTIONS", FIGLET, headers=PREFLIGHT).status_code == 401
+    assert front.received == []
+
+
 def test_the_forwarding_headers_are_the_brokers_own(front: Front) -> None:
     lies = ((b"x-forwarded-for", b"10.0.0.1"), (b"x-real-ip", b"10.0.0.1"),
             (b"x-forwarded-host", b"evil"), (b"forwarded", b"for=10.0.0.1"))  # fmt: skip

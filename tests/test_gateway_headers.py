@@ -191,6 +191,15 @@ def test_only_connection_names_headers_that_are_removed() -> None:
     assert passed[b"x-custom"] == b"1"
 
 
+def test_a_header_in_latin_1_is_refused_for_its_caller() -> None:
+    assert sent((b"X-Name", "Zoë".encode()), function=True)[b"x-name"] == "Zoë".encode()
+    with pytest.raises(Malformed, match="not UTF-8"):
+        sent((b"X-Name", "Zoë".encode("latin-1")), function=True)
+    with pytest.raises(Malformed, match="not UTF-8"):
+        sent((b"User-Agent", b"\xff"))
+    assert b"x-name" not in sent((b"X-Name", b"\xff")), "the API does not get it"
+
+
 def test_an_underscore_alone_makes_no_header_misleading() -> None:
     assert sent((b"X_Custom", b"1"), function=True)[b"x_custom"] == b"1"
 

@@ -233,10 +233,7 @@ def _in_pieces(body: AsyncIterator[bytes] | bytes | None) -> object:
 
 
 def _text_headers(headers: Headers) -> CIMultiDict[str]:
-    try:
-        return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
-    except UnicodeDecodeError as error:
-        raise UpstreamFailed("a header of the request is not UTF-8") from error
+    return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
 
 
 def _whole(response: aiohttp.ClientResponse) -> bytes | None:

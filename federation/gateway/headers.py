@@ -98,6 +98,7 @@ def upstream_headers(
 
     They are for a *function* or else for the API. With *json* the body was written anew.
     *authorization* replaces the caller's `Authorization`; None sends none.
+    Raises: Malformed if a header that passes is not UTF-8.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _NEVER_ON | _named_by_connection(lowered)
@@ -107,6 +108,9 @@ def upstream_headers(
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
         kept = [(n, v) for n, v in lowered if n in _API_REQUEST and n not in dropped]
+    if not all(value.isascii() or _is_utf8(value) for _, value in kept):
+        # Two programs would read it as two different texts.
+        raise Malformed("A header of the request is not UTF-8.")
     sent = [*kept, *forwarding]
     if not (function and any(name == b"accept-encoding" for name, _ in kept)):
         # Without it, the upstream or our HTTP client would choose an encoding.
@@ -189,6 +193,14 @@ def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
     )
     # A caller must not be able to remove the length of its own body.
     return frozenset(named) - _OF_THE_BODY
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _misleading(name: bytes) -> bool:
