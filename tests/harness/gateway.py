@@ -12,8 +12,8 @@ import asyncio
 import base64
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -282,10 +282,16 @@ class Fronted:
 
 
 @contextmanager
-def fronted(folder: Path, *flags: str) -> Iterator[Fronted]:
-    """Run a gateway, and a broker in front of it with *flags*, inside the `with` block."""
+def fronted(
+    folder: Path, *flags: str, behind: Callable[[], AbstractContextManager[str]] | None = None
+) -> Iterator[Fronted]:
+    """
+    Run a gateway, and a broker in front of it with *flags*, inside the `with` block.
+
+    *behind* runs another gateway than `sample`, and gives its URL.
+    """
     secrets = write_secrets(folder / "secrets", USER, PASSWORD)
-    with sample() as url, local_issuer() as issuer:
+    with (behind or sample)() as url, local_issuer() as issuer:
         own = ("--upstream", url, "--upstream-secrets", str(secrets))
         with started(folder, issuer, *own, *flags, written=_documents) as broker:
             yield Fronted(broker, url)
