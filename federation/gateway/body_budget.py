@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 
 from federation.gateway.refusals import NoRoom
@@ -37,12 +37,12 @@ class BodyBudget:
         # One thread: parsed JSON takes several times the memory of its text.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
-    @asynccontextmanager
-    async def room(self, size_bytes: int) -> AsyncIterator[None]:
+    def room(self, size_bytes: int) -> AbstractAsyncContextManager[None]:
         """Have room for a body of *size_bytes* inside the block. Raises: NoRoom."""
-        if size_bytes <= SMALL_BYTES:
-            yield
-            return
+        return nullcontext() if size_bytes <= SMALL_BYTES else self._room(size_bytes)
+
+    @asynccontextmanager
+    async def _room(self, size_bytes: int) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._wait_seconds), self._turn:
                 while self._free_bytes < size_bytes:

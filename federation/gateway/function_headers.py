@@ -27,6 +27,8 @@ _PORTS = {"http": "80", "https": "443"}
 _BASIC = re.compile(rb"\s*basic\s+(.*)", re.IGNORECASE | re.DOTALL)
 # The second of three parts that dots divide. It is compact JSON, so it always begins like this.
 _PAYLOAD = re.compile(rb"(?<=\.)eyJ[A-Za-z0-9_-]*(?=\.)")
+_TOKEN_BYTES = 86
+"""The signature alone of a token of ours takes so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,20 @@ class FunctionHeaders:
 
     def passing(self, headers: Headers, call: Call) -> Headers:
         """*headers* without tokens of this broker, and without a callback to an unlisted host."""
-        callbacks = [value for name, value in headers if _undisguised(name) == _CALLBACK]
-        # Of two headers, the gateway may take another one than we looked at.
-        calls_back = len(callbacks) == 1 and self._may_call_back(callbacks[0])
-        drops_callback = call.kind is Kind.ASYNC_FUNCTION and not calls_back
+        if call.kind is Kind.ASYNC_FUNCTION:
+            headers = self._with_listed_callback(headers)
         return [
             (name, value)
             for name, value in headers
-            if not (drops_callback and _undisguised(name) == _CALLBACK)
-            and not self._holds_own_token(value, call)
+            if len(value) < _TOKEN_BYTES or not self._holds_own_token(value, call)
         ]
+
+    def _with_listed_callback(self, headers: Headers) -> Headers:
+        callbacks = [value for name, value in headers if _undisguised(name) == _CALLBACK]
+        # Of two headers, the gateway may take another one than we looked at.
+        if len(callbacks) == 1 and self._may_call_back(callbacks[0]):
+            return headers
+        return [(name, value) for name, value in headers if _undisguised(name) != _CALLBACK]
 
     def _may_call_back(self, url: bytes) -> bool:
         found = _URL.fullmatch(url.strip())
@@ -61,8 +67,6 @@ class FunctionHeaders:
         return listed or (port in {"", own} and host in self.callback_hosts)
 
     def _holds_own_token(self, value: bytes, call: Call) -> bool:
-        if b"." not in value and not _BASIC.match(value):
-            return False
         return any(
             claims.get("iss") == self.issuer_url and not _is_only_for(call, claims)
             for claims in _unverified_claims(value)

@@ -137,15 +137,14 @@ def check_answer(status: int, headers: Headers) -> None:
     """
     if not 200 <= status <= 599:
         raise UpstreamFailed(f"it answered with the status {status}")
-    lengths, codings = [], []
-    for name, value in headers:
-        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
-            raise UpstreamFailed("a header of its answer has characters that are not allowed")
-        match name.lower():
-            case b"content-length":
-                lengths.append(value)
-            case b"transfer-encoding":
-                codings.append(value.lower())
+    names = [name.lower() for name, _ in headers]
+    values = [value for _, value in headers]
+    if not all(map(_TOKEN.fullmatch, names)) or _CONTROL.search(b"".join(values)):
+        raise UpstreamFailed("a header of its answer has characters that are not allowed")
+    lengths, codings = (
+        [value.lower() for name, value in zip(names, values, strict=True) if name == framing]
+        for framing in (b"content-length", b"transfer-encoding")
+    )
     framings = len(lengths) + len(codings)
     if (
         framings > 1
