@@ -199,6 +199,8 @@ class _Lifespan:
         yield self.broker.state.run()
         if isinstance(self.broker.source, FileSource):
             yield self.broker.source.watch()
+        if self.upstream:
+            yield self.upstream.follow_renewals()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
         if self.health.journal:  # events go to the archive, not to a journal that `build` was given

@@ -191,6 +191,37 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -
     asyncio.run(story())
 
 
+def replace(file: Path, content: bytes) -> None:
+    """Write *file* anew in one step, as a mounted Secret is."""
+    fresh = file.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(file)
+
+
+def test_renewed_files_are_noticed_and_broken_ones_logged_once(tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(old.certificate.read_bytes())
+
+    async def story() -> None:
+        async with answering(new.server()) as url:
+            upstream = Upstream.at(url, connections=2, timeout_seconds=5, tls=Tls(ca))
+            following = asyncio.create_task(upstream.follow_renewals(look_seconds=0.01))
+            await asyncio.sleep(0.05)
+            replace(ca, b"broken")
+            await asyncio.sleep(0.1)
+            replace(ca, new.certificate.read_bytes())
+            await asyncio.sleep(0.2)
+            assert await told(upstream.api) == (200, b"hello")
+            following.cancel()
+            await upstream.aclose()
+
+    with logged() as log:
+        asyncio.run(story())
+    assert log.getvalue().count("cannot be used") == 1
+    assert log.getvalue().count("upstream renewed") == 1
+
+
 def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
 

@@ -77,7 +77,7 @@ def _is_only_for(call: Call, unverified_claims: Mapping[str, object]) -> bool:
     """
     True for a function token that opens the function of *call* and nothing else.
 
-    Some functions check such a token themselves (`jwt_auth`), and cannot use it anywhere else.
+    Some functions check such a token themselves (`jwt_auth`). The broker takes it for nothing else.
     """
     resource = call.access.resource.lower()
     match unverified_claims.get("function"):

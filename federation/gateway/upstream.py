@@ -8,6 +8,7 @@ renewed; a file that cannot be used then leaves the last good one in place.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import time
@@ -20,6 +21,7 @@ import structlog
 from federation.gateway.client import ConnectionPool, Transport
 from federation.gateway.refusals import UpstreamFailed
 
+_LOOK_SECONDS = 10.0
 _API_SHARE = 4
 """The API has one in so many of the connections."""
 
@@ -86,6 +88,10 @@ class Tls:
     """Shown to the upstream."""
     key: Path | None = None
 
+    def stamp(self) -> tuple[int, ...]:
+        """A value that changes when a file does."""
+        return tuple(_changed_at(p) for p in (self.ca, self.certificate, self.key) if p)
+
     def context(self) -> ssl.SSLContext:
         """What the files hold now. Raises: OSError or ValueError with the file's name."""
         try:
@@ -100,6 +106,13 @@ class Tls:
                     f"{self.certificate} and {self.key} are not a certificate and its key"
                 ) from error
         return made
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _ask_nobody() -> NoReturn:
@@ -151,6 +164,24 @@ class Upstream:
         for pool in (self.api, self.functions):
             if isinstance(pool, ConnectionPool):
                 pool.tls = context
+
+    async def follow_renewals(self, look_seconds: float = _LOOK_SECONDS) -> None:
+        """Renew the certificates whenever their files change. A failure is logged once."""
+        log = structlog.get_logger("federation.gateway")
+        seen, problem = self.tls and self.tls.stamp(), ""
+        while self.tls:
+            await asyncio.sleep(look_seconds)
+            now = self.tls.stamp()
+            if now == seen and not problem:
+                continue
+            try:
+                self.renew()
+                log.info("certificates for the upstream renewed")
+                seen, problem = now, ""
+            except (OSError, ValueError) as error:
+                if str(error) != problem:
+                    log.error("certificates for the upstream cannot be used", error=str(error))
+                problem = str(error)
 
     def authorization(self) -> bytes | None:
         """
