@@ -129,7 +129,7 @@ def holds(value: bytes, name: bytes = b"x-own") -> bool:
     "written",
     [
         *(b"%b", b"Bearer %b", b"a=b; c=%b; d=e", b'JWT token="%b"', b"eyJhIjoxfQ.eyJhIjoxfQ.x.%b"),
-        *(b"x%b", b"%b=="),
+        *(b"x%b", b"%b==", b"a.eyJunk.b %b"),
     ],
 )
 def test_a_token_of_the_broker_is_withheld_wherever_it_stands(written: bytes) -> None:
@@ -145,7 +145,8 @@ def test_and_within_basic_credentials_in_either_base64(
 ) -> None:
     assert callable(encode)
     credentials = bytes(encode(text % token()))
-    for written in (credentials, credentials.rstrip(b"="), credentials + b"A"):
+    folded = credentials[:41] + b" \t" + credentials[41:]
+    for written in (credentials, credentials.rstrip(b"="), credentials + b"A", folded):
         assert holds(scheme + written, b"authorization")
     other = bytes(encode(text % token().replace(encoded({"iss": ISSUER}), encoded({"a": ISSUER}))))
     assert not holds(scheme + other, b"authorization")
