@@ -34,8 +34,10 @@ from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
 from federation.errors import Problem, Refusal, SettingsRefused
 from federation.exchange import Broker
-from federation.gateway.client import BasicAuth, ConnectionPool, Upstream
+from federation.gateway.body_budget import BodyBudget
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
+from federation.gateway.upstream import BasicAuth, Tls, Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
 from federation.ownership import NotTrusted, read_key
@@ -51,7 +53,7 @@ from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import FailedExchanges, Network, Revocations
+from federation.web.rate_limit import FailedExchanges, Network, Revocations, is_from_proxy
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -115,8 +117,8 @@ def build(
     health = Health(broker, archive if journal is None else None)
     delivery = _delivery(archive, settings)
     upstream = upstream or _upstream(settings)
-    gateway = _gateway(broker, settings, metrics, upstream) if upstream else None
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
+    gateway = _gateway(broker, settings, metrics, upstream, trusted) if upstream else None
     failures = FailedExchanges(settings.failed_exchanges, time.monotonic)
     exchanges = TokenEndpoint(broker, failures, trusted, metrics)
     # Without a limit by address for failures, the address is one that many callers share.
@@ -186,7 +188,7 @@ class _Lifespan:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.broker.keys.aclose()
             if self.upstream:
-                await self.upstream.transport.aclose()
+                await self.upstream.aclose()
             await self.broker.state.aclose()
             await self.archive.aclose()
 
@@ -197,6 +199,8 @@ class _Lifespan:
         yield self.broker.state.run()
         if isinstance(self.broker.source, FileSource):
             yield self.broker.source.watch()
+        if self.upstream:
+            yield self.upstream.follow_renewals()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
         if self.health.journal:  # events go to the archive, not to a journal that `build` was given
@@ -292,7 +296,13 @@ def _problem_of(setting: str) -> Iterator[None]:
         raise SettingsRefused([f"{setting}: {error}"]) from error
 
 
-def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Upstream) -> Gateway:
+def _gateway(
+    broker: Broker,
+    settings: Settings,
+    metrics: Metrics,
+    upstream: Upstream,
+    trusted_proxies: Sequence[Network],
+) -> Gateway:
     return Gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
@@ -302,7 +312,12 @@ def _gateway(broker: Broker, settings: Settings, metrics: Metrics, upstream: Ups
         upstream=upstream,
         journal=broker.journal,
         clock=broker.clock,
+        bodies=BodyBudget(settings.body_budget * _MIB),
+        is_from_proxy=partial(is_from_proxy, trusted=trusted_proxies),
         functions=Functions(settings.functions),
+        to_functions=FunctionHeaders(
+            broker.issuer_url, frozenset(settings.callback_hosts.lower().split(","))
+        ),
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,
@@ -318,10 +333,15 @@ def _upstream(settings: Settings) -> Upstream | None:
         must = f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password"
         with _problem_of(must):
             auth.header()
-    return Upstream(
-        ConnectionPool(settings.upstream, settings.upstream_connections, settings.upstream_timeout),
-        auth,
-    )
+    files = settings.upstream_ca, settings.upstream_certificate, settings.upstream_key
+    with _problem_of("upstream-ca, upstream-certificate or upstream-key"):
+        return Upstream.at(
+            settings.upstream,
+            connections=settings.upstream_connections,
+            timeout_seconds=settings.upstream_timeout,
+            auth=auth,
+            tls=Tls(*files) if any(files) else None,
+        )
 
 
 def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:

@@ -39,6 +39,7 @@ _UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 def _existing(path: Path) -> Path:
@@ -59,8 +60,15 @@ def _public_url(url: str) -> str:
 
 
 def _gateway_url(url: str) -> str:
+    if url.startswith("unix:"):
+        if not re.fullmatch(r"unix:/[^/\0][^\0]*", url):
+            raise ValueError(f"{url!r} must be like unix:/run/gateway.sock, with a whole path")
+        return url
     if not _PUBLIC_URL.fullmatch(url.removesuffix("/")):
-        raise ValueError(f"{url!r} must be like http://gateway.openfaas:8080, without a path")
+        raise ValueError(
+            f"{url!r} must be like http://gateway.openfaas:8080, without a path,"
+            " or unix:/run/gateway.sock"
+        )
     return url.removesuffix("/")
 
 
@@ -86,6 +94,16 @@ def _networks(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> str:
+    for host in filter(None, text.split(",")):
+        if not _HOST.fullmatch(host):
+            raise ValueError(
+                f"{host!r} must be a host name, with a port or without one, like"
+                " hooks.example.com or gateway.openfaas:8080"
+            )
+    return text
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # The URL may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
@@ -99,6 +117,7 @@ GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
 
 
 class Settings(BaseModel):
@@ -144,8 +163,18 @@ class Settings(BaseModel):
     )
     upstream: GatewayUrl | None = Field(
         default=None,
-        description="URL of the OpenFaaS gateway behind the broker. Without it the broker only"
-        " exchanges tokens.",
+        description="URL of the OpenFaaS gateway behind the broker, or unix:/path of its socket."
+        " Without it the broker only exchanges tokens.",
+    )
+    upstream_ca: ExistingPath | None = Field(
+        default=None, description="PEM file with the private CA of the upstream."
+    )
+    upstream_certificate: ExistingPath | None = Field(
+        default=None,
+        description="PEM file with the certificate that the broker shows to the upstream.",
+    )
+    upstream_key: ExistingPath | None = Field(
+        default=None, description="PEM file with the private key of upstream-certificate."
     )
     upstream_secrets: ExistingPath | None = Field(
         default=None,
@@ -156,12 +185,28 @@ class Settings(BaseModel):
         default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
     )
     upstream_connections: int = Field(
-        default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
+        default=1000,
+        ge=2,
+        le=10_000,
+        description="Most connections to the upstream at once. A quarter is for its API, and the"
+        " rest for calls of functions.",
+    )
+    body_budget: int = Field(
+        default=128,
+        ge=16,
+        le=1_000_000,
+        description="MiB that the bodies of all requests to the gateway's API may take at once, in"
+        " each worker. A caller waits for room, and gets 503 after 10 seconds.",
     )
     functions: Literal["open", "authorize", "closed"] = Field(
         default="open",
         description="Who may call functions through the broker: open (anybody),"
         " authorize (callers with Function:Invoke) or closed (nobody).",
+    )
+    callback_hosts: Hosts = Field(
+        default="",
+        description="Hosts that asynchronous calls may name in X-Callback-Url, separated by commas;"
+        " a host other than at port 80 or 443 with its port. Default: none, the header is dropped.",
     )
     function_namespace: str = Field(
         default="openfaas-fn",
@@ -178,7 +223,8 @@ class Settings(BaseModel):
     trusted_proxies: Networks = Field(
         default="",
         description="Networks of your reverse proxies, separated by commas. Their"
-        " X-Forwarded-For names the caller whose failed exchanges are counted."
+        " X-Forwarded-For names the caller whose failed exchanges are counted, and functions get"
+        " it, as X-Forwarded-Proto."
         " Default: none, the peer is the caller.",
     )
     audit_verbs: str = Field(
@@ -245,6 +291,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
     if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
         problems.append("metrics-port must be another one than port")
+    problems += _upstream_problems(given)
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
@@ -252,6 +299,14 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
+
+
+def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
+    files = [n for n in ("upstream_ca", "upstream_certificate", "upstream_key") if given.get(n)]
+    if files and not str(given.get("upstream")).startswith("https:"):
+        yield f"{_name(files[0])} is for an upstream with an https URL; set --upstream to one"
+    if bool(given.get("upstream_certificate")) != bool(given.get("upstream_key")):
+        yield "upstream-certificate and upstream-key need each other; set both"
 
 
 def flag(field: str) -> str:
@@ -320,6 +375,8 @@ def _private_files(
     yield "state", Path(str(given.get("state") or _DEFAULT_STATE)), check_state
     for path in _paths(given.get("signing_key")):
         yield "signing_key", path, read_key
+    for path in _paths(given.get("upstream_key")):
+        yield "upstream_key", path, read_key
     for path in _paths(given.get("audit_webhook_secret")):
         yield "audit_webhook_secret", path, check_file
     for folder in _paths(given.get("upstream_secrets")):

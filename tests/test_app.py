@@ -149,6 +149,56 @@ def test_upstream_secrets_without_user_or_password_stop_the_start(
     assert "hunter2" not in problem
 
 
+@pytest.mark.parametrize("empty", ["basic-auth-user", "basic-auth-password"])
+def test_an_empty_user_or_password_of_the_upstream_stops_the_start(
+    settings: Settings, tmp_path: Path, empty: str
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    for name in ("basic-auth-user", "basic-auth-password"):
+        private(folder / name, b"\n" if name == empty else b"hunter2\n")
+    upstream = {"upstream": "http://127.0.0.1:9", "upstream_secrets": folder}
+    (problem,) = problems(settings, **upstream)
+    assert f"{empty} is empty" in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize("broken", ["upstream_ca", "upstream_certificate", "upstream_key"])
+def test_a_certificate_for_the_upstream_that_cannot_be_used_stops_the_start(
+    settings: Settings, tmp_path: Path, broken: str
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.client(tmp_path / "client")
+    files = {
+        "upstream_ca": authority.certificate,
+        "upstream_certificate": certificate,
+        "upstream_key": key,
+        broken: private(tmp_path / "broken.pem", b"secret words"),
+    }
+    (problem,) = problems(settings, upstream="https://127.0.0.1:9", **files)
+    assert problem.startswith("upstream-ca, upstream-certificate or upstream-key: ")
+    assert str(files[broken]) in problem
+    assert "secret words" not in problem
+
+
+def test_an_encrypted_key_for_the_upstream_stops_the_start_and_asks_nobody(
+    settings: Settings, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, _ = authority.client(tmp_path / "client")
+    encrypted = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"hunter2"),
+    )
+    files = {
+        "upstream_certificate": certificate,
+        "upstream_key": private(tmp_path / "encrypted.key", encrypted),
+    }
+    (problem,) = problems(settings, upstream="https://127.0.0.1:9", **files)
+    assert "the key is encrypted" in problem
+
+
 def test_a_webhook_ca_without_a_certificate_stops_the_start(
     settings: Settings, tmp_path: Path
 ) -> None:

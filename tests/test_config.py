@@ -221,6 +221,7 @@ def test_an_invalid_shared_state_url_is_refused_and_not_quoted(documents: Path, 
         ("http://gateway.openfaas:8080", "http://gateway.openfaas:8080"),
         ("http://gateway.openfaas:8080/", "http://gateway.openfaas:8080"),
         ("https://[fd00::1]:8080", "https://[fd00::1]:8080"),
+        ("unix:/run/gateway.sock", "unix:/run/gateway.sock"),
     ],
 )
 def test_an_upstream_is_kept_without_its_slash(documents: Path, given: str, kept: str) -> None:
@@ -232,11 +233,62 @@ def test_an_upstream_is_kept_without_its_slash(documents: Path, given: str, kept
     [
         *("gateway", "ftp://gateway", "http://gateway/path", "http://gateway//", "http://u:p@gateway"),
         *("http://gateway?x", "http://gateway#x", "http://gate way", "http://gateway\n"),
+        *("unix:", "unix:gateway.sock", "unix://gateway.sock", "unix:/run/../gateway\0.sock"),
     ],
 )  # fmt: skip
 def test_an_upstream_with_more_than_a_host_and_a_port_is_refused(documents: Path, url: str) -> None:
     (problem,) = problems(documents=[str(documents)], upstream=url)
     assert problem.startswith("upstream: ")
+
+
+@pytest.mark.parametrize("given", ["upstream_ca", "upstream_certificate", "upstream_key"])
+@pytest.mark.parametrize("upstream", ["", "http://127.0.0.1:9", "unix:/run/gateway.sock"])
+def test_certificates_are_for_an_upstream_with_https(
+    documents: Path, given: str, upstream: str
+) -> None:
+    flags = {"upstream": upstream, given: str(documents)}
+    first, *_ = problems(None, documents=[str(documents)], **flags)
+    assert first.startswith(f"{given.replace('_', '-')} is for an upstream with an https URL")
+
+
+@pytest.mark.parametrize("given", ["upstream_certificate", "upstream_key"])
+def test_a_certificate_and_its_key_need_each_other(
+    documents: Path, tmp_path: Path, given: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch(0o600)
+    flags = {"upstream": "https://gateway", given: str(file)}
+    told = problems(None, documents=[str(documents)], **flags)
+    assert told == ["upstream-certificate and upstream-key need each other; set both"]
+
+
+def test_a_key_for_the_upstream_that_others_can_read_is_refused(
+    documents: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "client.key"
+    file.touch(0o644)
+    (problem,) = problems(
+        documents=[str(documents)],
+        upstream="https://gateway",
+        upstream_certificate=str(documents),
+        upstream_key=str(file),
+    )
+    assert f"chmod 600 {file}" in problem
+
+
+@pytest.mark.parametrize(
+    "hosts", ["hooks.example.com", "a,b:8080,[fd00::1],[::1]:8443", "gateway.openfaas:8080"]
+)
+def test_callback_hosts_are_names_with_or_without_a_port(documents: Path, hosts: str) -> None:
+    assert read(documents=[str(documents)], callback_hosts=hosts).callback_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "hosts", ["https://hooks.example.com", "a b", "*.example.com", "a/", "a:", "a:b", "u@a", "-"]
+)
+def test_a_callback_host_that_is_more_than_a_host_is_refused(documents: Path, hosts: str) -> None:
+    (problem,) = problems(documents=[str(documents)], callback_hosts=hosts)
+    assert problem.startswith("callback-hosts: ")
 
 
 @pytest.mark.parametrize(

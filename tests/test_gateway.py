@@ -18,9 +18,9 @@ from starlette.types import Message
 from federation.demo.stage import serving
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
-from federation.gateway.client import ConnectionPool, Upstream
 from federation.gateway.request import access_token
 from federation.gateway.routes import TABLE, Kind, Route
+from federation.gateway.upstream import Upstream
 from federation.server.http_limits import http_config
 from federation.tokens.signing_keys import SigningKey
 from tests.harness import builders as built
@@ -384,7 +384,7 @@ def test_an_answer_that_the_upstream_cuts_short_is_cut_short_for_the_caller_and_
         async with raw_server(die) as (url, _):
             front = Front(
                 tmp_path,
-                upstream=Upstream(ConnectionPool(url, 4, 5), None),
+                upstream=Upstream.at(url, connections=4, timeout_seconds=5),
                 trusted_proxies="127.0.0.0/8",
             )
             async with serving(front.app, listener, http_config(front.app)):
@@ -1054,7 +1054,7 @@ class Asked:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": self.method,
-            "scheme": "https",
+            "scheme": "http",  # TLS ends at a proxy in front of the broker
             "path": path.decode("latin-1"),
             "raw_path": path,
             "query_string": query,
@@ -1102,6 +1102,41 @@ def test_a_websocket_is_closed_at_once(front: Front) -> None:
     assert front.received == []
 
 
+PREFLIGHT = {
+    "origin": "https://app.example.com",
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization",
+}
+
+
+def test_a_preflight_is_answered_as_the_function_answers_it(tmp_path: Path) -> None:
+    allow = b"Access-Control-Allow-Origin: https://app.example.com\r\n"
+
+    async def answer(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n" + allow + b"\r\n")
+
+    async def story() -> httpx2.Response:
+        async with raw_server(answer) as (url, asked):
+            upstream = Upstream.at(url, connections=2, timeout_seconds=5)
+            front = Front(tmp_path, upstream=upstream)
+            transport = httpx2.ASGITransport(front.app)
+            async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+                answered = await client.options(FIGLET, headers=PREFLIGHT)
+            await upstream.aclose()
+            assert asked == [FIGLET]
+            return answered
+
+    answered = asyncio.run(story())
+    assert answered.status_code == 204
+    assert answered.headers["access-control-allow-origin"] == "https://app.example.com"
+
+
+def test_with_authorize_a_preflight_needs_a_token_like_any_call(tmp_path: Path) -> None:
+    front = fronts(tmp_path, functions="authorize")
+    assert front.call("OPTIONS", FIGLET, headers=PREFLIGHT).status_code == 401
+    assert front.received == []
+
+
 def test_the_forwarding_headers_are_the_brokers_own(front: Front) -> None:
     lies = ((b"x-forwarded-for", b"10.0.0.1"), (b"x-real-ip", b"10.0.0.1"),
             (b"x-forwarded-host", b"evil"), (b"forwarded", b"for=10.0.0.1"))  # fmt: skip
@@ -1112,3 +1147,42 @@ def test_the_forwarding_headers_are_the_brokers_own(front: Front) -> None:
     assert header(received, "x-forwarded-proto") == b"https"
     assert header(received, "x-real-ip") is None
     assert header(received, "forwarded") is None
+
+
+PROXY = "192.0.2.0/24"
+
+
+@pytest.mark.parametrize(
+    ("said", "addresses", "scheme"),
+    [
+        ([], "192.0.2.7", "https"),
+        ([("x-forwarded-for", "198.51.100.1")], "198.51.100.1, 192.0.2.7", "https"),
+        (
+            [("x-forwarded-for", "10.0.0.1, 198.51.100.1"), ("x-forwarded-proto", "HTTP")],
+            "10.0.0.1, 198.51.100.1, 192.0.2.7",
+            "http",
+        ),
+        (
+            [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "[2001:db8::1]:80")],
+            "10.0.0.1, [2001:db8::1]:80, 192.0.2.7",
+            "https",
+        ),
+        ([("x-forwarded-for", 'a"b')], "192.0.2.7", "https"),
+        ([("x-forwarded-for", "1" * 5000)], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "https, http")], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "javascript")], "192.0.2.7", "https"),
+    ],
+)
+def test_a_trusted_proxy_tells_functions_who_called_and_how(
+    tmp_path: Path, said: list[tuple[str, str]], addresses: str, scheme: str
+) -> None:
+    """The broker's own connection is plain and comes from the proxy."""
+    for trusted, expected in ((PROXY, (addresses, scheme)), ("", ("192.0.2.7", "https"))):
+        front = fronts(tmp_path, trusted_proxies=trusted)
+        headers = tuple((name.encode(), value.encode()) for name, value in said)
+        asyncio.run(Asked(front, target=FIGLET.encode(), headers=headers).answer())
+        (received,) = front.received
+        assert header(received, "x-forwarded-for") == expected[0].encode()
+        assert header(received, "x-forwarded-proto") == expected[1].encode()
+        assert header(received, "x-forwarded-host") == b"gw.example.com"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+import aiohttp
 import pytest
+from aiohttp.client import IDEMPOTENT_METHODS
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import BaseConnector
 
 from federation.gateway.client import ConnectionPool, UpstreamRequest
 from federation.gateway.refusals import UpstreamFailed
@@ -28,6 +34,7 @@ async def connected(peer: Peer) -> AsyncIterator[ConnectionPool]:
         ended.append(end := asyncio.Event())
         with suppress(OSError, asyncio.IncompleteReadError):
             await peer(reader, writer)
+        with suppress(OSError):
             writer.close()
             await writer.wait_closed()
         end.set()
@@ -169,3 +176,154 @@ def test_an_upstream_that_does_not_answer_is_too_slow() -> None:
     with pytest.raises(UpstreamFailed) as failed:
         ask(peer)
     assert failed.value.timed_out
+
+
+# -- connections that are used again
+
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def told(
+    pool: ConnectionPool, method: str, body: AsyncIterator[bytes] | None = None
+) -> bytes:
+    """The body of the response to a request."""
+    response = await pool.send(UpstreamRequest(method, b"/function/a.dev", [], body))
+    try:
+        return (response.whole or b"") + b"".join([piece async for piece in response.body])
+    finally:
+        await response.close()
+
+
+def test_an_answer_that_nobody_has_read_yet_is_not_the_next_callers() -> None:
+    open_now: list[asyncio.StreamWriter] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.append(writer)
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(b"honest"))
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            await told(pool, "GET")
+            # It is in the kernel at once, and the event loop does not run before the next request.
+            os.write(open_now[0].get_extra_info("socket").fileno(), answer(b"EVIL!"))
+            return await told(pool, "GET")
+
+    assert asyncio.run(story()) == b"honest"
+    assert len(open_now) == 2
+
+
+async def _only_copy() -> AsyncIterator[bytes]:
+    yield b"the only "
+    yield b"copy"
+
+
+def dying(seen: list[bytes]) -> Peer:
+    """A server that answers the first request, and dies while it reads the second."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[0])
+        writer.write(answer(b"first"))
+        seen.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[0])
+        writer.transport.abort()
+
+    return peer
+
+
+def test_a_streamed_body_is_never_sent_again_without_its_content() -> None:
+    """aiohttp before 3.14.4 repeated the PUT with no body, and the function took it for a whole one."""
+    seen: list[bytes] = []
+
+    async def story() -> bytes:
+        async with connected(dying(seen)) as pool:
+            await told(pool, "GET")
+            return await told(pool, "PUT", _only_copy())
+
+    with pytest.raises(UpstreamFailed):
+        asyncio.run(story())
+    assert seen == [b"GET", b"PUT"]
+
+
+@pytest.mark.parametrize(
+    ("method", "sent"),
+    [("GET", [b"GET", b"GET", b"GET"]), ("POST", [b"GET", b"POST"])],
+)
+def test_only_idempotent_requests_are_sent_again_once(method: str, sent: list[bytes]) -> None:
+    """If the connection that they reuse dies. docs/gateway.md says so."""
+    seen: list[bytes] = []
+
+    async def story() -> bytes:
+        async with connected(dying(seen)) as pool:
+            await told(pool, "GET")
+            return await told(pool, method)
+
+    with suppress(UpstreamFailed):
+        asyncio.run(story())
+    assert seen == sent
+
+
+def test_a_large_body_that_is_sent_again_is_sent_whole() -> None:
+    """A deployment is a PUT with its whole body in memory."""
+    body = bytes(range(256)) * 4096
+    whole: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not whole:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(b"first"))
+            whole.append(b"")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(1000)
+            writer.transport.abort()
+            return
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: %d\r\n" % len(body) in head.lower()
+        assert b"content-disposition" not in head.lower()
+        whole.append(await reader.readexactly(len(body)))
+        writer.write(answer(b"done"))
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            await told(pool, "GET")
+            request = UpstreamRequest("PUT", b"/system/functions", [], body)
+            response = await pool.send(request)
+            await response.close()
+            return response.whole or b""
+
+    assert asyncio.run(story()) == b"done"
+    assert whole == [b"", body]
+
+
+def test_an_answer_before_the_body_has_ended_leaves_no_rest_for_the_next_request() -> None:
+    """The rest of the body would be read as the next caller's request."""
+    heads: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer(b"early"))
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"POST /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        await asyncio.sleep(60)
+
+    async def story() -> list[bytes]:
+        async with connected(peer) as pool:
+            early = await told(pool, "POST", endless())
+            return [early, await told(pool, "GET")]
+
+    assert asyncio.run(story()) == [b"early", b"early"]
+    assert b"GET /function/a.dev HTTP/1.1" in heads[-1]
+
+
+def test_the_private_names_of_aiohttp_are_still_there() -> None:
+    """A version without them would silently do without what leans on them."""
+    assert inspect.iscoroutinefunction(BaseConnector._get)
+    assert list(inspect.signature(BaseConnector._get).parameters) == ["self", "key", "traces"]
+    assert "self._get(" in inspect.getsource(BaseConnector.connect)
+    assert isinstance(vars(ResponseHandler)["should_close"], property)
+    assert "self._protocol = connection.protocol" in inspect.getsource(aiohttp.ClientResponse.start)
+    assert frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}) == IDEMPOTENT_METHODS

@@ -7,12 +7,14 @@ import re
 import pytest
 
 from federation.gateway.headers import (
+    check_answer,
     check_body_headers,
     forwarding_headers,
+    has_no_body,
     response_headers,
     upstream_headers,
 )
-from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
+from federation.gateway.refusals import Ambiguous, Malformed, TooLarge, UpstreamFailed
 
 FORWARDING = forwarding_headers("192.0.2.7", "https", b"gw.example.com", "r1")
 OURS = {
@@ -191,6 +193,15 @@ def test_only_connection_names_headers_that_are_removed() -> None:
     assert passed[b"x-custom"] == b"1"
 
 
+def test_a_header_in_latin_1_is_refused_for_its_caller() -> None:
+    assert sent((b"X-Name", "Zoë".encode()), function=True)[b"x-name"] == "Zoë".encode()
+    with pytest.raises(Malformed, match="not UTF-8"):
+        sent((b"X-Name", "Zoë".encode("latin-1")), function=True)
+    with pytest.raises(Malformed, match="not UTF-8"):
+        sent((b"User-Agent", b"\xff"))
+    assert b"x-name" not in sent((b"X-Name", b"\xff")), "the API does not get it"
+
+
 def test_an_underscore_alone_makes_no_header_misleading() -> None:
     assert sent((b"X_Custom", b"1"), function=True)[b"x_custom"] == b"1"
 
@@ -213,7 +224,7 @@ def test_without_headers_from_the_caller_only_the_brokers_own_are_sent() -> None
 def back(
     *headers: tuple[bytes, bytes], function: bool = False, rewritten: bool = False
 ) -> dict[bytes, bytes]:
-    return dict(response_headers(headers, function=function, rewritten=rewritten))
+    return dict(response_headers(headers, function=function, status=200, rewritten=rewritten))
 
 
 ANSWER = (
@@ -255,7 +266,7 @@ def test_the_apis_response_keeps_what_describes_it(name: bytes) -> None:
 def test_a_rewritten_response_loses_all_that_described_the_old_body() -> None:
     described = [(b"Content-Length", b"2"), (b"Content-Encoding", b"gzip"), (b"ETag", b'"1"')]
     assert back(*described, function=True, rewritten=True) == {}
-    assert len(response_headers(described, function=True)) == 3
+    assert len(response_headers(described, function=True, status=200)) == 3
 
 
 BODY_TYPE = b"content-type"
@@ -360,3 +371,91 @@ def test_a_body_whose_end_is_not_clear_is_refused(
 
 def test_a_rewritten_response_loses_the_length_of_the_old_one() -> None:
     assert back(*ANSWER, rewritten=True) == {b"content-type": b"application/json"}
+
+
+# -- the head of an answer
+
+
+FIVE_BYTES = (b"Content-Length", b"5")
+IN_CHUNKS = (b"Transfer-Encoding", b"Chunked")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, ()),
+        (599, ()),
+        (200, (FIVE_BYTES,)),
+        (200, (IN_CHUNKS,)),
+        (200, ((b"x-a!#$%&'*+.^_`|~0", b"\ta \xe9"), FIVE_BYTES, (b"x-a", b""))),
+        (200, ((b"content-length", b"9" * 15),)),
+    ],
+)
+def test_a_plain_answer_is_passed_on(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    check_answer(status, headers)
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 101, 103, 199, 600, 999])
+def test_a_status_that_ends_no_request_is_a_failure_of_the_upstream(status: int) -> None:
+    with pytest.raises(UpstreamFailed, match=f"status {status}"):
+        check_answer(status, ())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *((b"", b"a"), (b"x a", b"a"), (b"x:", b"a"), (b"x\n", b"a"), (b"\xe9", b"a")),
+        *((b"x", bytes([code])) for code in (0, 8, 10, 13, 31, 127)),
+        (b"x", b"a\r\nx-evil: b"),
+    ],
+)
+def test_an_answer_with_other_characters_in_its_head_is_a_failure(
+    header: tuple[bytes, bytes],
+) -> None:
+    for headers in ((header, FIVE_BYTES), (FIVE_BYTES, header)):
+        with pytest.raises(UpstreamFailed, match="not allowed"):
+            check_answer(200, headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(
+            (FIVE_BYTES, FIVE_BYTES),
+            (IN_CHUNKS, IN_CHUNKS),
+            (FIVE_BYTES, IN_CHUNKS),
+            (IN_CHUNKS, FIVE_BYTES),
+        ),
+        *(
+            ((b"content-length", value),)
+            for value in (b"", b"+5", b"-1", b"5, 5", b"0x5", b"9" * 16)
+        ),
+        *(
+            ((b"transfer-encoding", value),)
+            for value in (b"", b"gzip", b"gzip, chunked", b"chunked,")
+        ),
+    ],
+)
+def test_an_answer_without_one_clear_end_is_a_failure(
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    with pytest.raises(UpstreamFailed, match="where it ends"):
+        check_answer(200, headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "none"),
+    [
+        *(("GET", 200, False), ("GET", 205, False), ("POST", 404, False)),
+        *(("HEAD", 200, True), ("HEAD", 404, True), ("GET", 204, True), ("PUT", 304, True)),
+    ],
+)
+def test_some_answers_never_have_a_body(method: str, status: int, none: bool) -> None:
+    assert has_no_body(method, status) is none
+
+
+@pytest.mark.parametrize(("status", "passes"), [(200, True), (204, False), (304, False)])
+def test_the_length_of_a_body_that_never_comes_is_not_passed_on(status: int, passes: bool) -> None:
+    passed = response_headers([FIVE_BYTES, (b"ETag", b"a")], function=True, status=status)
+    assert ((b"content-length", b"5") in passed) is passes
+    assert (b"etag", b"a") in passed

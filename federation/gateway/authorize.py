@@ -29,6 +29,11 @@ class TokenCaller:
     bearer: Bearer
     policies: PolicySet
 
+    @property
+    def expires(self) -> float:
+        """When its token expires."""
+        return self.bearer.expires
+
 
 Caller = Anonymous | TokenCaller | FunctionBearer
 

@@ -1,5 +1,5 @@
 """
-The HTTP client for the upstream gateway: a pool of aiohttp connections, and its password.
+The HTTP client for the upstream gateway: a pool of aiohttp connections.
 
 What the broker authorized is sent to the byte. Everything that aiohttp would do besides is off:
 it keeps no cookies, follows no redirect, adds no header and decodes no body, so nothing of one
@@ -10,20 +10,23 @@ the receiver takes them.
 from __future__ import annotations
 
 import asyncio
-import base64
+import io
+import select
 import socket
-import time
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
-from federation.gateway.headers import Headers
+from federation.gateway.headers import Headers, check_answer, has_no_body
 from federation.gateway.refusals import UpstreamFailed
 
 _CONNECT_SECONDS = 5.0
@@ -31,6 +34,7 @@ _HEAD_BYTES = 64 * 1024
 # A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.
 _RECEIVE_BYTES = 64 * 1024
 _BUFFERED_BYTES = 16 * 1024
+_PIECE_BYTES = 64 * 1024
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -70,70 +74,28 @@ class Transport(Protocol):
         """Close the connections."""
 
 
-class BasicAuth:
-    """
-    The upstream's user and password, from the files of a folder.
-
-    At most every *look_seconds* it looks whether the files changed, and then reads them again.
-    """
-
-    def __init__(self, folder: Path, look_seconds: float = 1.0) -> None:
-        self._files = tuple(folder / name for name in ("basic-auth-user", "basic-auth-password"))
-        self._look_seconds = look_seconds
-        self._next_look = 0.0
-        """On the monotonic clock."""
-        self._stamp: tuple[int, ...] = ()
-        self._header = b""
-
-    def header(self) -> bytes:
-        """
-        The value of `Authorization` for the upstream.
-
-        Raises: OSError if a file cannot be read.
-        """
-        if time.monotonic() >= self._next_look:
-            stamp = tuple(file.stat().st_mtime_ns for file in self._files)
-            if stamp != self._stamp:
-                user, password = (file.read_bytes().strip() for file in self._files)
-                self._header = b"Basic " + base64.b64encode(user + b":" + password)
-                self._stamp = stamp
-            self._next_look = time.monotonic() + self._look_seconds
-        return self._header
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The gateway behind the broker: the way to it, and the password of its API."""
-
-    transport: Transport = field(repr=False)
-    auth: BasicAuth | None
-    """None if the API needs no password."""
-
-    def authorization(self) -> bytes | None:
-        """
-        The value of `Authorization` for the API, None if it needs none.
-
-        Raises: UpstreamFailed if the password cannot be read.
-        """
-        try:
-            return self.auth.header() if self.auth else None
-        except OSError as error:
-            raise UpstreamFailed(f"its password cannot be read: {error}") from error
-
-
 class ConnectionPool:
     """
-    At most *connections* connections to the gateway at *url*.
+    At most *connections* connections to the gateway at *url*, which may be `unix:/path`.
 
     *timeout_seconds* is the time that the upstream has to begin its response, and then for each
-    piece of it.
+    piece of it. *tls* is what verifies its certificate, and shows ours.
     """
 
-    def __init__(self, url: str, connections: int, timeout_seconds: float) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        timeout_seconds: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
+        self._url = "http://localhost" if self._socket_path else url
         self._connections = connections
         self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
+        self.tls = tls
+        """New connections use this context, also if it is replaced later."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """
@@ -151,8 +113,9 @@ class ConnectionPool:
                     request.method,
                     URL(self._url + request.target.decode("ascii"), encoded=True),
                     headers=_text_headers(request.headers),
-                    data=upload.pieces() if upload else body,
+                    data=upload.pieces() if upload else _in_pieces(body),
                     allow_redirects=False,
+                    ssl=self.tls or True,
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if upload and upload.failure:
@@ -165,6 +128,12 @@ class ConnectionPool:
         async def close() -> None:
             response.close()  # after a body that was read to its end this does nothing
 
+        try:
+            _check_version(response)
+            check_answer(response.status, response.raw_headers)
+        except UpstreamFailed:
+            await close()
+            raise
         pieces = _pieces(response, None if request.endless else seconds)
         return UpstreamResponse(
             response.status, response.raw_headers, pieces, close, _whole(response)
@@ -178,9 +147,7 @@ class ConnectionPool:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections, socket_factory=_socket, ttl_dns_cache=30
-                ),
+                connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 skip_auto_headers=_NOT_ADDED,
@@ -191,6 +158,11 @@ class ConnectionPool:
                 max_field_size=_HEAD_BYTES,
             )
         return self._session
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._socket_path:
+            return _UnixConnector(self._socket_path, limit=self._connections)
+        return _TcpConnector(limit=self._connections, socket_factory=_socket, ttl_dns_cache=30)
 
 
 @dataclass(slots=True)
@@ -214,6 +186,40 @@ class _Upload:
             raise
 
 
+class _CheckedConnector(aiohttp.BaseConnector):
+    """
+    Hands out no pooled connection on which the upstream has said something since its last answer.
+
+    aiohttp would take that for the answer to the next request, which is another caller's. Most of
+    such connections have just been closed by the upstream, so a new one also saves a failure.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if not _has_spoken(connection):
+                return connection
+            connection.close()
+        return None
+
+
+class _TcpConnector(_CheckedConnector, aiohttp.TCPConnector):
+    """Connections over TCP."""
+
+
+class _UnixConnector(_CheckedConnector, aiohttp.UnixConnector):
+    """Connections to a Unix socket."""
+
+
+def _has_spoken(idle: Connection) -> bool:
+    """True if bytes or the end have arrived on an *idle* connection, read by aiohttp or not."""
+    protocol = idle.protocol
+    if protocol is None or protocol.transport is None or protocol.should_close:
+        return True
+    arrived = select.poll()
+    arrived.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(arrived.poll(0))
+
+
 def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
@@ -221,11 +227,13 @@ def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
     return made
 
 
+def _in_pieces(body: AsyncIterator[bytes] | bytes | None) -> object:
+    """*body* for aiohttp, so that a large one is written piece by piece, as the upstream reads."""
+    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > _PIECE_BYTES else body
+
+
 def _text_headers(headers: Headers) -> CIMultiDict[str]:
-    try:
-        return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
-    except UnicodeDecodeError as error:
-        raise UpstreamFailed("a header of the request is not UTF-8") from error
+    return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
 
 
 def _whole(response: aiohttp.ClientResponse) -> bytes | None:
@@ -262,7 +270,17 @@ def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
 
 
 def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
-    return not {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+    framed = {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+    return not framed and not has_no_body(response.method, response.status)
+
+
+def _check_version(response: aiohttp.ClientResponse) -> None:
+    version = response.version
+    if version not in {aiohttp.HttpVersion10, aiohttp.HttpVersion11}:
+        raise UpstreamFailed(f"it answered in another version of HTTP: {version}")
+    # RFC 9112, section 6.1: the framing of such an answer is faulty.
+    if version == aiohttp.HttpVersion10 and "Transfer-Encoding" in response.headers:
+        raise UpstreamFailed("it answered with Transfer-Encoding in HTTP/1.0")
 
 
 def _failed(error: Exception) -> UpstreamFailed:

@@ -16,7 +16,8 @@ from starlette.types import Send
 
 from federation.audit.recording import Recording
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
-from federation.gateway.client import Upstream, UpstreamRequest, UpstreamResponse
+from federation.gateway.client import Transport, UpstreamRequest, UpstreamResponse
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.headers import (
     Headers,
     forwarding_headers,
@@ -27,6 +28,7 @@ from federation.gateway.narrow import LIST_BYTES, narrow
 from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.request import Request
 from federation.gateway.routes import Call, HealthCall, Kind
+from federation.gateway.upstream import Upstream
 
 
 class Observer(Protocol):
@@ -69,7 +71,13 @@ class Reply:
 
 
 async def forward(
-    request: Request, call: Call | HealthCall, permit: Permit, reply: Reply, upstream: Upstream
+    request: Request,
+    call: Call | HealthCall,
+    permit: Permit,
+    reply: Reply,
+    upstream: Upstream,
+    *,
+    to_functions: FunctionHeaders,
 ) -> None:
     """
     Send *call*, which *permit* allows, to the upstream, and the response to the caller.
@@ -84,16 +92,20 @@ async def forward(
     else:
         request.body.finish()
     host = next(iter(request.values(b"host")), b"")
+    given = request.headers
+    if isinstance(call, Call) and streams:
+        given = to_functions.passing(given, call)
     headers = upstream_headers(
-        request.headers,
+        given,
         function=streams,
         json=call.body is not None,
-        authorization=_authorization(request, call, permit, upstream),
-        forwarding=forwarding_headers(request.client, request.scheme, host, request.id),
+        authorization=_authorization(request, given, call, permit, upstream),
+        forwarding=forwarding_headers(request.addresses, request.scheme, host, request.id),
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)
-    response = await _send(sent, call.kind, upstream, reply.observer)
+    transport = upstream.functions if streams else upstream.api
+    response = await _send(sent, call.kind, transport, reply.observer)
     try:
         if not streams and response.status in {401, 403}:
             # Passed on, it would look like a fault of the caller's own token.
@@ -107,27 +119,33 @@ async def forward(
 
 
 def _authorization(
-    request: Request, call: Call | HealthCall, permit: Permit, upstream: Upstream
+    request: Request,
+    passing: Headers,
+    call: Call | HealthCall,
+    permit: Permit,
+    upstream: Upstream,
 ) -> bytes | None:
     """
     The credential for the upstream: the broker's own for the API, none for functions.
 
-    Only a public function gets the caller's, since it checks its callers itself.
+    Only a public function gets the caller's, since it checks its callers itself. It must be the
+    only one in *request*, and be among the *passing* headers.
     """
     if isinstance(call, HealthCall):
         return None
     if not call.kind.streams:
         return upstream.authorization()
-    given = request.values(b"authorization")
-    return given[0] if isinstance(permit, Public) and len(given) == 1 else None
+    if not isinstance(permit, Public) or len(request.values(b"authorization")) != 1:
+        return None
+    return next((value for name, value in passing if name == b"authorization"), None)
 
 
 async def _send(
-    request: UpstreamRequest, kind: Kind, upstream: Upstream, observer: Observer
+    request: UpstreamRequest, kind: Kind, transport: Transport, observer: Observer
 ) -> UpstreamResponse:
     began, outcome = perf_counter(), "failed"
     try:
-        response = await upstream.transport.send(request)
+        response = await transport.send(request)
         outcome = "answered"
     except UpstreamFailed as failed:
         outcome = "timed_out" if failed.timed_out else "failed"
@@ -138,7 +156,8 @@ async def _send(
 
 
 async def _reply(reply: Reply, response: UpstreamResponse, *, function: bool) -> None:
-    await reply.begin(response.status, response_headers(response.headers, function=function))
+    headers = response_headers(response.headers, function=function, status=response.status)
+    await reply.begin(response.status, headers)
     if response.whole is None:
         async for piece in response.body:
             await reply.write(piece, more=True)
@@ -152,6 +171,6 @@ async def _reply_narrowed(reply: Reply, response: UpstreamResponse, caller: Toke
         if len(listed) > LIST_BYTES:
             break  # `narrow` raises the error
     body = narrow(bytes(listed), caller.policies, caller.bearer.claims)
-    headers = response_headers(response.headers, function=False, rewritten=True)
+    headers = response_headers(response.headers, function=False, status=200, rewritten=True)
     await reply.begin(response.status, [*headers, (b"content-length", b"%d" % len(body))])
     await reply.write(body)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from federation.gateway.refusals import Ambiguous, Malformed, TooLarge
+from federation.gateway.refusals import Ambiguous, Malformed, TooLarge, UpstreamFailed
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values in order, as ASGI has them."""
@@ -42,12 +42,14 @@ _ONCE = frozenset(
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def forwarding_headers(client: str, scheme: str, host: bytes, request_id: str) -> Headers:
+def forwarding_headers(addresses: str, scheme: str, host: bytes, request_id: str) -> Headers:
     """The headers about the caller's connection. They replace whatever the caller sent."""
     known = (
-        (b"x-forwarded-for", client.encode("latin-1")),
+        (b"x-forwarded-for", addresses.encode("latin-1")),
         (b"x-forwarded-proto", scheme.encode("latin-1")),
         (b"x-forwarded-host", host),
         (b"x-request-id", request_id.encode("latin-1")),
@@ -96,6 +98,7 @@ def upstream_headers(
 
     They are for a *function* or else for the API. With *json* the body was written anew.
     *authorization* replaces the caller's `Authorization`; None sends none.
+    Raises: Malformed if a header that passes is not UTF-8.
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _NEVER_ON | _named_by_connection(lowered)
@@ -105,6 +108,9 @@ def upstream_headers(
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
         kept = [(n, v) for n, v in lowered if n in _API_REQUEST and n not in dropped]
+    if not all(value.isascii() or _is_utf8(value) for _, value in kept):
+        # Two programs would read it as two different texts.
+        raise Malformed("A header of the request is not UTF-8.")
     sent = [*kept, *forwarding]
     if not (function and any(name == b"accept-encoding" for name, _ in kept)):
         # Without it, the upstream or our HTTP client would choose an encoding.
@@ -116,7 +122,41 @@ def upstream_headers(
     return sent
 
 
-def response_headers(headers: Headers, *, function: bool, rewritten: bool = False) -> Headers:
+def has_no_body(method: str, status: int) -> bool:
+    """True if an answer never has a body, whatever its headers say (RFC 9112, section 6.3)."""
+    return method == "HEAD" or status in {204, 304}
+
+
+def check_answer(status: int, headers: Headers) -> None:
+    """
+    Make sure that the head of an upstream's final response can be passed on and read in one way.
+
+    A function's own answer comes through the upstream nearly as the function wrote it: a 101 would
+    turn the caller's connection into a tunnel past every proxy before the broker.
+    Raises: UpstreamFailed.
+    """
+    if not 200 <= status <= 599:
+        raise UpstreamFailed(f"it answered with the status {status}")
+    names = [name.lower() for name, _ in headers]
+    values = [value for _, value in headers]
+    if not all(map(_TOKEN.fullmatch, names)) or _CONTROL.search(b"".join(values)):
+        raise UpstreamFailed("a header of its answer has characters that are not allowed")
+    lengths, codings = (
+        [value.lower() for name, value in zip(names, values, strict=True) if name == framing]
+        for framing in (b"content-length", b"transfer-encoding")
+    )
+    framings = len(lengths) + len(codings)
+    if (
+        framings > 1
+        or codings not in ([], [b"chunked"])
+        or not all(map(_LENGTH.fullmatch, lengths))
+    ):
+        raise UpstreamFailed("its answer does not say clearly where it ends")
+
+
+def response_headers(
+    headers: Headers, *, function: bool, status: int, rewritten: bool = False
+) -> Headers:
     """
     The headers of an upstream's response that the caller gets, of a *function*'s or the API's.
 
@@ -125,6 +165,8 @@ def response_headers(headers: Headers, *, function: bool, rewritten: bool = Fals
     """
     lowered = [(name.lower(), value) for name, value in headers]
     dropped = _NEVER_BACK | _named_by_connection(lowered)
+    if status in {204, 304}:
+        dropped |= {b"content-length"}  # the server would wait for a body of that length
     if rewritten:
         dropped |= {b"content-length", b"content-encoding", b"etag"}
     return [(n, v) for n, v in lowered if n not in dropped and (function or n in _API_RESPONSE)]
@@ -150,6 +192,14 @@ def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
     )
     # A caller must not be able to remove the length of its own body.
     return frozenset(named) - _OF_THE_BODY
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _misleading(name: bytes) -> bool:

@@ -9,9 +9,12 @@ Errors are raised; the error boundary in `web/refusals` turns them into response
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from typing import NoReturn
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -22,8 +25,9 @@ from federation.audit.log import facts
 from federation.audit.recording import Recording
 from federation.errors import Refusal
 from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
-from federation.gateway.client import Upstream
+from federation.gateway.body_budget import BodyBudget
 from federation.gateway.forward import Observer, Reply, forward
+from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.refusals import (
     CallerGone,
     Denied,
@@ -32,13 +36,19 @@ from federation.gateway.refusals import (
     NotMapped,
     Unavailable,
 )
-from federation.gateway.request import Request, access_token
-from federation.gateway.routes import BODY_BYTES, Call, HealthCall, match, read
+from federation.gateway.request import Request, access_token, run_until
+from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, Match, match, read
+from federation.gateway.upstream import Upstream
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision
 from federation.sources import Source
 from federation.tokens.signing_keys import SigningKeys
 from federation.tokens.verify import AccessTokens, Bearer
+
+# A followed log ends within 5 s. A revocation takes up to 1 s to be known everywhere, and a change
+# of the documents up to 2 s.
+_ASK_AGAIN_SECONDS = 2.0
+_LEAST_SECONDS = 0.01
 
 
 class Functions(StrEnum):
@@ -64,7 +74,11 @@ class Gateway:
     upstream: Upstream
     journal: Journal
     clock: Callable[[], float]
+    is_from_proxy: Callable[[Scope], bool]
+    """True if a request comes from a proxy whose word about the caller is taken."""
+    bodies: BodyBudget
     functions: Functions
+    to_functions: FunctionHeaders
     default_namespace: str
     audited: Collection[str]
     """The methods whose requests make an audit event."""
@@ -75,7 +89,12 @@ class Gateway:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # a WebSocket is not one call to authorize
             return
-        request = Request.of(scope, receive)
+        request = Request.of(
+            scope,
+            receive,
+            public_scheme=self.issuer_url.partition(":")[0],
+            by_proxy=self.is_from_proxy(scope),
+        )
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
         reply = Reply(send, recording, self.observer)
@@ -100,12 +119,30 @@ class Gateway:
         self, request: Request, recording: Recording, trail: Trail, reply: Reply
     ) -> None:
         caller = await self._authenticate(request, trail)
-        call = await self._read(request, trail)
-        permit = self._authorize(caller, call, trail)
-        recording.check()  # what cannot be recorded is not done
-        await request.body.cancel_on_disconnect(
-            forward(request, call, permit, reply, self.upstream)
-        )
+        matched = match(request.method, request.raw_path, request.raw_query, request.headers)
+        async with self.bodies.room(_body_bytes(request, matched)):
+            call = await self._read(matched, request, trail)
+            if call.body is not None:
+                # While the body arrived, the token or its policies may have ended.
+                caller = await self._authenticate(request, trail)
+            permit = self._authorize(caller, call, trail)
+            recording.check()  # what cannot be recorded is not done
+            work = forward(
+                request, call, permit, reply, self.upstream, to_functions=self.to_functions
+            )
+            if isinstance(call, Call) and call.kind is Kind.LOGS:
+                work = run_until(self._ask_again(request, call, caller, trail), work)
+            await request.body.cancel_on_disconnect(work)
+
+    async def _ask_again(
+        self, request: Request, call: Call, caller: Caller, trail: Trail
+    ) -> NoReturn:
+        """Authorize *call* anew every few seconds. Raises: what refuses it, in the end."""
+        while True:
+            left = math.inf if isinstance(caller, Anonymous) else caller.expires - self.clock()
+            await asyncio.sleep(min(max(left, _LEAST_SECONDS), _ASK_AGAIN_SECONDS))
+            caller = await self._authenticate(request, trail)
+            authorize(caller, call)
 
     async def _authenticate(self, request: Request, trail: Trail) -> Caller:
         """The caller, by its token; for a public path, `Anonymous`."""
@@ -137,15 +174,16 @@ class Gateway:
             raise NotMapped("Functions cannot be called through this gateway.")
         return self.functions is Functions.OPEN
 
-    async def _read(self, request: Request, trail: Trail) -> Call | HealthCall:
+    async def _read(self, matched: Match, request: Request, trail: Trail) -> Call | HealthCall:
         """The call that *request* asks for."""
-        matched = match(request.method, request.raw_path, request.raw_query, request.headers)
         body = b""
         if matched.route.body:
             body = await request.body.read(BODY_BYTES)
         elif not matched.route.kind.streams:
             await request.body.expect_none()
-        call = read(matched, body, default_namespace=self.default_namespace)
+        call = await self.bodies.parse(
+            body, partial(read, matched, default_namespace=self.default_namespace)
+        )
         trail.path = call.path
         if isinstance(call, Call):
             trail.actions = (call.access.action,)
@@ -184,3 +222,13 @@ class Gateway:
             log.warning("gateway request failed", **said, cause=str(error))
         else:
             log.info("gateway request refused", **said)
+
+
+def _body_bytes(request: Request, matched: Match) -> int:
+    """The most memory that the body takes when it is read."""
+    if matched.route.body is None:
+        return 0
+    announced = request.announced_bytes
+    if announced is not None:
+        return announced
+    return BODY_BYTES if request.has_body else 0

@@ -7,7 +7,8 @@ The errors of the gateway road, each with the response that the caller gets.
     │   ├── Ambiguous       403   two programs could read it as two different calls
     │   ├── Malformed       400   not what this call takes
     │   ├── TooLarge        413   more than this call takes
-    │   └── TooSlow         408   the body does not arrive in time
+    │   ├── TooSlow         408   the body does not arrive in time
+    │   └── NoRoom          503   the bodies of other callers take all the memory for bodies
     ├── NotAuthenticated    401   no access token, or one that is not valid
     ├── Denied              403   the token does not allow the call
     │   └── PolicyMissing   403   a policy that the token names is not in force
@@ -69,6 +70,16 @@ class TooSlow(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__("The body took too long to arrive.")
+
+
+class NoRoom(RequestRefused):
+    """The bodies of other callers take all the memory that bodies may have."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("Too many large requests arrive at once. Try again.")
+        self.headers = {"Retry-After": "5"}
 
 
 class NotAuthenticated(GatewayError):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from starlette.types import Receive, Scope
 
@@ -27,6 +29,8 @@ _PAUSE_SECONDS = 60.0
 _WATCH_AFTER_SECONDS = 0.05
 _AUTHORIZATION_CHARS = 40 * 1024
 _BASIC_USER = "token"
+_SCHEME = re.compile(rb"https?", re.IGNORECASE)
+_ADDRESSES = re.compile(rb"[0-9A-Za-z.:_\[\], -]{1,4096}")
 
 
 def arrived(scope: Scope) -> bool:
@@ -72,22 +76,31 @@ class Request:
     raw_query: bytes
     headers: Headers = field(repr=False)
     """Their names are lower-case (ASGI, HTTP connection scope)."""
-    client: str
-    """The address of the connection's other end."""
+    addresses: str
+    """What `X-Forwarded-For` says: the connection's other end, after what a trusted proxy said."""
     scheme: str
+    """The scheme of the URL that the caller used."""
     body: RequestBody = field(repr=False)
 
     @classmethod
-    def of(cls, scope: Scope, receive: Receive) -> Request:
-        """The request of an ASGI *scope*."""
+    def of(cls, scope: Scope, receive: Receive, *, public_scheme: str, by_proxy: bool) -> Request:
+        """
+        The request of an ASGI *scope*.
+
+        Address and scheme are those that a trusted proxy states, if the request comes *by_proxy*.
+        Otherwise the scheme is *public_scheme*: this connection is plain, also behind TLS.
+        """
+        peer, headers = scope["client"][0] if scope.get("client") else "", scope["headers"]
+        scheme = _stated(headers, b"x-forwarded-proto", _SCHEME) if by_proxy else ""
+        before = _stated(headers, b"x-forwarded-for", _ADDRESSES) if by_proxy else ""
         return cls(
             id=scope["state"]["request_id"],
             method=scope["method"],
             raw_path=scope["raw_path"],
             raw_query=scope["query_string"],
-            headers=scope["headers"],
-            client=scope["client"][0] if scope.get("client") else "",
-            scheme=scope["scheme"],
+            headers=headers,
+            addresses=", ".join(filter(None, (before, peer))),
+            scheme=scheme.lower() or public_scheme,
             body=RequestBody(receive, arrived=arrived(scope)),
         )
 
@@ -104,9 +117,21 @@ class Request:
             for name, value in self.headers
         )
 
+    @property
+    def announced_bytes(self) -> int | None:
+        """The length that the headers announce for the body, None if they announce none."""
+        lengths = self.values(b"content-length")
+        return int(lengths[0]) if len(lengths) == 1 else None
+
     def values(self, name: bytes) -> list[bytes]:
         """The values of all headers called *name*, which is lower-case."""
         return [value for given, value in self.headers if given == name]
+
+
+def _stated(headers: Headers, name: bytes, plain: re.Pattern[bytes]) -> str:
+    """The values of all headers called *name*, empty if they are not *plain*."""
+    value = b", ".join(value for given, value in headers if given == name)
+    return value.decode("ascii") if plain.fullmatch(value) else ""
 
 
 def access_token(authorization: Sequence[bytes]) -> str | None:
@@ -214,3 +239,17 @@ class RequestBody:
             timer.cancel()
             if watcher:
                 watcher.cancel()
+
+
+async def run_until(
+    ends: Coroutine[None, None, NoReturn], work: Coroutine[None, None, None]
+) -> None:
+    """Run *work* to its end, or until *ends* raises. Raises: what either raises."""
+    tasks = working, ending = asyncio.create_task(work), asyncio.create_task(ends)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    (ending if working.cancelled() else working).result()

@@ -211,7 +211,7 @@ class TestSettings:
         assert answer.status_code == 502
 
     def test_connections_to_the_upstream_are_limited(self, tmp_path: Path) -> None:
-        flags = ("--upstream-connections", "2", "--upstream-timeout", "1")
+        flags = ("--upstream-connections", "8", "--upstream-timeout", "1")  # two for the API
         with fronted(tmp_path, *flags) as front:
             front.reset()
             token = front.token()

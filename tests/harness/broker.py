@@ -27,7 +27,7 @@ from federation.config import Settings
 from federation.demo.issuer import LocalIssuer
 from federation.documents.catalog import Catalog
 from federation.errors import Problem, Reason, Refusal
-from federation.gateway.client import Upstream
+from federation.gateway.upstream import Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.jose import jws
 from federation.logs import configure_logs

@@ -20,22 +20,39 @@ class Authority:
         folder.mkdir()
         self.certificate = folder / "ca.pem"
         self._served = folder / "server.pem"
-        key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"authority {folder.name}")
+        self._key = key = ec.generate_private_key(ec.SECP256R1())
+        own = ec.generate_private_key(ec.SECP256R1())
+        self._name = name = _name(f"authority {folder.name}")
         authority = _certificate(name, name, key, key, ca=True)
         server = _certificate(_name("127.0.0.1"), name, own, key, ca=False)
         pem = serialization.Encoding.PEM
         self.certificate.write_bytes(authority.public_bytes(pem))
-        private = own.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self._served.write_bytes(private + server.public_bytes(pem))
+        self._served.write_bytes(_pem(own) + server.public_bytes(pem))
+
+    def client(self, folder: Path) -> tuple[Path, Path]:
+        """The files of a client's certificate of this authority, and of its private key."""
+        folder.mkdir()
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = _certificate(_name("the broker"), self._name, key, self._key, ca=False)
+        certificate, private = folder / "client.pem", folder / "client.key"
+        certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        private.touch(0o600)
+        private.write_bytes(_pem(key))
+        return certificate, private
 
     def server(self) -> ssl.SSLContext:
         """The TLS context of a server on 127.0.0.1, with a certificate of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._served)
         return context
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _name(common: str) -> x509.Name:

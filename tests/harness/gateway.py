@@ -12,8 +12,8 @@ import asyncio
 import base64
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +26,9 @@ from federation.claims import Claims
 from federation.demo.issuer import LocalIssuer
 from federation.demo.stage import serving
 from federation.documents.model import Policy
-from federation.gateway.client import (
-    BasicAuth,
-    ConnectionPool,
-    Upstream,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+from federation.gateway.client import UpstreamRequest, UpstreamResponse
 from federation.gateway.refusals import UpstreamFailed
+from federation.gateway.upstream import BasicAuth, Upstream
 from federation.server.http_limits import http_config
 from federation.tokens import mint
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
@@ -136,9 +131,9 @@ class Front(InProcess):
         self.sample = SampleUpstream()
         self.sample.functions["dev", "figlet"] = Function({"image": "figlet:1"})
         self.sample.secrets["dev", "s1"] = "v1"
-        reached = transport or Reaching(self.sample.app)
+        reached = ByHttpx(transport or Reaching(self.sample.app))
         super().__init__(
-            upstream=upstream or Upstream(ByHttpx(reached), BasicAuth(folder, look_seconds=0)),
+            upstream=upstream or Upstream(reached, reached, BasicAuth(folder, look_seconds=0)),
             signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )
@@ -210,17 +205,23 @@ class Front(InProcess):
 class Listening(Front):
     """A broker at `port` in front of `sample`, both on loopback sockets."""
 
-    def __init__(self, folder: Path, *, timeout: float = 5, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, timeout: float = 5, connections: int = 100, **settings: Any
+    ) -> None:
         self.listener, self.behind = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self.port: int = self.listener.getsockname()[1]
         self.upstream_port: int = self.behind.getsockname()[1]
-        upstream = Upstream(
-            ConnectionPool(
-                f"http://127.0.0.1:{self.upstream_port}", connections=100, timeout_seconds=timeout
-            ),
-            BasicAuth(folder),
+        upstream = Upstream.at(
+            f"http://127.0.0.1:{self.upstream_port}",
+            connections=connections,
+            timeout_seconds=timeout,
+            auth=BasicAuth(folder),
         )
         super().__init__(folder, upstream=upstream, **settings)
+
+    def revoke(self, jti: str) -> None:
+        """Revoke the token *jti*, as another program does that shares the state."""
+        asyncio.run(self.state.revoke(jti, self.clock() + 900))
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -281,10 +282,16 @@ class Fronted:
 
 
 @contextmanager
-def fronted(folder: Path, *flags: str) -> Iterator[Fronted]:
-    """Run a gateway, and a broker in front of it with *flags*, inside the `with` block."""
+def fronted(
+    folder: Path, *flags: str, behind: Callable[[], AbstractContextManager[str]] | None = None
+) -> Iterator[Fronted]:
+    """
+    Run a gateway, and a broker in front of it with *flags*, inside the `with` block.
+
+    *behind* runs another gateway than `sample`, and gives its URL.
+    """
     secrets = write_secrets(folder / "secrets", USER, PASSWORD)
-    with sample() as url, local_issuer() as issuer:
+    with (behind or sample)() as url, local_issuer() as issuer:
         own = ("--upstream", url, "--upstream-secrets", str(secrets))
         with started(folder, issuer, *own, *flags, written=_documents) as broker:
             yield Fronted(broker, url)

@@ -38,6 +38,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/rules/role_facts": ("test_role_facts", *_LINT),
     "documents/rules/trust": (*_LINT, "advisories/test_open_issuers"),
     "gateway/routes": ("test_gateway_routes", "advisories/test_hostile_requests"),
+    "gateway/function_headers": ("test_function_headers",),
     "gateway/headers": ("test_gateway_headers", "advisories/test_hostile_requests"),
 }
 """By module, the test files in the order in which they run. A name may end in `*`."""

@@ -1,0 +1,113 @@
+"""
+The headers of a caller that a function does not get, in every mode.
+
+A function is another program, often another team's. With an access token of this broker it could
+act as its caller. With `X-Callback-Url` on an asynchronous call, a caller could have the gateway
+post to any function and to any address that the gateway reaches.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from federation.gateway.headers import Headers
+from federation.gateway.routes import Call, Kind
+from federation.jose.strict_json import loads_object
+
+_CALLBACK = b"x-callback-url"
+# Whatever stands between its scheme and its path is the host, for every parser of URLs.
+_URL = re.compile(
+    rb"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    rb"(?:/[!-\[\]-~]*)?"
+)
+_PORTS = {"http": "80", "https": "443"}
+_BASIC = re.compile(rb"\s*basic\s+(.*)", re.IGNORECASE | re.DOTALL)
+# The second of three parts that dots divide. It is compact JSON, so it always begins like this.
+_PAYLOAD = re.compile(rb"(?<=\.)eyJ[A-Za-z0-9_-]*(?=\.)")
+_TOKEN_BYTES = 86
+"""The signature alone of a token of ours takes so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionHeaders:
+    """Chooses the headers that pass to a function."""
+
+    issuer_url: str
+    """The broker's own `iss`."""
+    callback_hosts: Collection[str]
+    """Lower-case `host` or `host:port`. Without a port, that of the URL's scheme is meant."""
+
+    def passing(self, headers: Headers, call: Call) -> Headers:
+        """*headers* without tokens of this broker, and without a callback to an unlisted host."""
+        if call.kind is Kind.ASYNC_FUNCTION:
+            headers = self._with_listed_callback(headers)
+        return [
+            (name, value)
+            for name, value in headers
+            if len(value) < _TOKEN_BYTES or not self._holds_own_token(value, call)
+        ]
+
+    def _with_listed_callback(self, headers: Headers) -> Headers:
+        callbacks = [value for name, value in headers if _undisguised(name) == _CALLBACK]
+        # Of two headers, the gateway may take another one than we looked at.
+        if len(callbacks) == 1 and self._may_call_back(callbacks[0]):
+            return headers
+        return [(name, value) for name, value in headers if _undisguised(name) != _CALLBACK]
+
+    def _may_call_back(self, url: bytes) -> bool:
+        found = _URL.fullmatch(url.strip())
+        if found is None:
+            return False
+        scheme, host, port = (str(part or b"", "ascii").lower() for part in found.groups())
+        own = _PORTS[scheme]
+        listed = f"{host}:{port or own}" in self.callback_hosts
+        return listed or (port in {"", own} and host in self.callback_hosts)
+
+    def _holds_own_token(self, value: bytes, call: Call) -> bool:
+        return any(
+            claims.get("iss") == self.issuer_url and not _is_only_for(call, claims)
+            for claims in _unverified_claims(value)
+        )
+
+
+def _is_only_for(call: Call, unverified_claims: Mapping[str, object]) -> bool:
+    """
+    True for a function token that opens the function of *call* and nothing else.
+
+    Some functions check such a token themselves (`jwt_auth`). The broker takes it for nothing else.
+    """
+    resource = call.access.resource.lower()
+    match unverified_claims.get("function"):
+        case {"permissions": [str(only)], "audience": [str(audience)]}:
+            return only.lower() == audience.lower() == resource
+        case _:
+            return False
+
+
+def _unverified_claims(value: bytes) -> Iterator[Mapping[str, object]]:
+    """The claims of every JWT within a header's *value*, or in its Basic credentials."""
+    texts = [value]
+    if basic := _BASIC.match(value):
+        texts.append(_decoded(basic[1]))
+    for text in texts:
+        for payload in _PAYLOAD.findall(text):
+            try:
+                yield loads_object(_decoded(payload))
+            except ValueError:
+                continue
+
+
+def _decoded(text: bytes) -> bytes:
+    """*text* from either kind of base64, read as leniently as any function might."""
+    kept = re.sub(rb"[^A-Za-z0-9+/]", b"", text.translate(bytes.maketrans(b"-_", b"+/")))
+    if len(kept) % 4 == 1:
+        kept = kept[:-1]  # a single character holds no byte
+    return base64.b64decode(kept + b"=" * (-len(kept) % 4))
+
+
+def _undisguised(name: bytes) -> bytes:
+    # CGI and WSGI read `_` in a name as `-`.
+    return name.lower().replace(b"_", b"-")
