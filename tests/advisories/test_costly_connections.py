@@ -6,13 +6,17 @@ Each is a real socket to a server with the broker's limits.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import time
 from contextlib import ExitStack
 
 import pytest
+from starlette.types import Message
 
+from federation.gateway.refusals import CallerGone
+from federation.gateway.request import RequestBody
 from federation.server import http_limits
 from federation.server.http_limits import BoundedHttp
 from tests.harness.http_server import get, heard, http_server, is_closed
@@ -179,6 +183,37 @@ class TestUnreadAnswers:
             assert is_closed(connection, 2)
         assert b"HTTP/1.1 200 OK" in said
         assert len(said) < 3_000_000, "it was cut off"
+
+    def test_a_client_that_leaves_in_its_upload_ends_the_answer_that_had_begun(self) -> None:
+        """The HTTP client reads the upload in a task of its own, and goes on with the answer."""
+        arriving: list[Message] = [
+            {"type": "http.request", "body": b"half", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+
+        async def receive() -> Message:
+            await asyncio.sleep(0.01)
+            return arriving.pop(0) if len(arriving) > 1 else arriving[0]
+
+        async def story() -> None:
+            body = RequestBody(receive)
+
+            async def upload() -> None:
+                async for _ in body.stream():
+                    pass
+
+            async def answer_without_end() -> None:
+                uploading = asyncio.create_task(upload())
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.gather(uploading, return_exceptions=True)
+
+            async with asyncio.timeout(5):
+                with pytest.raises(CallerGone):
+                    await body.cancel_on_disconnect(answer_without_end())
+
+        asyncio.run(story())
 
 
 class TestHalfHeads:
