@@ -198,15 +198,16 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse_head("The request line must have a path that begins with a slash.")
         if self.parser.get_method() == b"CONNECT":
             self._refuse_head("CONNECT is not supported.")
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._refuse_head("The request must have one Host header.")
         if self.parser.should_upgrade():
             return  # it is parsed again without that
         super().on_headers_complete()
         self._limits.without_request.pop(self, None)
-        # The base stops reading as soon as one request waits. Then no disconnect would be noticed.
-        self.flow.resume_reading()
+        if self.pipeline:
+            # The base stops reading once a request waits. Then no disconnect would be noticed.
+            self.flow.resume_reading()
         if self._stopping:
             self.cycle.keep_alive = False
 
@@ -228,7 +229,8 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
-        self._parse()
+        if self._held:
+            self._parse()
         if not self._is_busy():
             self._limits.without_request[self] = None
             if self._stopping:
@@ -284,19 +286,27 @@ class BoundedHttp(HttpToolsProtocol):
         One read can hold thousands of requests, and the parser reports all that it is given. So it
         is given one head at a time, unless the input has too few of them to matter.
         """
-        held, at, most = memoryview(self._held), 0, _WAITING_REQUESTS
-        few = self._held.count(_HEAD_END) < most - len(self.pipeline)
+        held, self._held = self._held, b""
+        if held.count(_HEAD_END) < _WAITING_REQUESTS - len(self.pipeline):
+            self._feed(held)
+        else:
+            self._parse_by_heads(held)
+        if self._held:
+            self._stop_reading()
+        elif self.flow.full:
+            self.flow.full = False
+            self.flow.resume_reading()
+
+    def _parse_by_heads(self, held: bytes) -> None:
+        view, at = memoryview(held), 0
         while at < len(held) and not self._deaf and not self.transport.is_closing():
-            if len(self.pipeline) >= most:
-                self._held = bytes(held[at:])
-                self._stop_reading()
+            if len(self.pipeline) >= _WAITING_REQUESTS:
+                self._held = held[at:]
                 return
-            found = None if few else _NEXT_HEAD_END.search(held, at)
+            found = _NEXT_HEAD_END.search(view, at)
             end = found.end() if found else len(held)
-            self._feed(held[at:end])
+            self._feed(view[at:end])
             at = end
-        self._held = b""
-        self._read_again()
 
     def _feed(self, piece: bytes | memoryview) -> None:
         """Give *piece* to the parser. Refuse a single field, URL or chunk extension that does not end."""
@@ -328,11 +338,6 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.pause_reading()
         if self._looking is None:
             self._looking = self.loop.call_later(_LOOK_SECONDS, self._look)
-
-    def _read_again(self) -> None:
-        if self.flow.full:
-            self.flow.full = False
-            self.flow.resume_reading()
 
     def _look(self) -> None:
         """While nothing is read from it, ask the system whether the client has left."""
