@@ -17,7 +17,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import bodies, clock, files, issuers, killing, shared, soak, storage, upstream, webhook
+from faults import (
+    bodies,
+    clock,
+    connections,
+    files,
+    issuers,
+    killing,
+    shared,
+    soak,
+    storage,
+    upstream,
+    webhook,
+)
 from faults.outcome import Fault, NotTried, Outcome, Run
 
 FAULTS: Mapping[str, Fault] = {
@@ -47,6 +59,9 @@ FAULTS: Mapping[str, Fault] = {
         files.documents_swapped,
         upstream.upstream_dying,
         bodies.bodies_held,
+        connections.unread_answers,
+        connections.pipelining,
+        connections.half_heads,
     )
 }
 _SECONDS = {True: 150.0, False: 900.0}

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -26,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from federation.documents.values import loopback
+from federation.documents.values import duration, loopback
 from federation.errors import SettingsRefused
 from federation.ownership import NotTrusted, check_file, check_state, read_key
 
@@ -104,6 +106,15 @@ def _hosts(text: str) -> str:
     return text
 
 
+def _length(text: object) -> timedelta:
+    # A number alone is seconds, as in OpenFaaS's own settings.
+    seconds = f"{text}s" if str(text).isdecimal() else str(text)
+    length = text if isinstance(text, timedelta) else duration(seconds)
+    if length is None:
+        raise ValueError(f"{text!r} must be a duration such as 90s, 1m or 1h30m")
+    return length
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # The URL may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
@@ -115,6 +126,7 @@ ExistingPath = Annotated[Path, AfterValidator(_existing)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+Duration = Annotated[timedelta, BeforeValidator(_length)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
 Hosts = Annotated[str, AfterValidator(_hosts)]
@@ -160,6 +172,19 @@ class Settings(BaseModel):
     )
     workers: int = Field(
         default=1, ge=1, le=64, description="How many processes serve, sharing the port."
+    )
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=185),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="Duration that an idle connection is kept. It must be longer than reverse"
+        " proxies and load balancers in front of the broker keep theirs.",
+    )
+    send_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="Duration that a client may leave an answer unread.",
     )
     upstream: GatewayUrl | None = Field(
         default=None,

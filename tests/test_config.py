@@ -360,3 +360,22 @@ def test_settings_of_a_webhook_need_a_webhook(documents: Path, tmp_path: Path) -
         "audit-webhook-secret is for a webhook; set --audit-webhook too",
         "audit-webhook-ca is for a webhook; set --audit-webhook too",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90s", 90), ("1m", 60), ("1h", 3600), ("1m30s", 90), ("120", 120)]
+)
+def test_durations_are_as_in_documents_and_a_number_is_seconds(
+    documents: Path, given: str, seconds: int
+) -> None:
+    settings = read(documents=[str(documents)], keep_alive=given, send_timeout=given)
+    assert settings.keep_alive.total_seconds() == seconds
+    assert settings.send_timeout.total_seconds() == seconds
+
+
+@pytest.mark.parametrize("given", ["0s", "61m", "-1s", "soon", "1 m", "999ms"])
+def test_a_time_of_a_connection_is_between_a_second_and_an_hour(
+    documents: Path, given: str
+) -> None:
+    told = problems(documents=[str(documents)], keep_alive=given, send_timeout=given)
+    assert [problem.partition(":")[0] for problem in told] == ["keep-alive", "send-timeout"]

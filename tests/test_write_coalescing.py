@@ -1,4 +1,4 @@
-"""Writes of one event loop turn leave in one piece, and none waits longer than that turn."""
+"""Writes of one event loop turn leave in one piece at its end, and a client must read them in time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ class Sent(asyncio.Transport):
         super().__init__()
         self.pieces: list[bytes] = []
         self.closed = False
+        self.unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed, "nothing is written to a closed connection"
@@ -37,7 +41,7 @@ def after(
 
     async def run() -> tuple[list[bytes], bool]:
         sent = below or Sent()
-        story(CoalescingTransport(sent, asyncio.get_running_loop()))
+        story(CoalescingTransport(sent, asyncio.get_running_loop(), 60))
         for _ in range(turns):
             await asyncio.sleep(0)
         return list(sent.pieces), sent.closed
@@ -88,3 +92,43 @@ def test_nothing_is_written_to_a_lost_or_aborted_connection() -> None:
 
     assert after(lost, below=below) == ([], True)
     assert after(aborted) == ([], True)
+
+
+class Read(Sent):
+    """A transport whose other end has read all but *unsent* bytes at each look."""
+
+    def __init__(self, *unsent: int) -> None:
+        super().__init__()
+        self.looks = list(unsent)
+
+    def get_write_buffer_size(self) -> int:
+        return self.looks.pop(0) if self.looks else 0
+
+
+def cut_off(*unsent: int, written: int = 1000) -> bool:
+    """Whether a connection is aborted of which so much is unsent after its write, and at each look."""
+
+    async def run() -> bool:
+        sent = Read(*unsent)
+        transport = CoalescingTransport(sent, asyncio.get_running_loop(), send_seconds=0.04)
+        transport.write(b"x" * written)
+        for _ in range(40):
+            await asyncio.sleep(0.005)
+        return sent.closed
+
+    return asyncio.run(run())
+
+
+def test_what_leaves_within_the_time_may_leave_late() -> None:
+    assert not cut_off(1000, 1000, 1000, 1000, 0)
+    assert not cut_off(1000, 900, 500, 10, 0)
+
+
+def test_a_connection_is_aborted_if_something_is_left_after_the_time() -> None:
+    assert cut_off(1000, 1000, 1000, 1000, 1000)
+    assert cut_off(1000, 4, 3, 2, 1), "a byte now and then is not enough"
+
+
+def test_nothing_is_looked_at_once_all_has_left() -> None:
+    assert not cut_off(0, 1000, 1000, 1000, 1000)
+    assert not cut_off(1000, 0, 1000, 1000, 1000, 1000)

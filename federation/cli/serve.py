@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -56,8 +57,11 @@ def _setting_options(command: click.Command) -> click.Command:
 
 
 def _default(field: FieldInfo) -> str:
-    has_none = field.is_required() or field.default in {None, (), ""}
-    return "" if has_none else f" Default: {field.default}."
+    default = field.default
+    if field.is_required() or default in {None, (), ""}:
+        return ""
+    shown = f"{default.total_seconds():g}s" if isinstance(default, timedelta) else default
+    return f" Default: {shown}."
 
 
 @_setting_options
@@ -94,7 +98,7 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if settings.workers == 1:
-            _run_one(app, listener, metrics)
+            _run_one(settings, app, listener, metrics)
         else:
             _run_several(settings, listener, metrics)
 
@@ -124,7 +128,9 @@ def _log_start(settings: Settings, metrics: socket.socket | None) -> None:
         )
 
 
-def _run_one(app: BrokerApp, listener: socket.socket, metrics: socket.socket | None) -> None:
+def _run_one(
+    settings: Settings, app: BrokerApp, listener: socket.socket, metrics: socket.socket | None
+) -> None:
     with ExitStack() as stack:
         if metrics is not None:
             collect = app.state.metrics.registry.collect
@@ -132,7 +138,7 @@ def _run_one(app: BrokerApp, listener: socket.socket, metrics: socket.socket | N
             reports: dict[str, Said | None] = {"0": None}
             app.state.health.publish = lambda said: reports.update({"0": Said(monotonic(), said)})
             stack.enter_context(metrics_server(metrics, registry, lambda: reports))
-        _run(app, listener)
+        _run(settings, app, listener)
 
 
 def _run_several(
@@ -166,19 +172,24 @@ def _run_worker(settings: Settings, number: int, listener: socket.socket) -> Non
     """Serve as one of several workers, with an application of its own."""
     configure_logs(settings.log_format)
     if settings.metrics_port is None:
-        _run(build(settings), listener)
+        _run(settings, build(settings), listener)
         return
     count_in_files_of(number)
     app = build(settings)
     app.state.health.publish = partial(write_report, Path(os.environ[_FOLDER]), number)
-    _run(app, listener)
+    _run(settings, app, listener)
 
 
-def _run(app: BrokerApp, listener: socket.socket) -> None:
+def _run(settings: Settings, app: BrokerApp, listener: socket.socket) -> None:
     # After its shutdown uvicorn raises the signal again that caused it. That is a normal exit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     # Documents and modules stay until the end. Without this, each full garbage collection would
     # visit all of them, and no request is answered meanwhile (36 ms instead of 0.5 ms).
     gc.freeze()
-    GracefulServer(http_config(app)).run(sockets=[listener])
+    config = http_config(
+        app,
+        keep_alive_seconds=settings.keep_alive.total_seconds(),
+        send_seconds=settings.send_timeout.total_seconds(),
+    )
+    GracefulServer(config).run(sockets=[listener])

@@ -191,8 +191,11 @@ class RequestBody:
                 async with asyncio.timeout(None if self.arrived else self.pause_seconds):
                     message = await self.receive()
             except TimeoutError as late:
+                self._complete.set()
                 raise TooSlow from late
             if message["type"] == "http.disconnect":
+                # The answer may have begun, and then only `cancel_on_disconnect` can end it.
+                self._complete.set()
                 raise CallerGone
             if not message.get("more_body", False):
                 self._complete.set()

@@ -99,11 +99,9 @@ HEADERS: dict[str, bytes] = {
     "no name": b": b",
     "no colon": b"X-A",
     "two hosts": b"Host: other.example.com",
+    "two equal hosts": b"Host: gw.example.com",
+    "Latin-1 in a value": b"X-A: caf\xe9",
     "two types": b"Content-Type: text/plain\r\nContent-Type: application/json",
-    "upgrade to h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA",
-    "upgrade to a websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    "upgrade to anything": b"Connection: keep-alive, upgrade\r\nUpgrade: foo/1",
 }
 
 
@@ -192,6 +190,47 @@ def test_a_body_whose_chunks_are_not_well_formed_is_never_carried_out(
     heard = front.say(PUT + HOST + JSON + bearer + CHUNKED + b"\r\n" + body + SMUGGLED)
     assert statuses(heard) == [400]
     assert reached(front) == []
+
+
+UPGRADES: dict[str, bytes] = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n",
+    "websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+    "anything": b"Connection: keep-alive, upgrade\r\nUpgrade: foo/1\r\nUpgrade: bar/2\r\n",
+}
+
+
+@pytest.mark.parametrize("lines", UPGRADES.values(), ids=UPGRADES)
+class TestUpgrade:
+    """A request with `Upgrade` is answered as if that were not there, body and all."""
+
+    def test_its_body_is_its_body(self, front: Listening, lines: bytes) -> None:
+        length = b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
+        head = FUNCTION + HOST + lines + length
+        heard = front.say(head + SMUGGLED + LIST + HOST + CLOSE + b"\r\n")
+        assert statuses(heard) == [200, 401]
+        (received,) = front.received
+        assert (received.method, bytes(received.body)) == ("POST", SMUGGLED)
+        for name in ("upgrade", "http2-settings"):
+            assert header(received, name) is None
+
+    def test_its_chunks_are_its_body(self, front: Listening, lines: bytes) -> None:
+        chunks = chunk(b"in") + chunk(SMUGGLED) + b"0\r\n\r\n"
+        heard = front.say(FUNCTION + HOST + lines + CHUNKED + CLOSE + b"\r\n", chunks)
+        assert statuses(heard) == [200]
+        (received,) = front.received
+        assert bytes(received.body) == b"in" + SMUGGLED
+
+    def test_what_follows_is_the_next_request(self, front: Listening, lines: bytes) -> None:
+        asked = FUNCTION.replace(b"POST", b"GET") + HOST + lines + b"\r\n"
+        assert statuses(front.say(asked * 3 + LIST + HOST + CLOSE + b"\r\n")) == [200] * 3 + [401]
+        assert len(front.received) == 3
+
+    def test_two_readings_are_still_refused(self, front: Listening, lines: bytes) -> None:
+        both = lines + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+        heard = front.say(FUNCTION + HOST + both + CLOSE + b"\r\n", b"0\r\n\r\n" + SMUGGLED)
+        assert statuses(heard) in ([400], [403])
+        assert reached(front) == []
 
 
 class TestTrailers:
@@ -286,7 +325,7 @@ class TestExpect:
 class TestHost:
     @pytest.mark.parametrize(
         "host",
-        [b"", b"Host:\r\n", b"Host: evil.example.com\r\n", b"Host: x/../../y\r\n",
+        [b"Host:\r\n", b"Host: evil.example.com\r\n", b"Host: x/../../y\r\n",
          b"Host: a@b\r\n", b"Host: 127.0.0.1:8081\r\n", b"Host: gw.example.com, evil\r\n"],
     )  # fmt: skip
     def test_the_host_header_does_not_choose_the_upstream(
@@ -296,6 +335,13 @@ class TestHost:
         for received in front.received:
             assert received.target == b"/system/functions?namespace=dev"
             assert header(received, "host") == b"127.0.0.1:%d" % front.upstream_port
+
+    @pytest.mark.parametrize("host", [b"", HOST + HOST, HOST + b"host: other\r\n"])
+    def test_a_request_without_one_host_header_is_refused(
+        self, front: Listening, bearer: bytes, host: bytes
+    ) -> None:
+        assert statuses(front.say(LIST + host + bearer + CLOSE + b"\r\n")) == [400]
+        assert reached(front) == []
 
     def test_another_host_header_in_disguise_reaches_no_function(self, front: Listening) -> None:
         disguised = b"X-Forwarded-Host: evil\r\nX_Forwarded_Host: evil\r\nX-Host: fine\r\n"

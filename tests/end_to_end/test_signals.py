@@ -288,6 +288,17 @@ class TestStopping:
             assert up.process.wait(timeout=30) == 0
 
 
+def test_a_graceful_shutdown_needs_no_capability() -> None:
+    """The documented deployments drop all of them."""
+    dropped = ["--inh-caps=-all", *(["--bounding-set=-all"] if os.geteuid() == 0 else [])]
+    done = subprocess.run(  # noqa: S603  our own words
+        ["setpriv", *dropped, sys.executable, "-m", "pytest",  # noqa: S607  wherever it is
+         "-q", "-p", "no:cacheprovider", "tests/test_shutdown.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_one_id_goes_from_the_ingress_to_the_journal_and_the_log(two: Served) -> None:
     token = two.access_token()
     answer = httpx2.post(

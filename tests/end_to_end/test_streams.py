@@ -187,6 +187,23 @@ def test_a_client_that_does_not_read_blocks_no_others_and_fills_no_memory(front:
         assert time.monotonic() - began < 1
 
 
+def test_answers_that_nobody_reads_free_the_upstream_after_the_time(tmp_path: Path) -> None:
+    flags = ("--upstream-connections", "8", "--upstream-timeout", "1", "--send-timeout", "2s")
+    with fronted(tmp_path, *flags) as front, ExitStack() as stack:
+        front.reset()
+        url = f"{front.broker.url}/function/figlet.dev"
+        for _ in range(8):
+            connection = stack.enter_context(front.broker.connect())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            target = f"/function/figlet.dev?bytes={1000 * MIB}"
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(0.5)
+        assert httpx2.get(url, timeout=20).status_code == 504, "none is free"
+        deadline = time.monotonic() + 8
+        while httpx2.get(url, timeout=20).status_code != 200:
+            assert time.monotonic() < deadline, "they are held"
+
+
 class TestSettings:
     def test_an_upstream_that_does_not_begin_to_answer_is_504_after_the_timeout(
         self, tmp_path: Path

@@ -25,6 +25,8 @@ Real processes and sockets, for `end_to_end/`, faults and bench:
 | `federation serve` as a process | `broker.served()`; to restart it: `local_issuer()`, `started()` |
 | that process in front of a gateway process | `gateway.fronted()` |
 | an issuer that is slow, down, wrong, or rotates | `issuer.CiIssuer` |
+| nginx and Go's reverse proxy in front of a broker | `reverse_proxies` |
+| a server with the broker's limits, without a broker | `http_server` |
 | a peer that breaks HTTP or TLS | `raw_server`, `certificates` |
 | any other program, started, killed and measured | `process.Process`, `process.Server` |
 | load: each answer judged, or rates and delays | `load` |
