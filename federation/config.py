@@ -71,7 +71,9 @@ def webhook_url(url: str) -> str:
     if not plain or not parts.hostname or parts.fragment:
         raise ValueError("it must be like https://receiver.example.com/events")
     if parts.username is not None:
-        raise ValueError("it must not hold a password; sign with audit-webhook-secret instead")
+        raise ValueError(
+            "it must not hold a password; use audit-webhook-secret or audit-webhook-header instead"
+        )
     if parts.scheme == "http" and not loopback(parts.hostname):
         raise ValueError("it must be https; http is for loopback addresses only")
     return url
@@ -192,6 +194,10 @@ class Settings(BaseModel):
     audit_webhook_secret: ExistingPath | None = Field(
         default=None, description="File with the secret that signs the events sent to the webhook."
     )
+    audit_webhook_header: ExistingPath | None = Field(
+        default=None,
+        description="File with one more header line for the webhook, such as Authorization: Bearer …",
+    )
     audit_webhook_ca: ExistingPath | None = Field(
         default=None, description="PEM file with the private CA of the webhook."
     )
@@ -248,7 +254,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
-            for name in ("audit-webhook-secret", "audit-webhook-ca")
+            for name in ("audit-webhook-secret", "audit-webhook-header", "audit-webhook-ca")
             if given.get(name.replace("-", "_"))
         ]
     return problems
@@ -320,8 +326,9 @@ def _private_files(
     yield "state", Path(str(given.get("state") or _DEFAULT_STATE)), check_state
     for path in _paths(given.get("signing_key")):
         yield "signing_key", path, read_key
-    for path in _paths(given.get("audit_webhook_secret")):
-        yield "audit_webhook_secret", path, check_file
+    for field in ("audit_webhook_secret", "audit_webhook_header"):
+        for path in _paths(given.get(field)):
+            yield field, path, check_file
     for folder in _paths(given.get("upstream_secrets")):
         for name in ("", *_UPSTREAM_SECRETS):
             yield "upstream_secrets", folder / name, check_file

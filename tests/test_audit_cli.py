@@ -314,12 +314,16 @@ def test_resend_delivers_everything_again(state: Path, receiver: Receiver) -> No
     before = {path: path.read_bytes() for path in (state / "audit").iterdir()}
     secret = state / "secret"
     secret.write_text("s3cret")
-    result = run("resend", "--state", state, "--webhook", receiver.url, "--secret", secret)
+    header = state / "header"
+    header.write_text("Authorization: Bearer one")
+    flags = ("--secret", secret, "--header", header)
+    result = run("resend", "--state", state, "--webhook", receiver.url, *flags)
     assert result.exit_code == 0, result.output
     assert "40 events delivered" in result.output
     sent = [e["request_id"] for each in receiver.taken for e in each.events]
     assert sorted(sent) == sorted(numbers(*range(40)))
     assert "x-openfaas-signature-256" in receiver.taken[0].headers
+    assert receiver.taken[0].headers["authorization"] == "Bearer one"
     assert {path: path.read_bytes() for path in (state / "audit").iterdir()} == before
 
 

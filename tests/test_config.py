@@ -302,9 +302,13 @@ def test_settings_of_a_webhook_need_a_webhook(documents: Path, tmp_path: Path) -
     file.write_text("x")
     file.chmod(0o600)
     told = problems(
-        documents=[str(documents)], audit_webhook_secret=str(file), audit_webhook_ca=str(file)
+        documents=[str(documents)],
+        audit_webhook_secret=str(file),
+        audit_webhook_header=str(file),
+        audit_webhook_ca=str(file),
     )
     assert told == [
         "audit-webhook-secret is for a webhook; set --audit-webhook too",
+        "audit-webhook-header is for a webhook; set --audit-webhook too",
         "audit-webhook-ca is for a webhook; set --audit-webhook too",
     ]

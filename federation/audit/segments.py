@@ -5,6 +5,9 @@ A segment is a file of JSON lines that one process appends to. Its first line is
 header names the segment before it of the same process and the byte where that one ended: bytes
 beyond it were never acknowledged. A process holds a lock file while it lives, so that others
 can tell which segments belong to a dead process.
+
+Events that are not owed to the webhook are in segments of their own. A process writes them under a
+second name, which ends in `-outsiders`, with a lock of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from pathlib import Path
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
-_NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
-_LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
+_OUTSIDERS = "-outsiders"
+_PROCESS = rf"(?P<process>\d+-[0-9a-f]{{16}}({_OUTSIDERS})?)"
+_NAME = re.compile(rf"\d{{20}}-{_PROCESS}\.jsonl")
+_LOCK = re.compile(rf"{_PROCESS}\.lock")
 
 Sync = Callable[[int], None]
 
@@ -58,6 +63,11 @@ class Stored:
     latest: bool
     """True if it is the last segment of its process. Only that one may still grow."""
 
+    @property
+    def owed(self) -> bool:
+        """True if no event in it may be dropped before the webhook has it."""
+        return not self.process.endswith(_OUTSIDERS)
+
 
 @dataclass(frozen=True, slots=True)
 class Closed:
@@ -71,8 +81,8 @@ class Closed:
     """True if another process sealed it, because its own ended without doing so."""
 
 
-def stored(folder: Path) -> list[Stored]:
-    """Return the segments in *folder*, the oldest first."""
+def stored(folder: Path, *, owed: bool | None = None) -> list[Stored]:
+    """Return the segments in *folder*, or those that are *owed* or not, the oldest first."""
     found: list[tuple[Path, str, int]] = []
     try:
         paths = sorted(folder.iterdir())
@@ -83,7 +93,8 @@ def stored(folder: Path) -> list[Stored]:
             with suppress(FileNotFoundError):  # dropped since the listing
                 found.append((path, match["process"], path.stat().st_size))
     last = {process: path for path, process, _ in found}
-    return [Stored(path, process, size, last[process] == path) for path, process, size in found]
+    segments = [Stored(path, process, size, last[process] == path) for path, process, size in found]
+    return [each for each in segments if owed is None or each.owed == owed]
 
 
 def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
@@ -153,9 +164,9 @@ def _cursor(path: Path) -> Path:
 # Writing a segment
 
 
-def fresh_process() -> str:
+def fresh_process(*, owed: bool = True) -> str:
     """Return a name for this process that no other process ever has."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}"
+    return f"{os.getpid()}-{secrets.token_hex(8)}{'' if owed else _OUTSIDERS}"
 
 
 class Segment:

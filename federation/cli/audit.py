@@ -128,13 +128,23 @@ def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None
     help="File with the secret that signs.",
 )
 @click.option(
+    "--header",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with one more header line, such as Authorization: Bearer …",
+)
+@click.option(
     "--ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="PEM file with the webhook's CA, where it is a private one.",
 )
 @click.option("--since", metavar="TIME", help="Only events since then, as 2030-01-31T09:00:00Z.")
-def resend(
-    state: Path, webhook: str, secret: Path | None, ca: Path | None, since: str | None
+def resend(  # noqa: PLR0917  click passes each option by its name
+    state: Path,
+    webhook: str,
+    secret: Path | None,
+    header: Path | None,
+    ca: Path | None,
+    since: str | None,
 ) -> None:
     """
     Deliver events again, at once.
@@ -150,7 +160,8 @@ def resend(
     with _plain_errors():
         trusting(ca)
         batches = _batches(_folder(state), moment)
-        sent = asyncio.run(_resend(batches, Webhook(webhook, secret=secret, ca=ca)))
+        receiver = Webhook(webhook, secret=secret, header=header, ca=ca)
+        sent = asyncio.run(_resend(batches, receiver))
     click.echo(f"{counted(sent, 'event')} delivered")
 
 

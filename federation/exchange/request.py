@@ -64,6 +64,12 @@ class Broker:
     journal: Journal
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    limit_function_tokens: Callable[[str], None]
+    """
+    Called with the `jti` of an access token before it is traded for a function token.
+
+    Raises: Refusal with `too_many_function_tokens`.
+    """
 
 
 def draft(claims: Claims, request: ExchangeRequest, broker: Broker) -> mint.Draft:
