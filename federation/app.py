@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.audit import Journal
 from federation.audit.delivery import Delivery, Webhook, read_header, trusting
@@ -49,6 +49,8 @@ from federation.state.sqlite import SqliteStore
 from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
+from federation.web.access_log import LOGGER as ACCESS_LOGGER
+from federation.web.access_log import AccessLog
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
 from federation.web.rate_limit import BadTokens, Failures, FunctionTokens, Network, Revocations
@@ -141,6 +143,7 @@ def build(
         exchanges,
         gateway,
         trusted,
+        access_log=settings.access_log == "on",
         routes=[
             Route("/oauth/token", exchanges, methods=["POST"]),
             Route(
@@ -269,6 +272,8 @@ class BrokerApp(Starlette):
         exchanges: TokenEndpoint,
         gateway: Gateway | None,
         trusted_proxies: Sequence[Network],
+        *,
+        access_log: bool,
         **starlette: Any,
     ) -> None:
         super().__init__(**starlette)
@@ -281,7 +286,15 @@ class BrokerApp(Starlette):
             for method in route.methods or ()
         )
 
+        self._answer: ASGIApp = self._route
+        if access_log:
+            info = quick_info(ACCESS_LOGGER)
+            self._answer = AccessLog(self._route, trusted_proxies, info)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             # As it was sent: a reverse proxy that keeps `/readyz` to itself passes `/%72eadyz` on.
             scope["path"] = scope["raw_path"].decode("latin-1")

@@ -204,6 +204,9 @@ class Settings(BaseModel):
     audit_size: int = Field(
         default=1024, ge=16, description="MiB that the audit journal may take on disk."
     )
+    access_log: Literal["on", "off"] = Field(
+        default="off", description="on: log one line for each request that is answered."
+    )
     metrics_port: int | None = Field(
         default=None,
         ge=0,

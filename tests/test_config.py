@@ -312,3 +312,10 @@ def test_settings_of_a_webhook_need_a_webhook(documents: Path, tmp_path: Path) -
         "audit-webhook-header is for a webhook; set --audit-webhook too",
         "audit-webhook-ca is for a webhook; set --audit-webhook too",
     ]
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "ON"])
+def test_the_access_log_is_on_or_off(documents: Path, value: str) -> None:
+    assert read(documents=[str(documents)], access_log="on").access_log == "on"
+    (problem,) = problems(documents=[str(documents)], access_log=value)
+    assert problem.startswith("access-log: ")

@@ -79,6 +79,7 @@ class Gateway:
             return
         request = Request.of(scope, receive)
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
+        scope["state"]["trail"] = trail  # the access log names the caller
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
         reply = Reply(send, recording, self.observer)
         try:

@@ -90,6 +90,7 @@ class RevocationEndpoint:
         match claims:
             case {"jti": str(jti), "exp": int(expires)} if expires > broker.clock():
                 trail = self._trail(token, claims, scope)
+                scope["state"]["trail"] = trail  # the access log names the caller
                 async with Recording(broker.journal, trail) as recording:
                     if await is_revoked(jti, parent, broker.state):
                         return "nothing"

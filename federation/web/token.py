@@ -56,6 +56,7 @@ class TokenEndpoint:
             path=scope["path"],  # a URL would be made with the Host header, which may say anything
             started=self.broker.clock(),
         )
+        scope["state"]["trail"] = trail  # the access log names the caller
         reason: Reason | None = Reason.SERVER_ERROR
         try:
             async with Recording(self.broker.journal, trail):
