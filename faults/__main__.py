@@ -17,7 +17,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import clock, files, issuers, killing, shared, soak, storage, upstream, webhook
+from faults import (
+    clock,
+    files,
+    issuers,
+    killing,
+    shared,
+    soak,
+    storage,
+    strangers,
+    upstream,
+    webhook,
+)
 from faults.outcome import Fault, NotTried, Outcome, Run
 
 FAULTS: Mapping[str, Fault] = {
@@ -46,6 +57,7 @@ FAULTS: Mapping[str, Fault] = {
         files.documents_half_written,
         files.documents_swapped,
         upstream.upstream_dying,
+        strangers.trail_flooded,
     )
 }
 _SECONDS = {True: 150.0, False: 900.0}
