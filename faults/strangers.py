@@ -13,7 +13,7 @@ import httpx2
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
 from faults.trail import broken_promises, not_granted, recorded
-from federation.audit.segments import stored
+from federation.audit.segments import parts, stored
 from tests.harness.issuer import CiIssuer
 from tests.harness.load import Load, exchange, exchange_request
 from tests.harness.process import free_port
@@ -46,7 +46,8 @@ async def trail_flooded(run: Run) -> Outcome:
             async with load.running():
                 answers = await _flood(broker.port, _requests(issuer), run.of(8000, 100_000))
             seconds = time.monotonic() - began
-            size = sum(segment.size for segment in stored(broker.state / "audit"))
+            folders = parts(broker.state / "audit")
+            size = sum(segment.size for folder in folders for segment in stored(folder))
             there = {str(event["request_id"]) for event in recorded(broker.state)}
             with receiving(port) as receiver:
 

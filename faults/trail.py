@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from federation.audit.read import StoredEvent, ends, events
-from federation.audit.segments import by_process, stored
+from federation.audit.segments import by_process, parts, stored
 from federation.audit.verify import check_journal
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.tokens.signing_keys import KeyFolder, read_pem
@@ -33,12 +33,15 @@ def recorded(*states: Path) -> list[StoredEvent]:
 
 def recorded_by_process(state: Path) -> list[list[StoredEvent]]:
     """The events of each process, in the order in which it recorded them."""
-    segments = stored(state / "audit")
-    counted = ends(segments)
-    return [
-        [event for each in own for _, event in events(each.path, 0, counted[each.path])]
-        for own in by_process(segments)
-    ]
+    found = []
+    for folder in parts(state / "audit"):
+        segments = stored(folder)
+        counted = ends(segments)
+        found += [
+            [event for each in own for _, event in events(each.path, 0, counted[each.path])]
+            for own in by_process(segments)
+        ]
+    return found
 
 
 def digest(token: str) -> str:
@@ -68,8 +71,9 @@ def broken_promises(sent: Iterable[Sent], *brokers: Served) -> list[str]:
     grants = Counter(str(e["token_sha256"]) for e in given)
     wrong += [f"{n} grants in the trail for one token" for n in grants.values() if n > 1]
     for broker in brokers:
-        findings = check_journal(broker.state / "audit", _public_keys(broker.state)).findings
-        wrong += [f"the trail: {found}" for found in findings if found.broken]
+        for folder in parts(broker.state / "audit"):
+            findings = check_journal(folder, _public_keys(broker.state)).findings
+            wrong += [f"the trail: {found}" for found in findings if found.broken]
         wrong += broker.unexpected_errors()
     return [*wrong[:_MOST_TOLD], *_more(wrong)]
 

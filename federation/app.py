@@ -29,6 +29,7 @@ from federation.audit.delivery import Delivery, Webhook, read_header, trusting
 from federation.audit.journal import DividedJournal, FileJournal
 from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.seals import SEAL_TYPE
+from federation.audit.segments import OUTSIDERS
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
@@ -96,10 +97,11 @@ def build(
         raise SettingsRefused(
             [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
         )
+    folder = settings.state / "audit"
     outsiders_size = settings.audit_size * _MIB // _OUTSIDERS_SHARE
     archive, outsiders = (
         FileJournal(
-            settings.state / "audit",
+            place,
             size,
             deliver=settings.audit_webhook is not None,
             owed=owed,
@@ -108,9 +110,9 @@ def build(
             # Signing keys rotate: each seal is signed with the key of its moment.
             sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
         )
-        for owed, size in (
-            (True, settings.audit_size * _MIB - outsiders_size),
-            (False, outsiders_size),
+        for owed, place, size in (
+            (True, folder, settings.audit_size * _MIB - outsiders_size),
+            (False, folder / OUTSIDERS, outsiders_size),
         )
     )
     key_folder = None if signing or settings.signing_key else KeyFolder.under(settings.state)

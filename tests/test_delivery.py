@@ -178,6 +178,7 @@ def test_an_extra_header_is_sent_and_read_again_for_each_delivery(
         await until(lambda: len(receiver.taken) == 1)
         header.write_text("X-Api-Key:other")
         await journal.record(event(2))
+        await until(lambda: len(receiver.taken) == 2)
 
     deliver(tmp_path / "audit", webhook, story)
     first, second = receiver.taken

@@ -14,13 +14,14 @@ from federation.audit.delivery import Delivery, Webhook
 from federation.audit.event import Event, Standing
 from federation.audit.journal import DividedJournal, FileJournal, fdatasync
 from federation.audit.read import last
-from federation.audit.segments import Lock, fresh_process, set_cursor, stored
+from federation.audit.seals import seal_files
+from federation.audit.segments import OUTSIDERS, parts, set_cursor, stored
 from federation.errors import Refusal
 from tests.harness.journal_writer import event, examine, recorded, sign
 from tests.harness.webhook_receiver import receiving
 
 OWED = 128 * 1024
-OUTSIDERS = 16 * 1024
+PART = 16 * 1024
 
 
 class Both:
@@ -32,8 +33,8 @@ class Both:
         self.folder = folder
         self.lost = 0
         self.owed, self.outsiders = (
-            FileJournal(folder, size, sign=sign, deliver=deliver, owed=owed, sync=sync)
-            for owed, size in ((True, OWED), (False, OUTSIDERS))
+            FileJournal(place, size, sign=sign, deliver=deliver, owed=owed, sync=sync)
+            for owed, place, size in ((True, folder, OWED), (False, folder / OUTSIDERS, PART))
         )
         self.journal = DividedJournal(self.owed, self.outsiders, self._lose)
 
@@ -48,8 +49,8 @@ class Both:
         await self.owed.aclose()
         await self.outsiders.aclose()
 
-    def size(self, *, owed: bool) -> int:
-        return sum(segment.size for segment in stored(self.folder, owed=owed))
+    def size_of_outsiders(self) -> int:
+        return sum(segment.size for segment in stored(self.outsiders.folder))
 
 
 def outsider(number: int) -> Event:
@@ -57,7 +58,7 @@ def outsider(number: int) -> Event:
 
 
 def ids(folder: Path) -> set[str]:
-    return set(recorded(folder))
+    return {event for part in parts(folder) for event in recorded(part)}
 
 
 @pytest.mark.parametrize("deliver", [True, False])
@@ -71,13 +72,12 @@ def test_a_flood_of_outsiders_displaces_no_event_that_is_owed(
         await both.record(deploy, *map(outsider, range(800)))  # ten times what they have
         await both.record(grant := event(2))
         assert {deploy.event_id, grant.event_id} <= ids(tmp_path)
-        assert both.size(owed=False) <= OUTSIDERS
+        assert both.size_of_outsiders() <= PART
         assert both.lost == 0
         await both.aclose()
 
     asyncio.run(story())
-    assert recorded(tmp_path)
-    assert examine(tmp_path).whole
+    assert all(examine(part).whole for part in parts(tmp_path))
 
 
 def test_the_newest_of_outsiders_are_kept(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_the_newest_of_outsiders_are_kept(tmp_path: Path) -> None:
         await both.aclose()
 
     asyncio.run(story())
-    kept = recorded(tmp_path)
+    kept = recorded(tmp_path / OUTSIDERS)
     assert 10 < len(kept) < 100
     assert kept == [one.event_id for one in many][-len(kept) :]
-    assert [each["request_id"] for each in last(tmp_path, 1)] == ["request-299"]
+    assert [each["request_id"] for each in last(tmp_path / OUTSIDERS, 1)] == ["request-299"]
 
 
 def test_outsiders_find_room_while_the_journal_is_full_of_what_is_owed(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_delivery_goes_on_after_events_of_outsiders_were_dropped(tmp_path: Path)
         delivery = Delivery(both.outsiders, Webhook(url), lambda _least, _most: 0.0)
         await both.record(*map(outsider, range(3)))
         assert delivery._find() is not None, "a batch is being sent"
-        gone = stored(tmp_path)[0].path
+        gone = stored(tmp_path / OUTSIDERS)[0].path
         await both.record(*map(outsider, range(3, 400)))
         assert not gone.exists()
         delivery._taken(gone, 500)
@@ -184,9 +184,8 @@ def test_delivery_goes_on_after_events_of_outsiders_were_dropped(tmp_path: Path)
 
     with receiving() as receiver:
         asyncio.run(story(receiver.url))
-    assert not list(tmp_path.glob("*.cursor")) or all(
-        path.with_suffix(".jsonl").exists() for path in tmp_path.glob("*.cursor")
-    )
+    cursors = list((tmp_path / OUTSIDERS).glob("*.cursor"))
+    assert all(path.with_suffix(".jsonl").exists() for path in cursors)
 
 
 def test_what_a_dead_process_left_of_either_kind_is_delivered_and_sealed(tmp_path: Path) -> None:
@@ -213,23 +212,38 @@ def test_what_a_dead_process_left_of_either_kind_is_delivered_and_sealed(tmp_pat
     with receiving() as receiver:
         asyncio.run(story(receiver.url))
     assert {one.event_id for one in sent} == set(receiver.event_ids)
-    assert {note.message for note in examine(tmp_path).findings} == {
+    notes = [note for part in parts(tmp_path) for note in examine(part).findings]
+    assert {note.message for note in notes} == {
         "was sealed after its process had ended; changes before that cannot be shown"
     }
 
 
-def test_the_two_names_of_a_process_have_a_lock_each(tmp_path: Path) -> None:
+def test_a_flood_leaves_no_more_seals_than_segments(tmp_path: Path) -> None:
     both = Both(tmp_path)
 
     async def story() -> None:
-        await both.record(event(1), outsider(2))
-        names = {segment.process for segment in stored(tmp_path)}
-        assert names == {both.owed.process, both.outsiders.process}
-        assert all(Lock.held(tmp_path, name) for name in names)
+        await both.record(event(1))
+        both.owed._retire(both.owed._segment.close)  # type: ignore[union-attr]  # it has one
+        await asyncio.to_thread(both.owed._try_to_seal, both.owed._seal_own)
+        await both.record(*map(outsider, range(1500)))
+        assert len(seal_files(tmp_path)) == 1, "an old segment of others, which stays"
+        assert len(seal_files(tmp_path / OUTSIDERS)) < 40
         await both.aclose()
 
     asyncio.run(story())
-    assert fresh_process(owed=False).endswith("-outsiders")
+
+
+def test_the_journal_is_for_its_owner_alone_whichever_part_comes_first(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "audit"
+    both = Both(folder)
+
+    async def story() -> None:
+        await both.record(outsider(1), event(2))
+        await both.aclose()
+
+    asyncio.run(story())
+    for place in parts(folder):
+        assert place.stat().st_mode & 0o077 == 0
 
 
 def test_an_owed_segment_that_was_delivered_may_go_and_one_of_outsiders_stays(
@@ -242,7 +256,7 @@ def test_an_owed_segment_that_was_delivered_may_go_and_one_of_outsiders_stays(
         with suppress(Refusal):
             while True:
                 await both.record(event())
-        oldest = stored(tmp_path, owed=True)[0]
+        oldest = stored(tmp_path)[0]
         set_cursor(oldest.path, oldest.size)
         await both.record(event(7))
         assert not oldest.path.exists()

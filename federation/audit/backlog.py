@@ -31,18 +31,17 @@ class _Counted(NamedTuple):
 
 
 class Backlog:
-    """Counts the undelivered events of the journal at *folder* that are owed, or those that are not."""
+    """Counts the undelivered events of the journal at *folder*."""
 
-    def __init__(self, folder: Path, *, owed: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._owed = owed
         self._counted: dict[Path, _Counted] = {}
 
     def measure(self) -> Waiting:
         """Return the undelivered events. Raises: OSError."""
         held, times = 0, []
         kept: dict[Path, _Counted] = {}
-        for segment in stored(self._folder, owed=self._owed):
+        for segment in stored(self._folder):
             with suppress(FileNotFoundError):  # dropped since the listing
                 if (start := undelivered_from(segment)) is not None:
                     counted = kept[segment.path] = self._count(segment, start)

@@ -273,7 +273,7 @@ class Delivery:
     def _adopt(self) -> None:
         """Take over what dead processes left: deliver it, and seal it as nobody else can now."""
         self._cursors = {path: end for path, end in self._cursors.items() if path.exists()}
-        for segment in stored(self._journal.folder, owed=self._journal.owed):
+        for segment in stored(self._journal.folder):
             process = segment.process
             if process == self._journal.process or process in self._adopted:
                 continue

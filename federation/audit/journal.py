@@ -111,7 +111,7 @@ class FileJournal:
     ) -> None:
         self.folder = folder
         self.owed = owed
-        self.process = fresh_process(owed=owed)
+        self.process = fresh_process()
         self.recorded = asyncio.Event()
         self._size = size_bytes
         self._segment_bytes = min(_SEGMENT_BYTES, size_bytes // (_SEGMENTS * workers))
@@ -125,7 +125,7 @@ class FileJournal:
         self._undelivered: dict[Path, Undelivered] = {}
         self._used = 0
         self._used_known_until = 0.0
-        self._backlog = Backlog(folder, owed=owed)
+        self._backlog = Backlog(folder)
         self._seals = Seals(folder, sign, sync)
         self._unsealed: dict[str, Closed] = {}
         """The closed segments of this process without a seal, by name."""
@@ -302,9 +302,10 @@ class FileJournal:
         close()
 
     def _own_lock(self) -> Lock:
-        if not self.folder.is_dir():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(self.folder.parent)
+        for folder in (self.folder.parent, self.folder):  # `parents` would make open ones
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(folder.parent)
         for _ in range(_LOCK_TRIES):  # another process may remove a new lock file once
             if lock := Lock.take(self.folder, self.process):
                 return lock
@@ -315,7 +316,7 @@ class FileJournal:
         now = time.monotonic()
         if now < self._used_known_until and self._used + need <= self._size:
             return
-        segments = stored(self.folder, owed=self.owed)
+        segments = stored(self.folder)
         self._used = sum(segment.size for segment in segments)
         self._used_known_until = now + _LOOK_SECONDS
         if self._used + need <= self._size:
@@ -389,7 +390,7 @@ class FileJournal:
         """Seal the closed segments of this process and of dead ones."""
         self._seal_own()
         self._seals.refresh()
-        segments = stored(self.folder, owed=self.owed)
+        segments = stored(self.folder)
         unsealed = {each.process for each in segments if each.path.name not in self._seals.sealed}
         for process in sorted(unsealed - {self.process}):
             if lock := Lock.take(self.folder, process):
@@ -398,7 +399,7 @@ class FileJournal:
 
     def _look(self) -> Status:
         try:
-            used = sum(segment.size for segment in stored(self.folder, owed=self.owed))
+            used = sum(segment.size for segment in stored(self.folder))
             waiting = self._backlog.measure()
             held = waiting.segment_bytes if self._deliver and self.owed else 0
             left = max(0, min(self._size - held, _disk_room(self.folder, self._size - used)))

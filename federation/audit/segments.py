@@ -5,9 +5,6 @@ A segment is a file of JSON lines that one process appends to. Its first line is
 header names the segment before it of the same process and the byte where that one ended: bytes
 beyond it were never acknowledged. A process holds a lock file while it lives, so that others
 can tell which segments belong to a dead process.
-
-Events that are not owed to the webhook are in segments of their own. A process writes them under a
-second name, which ends in `-outsiders`, with a lock of its own.
 """
 
 from __future__ import annotations
@@ -28,15 +25,26 @@ from pathlib import Path
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
-_OUTSIDERS = "-outsiders"
-_PROCESS = rf"(?P<process>\d+-[0-9a-f]{{16}}({_OUTSIDERS})?)"
-_NAME = re.compile(rf"\d{{20}}-{_PROCESS}\.jsonl")
-_LOCK = re.compile(rf"{_PROCESS}\.lock")
+OUTSIDERS = "outsiders"
+"""
+The folder, within that of the journal, with the journal of events that are owed to nobody.
+
+It has seals of its own. In one chain with others, seals of dropped segments would pile up as long
+as an older segment of the others stays, and anybody could make as many as they like.
+"""
+
+_NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
+_LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
 
 Sync = Callable[[int], None]
 
 
 # Reading segments
+
+
+def parts(folder: Path) -> tuple[Path, Path]:
+    """Return the folder of a journal, and that of its events of outsiders, which may not exist."""
+    return folder, folder / OUTSIDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,6 @@ class Stored:
     latest: bool
     """True if it is the last segment of its process. Only that one may still grow."""
 
-    @property
-    def owed(self) -> bool:
-        """True if no event in it may be dropped before the webhook has it."""
-        return not self.process.endswith(_OUTSIDERS)
-
 
 @dataclass(frozen=True, slots=True)
 class Closed:
@@ -81,8 +84,8 @@ class Closed:
     """True if another process sealed it, because its own ended without doing so."""
 
 
-def stored(folder: Path, *, owed: bool | None = None) -> list[Stored]:
-    """Return the segments in *folder*, or those that are *owed* or not, the oldest first."""
+def stored(folder: Path) -> list[Stored]:
+    """Return the segments in *folder*, the oldest first."""
     found: list[tuple[Path, str, int]] = []
     try:
         paths = sorted(folder.iterdir())
@@ -93,8 +96,7 @@ def stored(folder: Path, *, owed: bool | None = None) -> list[Stored]:
             with suppress(FileNotFoundError):  # dropped since the listing
                 found.append((path, match["process"], path.stat().st_size))
     last = {process: path for path, process, _ in found}
-    segments = [Stored(path, process, size, last[process] == path) for path, process, size in found]
-    return [each for each in segments if owed is None or each.owed == owed]
+    return [Stored(path, process, size, last[process] == path) for path, process, size in found]
 
 
 def by_process(segments: Sequence[Stored]) -> list[list[Stored]]:
@@ -164,9 +166,9 @@ def _cursor(path: Path) -> Path:
 # Writing a segment
 
 
-def fresh_process(*, owed: bool = True) -> str:
+def fresh_process() -> str:
     """Return a name for this process that no other process ever has."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}{'' if owed else _OUTSIDERS}"
+    return f"{os.getpid()}-{secrets.token_hex(8)}"
 
 
 class Segment:
