@@ -175,7 +175,7 @@ class Settings(BaseModel):
         ge=0,
         le=1_000_000,
         description="Failed exchanges a minute that one address may cause in each worker"
-        " before it gets 429; 0 means no limit.",
+        " before it gets 429, and bad tokens that it may send to the gateway; 0 means no limit.",
     )
     trusted_proxies: Networks = Field(
         default="",

@@ -200,7 +200,8 @@ class TestWhoLearnsWhatIsWrong:
         assert self.told(None) == {"status": "degraded"}
 
     @pytest.mark.parametrize(
-        "header", ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip", "via"]
+        "header",
+        ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip", "via", "x_request_id"],
     )
     def test_one_that_a_proxy_forwarded_does_not(self, header: str) -> None:
         assert self.told(("127.0.0.1", 1), **{header: "192.0.2.7"}) == {"status": "degraded"}

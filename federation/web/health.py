@@ -31,7 +31,11 @@ from federation.exchange import Broker
 _STORE_SECONDS = 1.0
 _REMEMBERED_SECONDS = 0.5
 _PROBE = "a token that nobody revoked"
-_FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+_FORWARDED = (
+    *(b"forwarded", b"x-forwarded-", b"x-real-ip", b"via", b"x-request-id", b"x-envoy-"),
+    *(b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip"),
+)
+"""The beginnings of headers that only proxies send."""
 _SHOWN_PROBLEMS = 20
 
 
