@@ -54,7 +54,7 @@ from federation.web.access_log import LOGGER as ACCESS_LOGGER
 from federation.web.access_log import AccessLog
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import BadTokens, Failures, FunctionTokens, Network, Revocations
+from federation.web.rate_limit import BadTokens, Failures, Network, RepeatedExchanges, Revocations
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -128,7 +128,7 @@ def build(
         ),
         clock=clock,
         policies=PolicySets(),
-        limit_function_tokens=FunctionTokens(time.monotonic).take,
+        limit_repeats=RepeatedExchanges(time.monotonic).take,
     )
     deliveries = _deliveries((archive, outsiders), settings)
     health = Health(broker, archive if journal is None else None, deliveries)

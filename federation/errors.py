@@ -52,7 +52,7 @@ class Reason(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
     TOO_MANY_REVOCATIONS = "too_many_revocations"
-    TOO_MANY_FUNCTION_TOKENS = "too_many_function_tokens"
+    TOO_MANY_EXCHANGES = "too_many_exchanges"
     SERVER_ERROR = "server_error"
     """An unexpected exception. The error boundary reports and records it; nothing raises it."""
 
@@ -95,7 +95,7 @@ _TOO_MANY = frozenset(
     {
         Reason.TOO_MANY_FAILURES,
         Reason.TOO_MANY_REVOCATIONS,
-        Reason.TOO_MANY_FUNCTION_TOKENS,
+        Reason.TOO_MANY_EXCHANGES,
     }
 )
 _OAUTH_CODES = frozenset(
@@ -148,8 +148,8 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.TOO_MANY_REVOCATIONS: (
             "Too many tokens were revoked in the last minute. Wait, then try again."
         ),
-        Reason.TOO_MANY_FUNCTION_TOKENS: (
-            "This access token was exchanged too often in the last minute. Wait, then try again."
+        Reason.TOO_MANY_EXCHANGES: (
+            "This token was exchanged too often in the last minute. Wait, then try again."
         ),
         Reason.SERVER_ERROR: "The broker failed. Its log has the details under this id.",
     }

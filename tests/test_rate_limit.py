@@ -25,7 +25,7 @@ FAULTS_OF_THE_CALLER = set(Reason) - {
     Reason.AUDIT_UNAVAILABLE,
     Reason.TOO_MANY_FAILURES,
     Reason.TOO_MANY_REVOCATIONS,
-    Reason.TOO_MANY_FUNCTION_TOKENS,
+    Reason.TOO_MANY_EXCHANGES,
     Reason.SERVER_ERROR,
 }
 

@@ -59,6 +59,8 @@ async def exchange_ci_token(
     trail.actor = Actor(f"fed:{subject_for_us(signed)}", broker.issuer_url, signed.issuer.iss)
     trail.standing = Standing.OUTSIDER
     verified = verify(signed, now)
+    if not verified.issuer.taken_once(verified.claims):
+        broker.limit_repeats(verified.spend_key)
     await next_stage()
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
     trail.standing = Standing.ADMITTED

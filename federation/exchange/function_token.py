@@ -36,7 +36,7 @@ async def exchange_access_token(
     bearer = await verify(
         token, broker.signing, broker.state, issuer_url=broker.issuer_url, now=now
     )
-    broker.limit_function_tokens(bearer.jti)  # before there is an event, or it would limit nothing
+    broker.limit_repeats(bearer.jti)  # before there is an event, or it would limit nothing
     trail.actor = Actor(
         str(bearer.claims.get("sub")), broker.issuer_url, str(bearer.claims.get("fed:iss"))
     )

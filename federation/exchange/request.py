@@ -64,11 +64,11 @@ class Broker:
     journal: Journal
     clock: Callable[[], float]
     """Seconds since the epoch."""
-    limit_function_tokens: Callable[[str], None]
+    limit_repeats: Callable[[str], None]
     """
-    Called with the `jti` of an access token before it is traded for a function token.
+    Called with what identifies a token that is taken more than once, before each exchange of it.
 
-    Raises: Refusal with `too_many_function_tokens`.
+    Raises: Refusal with `too_many_exchanges`.
     """
 
 

@@ -1,6 +1,6 @@
 """
 Rate limits: token buckets of failed requests, so that guessing is slow, of revocations, so that
-nobody fills the store, and of function tokens, so that no job fills the audit journal.
+nobody fills the store, and of exchanges of one token, so that no job fills the audit journal.
 
 Successful exchanges and faults of the broker are not counted as failures, so a working CI system
 never reaches that limit. Requests that are running when the bucket empties are still answered; their
@@ -23,7 +23,7 @@ from federation.errors import Reason, Refusal
 
 _ADDRESSES = 10_000
 _REVOCATIONS_A_MINUTE = 300  # more than the jobs that end in a minute, also those of a matrix
-_FUNCTION_TOKENS_A_MINUTE = 600  # faas-cli trades one for each call of a function
+_EXCHANGES_OF_A_TOKEN = 600  # faas-cli trades one for each call of a function
 _MINUTE_SECONDS = 60.0
 _ROUNDING_SECONDS = 1e-6
 _IPV6_PREFIX = 64  # one machine can choose any address of its /64
@@ -33,7 +33,7 @@ _NOT_THE_CALLERS_FAULT = frozenset(
     {
         Reason.TOO_MANY_FAILURES,
         Reason.TOO_MANY_REVOCATIONS,
-        Reason.TOO_MANY_FUNCTION_TOKENS,
+        Reason.TOO_MANY_EXCHANGES,
         Reason.SERVER_ERROR,
     }
 )
@@ -132,24 +132,24 @@ class BadTokens:
         self._failures.count(address, reason)
 
 
-class FunctionTokens:
-    """Allows each access token *a_minute* function tokens a minute, also all at once."""
+class RepeatedExchanges:
+    """Allows a token that is taken more than once *a_minute* exchanges, also all at once."""
 
     def __init__(
-        self, clock: Callable[[], float], *, a_minute: int = _FUNCTION_TOKENS_A_MINUTE
+        self, clock: Callable[[], float], *, a_minute: int = _EXCHANGES_OF_A_TOKEN
     ) -> None:
         self._a_minute = a_minute
         self._buckets = Buckets(a_minute, clock)
 
-    def take(self, jti: str) -> None:
-        """Count one for the access token *jti*. Raises: Refusal, `too_many_function_tokens`."""
-        if wait := self._buckets.wait_seconds(jti):
+    def take(self, token: str) -> None:
+        """Count one for what identifies a *token*. Raises: Refusal with `too_many_exchanges`."""
+        if wait := self._buckets.wait_seconds(token):
             raise Refusal(
-                Reason.TOO_MANY_FUNCTION_TOKENS,
-                evidence={"jti": jti, "function_tokens_a_minute": self._a_minute},
+                Reason.TOO_MANY_EXCHANGES,
+                evidence={"exchanges_a_minute": self._a_minute},
                 retry_after_seconds=wait,
             )
-        self._buckets.take(jti)
+        self._buckets.take(token)
 
 
 class Revocations:

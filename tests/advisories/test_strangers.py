@@ -20,8 +20,8 @@ from federation.errors import Reason, Refusal
 from federation.jose.strict_json import dumps_ascii
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, sign
 from federation.tokens.signing_keys import SigningKey
-from federation.web.rate_limit import FunctionTokens
-from tests.harness.broker import InProcess, logged, refusal
+from federation.web.rate_limit import RepeatedExchanges
+from tests.harness.broker import DOCUMENTS, InProcess, logged, refusal
 from tests.harness.clock import Clock
 from tests.harness.gateway import Front, listening
 
@@ -158,15 +158,24 @@ def one_bounded_line(log: str, event: str, request_id: str) -> None:
     assert json.loads(line)["request_id"] == request_id
 
 
-class TestFunctionTokens:
+class TestRepeatedExchanges:
+    def test_a_token_that_may_be_taken_often_cannot_be_without_end(self) -> None:
+        broker = InProcess(DOCUMENTS.replace("tokenExpiry: 30m", "subjectTokenUse: many"))
+        broker.app.state.broker.limit_repeats = RepeatedExchanges(Clock(), a_minute=3).take
+        token = broker.job()
+        answers = [broker.exchange(token).status_code for _ in range(5)]
+        assert answers == [200, 200, 200, 429, 429]
+        assert [event.owed for event in broker.journal.events] == [True] * 3 + [False] * 2
+        assert broker.exchange().status_code == 200
+
     def test_a_job_cannot_trade_its_access_token_without_end(self) -> None:
         broker = InProcess()
-        broker.app.state.broker.limit_function_tokens = FunctionTokens(Clock(), a_minute=3).take
+        broker.app.state.broker.limit_repeats = RepeatedExchanges(Clock(), a_minute=3).take
         token = broker.access_token()
         before = len(broker.journal.events)
         answers = [broker.exchange(token, scope="function") for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
-        assert refusal(answers[-1])[1] == "too_many_function_tokens"
+        assert refusal(answers[-1])[1] == "too_many_exchanges"
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
         assert len(broker.journal.events) - before == 3, "what is refused makes no event"
         other = broker.access_token()
@@ -174,7 +183,7 @@ class TestFunctionTokens:
         assert refusal(broker.exchange("a.b.c"))[1] == "malformed_token", "no failure of anybody"
 
     def test_there_is_a_limit_by_default(self) -> None:
-        limits = FunctionTokens(Clock())
+        limits = RepeatedExchanges(Clock())
         for _ in range(600):
             limits.take("one")
         with pytest.raises(Refusal):
