@@ -27,6 +27,7 @@ from faults import (
     shared,
     soak,
     storage,
+    strangers,
     upstream,
     webhook,
 )
@@ -62,6 +63,7 @@ FAULTS: Mapping[str, Fault] = {
         connections.unread_answers,
         connections.pipelining,
         connections.half_heads,
+        strangers.trail_flooded,
     )
 }
 _SECONDS = {True: 150.0, False: 900.0}

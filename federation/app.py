@@ -22,13 +22,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.audit import Journal
-from federation.audit.delivery import Delivery, Webhook, trusting
-from federation.audit.journal import FileJournal
+from federation.audit.delivery import Delivery, Webhook, read_header, trusting
+from federation.audit.journal import DividedJournal, FileJournal
 from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.seals import SEAL_TYPE
+from federation.audit.segments import OUTSIDERS
 from federation.config import Settings
 from federation.documents.assemble import Assembled
 from federation.documents.model import JwtIssuer
@@ -51,9 +52,18 @@ from federation.state.sqlite import SqliteStore
 from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
+from federation.web.access_log import LOGGER as ACCESS_LOGGER
+from federation.web.access_log import AccessLog
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import FailedExchanges, Network, Revocations, is_from_proxy
+from federation.web.rate_limit import (
+    BadTokens,
+    Failures,
+    Network,
+    RepeatedExchanges,
+    Revocations,
+    is_from_proxy,
+)
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -66,6 +76,8 @@ _LAST_DELIVERY_SECONDS = 5.0
 _FIRST_KEYS_SECONDS = 5.0
 _GAUGES_SECONDS = 2.0
 _MIB = 1024 * 1024
+_OUTSIDERS_SHARE = 8
+"""The part of the journal's size that events of outsiders have: one of so many."""
 
 
 def build(
@@ -94,14 +106,23 @@ def build(
         raise SettingsRefused(
             [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
         )
-    archive = FileJournal(
-        settings.state / "audit",
-        settings.audit_size * _MIB,
-        deliver=settings.audit_webhook is not None,
-        workers=settings.workers,
-        clock=clock,
-        # Signing keys rotate: each seal is signed with the key of its moment.
-        sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
+    folder = settings.state / "audit"
+    outsiders_size = settings.audit_size * _MIB // _OUTSIDERS_SHARE
+    archive, outsiders = (
+        FileJournal(
+            place,
+            size,
+            deliver=settings.audit_webhook is not None,
+            owed=owed,
+            workers=settings.workers,
+            clock=clock,
+            # Signing keys rotate: each seal is signed with the key of its moment.
+            sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
+        )
+        for owed, place, size in (
+            (True, folder, settings.audit_size * _MIB - outsiders_size),
+            (False, folder / OUTSIDERS, outsiders_size),
+        )
     )
     key_folder = None if signing or settings.signing_key else KeyFolder.under(settings.state)
     broker = Broker(
@@ -110,16 +131,26 @@ def build(
         keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or _signing_keys(settings, key_folder),
         state=state or _store(settings, clock, metrics.stored),
-        journal=journal or LoggedJournal(archive, quick_info(LOGGER)),
+        journal=journal
+        or LoggedJournal(
+            DividedJournal(archive, outsiders, metrics.event_lost), quick_info(LOGGER)
+        ),
         clock=clock,
         policies=PolicySets(),
+        limit_repeats=RepeatedExchanges(time.monotonic).take,
     )
-    health = Health(broker, archive if journal is None else None)
-    delivery = _delivery(archive, settings)
+    deliveries = _deliveries((archive, outsiders), settings)
+    health = Health(broker, archive if journal is None else None, deliveries)
     upstream = upstream or _upstream(settings)
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
-    gateway = _gateway(broker, settings, metrics, upstream, trusted) if upstream else None
-    failures = FailedExchanges(settings.failed_exchanges, time.monotonic)
+    # A budget of their own: who polls with an expired token must not stop exchanges beside it.
+    bad_tokens = BadTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
+    gateway = None
+    if upstream:
+        gateway = _gateway(
+            broker, settings, metrics, upstream, trusted_proxies=trusted, bad_tokens=bad_tokens
+        )
+    failures = Failures(settings.failed_exchanges, time.monotonic)
     exchanges = TokenEndpoint(broker, failures, trusted, metrics)
     # Without a limit by address for failures, the address is one that many callers share.
     revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
@@ -127,6 +158,7 @@ def build(
         exchanges,
         gateway,
         trusted,
+        access_log=settings.access_log == "on",
         routes=[
             Route("/oauth/token", exchanges, methods=["POST"]),
             Route(
@@ -145,7 +177,14 @@ def build(
         middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted)],
         exception_handlers={HTTPException: not_found},
         lifespan=_Lifespan(
-            broker, settings, metrics, health, archive, delivery, upstream, key_folder
+            broker,
+            settings,
+            metrics,
+            health,
+            (archive, outsiders),
+            deliveries,
+            upstream,
+            key_folder,
         ),
     )
     app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
@@ -163,8 +202,8 @@ class _Lifespan:
     settings: Settings
     metrics: Metrics
     health: Health
-    archive: FileJournal
-    delivery: Delivery | None
+    journals: Sequence[FileJournal]
+    deliveries: Sequence[Delivery]
     upstream: Upstream | None
     key_folder: KeyFolder | None
     """Where the signing keys are, None if they were given and not generated."""
@@ -174,15 +213,16 @@ class _Lifespan:
         """Run the background tasks within the block; close everything after it."""
         self.health.starting = True
         tasks = [_start(work) for work in self._background_work()]
-        delivering = _start(self.delivery.run()) if self.delivery else None
+        delivering = [_start(delivery.run()) for delivery in self.deliveries]
         try:
             yield
         finally:
-            if self.delivery and delivering:
-                # Events of the last requests still reach the webhook, if it is quick.
-                self.delivery.stop()
-                await asyncio.wait([delivering], timeout=_LAST_DELIVERY_SECONDS)
-                tasks.append(delivering)
+            # Events of the last requests still reach the webhook, if it is quick.
+            for delivery in self.deliveries:
+                delivery.stop()
+            if delivering:
+                await asyncio.wait(delivering, timeout=_LAST_DELIVERY_SECONDS)
+                tasks += delivering
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -190,7 +230,8 @@ class _Lifespan:
             if self.upstream:
                 await self.upstream.aclose()
             await self.broker.state.aclose()
-            await self.archive.aclose()
+            for journal in self.journals:
+                await journal.aclose()
 
     def _background_work(self) -> Iterator[Coroutine[None, None, None]]:
         yield self._fetch_first_keys()
@@ -203,8 +244,9 @@ class _Lifespan:
             yield self.upstream.follow_renewals()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
-        if self.health.journal:  # events go to the archive, not to a journal that `build` was given
-            yield self.archive.run()
+        if self.health.journal:  # events go to these, not to a journal that `build` was given
+            for journal in self.journals:
+                yield journal.run()
 
     async def _fetch_first_keys(self) -> None:
         """Stay unready until every issuer was asked for its keys, or for a few seconds."""
@@ -247,6 +289,8 @@ class BrokerApp(Starlette):
         exchanges: TokenEndpoint,
         gateway: Gateway | None,
         trusted_proxies: Sequence[Network],
+        *,
+        access_log: bool,
         **starlette: Any,
     ) -> None:
         super().__init__(**starlette)
@@ -259,7 +303,18 @@ class BrokerApp(Starlette):
             for method in route.methods or ()
         )
 
+        self._answer: ASGIApp = self._route
+        if access_log:
+            info = quick_info(ACCESS_LOGGER)
+            self._answer = AccessLog(self._route, trusted_proxies, info)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            # As it was sent: a reverse proxy that keeps `/readyz` to itself passes `/%72eadyz` on.
+            scope["path"] = scope["raw_path"].decode("latin-1")
         request = scope.get("method"), scope.get("path")
         if request == ("POST", "/oauth/token"):
             await self._exchanges(scope, receive, send)
@@ -301,7 +356,9 @@ def _gateway(
     settings: Settings,
     metrics: Metrics,
     upstream: Upstream,
+    *,
     trusted_proxies: Sequence[Network],
+    bad_tokens: BadTokens,
 ) -> Gateway:
     return Gateway(
         issuer_url=broker.issuer_url,
@@ -321,6 +378,7 @@ def _gateway(
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,
+        count_bad_token=bad_tokens.count,
     )
 
 
@@ -344,14 +402,24 @@ def _upstream(settings: Settings) -> Upstream | None:
         )
 
 
-def _delivery(archive: FileJournal, settings: Settings) -> Delivery | None:
+def _deliveries(journals: Iterable[FileJournal], settings: Settings) -> Sequence[Delivery]:
+    """A delivery for each journal, with connections of its own: no one waits for the other's."""
     if settings.audit_webhook is None:
-        return None
+        return ()
+    url, secret, header = (
+        settings.audit_webhook,
+        settings.audit_webhook_secret,
+        settings.audit_webhook_header,
+    )
     ca = settings.audit_webhook_ca
     with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
         trusting(ca)
-    webhook = Webhook(settings.audit_webhook, secret=settings.audit_webhook_secret, ca=ca)
-    return Delivery(archive, webhook)
+    if header:
+        with _problem_of("audit-webhook-header"):
+            read_header(header)
+    return [
+        Delivery(journal, Webhook(url, secret=secret, header=header, ca=ca)) for journal in journals
+    ]
 
 
 def _store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:

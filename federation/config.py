@@ -81,7 +81,9 @@ def webhook_url(url: str) -> str:
     if not plain or not parts.hostname or parts.fragment:
         raise ValueError("it must be like https://receiver.example.com/events")
     if parts.username is not None:
-        raise ValueError("it must not hold a password; sign with audit-webhook-secret instead")
+        raise ValueError(
+            "it must not hold a password; use audit-webhook-secret or audit-webhook-header instead"
+        )
     if parts.scheme == "http" and not loopback(parts.hostname):
         raise ValueError("it must be https; http is for loopback addresses only")
     return url
@@ -243,7 +245,7 @@ class Settings(BaseModel):
         ge=0,
         le=1_000_000,
         description="Failed exchanges a minute that one address may cause in each worker"
-        " before it gets 429; 0 means no limit.",
+        " before it gets 429, and bad tokens that it may send to the gateway; 0 means no limit.",
     )
     trusted_proxies: Networks = Field(
         default="",
@@ -263,11 +265,18 @@ class Settings(BaseModel):
     audit_webhook_secret: ExistingPath | None = Field(
         default=None, description="File with the secret that signs the events sent to the webhook."
     )
+    audit_webhook_header: ExistingPath | None = Field(
+        default=None,
+        description="File with one more header line for the webhook, such as Authorization: Bearer …",
+    )
     audit_webhook_ca: ExistingPath | None = Field(
         default=None, description="PEM file with the private CA of the webhook."
     )
     audit_size: int = Field(
         default=1024, ge=16, description="MiB that the audit journal may take on disk."
+    )
+    access_log: Literal["on", "off"] = Field(
+        default="off", description="on: log one line for each request that is answered."
     )
     metrics_port: int | None = Field(
         default=None,
@@ -320,7 +329,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
-            for name in ("audit-webhook-secret", "audit-webhook-ca")
+            for name in ("audit-webhook-secret", "audit-webhook-header", "audit-webhook-ca")
             if given.get(name.replace("-", "_"))
         ]
     return problems
@@ -402,8 +411,9 @@ def _private_files(
         yield "signing_key", path, read_key
     for path in _paths(given.get("upstream_key")):
         yield "upstream_key", path, read_key
-    for path in _paths(given.get("audit_webhook_secret")):
-        yield "audit_webhook_secret", path, check_file
+    for field in ("audit_webhook_secret", "audit_webhook_header"):
+        for path in _paths(given.get(field)):
+            yield field, path, check_file
     for folder in _paths(given.get("upstream_secrets")):
         for name in ("", *_UPSTREAM_SECRETS):
             yield "upstream_secrets", folder / name, check_file

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     AUDIT_UNAVAILABLE = "audit_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
     TOO_MANY_REVOCATIONS = "too_many_revocations"
+    TOO_MANY_EXCHANGES = "too_many_exchanges"
     SERVER_ERROR = "server_error"
     """An unexpected exception. The error boundary reports and records it; nothing raises it."""
 
@@ -90,7 +91,13 @@ class Reason(StrEnum):
 _TEMPORARY = frozenset(
     {Reason.KEYS_UNAVAILABLE, Reason.STATE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE}
 )
-_TOO_MANY = frozenset({Reason.TOO_MANY_FAILURES, Reason.TOO_MANY_REVOCATIONS})
+_TOO_MANY = frozenset(
+    {
+        Reason.TOO_MANY_FAILURES,
+        Reason.TOO_MANY_REVOCATIONS,
+        Reason.TOO_MANY_EXCHANGES,
+    }
+)
 _OAUTH_CODES = frozenset(
     {
         Reason.INVALID_TARGET,
@@ -136,10 +143,13 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.STATE_UNAVAILABLE: "The record of spent tokens is unavailable. Try again.",
         Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
         Reason.TOO_MANY_FAILURES: (
-            "Too many exchanges from this address failed in the last minute. Wait, then try again."
+            "Too many requests from this address failed in the last minute. Wait, then try again."
         ),
         Reason.TOO_MANY_REVOCATIONS: (
             "Too many tokens were revoked in the last minute. Wait, then try again."
+        ),
+        Reason.TOO_MANY_EXCHANGES: (
+            "This token was exchanged too often in the last minute. Wait, then try again."
         ),
         Reason.SERVER_ERROR: "The broker failed. Its log has the details under this id.",
     }

@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT_UID = 0
 STATE_FILES = ("state.db", "state.db-wal", "state.db-shm", "shared-state-epoch")
-STATE_FOLDERS = ("audit", "signing-keys")
+STATE_FOLDERS = ("audit", "audit/outsiders", "signing-keys")
 _KEY_BYTES = 64 * 1024
 _READABLE_BY_OTHERS = 0o044
 _WRITABLE_BY_OTHERS = 0o022

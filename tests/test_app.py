@@ -208,6 +208,14 @@ def test_a_webhook_ca_without_a_certificate_stops_the_start(
     assert problem.startswith(f"audit-webhook-ca: {ca} holds no certificate")
 
 
+def test_a_webhook_header_that_is_none_stops_the_start(settings: Settings, tmp_path: Path) -> None:
+    header = private(tmp_path / "header", b"hunter2\n")
+    webhook = {"audit_webhook": "https://127.0.0.1:9/", "audit_webhook_header": header}
+    (problem,) = problems(settings, **webhook)
+    assert problem.startswith(f"audit-webhook-header: {header} must hold one line such as ")
+    assert "hunter2" not in problem
+
+
 def test_a_webhook_ca_is_used_and_the_broker_starts_and_ends(
     settings: Settings, tmp_path: Path
 ) -> None:

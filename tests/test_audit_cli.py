@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from federation.audit.event import Actor
 from federation.audit.journal import FileJournal
 from federation.audit.seals import SEAL_TYPE
-from federation.audit.segments import stored
+from federation.audit.segments import OUTSIDERS, stored
 from federation.cli import main
 from federation.jose import jws
 from federation.tokens.mint import sign_jws
@@ -307,6 +307,49 @@ def serving(content: bytes, status: int = 200) -> Iterator[str]:
         server.server_close()
 
 
+# the part of outsiders
+
+
+@pytest.fixture
+def flooded(state: Path) -> Path:
+    """The state of `state` with ten events of outsiders, too."""
+    signs = KeyFolder.under(state).ensure().signs
+    folder = state / "audit" / OUTSIDERS
+    journal = FileJournal(
+        folder, SIZE, sign=lambda payload: sign_jws(payload, signs, SEAL_TYPE), owed=False
+    )
+
+    async def story() -> None:
+        for number in range(100, 110):
+            await journal.record(event(number))
+        await journal.aclose()
+
+    asyncio.run(story())
+    return state
+
+
+def test_tail_shows_both_by_time(flooded: Path) -> None:
+    result = run("tail", "--state", flooded, "-n", "12", "--format", "json")
+    told = [json.loads(line)["request_id"] for line in result.output.splitlines()]
+    assert told == numbers(38, 39, *range(100, 110))
+    assert run("tail", "--state", flooded, "-n", "0").output == ""
+
+
+def test_verify_checks_both(flooded: Path) -> None:
+    result = run("verify", "--state", flooded)
+    assert (result.exit_code, result.output.rpartition(" in ")[0]) == (0, "50 events")
+    (segment,) = stored(flooded / "audit" / OUTSIDERS)
+    segment.path.write_bytes(segment.path.read_bytes().replace(b"request-101", b"request-999"))
+    result = run("verify", "--state", flooded)
+    assert result.exit_code == 1
+    assert f"{segment.path}: broken: was changed" in result.output
+
+
+def test_resend_sends_both(flooded: Path, receiver: Receiver) -> None:
+    result = run("resend", "--state", flooded, "--webhook", receiver.url)
+    assert "50 events delivered" in result.output
+
+
 # resend
 
 
@@ -314,12 +357,16 @@ def test_resend_delivers_everything_again(state: Path, receiver: Receiver) -> No
     before = {path: path.read_bytes() for path in (state / "audit").iterdir()}
     secret = state / "secret"
     secret.write_text("s3cret")
-    result = run("resend", "--state", state, "--webhook", receiver.url, "--secret", secret)
+    header = state / "header"
+    header.write_text("Authorization: Bearer one")
+    flags = ("--secret", secret, "--header", header)
+    result = run("resend", "--state", state, "--webhook", receiver.url, *flags)
     assert result.exit_code == 0, result.output
     assert "40 events delivered" in result.output
     sent = [e["request_id"] for each in receiver.taken for e in each.events]
     assert sorted(sent) == sorted(numbers(*range(40)))
     assert "x-openfaas-signature-256" in receiver.taken[0].headers
+    assert receiver.taken[0].headers["authorization"] == "Bearer one"
     assert {path: path.read_bytes() for path in (state / "audit").iterdir()} == before
 
 

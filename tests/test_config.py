@@ -354,10 +354,14 @@ def test_settings_of_a_webhook_need_a_webhook(documents: Path, tmp_path: Path) -
     file.write_text("x")
     file.chmod(0o600)
     told = problems(
-        documents=[str(documents)], audit_webhook_secret=str(file), audit_webhook_ca=str(file)
+        documents=[str(documents)],
+        audit_webhook_secret=str(file),
+        audit_webhook_header=str(file),
+        audit_webhook_ca=str(file),
     )
     assert told == [
         "audit-webhook-secret is for a webhook; set --audit-webhook too",
+        "audit-webhook-header is for a webhook; set --audit-webhook too",
         "audit-webhook-ca is for a webhook; set --audit-webhook too",
     ]
 
@@ -379,3 +383,10 @@ def test_a_time_of_a_connection_is_between_a_second_and_an_hour(
 ) -> None:
     told = problems(documents=[str(documents)], keep_alive=given, send_timeout=given)
     assert [problem.partition(":")[0] for problem in told] == ["keep-alive", "send-timeout"]
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "ON"])
+def test_the_access_log_is_on_or_off(documents: Path, value: str) -> None:
+    assert read(documents=[str(documents)], access_log="on").access_log == "on"
+    (problem,) = problems(documents=[str(documents)], access_log=value)
+    assert problem.startswith("access-log: ")

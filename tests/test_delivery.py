@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from federation.audit.delivery import Delivery, NotDelivered, Webhook
+from federation.audit.delivery import Delivery, NotDelivered, Webhook, read_header
 from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
@@ -163,6 +163,99 @@ def test_nothing_is_sent_unsigned_if_the_secret_cannot_be_read(
 
     asyncio.run(story())
     assert receiver.seen == []
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_an_extra_header_is_sent_and_read_again_for_each_delivery(
+    tmp_path: Path, receiver: Receiver, end: str
+) -> None:
+    header = tmp_path / "header"
+    header.write_text(f"Authorization: Bearer one two{end}", newline="")
+    webhook = Webhook(receiver.url, header=header)
+
+    async def story(journal: FileJournal) -> None:
+        await journal.record(event(1))
+        await until(lambda: len(receiver.taken) == 1)
+        header.write_text("X-Api-Key:other")
+        await journal.record(event(2))
+        await until(lambda: len(receiver.taken) == 2)
+
+    deliver(tmp_path / "audit", webhook, story)
+    first, second = receiver.taken
+    assert first.headers["authorization"] == "Bearer one two"
+    assert (second.headers["x-api-key"], second.headers.get("authorization")) == ("other", None)
+    assert "Bearer" not in repr(webhook)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "\n",
+            "no colon",
+            "a: b\nc: d",
+            "a: b\n\n",
+            "a: b\r\nX-Other: c",
+            "a:\x00b",
+            "a: \xe9",
+        ),
+        *(" a: b", "a b: c", ": b", "a:", f"a: {'x' * 4096}"),
+        *("Host: elsewhere", "content-length: 5", "Transfer-Encoding: chunked"),
+        *("X-Openfaas-Signature-256: sha256=00", "x-openfaas-event: other"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_is_not_one_good_header_line_is_not_sent(
+    tmp_path: Path, receiver: Receiver, text: str
+) -> None:
+    header = tmp_path / "header"
+    header.write_text(text, encoding="latin-1", newline="")
+    with pytest.raises(ValueError, match=str(header)) as caught:
+        read_header(header)
+    assert len(text) < 20 or text not in str(caught.value), "it may be a secret"
+    with pytest.raises(NotDelivered, match="the extra header cannot be read"):
+        asyncio.run(Webhook(receiver.url, header=header).post(b"[]", "id"))
+    assert receiver.seen == []
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 410])
+def test_a_refusal_that_only_an_operator_can_end_is_a_problem_at_once(
+    tmp_path: Path, receiver: Receiver, status: int
+) -> None:
+    receiver.next = [answer(status)]
+    assert problems(tmp_path, receiver) == [None, f"HTTP {status}", None]
+
+
+@pytest.mark.parametrize("behaviour", [answer(500), answer(429), answer(408), hang_up])
+def test_a_fault_that_may_pass_is_none(
+    tmp_path: Path, receiver: Receiver, behaviour: Behaviour
+) -> None:
+    receiver.next = [behaviour]
+    assert problems(tmp_path, receiver) == [None, None, None]
+
+
+def problems(folder: Path, receiver: Receiver) -> list[str | None]:
+    """The problem before the first delivery, after its failure, and after it was accepted."""
+    seen: list[str | None] = []
+
+    async def story() -> None:
+        journal = FileJournal(folder, SIZE, deliver=True, sign=sign)
+        delivery = Delivery(journal, Webhook(receiver.url), lambda _least, _most: 0.5)
+        seen.append(delivery.problem)
+        running = asyncio.create_task(delivery.run())
+        await journal.record(event())
+        await until(lambda: bool(receiver.seen))
+        await asyncio.sleep(0.2)  # its answer arrives
+        seen.append(delivery.problem)
+        await until(lambda: bool(receiver.taken))
+        delivery.stop()
+        await running
+        seen.append(delivery.problem)
+        await journal.aclose()
+
+    asyncio.run(story())
+    return seen
 
 
 def test_events_go_in_batches_and_in_order(tmp_path: Path, receiver: Receiver) -> None:

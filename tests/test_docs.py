@@ -112,7 +112,7 @@ def test_every_reason_has_a_section_with_its_words_its_status_and_what_to_do(
 def _status(reason: Reason) -> int:
     if reason is Reason.SERVER_ERROR:
         return 500
-    if reason in {Reason.TOO_MANY_FAILURES, Reason.TOO_MANY_REVOCATIONS}:
+    if reason.startswith("too_many_"):
         return 429
     return 503 if reason.temporary else 400
 

@@ -110,7 +110,7 @@ class TestExchanges:
     def test_an_exchange_whose_event_cannot_be_written_counts_as_answered(self) -> None:
         broker = InProcess()
         broker.journal.failure = Refusal(Reason.AUDIT_UNAVAILABLE)
-        broker.exchange("a.b.c")
+        broker.exchange()
         labels = {"outcome": "unavailable", "reason": "audit_unavailable"}
         assert value(counted(broker), "exchanges_total", **labels) == 1
 
@@ -502,7 +502,9 @@ def test_a_request_id_is_made_if_none_or_an_unusable_one_arrives(
     front = Front(tmp_path, trusted_proxies="127.0.0.0/8")
     headers = {} if given is None else {"X-Request-Id": given}
     with logged() as log:
-        answer = front.post("/oauth/token", form("a.b.c"), headers=headers)
+        answer = front.post(
+            "/oauth/token", form(front.job(ref="refs/heads/topic")), headers=headers
+        )
     made = answer.json()["request_id"]
     assert re.fullmatch(r"[0-9a-f]{32}", made)
     assert answer.headers["x-request-id"] == made

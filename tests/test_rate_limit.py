@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from ipaddress import ip_network
 
@@ -13,8 +14,8 @@ from starlette.types import Message, Scope
 from federation.errors import Reason, Refusal
 from federation.gateway.refusals import TooSlow
 from federation.gateway.request import RequestBody
-from federation.web.rate_limit import FailedExchanges, Revocations, caller_of
-from tests.harness.broker import BrokenStore, InProcess, form, refusal
+from federation.web.rate_limit import Failures, Revocations, caller_of
+from tests.harness.broker import BrokenStore, InProcess, form, logged, refusal
 from tests.harness.clock import Clock
 
 A, B = "192.0.2.1", "192.0.2.2"
@@ -24,20 +25,21 @@ FAULTS_OF_THE_CALLER = set(Reason) - {
     Reason.AUDIT_UNAVAILABLE,
     Reason.TOO_MANY_FAILURES,
     Reason.TOO_MANY_REVOCATIONS,
+    Reason.TOO_MANY_EXCHANGES,
     Reason.SERVER_ERROR,
 }
 
 
-def budget(a_minute: int = 3, clock: Clock | None = None, addresses: int = 10) -> FailedExchanges:
-    return FailedExchanges(a_minute, clock or Clock(), addresses=addresses)
+def budget(a_minute: int = 3, clock: Clock | None = None, addresses: int = 10) -> Failures:
+    return Failures(a_minute, clock or Clock(), addresses=addresses)
 
 
-def fail(failures: FailedExchanges, times: int, address: str = A) -> None:
+def fail(failures: Failures, times: int, address: str = A) -> None:
     for _ in range(times):
         failures.count(address, Reason.BAD_SIGNATURE)
 
 
-def wait_of(failures: FailedExchanges, address: str = A) -> int:
+def wait_of(failures: Failures, address: str = A) -> int:
     """The seconds that *address* must wait, 0 if it may try."""
     try:
         failures.check(address)
@@ -222,14 +224,16 @@ class TestExchange:
         assert 1 <= int(answer.headers["retry-after"]) <= 20
         assert answer.headers["cache-control"] == "no-store"
 
-    def test_a_limited_exchange_leaves_its_event(self) -> None:
+    def test_a_limited_exchange_leaves_a_line_in_the_log_and_no_event(self) -> None:
         broker = InProcess(failed_exchanges=1)
         fails(broker)
-        answer = fails(broker)
-        event = broker.journal.events[-1]
-        assert (event.response_code, event.reason) == (429, Reason.TOO_MANY_FAILURES)
-        assert event.request_id == answer.json()["request_id"]
-        assert event.evidence["address"] == "127.0.0.1"
+        with logged() as log:
+            answer = fails(broker)
+        assert broker.journal.events == []
+        (line,) = map(json.loads, log.getvalue().splitlines())
+        assert (line["event"], line["reason"]) == ("exchange refused", "too_many_failures")
+        assert line["request_id"] == answer.json()["request_id"]
+        assert line["evidence"]["address"] == "127.0.0.1"
 
     def test_successful_exchanges_are_not_counted(self) -> None:
         broker = InProcess(failed_exchanges=1)

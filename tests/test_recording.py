@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from federation.audit.event import Trail
+from federation.audit.event import Standing, Trail
 from federation.audit.recording import Recording
 from federation.errors import HttpError, Reason, Refusal
 from tests.harness.broker import FakeJournal
@@ -18,12 +18,17 @@ class Teapot(HttpError):
 
 
 def run(
-    journal: FakeJournal, error: BaseException | None, *, audited: bool = True, status: int = 0
+    journal: FakeJournal,
+    error: BaseException | None,
+    *,
+    audited: bool = True,
+    status: int = 0,
+    standing: Standing = Standing.ADMITTED,
 ) -> None:
     """A request that is answered with *status*, or ends with *error*."""
 
     async def request() -> None:
-        trail = Trail("r", "POST", "/", NOW)
+        trail = Trail("r", "POST", "/", NOW, standing)
         async with Recording(journal, trail, audited=audited) as recording:
             recording.check()
             if status:
@@ -40,7 +45,7 @@ def test_an_error_is_recorded_with_its_status_sentence_and_evidence() -> None:
         run(journal, Teapot("I am one.", evidence={"got": "coffee"}))
     (event,) = journal.events
     assert (event.response_code, event.reason) == (418, None)
-    assert event.custom_message == 'I am one. Evidence: {"got": "coffee"}'
+    assert event.custom_message == 'I am one. Evidence: {"got":"coffee"}'
 
 
 def test_the_reason_of_a_refusal_is_recorded() -> None:
@@ -107,3 +112,29 @@ def test_a_cancelled_request_is_not_held_up_by_the_journal() -> None:
     with pytest.raises(asyncio.CancelledError):
         run(journal, asyncio.CancelledError())
     assert journal.events == []
+
+
+@pytest.mark.parametrize("error", [None, Teapot("I am one."), KeyError("a bug")])
+def test_a_request_of_somebody_unknown_makes_no_event(error: Exception | None) -> None:
+    journal = FakeJournal()
+    journal.failure = journal.failed = Refusal(Reason.AUDIT_UNAVAILABLE)
+    if error is None:
+        run(journal, None, status=200, standing=Standing.UNKNOWN)
+    else:
+        with pytest.raises(type(error)):
+            run(journal, error, standing=Standing.UNKNOWN)
+    assert journal.events == []
+
+
+def test_only_the_event_of_somebody_admitted_is_owed() -> None:
+    journal = FakeJournal()
+    run(journal, None, status=200, standing=Standing.OUTSIDER)
+    run(journal, None, status=200, standing=Standing.ADMITTED)
+    assert [event.owed for event in journal.events] == [False, True]
+
+
+def test_a_journal_that_cannot_take_what_is_owed_does_not_concern_an_outsider() -> None:
+    journal = FakeJournal()
+    journal.failed = Refusal(Reason.AUDIT_UNAVAILABLE)
+    run(journal, None, status=200, standing=Standing.OUTSIDER)
+    assert [event.response_code for event in journal.events] == [200]

@@ -175,12 +175,17 @@ class TestForm:
             "unsupported_grant_type"
         )
 
-    def test_every_refused_form_leaves_an_event(self, broker: InProcess) -> None:
-        answer = send(broker, b"%zz")
-        (event,) = broker.journal.events
-        assert (event.response_code, event.reason) == (400, "invalid_request")
-        assert event.request_id == answer.json()["request_id"]
-        assert event.token_sha256 is None
+    def test_every_refused_form_leaves_a_line_in_the_log_and_no_event(
+        self, broker: InProcess
+    ) -> None:
+        with logged() as log:
+            answer = send(broker, b"%zz")
+        (line,) = map(json.loads, log.getvalue().splitlines())
+        assert (line["event"], line["reason"]) == ("exchange refused", "invalid_request")
+        assert line["response_code"] == 400
+        assert line["request_id"] == answer.json()["request_id"]
+        assert line["token_sha256"] is None
+        assert broker.journal.events == []
 
 
 class TestPlaces:

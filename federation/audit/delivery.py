@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import random
+import re
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,12 +27,18 @@ from federation import __version__
 from federation.audit.backlog import undelivered_from
 from federation.audit.journal import FileJournal
 from federation.audit.read import Batch, batch_of, ends
-from federation.audit.segments import Lock, cursor_of, set_cursor, stored
+from federation.audit.segments import Lock, cursor_of, drop, set_cursor, stored
 
 _TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
 _TOTAL_SECONDS = 15.0
 _ANSWER_BYTES = 64 * 1024
 _SECRET_BYTES = 4096
+_HEADER_LINE = re.compile(
+    rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[!-~]([ \t!-~]*[!-~])?)"
+)
+_OWN_HEADERS = re.compile(
+    r"(?i)x-openfaas-.*|content-.*|transfer-encoding|host|connection|accept-encoding"
+)
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
@@ -59,8 +66,9 @@ class Webhook:
     """
     Sends batches to the receiver at *url*.
 
-    The secret is read for each batch and the CA for each new client, so that both can be changed
-    while the broker runs. Proxies and `SSL_CERT_FILE` from the environment apply.
+    *header* is a file with one more header line, such as `Authorization: …`. It and the secret are
+    read for each batch and the CA for each new client, so that they can be changed while the broker
+    runs. Proxies and `SSL_CERT_FILE` from the environment apply.
     """
 
     def __init__(
@@ -68,11 +76,13 @@ class Webhook:
         url: str,
         *,
         secret: Path | None = None,
+        header: Path | None = None,
         ca: Path | None = None,
         total_seconds: float = _TOTAL_SECONDS,
     ) -> None:
         self._url = url
         self._secret = secret
+        self._header = header
         self._ca = ca
         self._total_seconds = total_seconds
         self._client: httpx2.AsyncClient | None = None
@@ -134,6 +144,13 @@ class Webhook:
         if self._secret is not None:
             digest = hmac.new(_read_secret(self._secret), body, hashlib.sha256).hexdigest()
             headers["X-Openfaas-Signature-256"] = f"sha256={digest}"
+        if self._header is not None:
+            try:
+                name, value = read_header(self._header)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise NotDelivered(f"the extra header cannot be read: {why}") from error
+            headers[name] = value
         return headers
 
 
@@ -153,6 +170,8 @@ class Delivery:
         self._adopt_due = 0.0
         self._cursors: dict[Path, int] = {}
         self._stopping = asyncio.Event()
+        self.problem: str | None = None
+        """Why the webhook refused the last batch, if only an operator can help against that."""
         self._log = structlog.get_logger("federation.audit")
 
     async def run(self) -> None:
@@ -205,6 +224,7 @@ class Delivery:
             tries += 1
             if await self._pause(seconds):
                 return False
+        self.problem = None
         if tries:
             self._log.info("audit webhook takes events again", host=self._webhook.host)
         await asyncio.to_thread(self._taken, batch.path, batch.end)
@@ -222,6 +242,7 @@ class Delivery:
     def _log_refusal(self, refused: NotDelivered, batch: Batch, tries: int, seconds: float) -> None:
         # Only an operator can help against most 4xx answers.
         temporary = refused.status is None or refused.status >= 500 or refused.status in _TEMPORARY
+        self.problem = None if temporary else str(refused)
         log = self._log.warning if temporary else self._log.error
         log(
             "audit webhook did not take a batch",
@@ -251,6 +272,7 @@ class Delivery:
 
     def _adopt(self) -> None:
         """Take over what dead processes left: deliver it, and seal it as nobody else can now."""
+        self._cursors = {path: end for path, end in self._cursors.items() if path.exists()}
         for segment in stored(self._journal.folder):
             process = segment.process
             if process == self._journal.process or process in self._adopted:
@@ -273,9 +295,10 @@ class Delivery:
         counted = ends(segments)
         for segment in segments:
             if segment.process in self._adopted and undelivered_from(segment) is not None:
-                if batch := self._after_cursor(segment.path, counted[segment.path]):
-                    return batch
-                self._done(segment.path)
+                with suppress(FileNotFoundError):  # of outsiders, and dropped since the listing
+                    if batch := self._after_cursor(segment.path, counted[segment.path]):
+                        return batch
+                    self._done(segment.path)
         self._release_adopted()
         return None
 
@@ -288,7 +311,9 @@ class Delivery:
             try:
                 batch = self._after_cursor(segment.path, segment.end)
             except FileNotFoundError:
-                self._log.error("an undelivered audit segment is gone", segment=segment.path.name)
+                if self._journal.owed:  # else it was dropped since the listing
+                    name = segment.path.name
+                    self._log.error("an undelivered audit segment is gone", segment=name)
                 batch = None
             if batch:
                 return batch
@@ -317,6 +342,8 @@ class Delivery:
         except OSError as error:
             self._log.warning("audit cursor not written", segment=path.name, error=str(error))
             return False
+        if not path.exists():  # dropped meanwhile, and its cursor must not stay alone
+            drop(path)
         return True
 
 
@@ -335,6 +362,23 @@ def _read_secret(path: Path) -> bytes:
     if not secret or len(secret) > _SECRET_BYTES:
         raise NotDelivered("the file with the secret is empty or larger than 4 KiB")
     return secret
+
+
+def read_header(path: Path) -> tuple[str, str]:
+    """
+    Return name and value of the one header line in *path*.
+
+    No message quotes the line, which may be a secret. Raises: OSError, ValueError.
+    """
+    with path.open("rb") as file:
+        text = file.read(_SECRET_BYTES + 1)
+    line = _HEADER_LINE.fullmatch(text.removesuffix(b"\n").removesuffix(b"\r"))
+    if not line or len(text) > _SECRET_BYTES:
+        raise ValueError(f"{path} must hold one line such as Authorization: Bearer …, up to 4 KiB")
+    name = line["name"].decode("ascii")
+    if _OWN_HEADERS.fullmatch(name):
+        raise ValueError(f"{path} must not set {name}, which the broker sets itself")
+    return name, line["value"].decode("ascii")
 
 
 def _retry_after(response: httpx2.Response) -> float:

@@ -3,7 +3,8 @@ Audit events, built from the facts that were proven about a request.
 
 A `Trail` begins empty and gains facts as they are proven. A fact that was not proven is not
 written. Its `event` is OpenFaaS's audit event with the broker's own fields. Text from a caller
-that looks like a token is replaced, wherever it stands.
+that looks like a token is replaced, wherever it stands, and no field is longer than 1 KiB: a caller
+decides what a request costs the journal no more than that.
 """
 
 from __future__ import annotations
@@ -15,17 +16,42 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
 from federation.errors import HttpError, Reason
+from federation.jose.strict_json import dumps_ascii
 
 # The first characters of a JSON object in base64url: `{"`, or `{` and white space. The pattern
 # cannot fail after its 17th character, so it reads each text once: no quadratic search.
 _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")
-_MESSAGE_CHARS = 16 * 1024
+_FIELD_BYTES = 1024
+"""The most that a member of an event takes in the journal, as JSON in ASCII."""
+_SENTENCE_BYTES = 256
+"""What the sentence in `custom_message` takes at most where the evidence needs the room."""
+_SURELY_FITS = 80
+"""So many characters fit whatever they are: JSON escapes one with at most 12 bytes."""
+_EVIDENCE_BYTES = 16 * 1024
+"""The most that the evidence takes in the log, where it is an object."""
 _VALUE_CHARS = 300
 _LIST_ITEMS = 50
+_CUT = "..."
+
+
+class Standing(Enum):
+    """How well the broker knows the caller of a request. It decides what becomes of the event."""
+
+    UNKNOWN = "unknown"
+    """There is no good token. The request makes no event; it is counted, and the log has a line."""
+    OUTSIDER = "outsider"
+    """
+    A token of a trusted issuer for this broker that no Role admitted, or an anonymous call of an
+    open function. Anybody can cause as many as they like, so these events have a small part of the
+    journal, where they displace only each other.
+    """
+    ADMITTED = "admitted"
+    """A Role admitted the caller, or it holds a token of the broker. Its event is owed."""
 
 
 class Actor(NamedTuple):
@@ -56,11 +82,14 @@ class Event(NamedTuple):
     token_sha256: str | None
     evidence: Mapping[str, object] = MappingProxyType({})
     """The evidence as an object, for the log."""
+    owed: bool = True
+    """False for an event that may be displaced before the webhook has it."""
 
     def as_json(self) -> dict[str, object]:
         """Return the event's members, without `actor` if nobody was identified."""
         members = self._asdict()
-        del members["evidence"], members["actor"]  # `custom_message` holds the evidence
+        # `custom_message` holds the evidence, and where an event is kept is no fact about it.
+        del members["evidence"], members["actor"], members["owed"]
         if self.actor is not None:
             members["actor"] = self.actor._asdict()
         return members
@@ -74,6 +103,7 @@ class Trail:
     method: str
     path: str
     started: float
+    standing: Standing = Standing.UNKNOWN
     actor: Actor | None = None
     actions: tuple[str, ...] = ()
     namespace: str = ""
@@ -93,23 +123,24 @@ class Trail:
 
     def event(self, response_code: int) -> Event:
         """Return the event of the request, which was answered with *response_code*."""
-        evidence = {name: _plain(value) for name, value in self.evidence.items()}
+        evidence = _bounded(self.evidence) if self.evidence else {}
         return Event(
             event_id=fresh_id(),
             request_id=self.request_id,
             time=_written(self.started),
-            path=_without_tokens(self.path),
-            method=self.method,
+            path=shown_path(self.path),
+            method=_cut(self.method),
             response_code=response_code,
-            actor=self.actor and _named(self.actor),
-            actions=self.actions,
-            namespace=self.namespace,
-            roles=self.roles,
-            policies=self.policies,
+            actor=self.actor and shown_actor(self.actor),
+            actions=_cut_list(self.actions),
+            namespace=_cut(self.namespace),
+            roles=_cut_list(self.roles),
+            policies=_cut_list(self.policies),
             reason=self.reason,
             custom_message=_message(self.message, evidence),
             token_sha256=self.token_sha256,
             evidence=evidence,
+            owed=self.standing is Standing.ADMITTED,
         )
 
 
@@ -123,22 +154,68 @@ def token_sha256(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def shown_path(path: str) -> str:
+    """Return *path* without tokens and cut to the length of a field, for the trail and the log."""
+    return _cut(_without_tokens(path))
+
+
+def shown_actor(actor: Actor) -> Actor:
+    """Return *actor* as the trail and the log name it: without tokens, each part cut."""
+    return Actor(
+        _cut(_without_tokens(actor.sub)),
+        _cut(actor.issuer),
+        _cut(_without_tokens(actor.fed_issuer)),
+    )
+
+
 def _written(seconds: float) -> str:
     """Return RFC 3339 with all six digits, so that times sort as text."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _named(actor: Actor) -> Actor:
-    return Actor(_without_tokens(actor.sub), actor.issuer, _without_tokens(actor.fed_issuer))
-
-
 def _message(sentence: str, evidence: Mapping[str, object]) -> str:
-    """Return *sentence* and *evidence*, for which OpenFaaS's schema has no member."""
+    """Return *sentence* and *evidence*, for which OpenFaaS's schema has no member, as one field."""
+    sentence = _without_tokens(sentence)
     if not evidence:
-        return _without_tokens(sentence)
-    both = f"{_without_tokens(sentence)} Evidence: {json.dumps(evidence, ensure_ascii=False)}"
-    return both if len(both) <= _MESSAGE_CHARS else both[:_MESSAGE_CHARS] + "..."
+        return _cut(sentence)
+    told = f" Evidence: {json.dumps(evidence, ensure_ascii=False, separators=(',', ':'))}"
+    if len(dumps_ascii(sentence + told)) > _FIELD_BYTES:
+        # The caller has the sentence, and the evidence mostly says the same with expected values.
+        sentence = _cut(sentence, _SENTENCE_BYTES)
+    return _cut(sentence + told)
+
+
+def _cut(text: str, most: int = _FIELD_BYTES) -> str:
+    """Return *text*, or as much of its beginning as takes *most* bytes in the journal."""
+    if len(text) <= _SURELY_FITS or len(dumps_ascii(text)) <= most:
+        return text
+    text = text[: most - len(_CUT)]
+    while (size := len(dumps_ascii(text + _CUT))) > most:
+        text = text[: -max(1, (size - most) // 12)]  # an escape has at most 12 bytes
+    return text + _CUT
+
+
+def _cut_list(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *items*, or those that fit into a field and then how many there are besides."""
+    if not items or len(dumps_ascii(items)) <= _FIELD_BYTES:
+        return items
+    kept: list[str] = []
+    left = _FIELD_BYTES - len('["(and 1000000 more)"]')
+    for item in items:
+        left -= len(dumps_ascii(item)) + 1
+        if left < 0:
+            break
+        kept.append(item)
+    return (*kept, f"(and {len(items) - len(kept)} more)")
+
+
+def _bounded(evidence: Mapping[str, object]) -> dict[str, object]:
+    """Return *evidence* as JSON without tokens; if it is large, the beginning of its text."""
+    plain = {name: _plain(value) for name, value in evidence.items()}
+    if len(dumps_ascii(plain)) <= _EVIDENCE_BYTES:
+        return plain
+    return {"beginning": _cut(json.dumps(plain, ensure_ascii=False), _EVIDENCE_BYTES)}
 
 
 def _plain(value: object) -> object:

@@ -5,6 +5,9 @@ Concurrent events share one write and one fsync. If that fails, every caller of 
 refused and the segment is closed: the next attempt opens another, so half a line never spoils a
 whole one. The journal's size is bounded. Events that a webhook must still get are never dropped.
 Closed segments are sealed in the background.
+
+Anybody can cause events of some kinds, as many as they like. These are not owed: they have a part
+of the size, where they displace only each other, and no request fails because one was lost.
 """
 
 from __future__ import annotations
@@ -90,7 +93,8 @@ class FileJournal:
     Appends events to segments in *folder*, at most *size_bytes*, shared by all *workers*.
 
     *sign* signs the seals of closed segments. With *deliver*, every event must be delivered to a
-    webhook. `recorded` is set whenever there is a new event.
+    webhook. With *owed* false, those that found no room before their delivery are dropped.
+    `recorded` is set whenever there is a new event.
     """
 
     def __init__(
@@ -100,11 +104,13 @@ class FileJournal:
         *,
         sign: Sign,
         deliver: bool = False,
+        owed: bool = True,
         workers: int = 1,
         clock: Callable[[], float] = time.time,
         sync: Sync = fdatasync,
     ) -> None:
         self.folder = folder
+        self.owed = owed
         self.process = fresh_process()
         self.recorded = asyncio.Event()
         self._size = size_bytes
@@ -296,9 +302,10 @@ class FileJournal:
         close()
 
     def _own_lock(self) -> Lock:
-        if not self.folder.is_dir():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(self.folder.parent)
+        for folder in (self.folder.parent, self.folder):  # `parents` would make open ones
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(folder.parent)
         for _ in range(_LOCK_TRIES):  # another process may remove a new lock file once
             if lock := Lock.take(self.folder, self.process):
                 return lock
@@ -326,7 +333,7 @@ class FileJournal:
 
     def _dropped(self, segment: Stored) -> bool:
         """Drop *segment* and return True, if it may go."""
-        if self._deliver and undelivered_from(segment) is not None:
+        if self.owed and self._deliver and undelivered_from(segment) is not None:
             return False
         if not segment.latest:
             return self._drop(segment)
@@ -351,6 +358,7 @@ class FileJournal:
         except OSError:
             self._unrecorded.add(name)
         self._unsealed.pop(name, None)
+        self._undelivered.pop(segment.path, None)
         drop(segment.path)
         return True
 
@@ -393,7 +401,7 @@ class FileJournal:
         try:
             used = sum(segment.size for segment in stored(self.folder))
             waiting = self._backlog.measure()
-            held = waiting.segment_bytes if self._deliver else 0
+            held = waiting.segment_bytes if self._deliver and self.owed else 0
             left = max(0, min(self._size - held, _disk_room(self.folder, self._size - used)))
         except OSError as error:
             return Status(0, self._size, 0, 0, 0.0, self._problem or str(error))
@@ -407,6 +415,36 @@ class FileJournal:
             problem=self._problem,
             sealing_problem=self._sealing_problem,
         )
+
+
+class DividedJournal:
+    """
+    Records the events that are *owed* in one journal, and those of *outsiders* in another.
+
+    An event of an outsider that cannot be recorded is lost, and *on_lost* is called: otherwise
+    whoever fills that journal could stop the requests of others.
+    """
+
+    def __init__(
+        self, owed: FileJournal, outsiders: FileJournal, on_lost: Callable[[], None]
+    ) -> None:
+        self._owed = owed
+        self._outsiders = outsiders
+        self._on_lost = on_lost
+
+    def check(self) -> None:
+        """Raise a Refusal with `audit_unavailable` if no owed event can be recorded."""
+        self._owed.check()
+
+    async def record(self, event: Event) -> None:
+        """Write *event* to disk. Raises: Refusal with `audit_unavailable`, if it is owed."""
+        if event.owed:
+            await self._owed.record(event)
+            return
+        try:
+            await self._outsiders.record(event)
+        except Refusal:
+            self._on_lost()
 
 
 def _disk_room(folder: Path, growth: int) -> int:

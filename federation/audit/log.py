@@ -1,4 +1,4 @@
-"""Writes one line of the structured log for each audit event, with its evidence."""
+"""Writes one line of the structured log for each audit event and refusal, with its evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from federation.audit import Journal
-from federation.audit.event import Event
+from federation.audit.event import Event, Trail
 from federation.errors import Refusal
 
 LOGGER = "federation.audit"
@@ -41,13 +41,23 @@ class LoggedJournal:
                 **refusal.evidence,
             )
             raise
-        line = {"event_id": event.event_id, **facts(event)}
-        if event.reason:
-            line["reason"] = event.reason
-        if event.evidence:
-            line["evidence"] = event.evidence
         info = self._info or self._log.info
-        info("audit", **line)
+        info("audit", event_id=event.event_id, **_facts_and_reason(event))
+
+
+def log_refusal(trail: Trail, refusal: Refusal) -> None:
+    """Log an exchange that was refused before it was known whose it is. It makes no event."""
+    event = trail.event(refusal.status)
+    structlog.get_logger(LOGGER).info("exchange refused", **_facts_and_reason(event))
+
+
+def _facts_and_reason(event: Event) -> dict[str, object]:
+    line = facts(event)
+    if event.reason:
+        line["reason"] = event.reason
+    if event.evidence:
+        line["evidence"] = event.evidence
+    return line
 
 
 def facts(event: Event) -> dict[str, object]:

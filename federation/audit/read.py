@@ -152,7 +152,7 @@ def last(folder: Path, count: int) -> list[StoredEvent]:
             latest = _last_of(segment.path, end_of[segment.path], lacking)
             found += latest
             lacking -= len(latest)
-    found.sort(key=_time)
+    found.sort(key=time_of)
     return found[-count:] if count else []
 
 
@@ -173,7 +173,7 @@ class News:
                 new.append(event)
                 seen[segment.path] = line.end
         self._seen = seen
-        return sorted(new, key=_time)
+        return sorted(new, key=time_of)
 
 
 def _last_of(path: Path, end: int, count: int) -> list[StoredEvent]:
@@ -191,5 +191,6 @@ def _last_of(path: Path, end: int, count: int) -> list[StoredEvent]:
     return [event for _, event in events(path, start, end)][-count:]
 
 
-def _time(event: StoredEvent) -> str:
+def time_of(event: StoredEvent) -> str:
+    """Return the time of *event*, which sorts as text."""
     return str(event.get("time", ""))

@@ -2,7 +2,8 @@
 Records a request's audit event before its response leaves, also when the request fails.
 
 If the event of a failed request cannot be recorded, the journal's refusal takes the place of the
-error: no caller gets an answer that left no event.
+error: no caller that is known gets an answer that left no event. A caller without a good token is
+not known and leaves none, so that strangers cannot fill the journal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from federation.audit import Journal
-from federation.audit.event import Trail
+from federation.audit.event import Standing, Trail
 from federation.errors import HttpError, Reason, Refusal
 
 
@@ -19,8 +20,8 @@ class Recording:
     """
     The recording of one request's event, as an async context manager around its handling.
 
-    An error that leaves the block is added to *trail* and recorded. With *audited* false nothing
-    is recorded.
+    An error that leaves the block is added to *trail* and recorded. With *audited* false, and
+    while the trail knows no caller, nothing is recorded.
     """
 
     def __init__(self, journal: Journal, trail: Trail, *, audited: bool = True) -> None:
@@ -29,13 +30,13 @@ class Recording:
         self._due = audited
 
     def check(self) -> None:
-        """Raise a Refusal with `audit_unavailable` if the event cannot be recorded."""
-        if self._due:
+        """Raise a Refusal with `audit_unavailable` if an event that is owed cannot be recorded."""
+        if self._due and self._trail.standing is Standing.ADMITTED:
             self._journal.check()
 
     async def record(self, status: int) -> None:
         """Record the event of a request answered with *status*, at the first call only."""
-        if self._due:
+        if self._due and self._trail.standing is not Standing.UNKNOWN:
             self._due = False
             await self._journal.record(self._trail.event(status))
 

@@ -25,6 +25,14 @@ from pathlib import Path
 LINE_BYTES = 1024 * 1024
 """No line is longer."""
 
+OUTSIDERS = "outsiders"
+"""
+The folder, within that of the journal, with the journal of events that are owed to nobody.
+
+It has seals of its own. In one chain with others, seals of dropped segments would pile up as long
+as an older segment of the others stays, and anybody could make as many as they like.
+"""
+
 _NAME = re.compile(r"\d{20}-(?P<process>\d+-[0-9a-f]{16})\.jsonl")
 _LOCK = re.compile(r"(?P<process>\d+-[0-9a-f]{16})\.lock")
 
@@ -32,6 +40,11 @@ Sync = Callable[[int], None]
 
 
 # Reading segments
+
+
+def parts(folder: Path) -> tuple[Path, Path]:
+    """Return the folder of a journal, and that of its events of outsiders, which may not exist."""
+    return folder, folder / OUTSIDERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,18 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import click
 import httpx2
 
 from federation.audit.delivery import NotDelivered, Webhook, trusting
-from federation.audit.read import News, StoredEvent, batch_of, ends, last
-from federation.audit.segments import stored
+from federation.audit.read import News, StoredEvent, batch_of, ends, last, time_of
+from federation.audit.segments import parts, stored
 from federation.audit.verify import check_journal
 from federation.config import loopback, webhook_url
 from federation.jose.jwk import KeySet, parse_key_set
@@ -76,16 +77,16 @@ def tail(state: Path, count: int, follow: bool, form: str) -> None:
     """Show the last events of all workers, by time."""
     show = _as_json if form == "json" else _as_text
     with _plain_errors():
-        folder = _folder(state)
-        news = News(folder)
-        events = last(folder, count)
+        folders = _folders(state)
+        news = [News(folder) for folder in folders]
+        events = _by_time(last(folder, count) for folder in folders)[-count:] if count else []
         while True:
             for event in events:
                 click.echo(show(event), color=_colours())
             if not follow:
                 return
             time.sleep(_LOOK_SECONDS)
-            events = news.read()
+            events = _by_time(each.read() for each in news)
 
 
 @audit.command()
@@ -108,15 +109,17 @@ def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None
     a killed process left, because it was never acknowledged.
     """
     with _plain_errors():
-        check = check_journal(_folder(state), _public_keys(state, places))
-    for finding in check.findings:
+        folders, keys = _folders(state), _public_keys(state, places)
+        checks = [check_journal(folder, keys) for folder in folders]
+    for finding in chain.from_iterable(check.findings for check in checks):
         label = click.style("broken", fg="red", bold=True) if finding.broken else "note"
         click.echo(f"{finding.place}: {label}: {finding.message}", color=_colours())
-    verdict = "whole" if check.whole else "NOT whole"
-    click.echo(
-        f"{counted(check.events, 'event')} in {counted(check.segments, 'segment')}: {verdict}"
-    )
-    context.exit(0 if check.whole else 1)
+    whole = all(check.whole for check in checks)
+    events = sum(check.events for check in checks)
+    segments = sum(check.segments for check in checks)
+    verdict = "whole" if whole else "NOT whole"
+    click.echo(f"{counted(events, 'event')} in {counted(segments, 'segment')}: {verdict}")
+    context.exit(0 if whole else 1)
 
 
 @audit.command()
@@ -128,13 +131,23 @@ def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None
     help="File with the secret that signs.",
 )
 @click.option(
+    "--header",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with one more header line, such as Authorization: Bearer …",
+)
+@click.option(
     "--ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="PEM file with the webhook's CA, where it is a private one.",
 )
 @click.option("--since", metavar="TIME", help="Only events since then, as 2030-01-31T09:00:00Z.")
-def resend(
-    state: Path, webhook: str, secret: Path | None, ca: Path | None, since: str | None
+def resend(  # noqa: PLR0917  click passes each option by its name
+    state: Path,
+    webhook: str,
+    secret: Path | None,
+    header: Path | None,
+    ca: Path | None,
+    since: str | None,
 ) -> None:
     """
     Deliver events again, at once.
@@ -149,8 +162,9 @@ def resend(
     moment = _moment(since) if since else None
     with _plain_errors():
         trusting(ca)
-        batches = _batches(_folder(state), moment)
-        sent = asyncio.run(_resend(batches, Webhook(webhook, secret=secret, ca=ca)))
+        batches = chain.from_iterable(_batches(folder, moment) for folder in _folders(state))
+        receiver = Webhook(webhook, secret=secret, header=header, ca=ca)
+        sent = asyncio.run(_resend(batches, receiver))
     click.echo(f"{counted(sent, 'event')} delivered")
 
 
@@ -257,11 +271,16 @@ def _fetched(url: httpx2.URL) -> bytes:
     return text
 
 
-def _folder(state: Path) -> Path:
+def _folders(state: Path) -> tuple[Path, ...]:
+    """Return the folders of the journal, of which the first has the events that are owed."""
     folder = state / "audit"
     if not folder.is_dir():
         raise click.ClickException(f"no audit journal under {state}; set --state")
-    return folder
+    return parts(folder)
+
+
+def _by_time(lists: Iterable[list[StoredEvent]]) -> list[StoredEvent]:
+    return sorted(chain.from_iterable(lists), key=time_of)
 
 
 @contextmanager

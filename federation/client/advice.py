@@ -49,6 +49,7 @@ _ADVICE: Mapping[str, str] = {
     "invalid_request": "Use a federation of the same version as the broker.",
     "policy_missing": "The operator looks for the Policy that the message names.",
     "too_many_revocations": "Wait a minute, and revoke it again.",
+    "too_many_exchanges": "Wait a minute. Use what you get for more than one call.",
     "too_many_failures": "Other jobs from this address failed too often. Wait a minute, and run the"
     " job again.",
 }

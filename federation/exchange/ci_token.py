@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 
-from federation.audit.event import Actor, Trail
+from federation.audit.event import Actor, Standing, Trail
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
@@ -24,7 +24,13 @@ from federation.exchange.request import (
     grant,
     next_stage,
 )
-from federation.issuers.verify import Verified, check_signature, find_signer, verify
+from federation.issuers.verify import (
+    Verified,
+    check_signature,
+    find_signer,
+    subject_for_us,
+    verify,
+)
 from federation.jose import jws
 from federation.policy.roles import admit
 from federation.providers.table import LEEWAY
@@ -50,10 +56,14 @@ async def exchange_ci_token(
     signed = check_signature(token, signer)
     await next_stage()
     now = broker.clock()  # not before: a key that must be fetched takes seconds
+    trail.actor = Actor(f"fed:{subject_for_us(signed)}", broker.issuer_url, signed.issuer.iss)
+    trail.standing = Standing.OUTSIDER
     verified = verify(signed, now)
+    if not verified.issuer.taken_once(verified.claims):
+        broker.limit_repeats(verified.spend_key)
     await next_stage()
-    trail.actor = Actor(f"fed:{verified.claims['sub']}", broker.issuer_url, verified.issuer.iss)
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
+    trail.standing = Standing.ADMITTED
     trail.roles = tuple(role.name for role in admission.roles)
     trail.policies = admission.policies
     claims = mint.access_claims(

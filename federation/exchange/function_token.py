@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
-from federation.audit.event import Actor, Trail
+from federation.audit.event import Actor, Standing, Trail
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import INVOKE
@@ -36,9 +36,11 @@ async def exchange_access_token(
     bearer = await verify(
         token, broker.signing, broker.state, issuer_url=broker.issuer_url, now=now
     )
+    broker.limit_repeats(bearer.jti)  # before there is an event, or it would limit nothing
     trail.actor = Actor(
         str(bearer.claims.get("sub")), broker.issuer_url, str(bearer.claims.get("fed:iss"))
     )
+    trail.standing = Standing.ADMITTED
     trail.roles, names = _narrowed(bearer, catalog, request.roles)
     trail.policies = names.names
     policies = broker.policies.of(catalog, names)

@@ -64,6 +64,12 @@ class Broker:
     journal: Journal
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    limit_repeats: Callable[[str], None]
+    """
+    Called with what identifies a token that is taken more than once, before each exchange of it.
+
+    Raises: Refusal with `too_many_exchanges`.
+    """
 
 
 def draft(claims: Claims, request: ExchangeRequest, broker: Broker) -> mint.Draft:

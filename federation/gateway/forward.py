@@ -15,6 +15,7 @@ from typing import Protocol
 from starlette.types import Send
 
 from federation.audit.recording import Recording
+from federation.errors import Reason
 from federation.gateway.authorize import GrantedList, Permit, Public, TokenCaller
 from federation.gateway.client import Transport, UpstreamRequest, UpstreamResponse
 from federation.gateway.function_headers import FunctionHeaders
@@ -39,6 +40,9 @@ class Observer(Protocol):
 
     def forwarded(self, route: str, outcome: str, seconds: float) -> None:
         """Count that the upstream began to respond, or failed to, after *seconds*."""
+
+    def not_authenticated(self, reason: Reason | None) -> None:
+        """Count a request without a good token: there was none, or it was refused for *reason*."""
 
     def answered(self, status: int) -> None:
         """Count that the caller got *status*."""

@@ -20,10 +20,10 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from federation.audit import Journal
-from federation.audit.event import Actor, Trail, token_sha256
+from federation.audit.event import Actor, Standing, Trail, token_sha256
 from federation.audit.log import facts
 from federation.audit.recording import Recording
-from federation.errors import Refusal
+from federation.errors import Reason, Refusal
 from federation.gateway.authorize import Anonymous, Caller, Granted, Permit, TokenCaller, authorize
 from federation.gateway.body_budget import BodyBudget
 from federation.gateway.forward import Observer, Reply, forward
@@ -83,6 +83,8 @@ class Gateway:
     audited: Collection[str]
     """The methods whose requests make an audit event."""
     observer: Observer
+    count_bad_token: Callable[[Scope, Reason], None]
+    """Raises: Refusal with `too_many_failures` if the caller's address sent too many before."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise a GatewayError whose event is recorded."""
@@ -96,6 +98,7 @@ class Gateway:
             by_proxy=self.is_from_proxy(scope),
         )
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
+        scope["state"]["trail"] = trail  # the access log names the caller
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
         reply = Reply(send, recording, self.observer)
         try:
@@ -108,8 +111,9 @@ class Gateway:
             self._note_refusal(unavailable, trail, reply)
             raise unavailable from refusal
         except GatewayError as error:
-            self._note_refusal(error, trail, reply)
-            raise
+            answer = self._limited(error, scope)
+            self._note_refusal(answer, trail, reply)
+            raise answer from error.__cause__
         except asyncio.CancelledError:
             # The server is stopping, and the upstream may have carried the call out.
             await recording.record_fault()
@@ -161,6 +165,7 @@ class Gateway:
             raise NotAuthenticated(refusal, for_function=request.for_function) from refusal
         claims = bearer.claims
         trail.actor = Actor(str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", "")))
+        trail.standing = Standing.ADMITTED
         if not isinstance(bearer, Bearer):
             return bearer
         trail.roles, trail.policies = bearer.roles, bearer.policies
@@ -199,11 +204,25 @@ class Gateway:
             raise
         if isinstance(permit, Granted):
             self._note(permit.decision, trail)
+        if isinstance(caller, Anonymous):
+            trail.standing = Standing.OUTSIDER
         return permit
 
     def _note(self, decision: Decision, trail: Trail) -> None:
         trail.evidence = {"policy": decision.policy, "sid": decision.sid}
         self.observer.decided(decision.access.action, decision.allowed)
+
+    def _limited(self, error: GatewayError, scope: Scope) -> GatewayError:
+        """Return *error*, or the 429 for an address that sent too many tokens that are not good."""
+        if not isinstance(error, NotAuthenticated):
+            return error
+        self.observer.not_authenticated(error.reason)
+        try:
+            if error.reason is not None:
+                self.count_bad_token(scope, error.reason)
+        except Refusal as refusal:
+            return Unavailable(refusal)
+        return error
 
     def _note_refusal(self, error: GatewayError, trail: Trail, reply: Reply) -> None:
         """Count and log the refusal. A request that is not audited leaves no other trace."""

@@ -124,6 +124,16 @@ def check_signature(token: Unverified, signer: Signer) -> Signed:
     return Signed(token, issuer)
 
 
+def subject_for_us(signed: Signed) -> str:
+    """
+    Return the subject of a signed token that is for this broker, valid or not.
+
+    From here on it is known whose token it is, so what becomes of it has an audit event.
+    Raises: Refusal with `wrong_token_type`, `missing_claim`, `malformed_token` or `wrong_audience`.
+    """
+    return _check_addressee(signed.issuer, signed.token.claims)
+
+
 def verify(signed: Signed, now: float) -> Verified:
     """
     Verify that a signed token is for this broker and valid at *now*.
@@ -176,11 +186,7 @@ def check_claims(
     since the epoch.
     Raises: Refusal, as `verify` does.
     """
-    if "events" in claims:
-        # A security event token, such as a logout token, is no proof of identity (RFC 8417).
-        raise Refusal(Reason.WRONG_TOKEN_TYPE, evidence={"iss": issuer.iss, "events": True})
-    _check_subject(claims)
-    _check_audience(issuer, claims)
+    _check_addressee(issuer, claims)
     clients = issuer.clients_of(claims)
     _check_party(issuer, claims, clients)
     times = _check_times(claims, now)
@@ -191,12 +197,23 @@ def check_claims(
     return times
 
 
-def _check_subject(claims: UnverifiedClaims) -> None:
+def _check_addressee(issuer: JwtIssuer, claims: UnverifiedClaims) -> str:
+    """Check that the token is some subject's identity for this broker. Return the subject."""
+    if "events" in claims:
+        # A security event token, such as a logout token, is no proof of identity (RFC 8417).
+        raise Refusal(Reason.WRONG_TOKEN_TYPE, evidence={"iss": issuer.iss, "events": True})
+    subject = _check_subject(claims)
+    _check_audience(issuer, claims)
+    return subject
+
+
+def _check_subject(claims: UnverifiedClaims) -> str:
     subject = claims.get("sub")
     if subject is None or subject == "":
         raise Refusal(Reason.MISSING_CLAIM, evidence={"claim": "sub"})
     if not isinstance(subject, str):
         raise Refusal(Reason.MALFORMED_TOKEN, evidence={"claim": "sub", "got": shown(subject)})
+    return subject
 
 
 def _check_audience(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:

@@ -46,6 +46,9 @@ class Metrics:
         self._gateway_requests = counter(
             "gateway_requests", "Gateway requests that were answered.", ("status",)
         )
+        self._not_authenticated = counter(
+            "gateway_not_authenticated", "Gateway requests without a good token.", ("reason",)
+        )
         self._upstream_seconds = histogram(
             "upstream_duration_seconds",
             "Time until the upstream began to answer.",
@@ -61,6 +64,9 @@ class Metrics:
         )
         self._reloads = counter(
             "catalog_reloads", "Sets of documents read because they changed.", ("outcome",)
+        )
+        self._lost_events = counter(
+            "audit_events_lost", "Audit events of outsiders that found no room or no disk."
         )
         self._gauges = Gauges(self.registry)
         self._labelled: dict[tuple[object, ...], Any] = {}
@@ -80,6 +86,10 @@ class Metrics:
         """A gateway request's *action* was allowed or denied."""
         self._of(self._decisions, action, "allowed" if allowed else "denied").inc()
 
+    def not_authenticated(self, reason: Reason | None) -> None:
+        """A gateway request had no token, or one that was refused for *reason*."""
+        self._of(self._not_authenticated, reason or "").inc()
+
     def answered(self, status: int) -> None:
         """A gateway request was answered with *status*."""
         self._of(self._gateway_requests, f"{status // 100}xx").inc()
@@ -96,6 +106,10 @@ class Metrics:
         """The store answered *operation* after *seconds*, or could not."""
         outcome = "answered" if answered else "unavailable"
         self._of(self._store_seconds, operation, outcome).observe(seconds)
+
+    def event_lost(self) -> None:
+        """An audit event that is owed to nobody could not be recorded."""
+        self._lost_events.inc()
 
     def reloaded(self, adopted: bool) -> None:
         """Changed documents were read, and adopted or not."""

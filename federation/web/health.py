@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal, Status
 from federation.errors import Refusal
 from federation.exchange import Broker
@@ -30,7 +31,11 @@ from federation.exchange import Broker
 _STORE_SECONDS = 1.0
 _REMEMBERED_SECONDS = 0.5
 _PROBE = "a token that nobody revoked"
-_FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+_FORWARDED = (
+    *(b"forwarded", b"x-forwarded-", b"x-real-ip", b"via", b"x-request-id", b"x-envoy-"),
+    *(b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip"),
+)
+"""The beginnings of headers that only proxies send."""
 _SHOWN_PROBLEMS = 20
 
 
@@ -56,6 +61,7 @@ class Health:
 
     broker: Broker
     journal: FileJournal | None
+    deliveries: Sequence[Delivery] = ()
     starting: bool = False
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
@@ -81,6 +87,7 @@ class Health:
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
             *weak_store,
             *(_journal_warnings(journal) if journal else []),
+            *self._webhook_problems(),
         ]
         return Report(tuple(unavailable), tuple(degraded), journal)
 
@@ -127,6 +134,10 @@ class Health:
             told = [f"store: {why}" for why in refusal.evidence.values()]
             return told or ["store: no answer"], []
         return [], [f"store: {degraded}"] if degraded else []
+
+    def _webhook_problems(self) -> set[str]:
+        """What keeps events from the webhook until somebody mends it, such as a 401."""
+        return {f"audit webhook: {each.problem}" for each in self.deliveries if each.problem}
 
     def _key_problems(self) -> Iterator[str]:
         known = self.broker.keys.status()

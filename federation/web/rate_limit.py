@@ -1,9 +1,9 @@
 """
-Rate limits: token buckets of failed exchanges, so that guessing is slow, and of revocations, so
-that nobody fills the store.
+Rate limits: token buckets of failed requests, so that guessing is slow, of revocations, so that
+nobody fills the store, and of exchanges of one token, so that no job fills the audit journal.
 
-Successful exchanges and faults of the broker are not counted, so a working CI system never
-reaches the limit. Requests that are running when the bucket empties are still answered; their
+Successful exchanges and faults of the broker are not counted as failures, so a working CI system
+never reaches that limit. Requests that are running when the bucket empties are still answered; their
 failures make the wait longer, up to a minute. The address is the peer's. If the peer is a trusted
 proxy, it is the address that the last trusted proxy saw. Each process counts alone, for a bounded
 number of addresses.
@@ -23,13 +23,19 @@ from federation.errors import Reason, Refusal
 
 _ADDRESSES = 10_000
 _REVOCATIONS_A_MINUTE = 300  # more than the jobs that end in a minute, also those of a matrix
+_EXCHANGES_OF_A_TOKEN = 600  # faas-cli trades one for each call of a function
 _MINUTE_SECONDS = 60.0
 _ROUNDING_SECONDS = 1e-6
 _IPV6_PREFIX = 64  # one machine can choose any address of its /64
 _HOPS = 32
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 _NOT_THE_CALLERS_FAULT = frozenset(
-    {Reason.TOO_MANY_FAILURES, Reason.TOO_MANY_REVOCATIONS, Reason.SERVER_ERROR}
+    {
+        Reason.TOO_MANY_FAILURES,
+        Reason.TOO_MANY_REVOCATIONS,
+        Reason.TOO_MANY_EXCHANGES,
+        Reason.SERVER_ERROR,
+    }
 )
 
 Network = IPv4Network | IPv6Network
@@ -75,7 +81,7 @@ class Buckets:
             self._full_at.popitem(last=False)
 
 
-class FailedExchanges:
+class Failures:
     """Allows each address *a_minute* failures a minute, also all at once. 0 means no limit."""
 
     def __init__(
@@ -97,9 +103,53 @@ class FailedExchanges:
             )
 
     def count(self, address: str, reason: Reason) -> None:
-        """Count an exchange of *address* that was refused for *reason*."""
+        """Count a request of *address* that was refused for *reason*."""
         if not reason.temporary and reason not in _NOT_THE_CALLERS_FAULT:
             self._buckets.take(address)
+
+
+class BadTokens:
+    """
+    Counts the tokens that the gateway refused, by address.
+
+    Good tokens are never limited, also from an address that sent too many others: callers behind
+    one proxy would otherwise shut each other out. Nothing is lost by that, since nobody can guess a
+    signature.
+    """
+
+    def __init__(self, failures: Failures, trusted_proxies: Sequence[Network]) -> None:
+        self._failures = failures
+        self._trusted_proxies = trusted_proxies
+
+    def count(self, scope: Scope, reason: Reason) -> None:
+        """
+        Count a token that was refused for *reason*.
+
+        Raises: Refusal with `too_many_failures` if the address had none left.
+        """
+        address = caller_of(scope, self._trusted_proxies)
+        self._failures.check(address)
+        self._failures.count(address, reason)
+
+
+class RepeatedExchanges:
+    """Allows a token that is taken more than once *a_minute* exchanges, also all at once."""
+
+    def __init__(
+        self, clock: Callable[[], float], *, a_minute: int = _EXCHANGES_OF_A_TOKEN
+    ) -> None:
+        self._a_minute = a_minute
+        self._buckets = Buckets(a_minute, clock)
+
+    def take(self, token: str) -> None:
+        """Count one for what identifies a *token*. Raises: Refusal with `too_many_exchanges`."""
+        if wait := self._buckets.wait_seconds(token):
+            raise Refusal(
+                Reason.TOO_MANY_EXCHANGES,
+                evidence={"exchanges_a_minute": self._a_minute},
+                retry_after_seconds=wait,
+            )
+        self._buckets.take(token)
 
 
 class Revocations:

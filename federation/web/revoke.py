@@ -3,7 +3,8 @@
 
 The response is 200 for every token, so that it says nothing about the token. A token that is not
 valid any more costs nothing: no entry in the store, no audit event, and none of the budget. Every
-other revocation makes an event and counts, so that nobody can fill the store.
+other revocation makes an event and counts, so that nobody can fill the store. Beyond the budget
+there is no event either, or the journal would be filled instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal, Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from federation.audit.event import Actor, Trail, token_sha256
+from federation.audit.event import Actor, Standing, Trail, token_sha256
 from federation.audit.recording import Recording
 from federation.claims import Claims
 from federation.errors import Refusal
@@ -59,6 +60,13 @@ class RevocationEndpoint:
             outcome = await self._revoke(form["token"][0], scope)
         except Refusal as refusal:
             self.observer.revoked("unavailable" if refusal.reason.temporary else "refused")
+            log = structlog.get_logger("federation")
+            log.info(
+                "revocation refused",
+                request_id=scope["state"]["request_id"],
+                reason=refusal.reason,
+                **refusal.evidence,
+            )
             raise
         self.observer.revoked(outcome)
         await respond(send, 200, NO_STORE_HEADERS, b"")
@@ -82,10 +90,12 @@ class RevocationEndpoint:
         match claims:
             case {"jti": str(jti), "exp": int(expires)} if expires > broker.clock():
                 trail = self._trail(token, claims, scope)
+                scope["state"]["trail"] = trail  # the access log names the caller
                 async with Recording(broker.journal, trail) as recording:
                     if await is_revoked(jti, parent, broker.state):
                         return "nothing"
                     self.budget.take(caller_of(scope, self.trusted_proxies), _whose(claims))
+                    trail.standing = Standing.ADMITTED  # before, an event would cost no budget
                     ended = await broker.state.revoke(jti, expires, parent)
                     if ended != jti:
                         trail.message = "The access token of this function token was revoked."

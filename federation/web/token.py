@@ -2,7 +2,8 @@
 `POST /oauth/token` (RFC 8693): reads the form, exchanges the token, answers with JSON.
 
 A grant's audit event is recorded by the exchange, before the grant is given. The event of a
-refusal is recorded here, before the error boundary answers.
+refusal is recorded here, before the error boundary answers. A request without a good token makes
+none: the log has it, and it is counted.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from federation.audit.event import Trail
+from federation.audit.event import Standing, Trail
+from federation.audit.log import log_refusal
 from federation.audit.recording import Recording
 from federation.errors import Reason, Refusal
 from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
 from federation.jose.strict_json import dumps
 from federation.web.forms import Form, invalid_request, read_form
-from federation.web.rate_limit import FailedExchanges, Network, caller_of
+from federation.web.rate_limit import Failures, Network, caller_of
 from federation.web.refusals import JSON_HEADERS, respond
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -41,7 +43,7 @@ class TokenEndpoint:
     """The token endpoint (RFC 8693, section 2), as an ASGI application."""
 
     broker: Broker
-    failures: FailedExchanges
+    failures: Failures
     trusted_proxies: Sequence[Network]
     observer: Observer
 
@@ -54,6 +56,7 @@ class TokenEndpoint:
             path=scope["path"],  # a URL would be made with the Host header, which may say anything
             started=self.broker.clock(),
         )
+        scope["state"]["trail"] = trail  # the access log names the caller
         reason: Reason | None = Reason.SERVER_ERROR
         try:
             async with Recording(self.broker.journal, trail):
@@ -63,6 +66,8 @@ class TokenEndpoint:
             reason = None
         except Refusal as refusal:
             reason = refusal.reason
+            if trail.standing is Standing.UNKNOWN:
+                log_refusal(trail, refusal)
             raise
         finally:
             self.observer.exchanged(reason, perf_counter() - began)

@@ -130,12 +130,13 @@ def test_every_file_of_somebody_else_is_told_at_once_with_its_command(
     secrets.mkdir()
     for name in ("basic-auth-user", "basic-auth-password"):
         (secrets / name).write_text("x")
-    hmac = tmp_path / "hmac"
-    hmac.write_text("x")
+    hmac, header = tmp_path / "hmac", tmp_path / "header"
+    for path in (hmac, header):
+        path.write_text("x")
     key = key_file(tmp_path / "key.pem")
     state = tmp_path / "state"
     state.mkdir()
-    for path in (state, key, hmac, secrets / "basic-auth-password"):
+    for path in (state, key, hmac, header, secrets / "basic-auth-password"):
         os.chown(path, STRANGER, STRANGER)
     told = refused(
         documents=[str(documents)],
@@ -144,6 +145,7 @@ def test_every_file_of_somebody_else_is_told_at_once_with_its_command(
         signing_key=[str(key)],
         audit_webhook="https://receiver.example.com",
         audit_webhook_secret=str(hmac),
+        audit_webhook_header=str(header),
         upstream_secrets=str(secrets),
     )
     commands = [problem.rpartition("; run: ")[2] for problem in told[1:]]
@@ -152,6 +154,7 @@ def test_every_file_of_somebody_else_is_told_at_once_with_its_command(
         f"chown -R 0 {state}",
         f"chown 0 {key}",
         f"chown 0 {hmac}",
+        f"chown 0 {header}",
         f"chown 0 {secrets / 'basic-auth-password'}",
     ]
     assert all("belongs to uid 4242" in problem for problem in told[1:])

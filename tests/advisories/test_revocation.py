@@ -19,6 +19,7 @@ from federation.errors import Reason, Refusal
 from federation.state import ONE_BY_ONE
 from federation.state.redis import RedisStore
 from federation.tokens.mint import FUNCTION_TOKEN_TYPE
+from federation.web.rate_limit import Revocations
 from tests.harness import documents
 from tests.harness.broker import BrokenStore, InProcess, form, logged, refusal, said
 from tests.harness.builders import GENERIC, GITHUB, NOW
@@ -126,12 +127,16 @@ class TestEvents:
 
 class TestBudget:
     @staticmethod
-    def used_up(broker: InProcess, address: str, subject: str) -> None:
-        """Use up the budget of *address* and *subject*, however slow this machine is."""
+    def budget_of(broker: InProcess) -> Revocations:
+        """The budget of *broker*, with a clock that stands: a slow machine must not refill it."""
         (route,) = (r for r in broker.app.routes if getattr(r, "path", "") == "/oauth/revoke")
-        budget = route.endpoint.budget  # type: ignore[attr-defined]  # a Route has it
-        now = time.monotonic()
-        budget._addresses._clock = budget._subjects._clock = lambda: now
+        budget: Revocations = route.endpoint.budget  # type: ignore[attr-defined]  # a Route has it
+        budget._addresses._clock = budget._subjects._clock = Clock()
+        return budget
+
+    def used_up(self, broker: InProcess, address: str, subject: str) -> None:
+        """Use up the budget of *address* and *subject*."""
+        budget = self.budget_of(broker)
         with suppress(Refusal):
             while True:
                 budget.take(address, subject)
@@ -143,9 +148,7 @@ class TestBudget:
         assert refusal(answer) == (429, "too_many_revocations")
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         assert broker.exchange(own, scope="function").status_code == 200
-        (event,) = revocations(broker)
-        assert (event.response_code, event.reason) == (429, Reason.TOO_MANY_REVOCATIONS)
-        assert event.actor is not None
+        assert revocations(broker) == [], "or whoever is refused could fill the journal"
 
     def test_a_subject_cannot_either_from_many_addresses(self, broker: InProcess) -> None:
         own = broker.access_token()

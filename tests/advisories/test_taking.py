@@ -242,7 +242,7 @@ class TestMissingPolicies:
         event = front.journal.events[-1]
         assert (event.response_code, event.reason) == (403, Reason.POLICY_MISSING)
         assert event.evidence == {"missing": ["wall"]}
-        assert '"missing": ["wall"]' in event.custom_message
+        assert '"missing":["wall"]' in event.custom_message
         assert event.policies == ("deploy", "wall")
 
     @pytest.mark.parametrize("roles", [None, "deployer", ["deployer", "everybody"]])

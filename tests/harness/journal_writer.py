@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.audit.delivery import Delivery, Webhook
-from federation.audit.event import Actor, Event, Trail
+from federation.audit.event import Actor, Event, Standing, Trail
 from federation.audit.journal import FileJournal
 from federation.audit.read import ends, events
 from federation.audit.seals import SEAL_TYPE
@@ -55,6 +55,7 @@ def event(number: int = 0, **facts: object) -> Event:
         method="POST",
         path="/oauth/token",
         started=1_800_000_000.0 + number,
+        standing=Standing.ADMITTED,
         actor=Actor("fed:repo:octo-org/octo-repo", "https://gateway.example.com", "https://iss"),
         roles=("deployer",),
         policies=("deploy",),
