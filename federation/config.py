@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -26,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from federation.documents.values import loopback
+from federation.documents.values import duration, loopback
 from federation.errors import SettingsRefused
 from federation.ownership import NotTrusted, check_file, check_state, read_key
 
@@ -36,6 +38,7 @@ __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook
 _DEFAULT_STATE = Path(".federation")
 _UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
 
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
@@ -86,6 +89,15 @@ def _networks(text: str) -> str:
     return text
 
 
+def _length(text: object) -> timedelta:
+    # A number alone is seconds, as in OpenFaaS's own settings.
+    seconds = f"{text}s" if str(text).isdecimal() else str(text)
+    length = text if isinstance(text, timedelta) else duration(seconds)
+    if length is None:
+        raise ValueError(f"{text!r} must be a duration such as 90s, 1m or 1h30m")
+    return length
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # The URL may hold a password, so no message quotes it.
     if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
@@ -97,6 +109,7 @@ ExistingPath = Annotated[Path, AfterValidator(_existing)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+Duration = Annotated[timedelta, BeforeValidator(_length)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
 
@@ -135,7 +148,10 @@ class Settings(BaseModel):
         description="PEM file with a P-256 private key; the first signs, all are accepted."
         " Default: a key that is made in the state directory.",
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; :: means every address, IPv4 and IPv6.",
+    )
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
@@ -152,8 +168,11 @@ class Settings(BaseModel):
         description="Directory with the files basic-auth-user and basic-auth-password, the"
         " upstream's own credentials.",
     )
-    upstream_timeout: int = Field(
-        default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
+    upstream_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="Duration that the upstream may take to begin an answer.",
     )
     upstream_connections: int = Field(
         default=1000, ge=1, le=10_000, description="Most connections to the upstream at once."
@@ -198,11 +217,15 @@ class Settings(BaseModel):
     audit_size: int = Field(
         default=1024, ge=16, description="MiB that the audit journal may take on disk."
     )
+    metrics_host: str | None = Field(
+        default=None,
+        description="Address of the metrics port. Default: the same as host.",
+    )
     metrics_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
+        description="Port for Prometheus; 0 picks a free one. Default: none.",
     )
     log_format: Literal["json", "text"] | None = Field(
         default=None, description="json or text. Default: text on a terminal, else json."
@@ -243,8 +266,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         )
     if given.get("shared_state_wait") not in {None, 0, "0"} and not given.get("shared_state"):
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
-    if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
-        problems.append("metrics-port must be another one than port")
+    problems += _metrics_problems(given)
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
@@ -252,6 +274,15 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
+
+
+def _metrics_problems(given: Mapping[str, object]) -> Iterator[str]:
+    port, host = given.get("metrics_port"), given.get("metrics_host")
+    if host and port is None:
+        yield "metrics-host is for the metrics port; set --metrics-port too"
+    same_host = not host or host == given.get("host", "127.0.0.1")
+    if port and same_host and str(port) == str(given.get("port", 8080)):
+        yield "metrics-port must be another one than port"
 
 
 def flag(field: str) -> str:
@@ -275,16 +306,20 @@ def read_settings(
     """
     Read the settings from *flags*, which are named as the fields, and from *environ*.
 
-    An empty value counts as unset. A variable separates several paths as `PATH` does.
+    An empty value counts as unset, and so does what Kubernetes writes about a Service of the same
+    name. A variable separates several paths as `PATH` does.
     Raises: SettingsRefused with every problem and the flag or variable that solves it.
     """
     environ = os.environ if environ is None else environ
     given: dict[str, object] = {}
     for field in Settings.model_fields:
         from_environ = environ.get(variable(field))
+        # Kubernetes puts FEDERATION_PORT=tcp://10.0.0.1:8080 into every pod beside a Service that
+        # is called `federation`.
+        is_link = from_environ and _SERVICE_LINK.match(from_environ)
         if flags.get(field):
             given[field] = flags[field]
-        elif from_environ:
+        elif from_environ and not is_link:
             given[field] = from_environ.split(os.pathsep) if repeatable(field) else from_environ
     distrusted = list(_distrusted(given))
     try:

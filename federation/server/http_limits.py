@@ -74,6 +74,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Start the deadline of the first head."""
         super().connection_made(transport)
+        self.client = _plain(self.client)
         self.transport = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]  # it has the same methods
         # Too many connections would use up file descriptors and memory, so even a 503 is too much.
         if len(self.connections) > (self.limit_concurrency or 0) + _REFUSED_CONNECTIONS:
@@ -208,3 +209,12 @@ class BoundedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _plain(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    """Return *address* with an IPv4 address as such: a socket for both writes `::ffff:192.0.2.7`."""
+    if address is None:
+        return None
+    host, port = address
+    is_mapped = host.startswith("::ffff:") and host.count(".") == 3
+    return (host.removeprefix("::ffff:"), port) if is_mapped else address
