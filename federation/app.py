@@ -197,9 +197,8 @@ class Reload:
         for step in self._steps:
             try:
                 step()
-            except SettingsRefused as refused:
-                for problem in refused.problems:
-                    log.error("not reloaded; the known one serves on", problem=problem)
+            except (SettingsRefused, OSError, ValueError) as error:
+                log.error("not reloaded; the known one serves on", problem=str(error))
 
 
 @dataclass(frozen=True, slots=True)

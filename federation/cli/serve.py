@@ -256,6 +256,8 @@ def _built_in_worker(settings: Settings, line: ParentLine) -> BrokerApp:
             log.error("the worker cannot start", problem=str(problem))
     except OSError as error:
         log.error("the worker cannot start", problem=str(error))
+    except Exception:  # a bug: its traceback is in one line of the log as well
+        log.exception("the worker cannot start", problem="unexpected error")
     sys.exit(1)
 
 

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.demo.issuer import LocalIssuer
 from federation.tokens.signing_keys import KeyFolder, read_pem
 from tests.harness.broker import Served, documents_for, local_issuer, started
-from tests.harness.gateway import sample, write_secrets
-from tests.harness.openfaas import PASSWORD, USER
 from tests.harness.process import free_port, until
 from tests.test_metrics import samples
 
@@ -281,26 +281,51 @@ class TestStart:
             assert "documents" in told, "this is loopback"
 
 
+@contextmanager
+def answering_with(statuses: list[int]) -> Iterator[str]:
+    """The URL of an upstream that answers every GET with the first of *statuses*."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses[0])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class TestUpstream:
     def test_its_health_is_told_and_leaves_the_broker_ready(
         self, tmp_path: Path, issuer: LocalIssuer
     ) -> None:
-        secrets = write_secrets(tmp_path / "secrets", USER, PASSWORD)
-        with sample() as upstream:
-            flags = ("--upstream", upstream, "--upstream-secrets", str(secrets), *TWO)
-            with started(tmp_path, issuer, *flags) as broker:
-                wait(broker, "not up", lambda: metric(broker, "upstream_up") == 1)
-                (secrets / "basic-auth-user").rename(secrets / "elsewhere")
-                wait(broker, "not told", lambda: metric(broker, "upstream_up") == 0)
-                assert metric(broker, "ready") == 1
-                assert readiness(broker)["status"] == "degraded"
-                (problem,) = reports(broker)[0]["degraded"]
-                assert problem.startswith("upstream: its password cannot be read")
-                (secrets / "elsewhere").rename(secrets / "basic-auth-user")
-                wait(broker, "not well again", lambda: metric(broker, "upstream_up") == 1)
-                assert {line["logger"] for line in events(broker, "the upstream is not well")} == {
-                    "federation.upstream"
-                }
+        statuses = [200]
+        with (
+            answering_with(statuses) as upstream,
+            started(tmp_path, issuer, "--upstream", upstream, *TWO) as broker,
+        ):
+            wait(broker, "not up", lambda: metric(broker, "upstream_up") == 1)
+            statuses[0] = 503
+            wait(broker, "not told", lambda: metric(broker, "upstream_up") == 0)
+            assert metric(broker, "ready") == 1
+            wait(broker, "not degraded", lambda: readiness(broker)["status"] == "degraded")
+            problem = "GET /healthz is answered with 503"
+            told = [each for report in reports(broker) for each in report["degraded"]]
+            assert f"upstream: {problem}" in told
+            statuses[0] = 200
+            wait(broker, "not well again", lambda: metric(broker, "upstream_up") == 1)
+            wait(broker, "not ok again", lambda: readiness(broker)["status"] == "ok")
+            told = [line["problem"] for line in events(broker, "the upstream is not well")]
+            assert told == [problem] * 2, "each worker says it once"
 
     def test_one_that_is_not_there_is_told(self, tmp_path: Path, issuer: LocalIssuer) -> None:
         flags = ("--upstream", f"http://127.0.0.1:{free_port()}", "--metrics-port", "0")
