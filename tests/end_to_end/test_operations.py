@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.demo.issuer import LocalIssuer
-from federation.tokens.signing_keys import KeyFolder, read_pem
+from federation.tokens.signing_keys import read_pem
 from tests.harness.broker import Served, documents_for, local_issuer, started
 from tests.harness.process import free_port, until
 from tests.test_metrics import samples
@@ -180,7 +179,6 @@ class TestReload:
     ) -> None:
         key = tmp_path / "key.pem"
         first = pem(key)
-        # The issuer URL as it would be made, since it may not depend on a free port here.
         flags = ("--workers", str(workers), "--signing-key", str(key), "--metrics-port", "0")
         with started(tmp_path, issuer, *flags) as broker:
             wait(broker, "it is not ready", lambda: all_serve(broker))
@@ -204,17 +202,6 @@ class TestReload:
             jwks = httpx2.get(f"{broker.url}/.well-known/jwks.json").json()
             assert [each["kid"] for each in jwks["keys"]] == [second]
             assert [broker.pid, *broker.workers()] == pids
-
-    @WORKERS
-    def test_a_rotation_is_noticed_with_a_sighup_too(
-        self, tmp_path: Path, issuer: LocalIssuer, workers: int
-    ) -> None:
-        with started(tmp_path, issuer, "--workers", str(workers)) as broker:
-            key, _ = KeyFolder.under(broker.state).rotate(datetime.now(UTC))
-            broker.send(signal.SIGHUP)
-            changed = "signing keys changed"
-            wait(broker, "no new key", lambda: len(events(broker, changed)) == workers)
-            assert events(broker, changed)[0]["signs"] == key.kid
 
 
 class TestStart:
