@@ -133,7 +133,7 @@ class TestDocuments:
         with ours, theirs:
             ours.send(b"start")
             line = ParentLine(theirs)
-            assert line.last_good is None
+            assert line.take_last_good() is None
             soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))

@@ -250,7 +250,7 @@ def _built_in_worker(settings: Settings, line: ParentLine) -> BrokerApp:
     """Return the application. What keeps it from starting is logged, and ends this process."""
     log = structlog.get_logger("federation")
     try:
-        return build(settings, on_adopt=line.adopted, last_good=line.last_good)
+        return build(settings, on_adopt=line.adopted, last_good=line.take_last_good())
     except (SettingsRefused, DocumentsRefused) as refused:
         for problem in refused.problems:
             log.error("the worker cannot start", problem=str(problem))

@@ -64,8 +64,12 @@ class ParentLine:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         _, files, *_ = socket.recv_fds(end, _MESSAGE_BYTES, 1)
-        self.last_good = _read(files[0]) if files else None
-        """The text of the set of documents that some worker adopted last."""
+        self._last_good = _read(files[0]) if files else None
+
+    def take_last_good(self) -> bytes | None:
+        """Return the text of the documents that some worker adopted last. It is given once."""
+        text, self._last_good = self._last_good, None
+        return text
 
     def serves(self) -> None:
         """Tell the parent that this worker accepts connections."""
@@ -88,7 +92,9 @@ class ParentLine:
 
         def read() -> None:
             try:
-                message = self._end.recv(_MESSAGE_BYTES)
+                message = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
             except OSError:
                 message = b""
             if message == _RELOAD:

@@ -41,7 +41,7 @@ def faithful(folder: Path, number: int, _listener: socket.socket, line: ParentLi
 
     async def serve() -> None:
         line.on_reload(lambda: write(folder, number, "reload"))
-        write(folder, number, f"given {line.last_good!r}")
+        write(folder, number, f"given {line.take_last_good()!r}")
         line.serves()
         while True:
             adopt(folder, number, line)
