@@ -251,7 +251,10 @@ def _built_in_worker(settings: Settings, line: ParentLine) -> BrokerApp:
     log = structlog.get_logger("federation")
     try:
         return build(settings, on_adopt=line.adopted, last_good=line.take_last_good())
-    except (SettingsRefused, DocumentsRefused) as refused:
+    except SettingsRefused as refused:
+        for problem in (*refused.problems, *refused.documents):
+            log.error("the worker cannot start", problem=str(problem))
+    except DocumentsRefused as refused:
         for problem in refused.problems:
             log.error("the worker cannot start", problem=str(problem))
     except OSError as error:
