@@ -58,6 +58,7 @@ FAULTS: Mapping[str, Fault] = {
         files.documents_bad,
         files.documents_half_written,
         files.documents_swapped,
+        files.documents_bad_workers_killed,
         upstream.upstream_dying,
         bodies.bodies_held,
         connections.unread_answers,
@@ -117,7 +118,7 @@ def table(rows: Sequence[Row]) -> str:
     good = sum(row.held for row in tried)
     return "\n".join(
         [
-            f"{'fault':<24}{'tries':>6}{'held':>6}   measured",
+            f"{'fault':<30}{'tries':>6}{'held':>6}   measured",
             *lines,
             f"{good} of {len(tried)} faults held; {len(rows) - len(tried)} not tried",
         ]
@@ -126,11 +127,11 @@ def table(rows: Sequence[Row]) -> str:
 
 def _line(row: Row) -> str:
     if row.not_tried:
-        return f"{row.name:<24}{'-':>6}{'-':>6}   not tried: {row.not_tried}"
+        return f"{row.name:<30}{'-':>6}{'-':>6}   not tried: {row.not_tried}"
     outcome = row.outcome
     told = "; ".join([*outcome.measured, f"took {row.seconds:.0f} s"])
     wrong = "".join(f"\n{'':<12}BROKEN: {why}" for why in list(dict.fromkeys(outcome.wrong))[:8])
-    return f"{row.name:<24}{outcome.tries:>6}{outcome.held:>6}   {told}{wrong}"
+    return f"{row.name:<30}{outcome.tries:>6}{outcome.held:>6}   {told}{wrong}"
 
 
 def main() -> None:

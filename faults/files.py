@@ -1,11 +1,16 @@
-"""Replace the documents of a running broker: by bad ones, slowly, or atomically."""
+"""Replace the documents of a running broker: by bad ones, slowly, or atomically; kill its workers then."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import httpx2
 
 from faults.outcome import Outcome, Run, until
 from faults.processes import Broker, running
@@ -109,6 +114,77 @@ async def documents_swapped(run: Run) -> Outcome:
         outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"live within {slowest:.1f} s")
     return outcome
+
+
+async def documents_bad_workers_killed(run: Run) -> Outcome:
+    """
+    Workers are killed while the documents have errors: one of two, or both.
+
+    Each is replaced, and serves the set that was adopted last: what that set took away stays
+    refused, and what it gives is granted.
+    """
+    outcome, slowest = Outcome(), 0.0
+    async with CiIssuer().serving() as issuer:
+        broad = issuer.documents(branches=("main", "feature/login"))
+        flags = ("--workers", "2", "--metrics-port", "0")
+        broker = Broker(run.folder, broad, *flags)
+        place = broker.documents / "all.yaml"
+        async with running(broker):
+            ready = await until(lambda: _all_say(broker, "ok"), 20)
+            before = await _digests(broker)
+            place.write_text(issuer.documents())
+            changed = await until(lambda: _all_have_another(broker, before), 20)
+            place.write_text("kind: Role\n")
+            noticed = await until(lambda: _all_say(broker, "degraded"), 20)
+            outcome.judge([] if ready and changed and noticed else ["the sets were not read"])
+            for number in range(run.of(4, 20)):
+                victims = broker.workers()[: 1 + number % 2]
+                for pid in victims:
+                    os.kill(pid, signal.SIGKILL)
+                seconds = await until(lambda gone=set(victims): _back(broker, gone), 30)  # type: ignore[misc]
+                slowest = max(slowest, seconds or 99.0)
+                outcome.tried(await _wrong_set(broker, issuer) if seconds else ["not replaced"])
+        outcome.judge(broker.unexpected_errors())
+    outcome.saw(f"all workers back within {slowest:.1f} s")
+    return outcome
+
+
+async def _back(broker: Broker, gone: set[int]) -> bool:
+    workers = set(broker.workers())
+    return len(workers) == 2 and not workers & gone and await _all_say(broker, "degraded")
+
+
+async def _all_say(broker: Broker, status: str) -> bool:
+    return all(each["status"] == status for each in await _reports(broker))
+
+
+async def _all_have_another(broker: Broker, digests: set[str]) -> bool:
+    """True if no worker has one of the sets with these *digests* any more."""
+    return not digests & await _digests(broker)
+
+
+async def _digests(broker: Broker) -> set[str]:
+    """The digests of the sets that the workers serve."""
+    return {each["documents"]["digest"] for each in await _reports(broker)}
+
+
+async def _reports(broker: Broker) -> list[dict[str, Any]]:
+    """What each worker says of itself at the metrics port."""
+    url = f"http://127.0.0.1:{broker.metrics_port}/readyz"
+    async with httpx2.AsyncClient(timeout=10) as client:
+        return list((await client.get(url)).json()["workers"].values())
+
+
+async def _wrong_set(broker: Broker, issuer: CiIssuer) -> list[str]:
+    """Several exchanges, so that each worker has some, of which the outcome is not right."""
+    wrong = []
+    for _ in range(6):
+        sent = await exchange(broker.port, issuer.token())
+        if sent.status != 200:
+            wrong.append(f"a job of the last set got {sent.answer}")
+        if not await _closed(broker, issuer):
+            wrong.append("a job that the last set does not admit was admitted")
+    return wrong[:1]
 
 
 class _ConfigMap:

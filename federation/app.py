@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -32,13 +33,16 @@ from federation.audit.seals import SEAL_TYPE
 from federation.audit.segments import OUTSIDERS
 from federation.config import Settings
 from federation.documents.assemble import Assembled
+from federation.documents.catalog import Catalog
+from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer
-from federation.errors import Problem, Refusal, SettingsRefused
+from federation.errors import Problem, Problems, Refusal, SettingsRefused, Severity
 from federation.exchange import Broker
 from federation.gateway.body_budget import BodyBudget
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Tls, Upstream
+from federation.gateway.upstream_health import upstream_problem
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
 from federation.ownership import NotTrusted, read_key
@@ -46,7 +50,7 @@ from federation.policy.index import PolicySets
 from federation.server.gauges import BrokerStatus
 from federation.server.metrics import Metrics
 from federation.sources import Source
-from federation.sources.files import FileSource
+from federation.sources.files import Adopted, FileSource
 from federation.state import Observe, Store
 from federation.state.sqlite import SqliteStore
 from federation.tokens.mint import sign_jws
@@ -75,6 +79,7 @@ _KEYS_CHECK_SECONDS = 2.0
 _LAST_DELIVERY_SECONDS = 5.0
 _FIRST_KEYS_SECONDS = 5.0
 _GAUGES_SECONDS = 2.0
+_UPSTREAM_SECONDS = 5.0
 _MIB = 1024 * 1024
 _OUTSIDERS_SHARE = 8
 """The part of the journal's size that events of outsiders have: one of so many."""
@@ -91,21 +96,36 @@ def build(
     metrics: Metrics | None = None,
     upstream: Upstream | None = None,
     clock: Callable[[], float] = time.time,
+    on_adopt: Callable[[Adopted], None] | None = None,
+    last_good: bytes | None = None,
 ) -> BrokerApp:
     """
     Return the broker as an ASGI application. Arguments replace what *settings* would make.
 
-    Raises: DocumentsRefused, SettingsRefused.
+    *on_adopt* is called with each set of documents that is adopted. *last_good* is such a set of
+    another process, and is served if the documents have errors.
+
+    Raises: SettingsRefused, DocumentsRefused, with everything that is wrong.
     """
     metrics = metrics or Metrics()
+    problems = Problems()
     if source is None:
-        source = FileSource(settings.documents, clock=clock, on_change=partial(_reloaded, metrics))
-        _log_problems(source.current().warnings)
-    # Otherwise a token of ours could be exchanged for a fresh one again and again.
-    if settings.url in source.current().issuers:
-        raise SettingsRefused(
-            [f"a JwtIssuer names {settings.url}, which is this broker itself; remove it"]
-        )
+        with problems.collected():
+            source = _documents(settings, metrics, clock, on_adopt, last_good)
+    if signing is None and settings.signing_key:
+        with problems.collected():
+            signing = _given_keys(settings.signing_key)
+    if upstream is None:
+        with problems.collected():
+            upstream = _upstream(settings)
+    with problems.collected():
+        _check_webhook(settings)
+    with problems.collected():
+        store = state or _store(settings, clock, metrics.stored)
+    problems.refuse()
+    assert source is not None  # noqa: S101  for mypy: else it was refused
+    # The folder is made last, so that a start that fails leaves nothing behind.
+    key_folder = None if signing else KeyFolder.under(settings.state)
     folder = settings.state / "audit"
     outsiders_size = settings.audit_size * _MIB // _OUTSIDERS_SHARE
     archive, outsiders = (
@@ -124,13 +144,12 @@ def build(
             (False, folder / OUTSIDERS, outsiders_size),
         )
     )
-    key_folder = None if signing or settings.signing_key else KeyFolder.under(settings.state)
     broker = Broker(
         issuer_url=settings.url,
         source=source,
         keys=keys or KeyRing(on_fetch=metrics.fetched),
-        signing=signing or _signing_keys(settings, key_folder),
-        state=state or _store(settings, clock, metrics.stored),
+        signing=signing or _generated_keys(settings.state),
+        state=store,
         journal=journal
         or LoggedJournal(
             DividedJournal(archive, outsiders, metrics.event_lost), quick_info(LOGGER)
@@ -141,7 +160,6 @@ def build(
     )
     deliveries = _deliveries((archive, outsiders), settings)
     health = Health(broker, archive if journal is None else None, deliveries)
-    upstream = upstream or _upstream(settings)
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
     # A budget of their own: who polls with an expired token must not stop exchanges beside it.
     bad_tokens = BadTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
@@ -191,7 +209,38 @@ def build(
     app.state.broker = broker
     app.state.health = health
     app.state.metrics = metrics
+    app.state.reload = Reload(
+        [
+            *([source.reload] if isinstance(source, FileSource) else []),
+            partial(_reload_given_keys, health, settings.signing_key),
+            broker.keys.renew,
+            *(delivery.renew for delivery in deliveries),
+            *([upstream.renew] if upstream else []),
+        ]
+    )
     return app
+
+
+class Reload:
+    """
+    Called on SIGHUP: reads documents, keys and certificates again, each by one of *steps*.
+
+    What cannot be read stays as it is. Passwords and the webhook's secret are read again whenever
+    they change, so no step reads them.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[], None]]) -> None:
+        self._steps = steps
+
+    def __call__(self) -> None:
+        """Take every step, also after one that failed."""
+        log = structlog.get_logger("federation")
+        log.info("reloading documents, keys and certificates")
+        for step in self._steps:
+            try:
+                step()
+            except (SettingsRefused, OSError, ValueError) as error:
+                log.error("not reloaded; the known one serves on", problem=str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +289,11 @@ class _Lifespan:
         yield self.broker.state.run()
         if isinstance(self.broker.source, FileSource):
             yield self.broker.source.watch()
-        if self.upstream:
-            yield self.upstream.follow_renewals()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
+        if self.upstream:
+            yield _follow_upstream(self.health, self.upstream)
+            yield self.upstream.follow_renewals()
         if self.health.journal:  # events go to these, not to a journal that `build` was given
             for journal in self.journals:
                 yield journal.run()
@@ -324,13 +374,65 @@ class BrokerApp(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def _signing_keys(settings: Settings, folder: KeyFolder | None) -> SigningKeys:
-    """The keys of *folder*, made if missing, else those of `signing-key`."""
-    if folder:
-        with _problem_of("state"):
-            return folder.ensure()
+def _documents(
+    settings: Settings,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    on_adopt: Callable[[Adopted], None] | None,
+    last_good: bytes | None,
+) -> FileSource:
+    source = FileSource(
+        settings.documents,
+        clock=clock,
+        on_change=partial(_reloaded, metrics),
+        on_adopt=on_adopt,
+        refuse=partial(_trusts_itself, settings.url),
+        last_good=last_good,
+    )
+    _log_problems(source.current().warnings)
+    if source.problems():
+        _log_problems(source.problems())
+        _log_not_adopted()
+    return source
+
+
+def _trusts_itself(url: str, catalog: Catalog) -> Sequence[Problem]:
+    """Refuse the broker at *url* as an issuer: one of its tokens could be exchanged without end."""
+    issuer = catalog.issuers.get(url)
+    if issuer is None:
+        return ()
+    message = f"names {url}, which is this broker itself"
+    line, code = issuer.origin.line_of("spec", "iss"), Code.OWN_ISSUER.value
+    place = issuer.origin.path, line, code, Severity.ERROR, message
+    return [
+        Problem(*place, "JwtIssuer", issuer.name, "spec.iss", "remove it, or correct issuer-url")
+    ]
+
+
+def _generated_keys(state: Path) -> SigningKeys:
+    """The keys in the folder *state*, made if missing."""
+    with _problem_of("state"):
+        return KeyFolder.under(state).ensure()
+
+
+def _reload_given_keys(health: Health, paths: Sequence[Path]) -> None:
+    """Take the keys in *paths*. Raises: SettingsRefused, and then keeps those that it has."""
+    if not paths:
+        return
+    try:
+        keys = _given_keys(paths)
+    except SettingsRefused as refused:
+        health.signing_problem = "; ".join(refused.problems)
+        raise
+    health.signing_problem = None
+    if keys.kids != health.broker.signing.kids:
+        health.broker.signing = keys
+        structlog.get_logger("federation.keys").info("signing keys changed", signs=keys.signs.kid)
+
+
+def _given_keys(paths: Sequence[Path]) -> SigningKeys:
     keys, problems = [], []
-    for path in settings.signing_key:
+    for path in paths:
         try:
             keys.append(read_pem(read_key(path)))
         except NotTrusted as error:  # it names the file
@@ -396,10 +498,19 @@ def _upstream(settings: Settings) -> Upstream | None:
         return Upstream.at(
             settings.upstream,
             connections=settings.upstream_connections,
-            timeout_seconds=settings.upstream_timeout,
+            timeout_seconds=settings.upstream_timeout.total_seconds(),
             auth=auth,
             tls=Tls(*files) if any(files) else None,
         )
+
+
+def _check_webhook(settings: Settings) -> None:
+    ca, header = settings.audit_webhook_ca, settings.audit_webhook_header
+    with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
+        trusting(ca)
+    if header:
+        with _problem_of("audit-webhook-header"):
+            read_header(header)
 
 
 def _deliveries(journals: Iterable[FileJournal], settings: Settings) -> Sequence[Delivery]:
@@ -412,11 +523,6 @@ def _deliveries(journals: Iterable[FileJournal], settings: Settings) -> Sequence
         settings.audit_webhook_header,
     )
     ca = settings.audit_webhook_ca
-    with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
-        trusting(ca)
-    if header:
-        with _problem_of("audit-webhook-header"):
-            read_header(header)
     return [
         Delivery(journal, Webhook(url, secret=secret, header=header, ca=ca)) for journal in journals
     ]
@@ -503,6 +609,19 @@ async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
         await asyncio.sleep(_KEYS_CHECK_SECONDS)
 
 
+async def _follow_upstream(health: Health, upstream: Upstream) -> None:
+    """Ask the upstream again and again how it is. An outage and its end are logged once."""
+    log = structlog.get_logger("federation.upstream")
+    while True:
+        before, now = health.upstream_problem, await upstream_problem(upstream)
+        if now and not before:
+            log.error("the upstream is not well", problem=now)
+        elif before and not now:
+            log.info("the upstream is well again")
+        health.upstream_problem = now
+        await asyncio.sleep(_UPSTREAM_SECONDS)
+
+
 async def _update_gauges(metrics: Metrics, health: Health) -> None:
     broker, catalog, adopted = health.broker, None, 0.0
     while True:
@@ -521,6 +640,9 @@ async def _update_gauges(metrics: Metrics, health: Health) -> None:
                 keys=broker.keys.status(),
                 journal=report.journal,
                 now=now,
+                upstream_up=None
+                if health.upstream_problem is None
+                else not health.upstream_problem,
             )
         )
         await asyncio.sleep(_GAUGES_SECONDS)
@@ -532,11 +654,17 @@ def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
     _log_problems(assembled.problems)
     log = structlog.get_logger("federation.documents")
     if assembled.catalog is None:
-        log.error("documents not adopted; the last good set serves on")
+        _log_not_adopted()
     else:
         log.info(
             "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
         )
+
+
+def _log_not_adopted() -> None:
+    structlog.get_logger("federation.documents").error(
+        "documents not adopted; the last good set serves on"
+    )
 
 
 def _log_problems(problems: Iterable[Problem]) -> None:

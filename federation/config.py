@@ -38,6 +38,7 @@ __all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook
 _DEFAULT_STATE = Path(".federation")
 _UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
 
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
@@ -168,7 +169,10 @@ class Settings(BaseModel):
         description="PEM file with a P-256 private key; the first signs, all are accepted."
         " Default: a key that is made in the state directory.",
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; :: means every address, IPv4 and IPv6.",
+    )
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
@@ -208,8 +212,11 @@ class Settings(BaseModel):
         description="Directory with the files basic-auth-user and basic-auth-password, the"
         " upstream's own credentials.",
     )
-    upstream_timeout: int = Field(
-        default=60, ge=1, le=3600, description="Seconds the upstream may take to begin an answer."
+    upstream_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="Duration that the upstream may take to begin an answer.",
     )
     upstream_connections: int = Field(
         default=1000,
@@ -278,11 +285,15 @@ class Settings(BaseModel):
     access_log: Literal["on", "off"] = Field(
         default="off", description="on: log one line for each request that is answered."
     )
+    metrics_host: str | None = Field(
+        default=None,
+        description="Address of the metrics port. Default: the same as host.",
+    )
     metrics_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="Port for Prometheus, on the same host; 0 picks a free one. Default: none.",
+        description="Port for Prometheus; 0 picks a free one. Default: none.",
     )
     log_format: Literal["json", "text"] | None = Field(
         default=None, description="json or text. Default: text on a terminal, else json."
@@ -323,9 +334,8 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         )
     if given.get("shared_state_wait") not in {None, 0, "0"} and not given.get("shared_state"):
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
-    if given.get("metrics_port") and str(given["metrics_port"]) == str(given.get("port", 8080)):
-        problems.append("metrics-port must be another one than port")
     problems += _upstream_problems(given)
+    problems += _metrics_problems(given)
     if not given.get("audit_webhook"):
         problems += [
             f"{name} is for a webhook; set --audit-webhook too"
@@ -341,6 +351,15 @@ def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
         yield f"{_name(files[0])} is for an upstream with an https URL; set --upstream to one"
     if bool(given.get("upstream_certificate")) != bool(given.get("upstream_key")):
         yield "upstream-certificate and upstream-key need each other; set both"
+
+
+def _metrics_problems(given: Mapping[str, object]) -> Iterator[str]:
+    port, host = given.get("metrics_port"), given.get("metrics_host")
+    if host and port is None:
+        yield "metrics-host is for the metrics port; set --metrics-port too"
+    same_host = not host or host == given.get("host", "127.0.0.1")
+    if port and same_host and str(port) == str(given.get("port", 8080)):
+        yield "metrics-port must be another one than port"
 
 
 def flag(field: str) -> str:
@@ -364,16 +383,20 @@ def read_settings(
     """
     Read the settings from *flags*, which are named as the fields, and from *environ*.
 
-    An empty value counts as unset. A variable separates several paths as `PATH` does.
+    An empty value counts as unset, and so does what Kubernetes writes about a Service of the same
+    name. A variable separates several paths as `PATH` does.
     Raises: SettingsRefused with every problem and the flag or variable that solves it.
     """
     environ = os.environ if environ is None else environ
     given: dict[str, object] = {}
     for field in Settings.model_fields:
         from_environ = environ.get(variable(field))
+        # Kubernetes puts FEDERATION_PORT=tcp://10.0.0.1:8080 into every pod beside a Service that
+        # is called `federation`.
+        is_link = from_environ and _SERVICE_LINK.match(from_environ)
         if flags.get(field):
             given[field] = flags[field]
-        elif from_environ:
+        elif from_environ and not is_link:
             given[field] = from_environ.split(os.pathsep) if repeatable(field) else from_environ
     distrusted = list(_distrusted(given))
     try:

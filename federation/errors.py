@@ -15,8 +15,9 @@ know. The operator finds `evidence` in the log and in the audit event, under the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -251,11 +252,38 @@ class DocumentsRefused(FederationError):
 
 
 class SettingsRefused(FederationError):
-    """Settings that cannot be used, with every problem found."""
+    """Settings that cannot be used, with every problem found, those of *documents* too."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], documents: Sequence[Problem] = ()) -> None:
         super().__init__(problems)
         self.problems = tuple(problems)
+        self.documents = tuple(documents)
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects what is refused in several steps, so that one start shows every mistake."""
+
+    settings: list[str] = field(default_factory=list)
+    documents: list[Problem] = field(default_factory=list)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep what is refused in the block, and go on after it."""
+        try:
+            yield
+        except SettingsRefused as refused:
+            self.settings += refused.problems
+            self.documents += refused.documents
+        except DocumentsRefused as refused:
+            self.documents += refused.problems
+
+    def refuse(self) -> None:
+        """Raise SettingsRefused or DocumentsRefused, if anything was refused."""
+        if self.settings:
+            raise SettingsRefused(self.settings, self.documents)
+        if self.documents:
+            raise DocumentsRefused(self.documents)

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.app import build
 from federation.config import Settings
 from federation.errors import DocumentsRefused, SettingsRefused
+from federation.sources.files import Adopted
 from federation.state.memory import MemoryStore
 from federation.tokens.signing_keys import KeyFolder, read_pem
 from tests.harness.broker import DOCUMENTS, URL, logged
-from tests.harness.builders import GITHUB
+from tests.harness.builders import GENERIC, GITHUB
 from tests.harness.certificates import Authority
 
 
@@ -73,8 +74,110 @@ def test_build_raises_for_documents_with_errors(settings: Settings) -> None:
 
 
 def test_a_broker_refuses_itself_as_an_issuer(settings: Settings) -> None:
-    with pytest.raises(SettingsRefused, match="this broker itself"):
+    with pytest.raises(DocumentsRefused) as refused:
         build(settings.model_copy(update={"issuer_url": GITHUB}))
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.name, problem.line) == ("D026", "github", 5)
+
+
+def test_it_does_not_adopt_itself_as_an_issuer_later(settings: Settings) -> None:
+    place = settings.documents[0]
+    app = build(settings)
+    source = app.state.broker.source
+
+    async def story() -> None:
+        async with app.router.lifespan_context(app):
+            before = source.current()
+            place.write_text(place.read_text("utf-8").replace(GENERIC, URL))
+            async with asyncio.timeout(5):
+                while not source.problems():  # noqa: ASYNC110  there is no event to wait for
+                    await asyncio.sleep(0.02)
+            assert source.current() is before
+
+    with logged():
+        asyncio.run(story())
+    assert {problem.code for problem in source.problems()} == {"D026"}
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_left_behind(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.documents[0].write_text("kind: Role\n")
+    changes = {
+        "signing_key": (private(tmp_path / "key.pem", b"none"),),
+        "upstream": "http://127.0.0.1:9",
+        "upstream_secrets": tmp_path,
+        "audit_webhook": "https://127.0.0.1:9/",
+        "audit_webhook_ca": private(tmp_path / "ca.pem", b"none"),
+    }
+    with pytest.raises(SettingsRefused) as refused:
+        build(settings.model_copy(update=changes))
+    told = [problem.partition(":")[0] for problem in refused.value.problems]
+    assert told == ["signing-key", "upstream-secrets", "audit-webhook-ca"]
+    assert [problem.code for problem in refused.value.documents] == ["D004"]
+    assert not settings.state.exists()
+
+
+def test_a_broker_can_begin_with_the_documents_that_another_process_adopted(
+    settings: Settings,
+) -> None:
+    adopted: list[Adopted] = []
+    first = build(settings, on_adopt=adopted.append).state.broker.source.current()
+    settings.documents[0].write_text("kind: Role\n")
+    with logged() as log:
+        app = build(settings, last_good=adopted[-1].text)
+    assert app.state.broker.source.current().digest == first.digest
+    told = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert told[-2:] == [
+        "document problem",
+        "documents not adopted; the last good set serves on",
+    ]
+
+
+class TestReload:
+    def test_given_signing_keys_are_read_again(self, settings: Settings, tmp_path: Path) -> None:
+        key = private(tmp_path / "key.pem", pem())
+        app = build(settings.model_copy(update={"signing_key": (key,)}))
+        key.write_bytes(second := pem())
+        with logged() as log:
+            app.state.reload()
+        assert app.state.broker.signing.signs.kid == read_pem(second).kid
+        assert "signing keys changed" in log.getvalue()
+
+    def test_a_key_that_cannot_be_read_leaves_the_known_one_and_is_told(
+        self, settings: Settings, tmp_path: Path
+    ) -> None:
+        key = private(tmp_path / "key.pem", good := pem())
+        app = build(settings.model_copy(update={"signing_key": (key,)}))
+        key.write_bytes(b"secret words")
+        with logged() as log:
+            app.state.reload()
+        assert app.state.broker.signing.signs.kid == read_pem(good).kid
+        assert "not reloaded; the known one serves on" in log.getvalue()
+        assert str(key) in app.state.health.signing_problem
+        assert "secret words" not in log.getvalue()
+        key.write_bytes(good)
+        with logged() as log:
+            app.state.reload()
+        assert app.state.health.signing_problem is None
+        assert "signing keys changed" not in log.getvalue()
+
+    def test_documents_are_read_again_although_they_did_not_change(
+        self, settings: Settings
+    ) -> None:
+        app = build(settings)
+        source = app.state.broker.source
+
+        async def story() -> None:
+            async with app.router.lifespan_context(app):
+                before = source.current()
+                app.state.reload()
+                async with asyncio.timeout(5):
+                    while source.current() is before:  # noqa: ASYNC110  there is no event to wait for
+                        await asyncio.sleep(0.02)
+
+        with logged():
+            asyncio.run(story())
 
 
 def pem(curve: type[ec.EllipticCurve] = ec.SECP256R1) -> bytes:

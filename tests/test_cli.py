@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import time
 from collections.abc import Mapping
@@ -425,13 +426,13 @@ class TestServe:
         assert result.exit_code == 2
         assert "state" in result.stderr
 
-    def test_an_issuer_that_is_the_broker_itself_is_2(self, documents: str, tmp_path: Path) -> None:
+    def test_an_issuer_that_is_the_broker_itself_is_1(self, documents: str, tmp_path: Path) -> None:
         result = run(
             "serve", "--port", "0", "--documents", documents, "--issuer-url", GITHUB,
             "--state", str(tmp_path),
         )  # fmt: skip
-        assert result.exit_code == 2
-        assert "this broker itself" in result.stderr
+        assert result.exit_code == 1
+        assert "error[D026] JwtIssuer/github: spec.iss: names" in result.stderr
 
     def test_an_address_that_cannot_be_used_exits_with_2(
         self, documents: str, tmp_path: Path
@@ -442,6 +443,35 @@ class TestServe:
         )  # fmt: skip
         assert result.exit_code == 2
         assert "cannot listen on 192.0.2.1" in result.stderr
+
+    @pytest.mark.parametrize("host", ["::zz", "a host:"])
+    def test_an_address_that_is_none_exits_with_2(
+        self, documents: str, tmp_path: Path, host: str
+    ) -> None:
+        result = run(
+            "serve", "--port", "0", "--documents", documents, "--state", str(tmp_path),
+            "--host", host, "--issuer-url", URL,
+        )  # fmt: skip
+        assert result.exit_code == 2
+        assert f"cannot listen on {host}" in result.stderr
+
+    def test_a_taken_port_hides_no_other_problem(self, tmp_path: Path) -> None:
+        place, key = tmp_path / "documents.yaml", tmp_path / "key.pem"
+        place.write_text("kind: [")
+        key.touch(0o600)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            result = run(
+                "serve", "--port", str(port), "--metrics-port", str(port),
+                "--metrics-host", "127.0.0.1", "--host", "localhost",
+                "--documents", str(place), "--signing-key", str(key),
+                "--state", str(tmp_path / "state"),
+            )  # fmt: skip
+        assert result.exit_code == 2
+        told = [f"cannot listen on {host} port {port}" for host in ("localhost", "127.0.0.1")]
+        for each in (*told, "documents.yaml", "signing-key: "):
+            assert each in result.stderr
+        assert not (tmp_path / "state").exists()
 
 
 class TestExchange:

@@ -343,6 +343,8 @@ def test_what_is_no_network_is_no_trusted_proxy(documents: Path, networks: str) 
 
 def test_metrics_need_a_port_of_their_own(documents: Path) -> None:
     told = "metrics-port must be another one than port"
+    elsewhere = read(documents=[str(documents)], metrics_port="8080", metrics_host="127.0.0.2")
+    assert (elsewhere.metrics_host, elsewhere.metrics_port) == ("127.0.0.2", 8080)
     place = [str(documents)]
     assert problems(documents=place, port="9000", metrics_port="9000") == [told]
     assert problems(documents=place, metrics_port="8080") == [told]
@@ -390,3 +392,28 @@ def test_the_access_log_is_on_or_off(documents: Path, value: str) -> None:
     assert read(documents=[str(documents)], access_log="on").access_log == "on"
     (problem,) = problems(documents=[str(documents)], access_log=value)
     assert problem.startswith("access-log: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90s", 90), ("1m", 60), ("1h", 3600), ("1.5s", 1.5), ("45", 45)]
+)
+def test_a_duration_is_one_as_in_documents(documents: Path, given: str, seconds: float) -> None:
+    timeout = read(documents=[str(documents)], upstream_timeout=given).upstream_timeout
+    assert timeout.total_seconds() == seconds
+
+
+@pytest.mark.parametrize("given", ["soon", "-1s", "1d", "1e3", "0", "999ms", "2h", "٣"])
+def test_what_is_no_duration_or_out_of_range_is_refused(documents: Path, given: str) -> None:
+    (told,) = problems(documents=[str(documents)], upstream_timeout=given)
+    assert told.startswith("upstream-timeout: ")
+
+
+def test_a_host_for_metrics_needs_a_port(documents: Path) -> None:
+    (told,) = problems(documents=[str(documents)], metrics_host="127.0.0.2")
+    assert told == "metrics-host is for the metrics port; set --metrics-port too"
+
+
+def test_what_kubernetes_says_of_a_service_is_passed_over(documents: Path) -> None:
+    links = {"FEDERATION_PORT": "tcp://10.0.0.1:80", "FEDERATION_METRICS_PORT": "udp://10.0.0.2:1"}
+    settings = read({"FEDERATION_DOCUMENTS": str(documents), **links})
+    assert (settings.port, settings.metrics_port) == (8080, None)

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
@@ -27,7 +28,10 @@ from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
 from tests.harness.broker import logged
+from tests.harness.certificates import Authority
 from tests.harness.journal_writer import SIZE, event, recorded, recorder, sign
+from tests.harness.process import free_port
+from tests.harness.raw_server import http_answer, raw_server
 from tests.harness.webhook_receiver import (
     Behaviour,
     Receiver,
@@ -626,3 +630,21 @@ def test_a_proxy_of_the_environment_is_used(
     asyncio.run(story())
     (sent,) = receiver.taken
     assert sent.path == "http://receiver.invalid/events"
+
+
+def test_a_renewed_webhook_reads_its_ca_before_the_next_batch(tmp_path: Path) -> None:
+    authorities = [Authority(tmp_path / name) for name in ("first", "second")]
+    ca, port = tmp_path / "ca.pem", free_port()
+
+    async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_answer(""))
+
+    async def story() -> None:
+        async with aclosing(Webhook(f"https://127.0.0.1:{port}/", ca=ca)) as webhook:
+            for authority in authorities:
+                ca.write_bytes(authority.certificate.read_bytes())
+                webhook.renew()
+                async with raw_server(reply, port=port, tls=authority.server()):
+                    await webhook.post(b"[]", "id")
+
+    asyncio.run(story())

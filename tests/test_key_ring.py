@@ -955,3 +955,49 @@ def test_a_new_algorithm_under_a_known_kid_is_fetched() -> None:
 def test_keys_of_one_session_differ() -> None:
     assert private_key("RS256", 0) is not private_key("RS256", 1)
     assert issuer(GENERIC).provider == "generic"
+
+
+def test_a_renewed_ring_fetches_all_keys_at_once_over_new_connections() -> None:
+    s, clients = Setting(), list[httpx2.AsyncClient]()
+
+    def connect(ca_bundle: str | None) -> httpx2.AsyncClient:
+        clients.append(s.fake.connect(ca_bundle))
+        return clients[-1]
+
+    s.ring = KeyRing(connect, s.clock)
+
+    async def story() -> None:
+        for _ in range(2):
+            await s.ring.refresh_due([s.issuer])
+        assert (s.fake.fetches, len(clients)) == (1, 1)
+        s.fake.keys = (NEW,)
+        s.ring.renew()
+        await s.ring.refresh_due([s.issuer])
+        assert (s.fake.fetches, [client.is_closed for client in clients]) == (2, [True, False])
+        assert (await s.key("k2")).kid == "k2"
+        await s.ring.refresh_due([s.issuer])
+        assert s.fake.fetches == 2
+
+    run(s, story)
+
+
+def test_a_renewed_ring_ends_no_fetch_that_is_running() -> None:
+    s = Setting()
+    there = asyncio.Event()
+
+    async def slow(request: httpx2.Request) -> httpx2.Response:
+        there.set()
+        await asyncio.sleep(0.05)
+        return await s.fake.good_discovery(request)
+
+    s.fake.discovery = slow
+
+    async def story() -> None:
+        asked = asyncio.create_task(s.key())
+        await there.wait()
+        s.ring.renew()
+        await s.ring.refresh_due([s.issuer])
+        assert (await asked).kid == "k1"
+        assert s.failure == ""
+
+    run(s, story)

@@ -32,6 +32,7 @@ from federation.server.metrics_endpoint import (
     WorkerFiles,
     exposition,
     metrics_server,
+    remove_if_abandoned,
     worker_files,
 )
 from federation.server.readiness import Said
@@ -199,7 +200,7 @@ def status_of(documents: str = DOCUMENTS, **changes: Any) -> BrokerStatus:
     journal = Status(10, 100, 90, 3, 7.5, None)
     given: dict[str, Any] = {
         "ready": True, "degraded": False, "catalog": catalog_of(documents), "adopted": NOW - 60,
-        "problems": 0, "keys": {}, "journal": journal, "now": NOW,
+        "problems": 0, "keys": {}, "journal": journal, "now": NOW, "upstream_up": True,
     }  # fmt: skip
     return BrokerStatus(**(given | changes))
 
@@ -211,7 +212,7 @@ class TestGauges:
             status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}, problems=4)
         )
         told = {
-            "ready": 1, "degraded": 0, "catalog_problems": 4,
+            "ready": 1, "degraded": 0, "catalog_problems": 4, "upstream_up": 1,
             "catalog_adopted_timestamp_seconds": NOW - 60,
             "journal_recording": 1, "journal_used_bytes": 10, "journal_allowed_bytes": 100,
             "journal_left_bytes": 90, "journal_undelivered_events": 3,
@@ -222,6 +223,15 @@ class TestGauges:
         assert value(metrics, "issuer_keys", issuer="github") == 2
         fetched = value(metrics, "issuer_keys_fetched_timestamp_seconds", issuer="github")
         assert fetched == NOW - 30
+
+    @pytest.mark.parametrize(("up", "told"), [(True, 1), (False, 0), (None, None)])
+    def test_without_an_upstream_nothing_is_said_of_it(
+        self, up: bool | None, told: float | None
+    ) -> None:
+        metrics = Metrics()
+        assert value(metrics, "upstream_up") is None
+        metrics.set_gauges(status_of(upstream_up=up))
+        assert value(metrics, "upstream_up") == told
 
     def test_keys_that_were_never_fetched_have_no_timestamp(self) -> None:
         metrics = Metrics()
@@ -327,17 +337,37 @@ class TestSeveralProcesses:
     def test_the_next_start_removes_the_directory_of_a_killed_broker_only(
         self, shared: WorkerFiles, tmp_path: Path
     ) -> None:
-        left = shared.path.parent / "federation-metrics-left"
-        left.mkdir()
+        names = ("metrics-left", "new-metrics-left", "new-metrics-young")
+        left, old, young = folders = [shared.path.parent / f"federation-{name}" for name in names]
         try:
-            for folder in (left, shared.path):
+            for folder in folders:
+                folder.mkdir()
+            for folder in (old, shared.path):
                 long_ago = time.time() - 3600
                 os.utime(folder, (long_ago, long_ago))
             with worker_files(tmp_path):
-                assert not left.exists()
+                assert not left.exists(), "it was locked once, and is no more"
+                assert not old.exists()
+                assert young.exists(), "its broker may not have locked it yet"
                 assert shared.path.exists()
         finally:
-            shutil.rmtree(left, ignore_errors=True)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def test_workers_of_a_killed_broker_remove_its_directory(self, tmp_path: Path) -> None:
+        with worker_files(tmp_path) as files:
+            remove_if_abandoned(files.path)
+            assert files.path.exists()
+            moved = files.path.with_name("federation-metrics-moved")
+            moved.mkdir()
+            remove_if_abandoned(moved)
+            assert not moved.exists()
+        remove_if_abandoned(files.path)
+
+    def test_workers_that_serve_are_counted(self, shared: WorkerFiles) -> None:
+        told = generate_latest(exposition(shared.collect, dict, lambda: (1, 2))).decode()
+        assert value(told, "workers", state="serving") == 1
+        assert value(told, "workers", state="configured") == 2
 
 
 # -- the port

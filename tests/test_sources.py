@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from federation.documents.assemble import Assembled
-from federation.errors import DocumentsRefused, Severity
+from federation.documents.catalog import Catalog
+from federation.errors import DocumentsRefused, Problem, Severity
 from federation.sources import Source, files
-from federation.sources.files import FileSource, load
+from federation.sources.files import Adopted, FileSource, load
 from tests.test_documents_load import ISSUER, POLICY, ROLE, SET
 
 EDITED = SET.replace("name: deployer", "name: edited")
@@ -180,16 +182,120 @@ def test_a_source_does_not_start_with_an_erroneous_set(tmp_path: Path) -> None:
     assert [problem.code for problem in refused.value.problems] == ["D007", "D004"]
 
 
+def refusing(name: str) -> Callable[[Catalog], list[Problem]]:
+    """Refuse a catalog with a Role of this *name*."""
+
+    def refuse(catalog: Catalog) -> list[Problem]:
+        found = [role for role in catalog.roles if role.name == name]
+        return [Problem("set.yaml", 1, "D026", Severity.ERROR, "not this one") for _ in found]
+
+    return refuse
+
+
+def test_a_source_does_not_start_with_a_set_that_its_user_refuses(tmp_path: Path) -> None:
+    with pytest.raises(DocumentsRefused) as refused:
+        FileSource([write(tmp_path / "set.yaml", SET)], refuse=refusing("deployer"))
+    assert [problem.message for problem in refused.value.problems] == ["not this one"]
+
+
+class TestLastGoodSet:
+    """A process that replaces another one serves the set which that one adopted last."""
+
+    @staticmethod
+    def text_of(path: Path) -> bytes:
+        adopted: list[Adopted] = []
+        FileSource([path], on_adopt=adopted.append)
+        return adopted[0].text
+
+    @pytest.mark.parametrize("damage", ["errors", "not UTF-8", "removed", "no documents"])
+    def test_it_serves_while_the_files_have_errors(self, tmp_path: Path, damage: str) -> None:
+        folder = tmp_path / "documents"
+        path = write(folder / "größe" / "set.yaml", "\ufeff" + SET)
+        good = FileSource([folder]).current()
+        text = self.text_of(folder)
+        match damage:
+            case "errors":
+                path.write_text(BROKEN)
+            case "not UTF-8":
+                path.write_bytes(b"\xff")
+            case "removed":
+                folder.rename(tmp_path / "elsewhere")
+            case "no documents":
+                path.unlink()
+        source = FileSource([folder], last_good=text)
+        assert source.current().digest == good.digest
+        assert source.current().roles == good.roles
+        assert source.problems() != ()
+
+    def test_files_without_errors_are_read_instead(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "set.yaml", SET)
+        text = self.text_of(path)
+        path.write_text(EDITED)
+        source = FileSource([path], last_good=text)
+        assert [role.name for role in source.current().roles] == ["edited"]
+        assert source.problems() == ()
+
+    def test_it_is_judged_again(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "set.yaml", SET)
+        text = self.text_of(path)
+        path.write_text(BROKEN)
+        with pytest.raises(DocumentsRefused) as refused:
+            FileSource([path], last_good=text, refuse=refusing("deployer"))
+        assert [problem.code for problem in refused.value.problems] == ["D007"]
+
+    def test_it_is_replaced_by_the_next_good_one(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "set.yaml", SET)
+        text = self.text_of(path)
+        path.write_text(BROKEN)
+        watched = Watched(tmp_path, last_good=text)
+        assert watched.roles == ["deployer"]
+        assert watched.adopted == [], "it was handed over already"
+
+        async def story() -> None:
+            path.write_text(EDITED)
+            await watched.until(lambda: watched.roles == ["edited"])
+            assert watched.source.problems() == ()
+
+        watch(watched, story)
+
+    def test_every_set_that_is_adopted_is_handed_over_and_no_other(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "set.yaml", SET)
+        watched = Watched(tmp_path, refuse=refusing("unwanted"))
+        before = time.monotonic()
+
+        async def story() -> None:
+            for bad in (BROKEN, SET.replace("name: deployer", "name: unwanted")):
+                path.write_text(bad)
+                told = len(watched.told)
+                await watched.until(lambda told=told: len(watched.told) > told)  # type: ignore[misc]
+                assert watched.roles == ["deployer"]
+            path.write_text(EDITED)
+            await watched.until(lambda: watched.roles == ["edited"])
+            await watched.until(lambda: len(watched.adopted) == 2)
+
+        watch(watched, story)
+        first, last = watched.adopted
+        assert first.read_at <= before <= last.read_at
+        path.write_text(BROKEN)
+        source = FileSource([tmp_path], last_good=last.text)
+        assert [role.name for role in source.current().roles] == ["edited"]
+
+
 # Watching
 
 
 class Watched:
     """A source whose files are being watched, and its reports of changes."""
 
-    def __init__(self, *paths: Path, interval_seconds: float = 0.02) -> None:
+    def __init__(self, *paths: Path, interval_seconds: float = 0.02, **options: Any) -> None:
         self.told: list[Assembled] = []
+        self.adopted: list[Adopted] = []
         self.source = FileSource(
-            paths, interval_seconds=interval_seconds, on_change=self.told.append
+            paths,
+            interval_seconds=interval_seconds,
+            on_change=self.told.append,
+            on_adopt=self.adopted.append,
+            **options,
         )
 
     @property
@@ -408,6 +514,18 @@ def test_a_set_that_stays_as_it_is_is_not_read_again(tmp_path: Path) -> None:
     async def story() -> None:
         await asyncio.sleep(0.2)
         assert watched.told == []
+
+    watch(watched, story)
+
+
+def test_a_reload_that_is_asked_for_reads_the_files_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "set.yaml", SET)
+    watched = Watched(tmp_path, interval_seconds=60)
+
+    async def story() -> None:
+        for times in (1, 2):
+            watched.source.reload()
+            await watched.until(lambda times=times: len(watched.told) == times)  # type: ignore[misc]
 
     watch(watched, story)
 

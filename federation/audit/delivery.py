@@ -86,6 +86,7 @@ class Webhook:
         self._ca = ca
         self._total_seconds = total_seconds
         self._client: httpx2.AsyncClient | None = None
+        self._renewing = False
 
     def __repr__(self) -> str:
         return f"<Webhook at {self.host}>"
@@ -97,6 +98,9 @@ class Webhook:
 
     async def post(self, body: bytes, delivery_id: str) -> None:
         """Send *body* and wait for a 2xx answer. Raises: NotDelivered."""
+        if self._renewing:
+            self._renewing = False
+            await self.aclose()
         try:
             headers = self._headers(body, delivery_id)
             client = self._client = self._client or httpx2.AsyncClient(
@@ -112,6 +116,10 @@ class Webhook:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             await self.aclose()  # a new client reads the CA, the proxies and the DNS name again
             raise NotDelivered(str(error) or type(error).__name__) from error
+
+    def renew(self) -> None:
+        """Make the next batch go over a new connection, which reads the CA again."""
+        self._renewing = True
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -182,6 +190,10 @@ class Delivery:
         finally:
             await self._webhook.aclose()
             self._release_adopted()
+
+    def renew(self) -> None:
+        """Make the next batch go over a new connection, which reads the CA again."""
+        self._webhook.renew()
 
     def stop(self) -> None:
         """End `run` when everything is delivered, or at the first failure."""

@@ -3,19 +3,23 @@
 
 The ports are bound and every setting and document is checked before anything runs, so that one
 start shows every mistake. Then this process serves, or with `--workers` it supervises several.
+SIGHUP makes every process read documents, keys and certificates again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
@@ -23,20 +27,23 @@ import click
 import structlog
 from pydantic.fields import FieldInfo
 
+from federation import __version__
 from federation.app import BrokerApp, build, check_shared_state
 from federation.config import Settings, flag, read_settings, repeatable, variable
-from federation.errors import DocumentsRefused, SettingsRefused
+from federation.errors import DocumentsRefused, Problem, Problems, SettingsRefused
 from federation.logs import configure_logs
 from federation.server.http_limits import http_config
 from federation.server.metrics_endpoint import (
     count_in_files_of,
     exposition,
     metrics_server,
+    remove_if_abandoned,
     worker_files,
 )
 from federation.server.readiness import Said, read_reports, remove_report, write_report
 from federation.server.shutdown import BACKLOG, GracefulServer
-from federation.server.workers import Supervisor
+from federation.server.workers import NoWorkerLeft, ParentLine, Supervisor
+from federation.sources.files import Adopted
 from federation.text import no_command
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -72,54 +79,90 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
 
     Every setting can also be given by the environment variable in brackets; the flag wins.
     Documents are watched: a change is live within two seconds, and a set with an error in it
-    is not adopted.
+    is not adopted. SIGHUP reads documents, keys and certificates again.
     """
+    # Else a SIGHUP that comes during the start would end it, which systemd takes for a clean exit.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    adopted: list[Adopted] = []
     with ExitStack() as sockets:
         try:
             settings = read_settings(flags)
-            listener = sockets.enter_context(_listen(settings.host, settings.port))
-            settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-            metrics = None
-            if settings.metrics_port is not None:
-                metrics = sockets.enter_context(_listen(settings.host, settings.metrics_port))
             configure_logs(settings.log_format)
-            app = build(settings)
-            check_shared_state(settings)
+            settings, listener, metrics, app = _prepare(settings, sockets, adopted.append)
         except SettingsRefused as refused:
+            _show(refused.documents)
             raise click.UsageError("\n".join(refused.problems)) from refused
         except DocumentsRefused as refused:
-            for problem in refused.problems:
-                click.echo(no_command(str(problem)), err=True)
+            _show(refused.problems)
             message = "the documents have errors; nothing was started"
             raise click.ClickException(message) from refused
-        _log_start(settings, metrics)
         # Raise the limit of open files: connections have a limit of their own.
         with suppress(OSError, ValueError):
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        serving = partial(_log_listening, settings, metrics)
         if settings.workers == 1:
-            _run_one(settings, app, listener, metrics)
+            _run_one(settings, app, listener, metrics, serving)
         else:
-            _run_several(settings, listener, metrics)
+            del app  # this process answers nothing, so it needs no documents
+            _run_several(settings, listener, metrics, adopted[-1], serving)
+
+
+def _prepare(
+    settings: Settings, sockets: ExitStack, on_adopt: Callable[[Adopted], None]
+) -> tuple[Settings, socket.socket, socket.socket | None, BrokerApp]:
+    """
+    Bind the ports and make the application. The settings returned have the port that was bound.
+
+    Raises: SettingsRefused, DocumentsRefused, with everything that is wrong.
+    """
+    problems, metrics = Problems(), None
+    with problems.collected():
+        listener = sockets.enter_context(_listen(settings.host, settings.port))
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    if settings.metrics_port is not None:
+        host = settings.metrics_host or settings.host
+        with problems.collected():
+            metrics = sockets.enter_context(_listen(host, settings.metrics_port))
+    with problems.collected():
+        app = build(settings, on_adopt=on_adopt)
+    with problems.collected():
+        check_shared_state(settings)
+    problems.refuse()
+    return settings, listener, metrics, app
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        # `::` is every address of the machine, those of IPv4 too.
+        both = ":" in host and ip_address(host).is_unspecified and socket.has_dualstack_ipv6()
+        address = (host, port)
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        problem = f"cannot listen on {host} port {port}: {why}"
         raise SettingsRefused([problem]) from error
 
 
-def _log_start(settings: Settings, metrics: socket.socket | None) -> None:
+def _show(problems: tuple[Problem, ...]) -> None:
+    for problem in problems:
+        click.echo(no_command(str(problem)), err=True)
+
+
+def _log_listening(settings: Settings, metrics: socket.socket | None) -> None:
+    """Say that connections are accepted, and as what."""
     log = structlog.get_logger("federation")
     log.info(
         "listening",
+        version=__version__,
+        mode="gateway" if settings.upstream else "exchange only",
         url=settings.url,
         host=settings.host,
         port=settings.port,
         metrics_port=metrics and metrics.getsockname()[1],
+        upstream=settings.upstream,
+        workers=settings.workers,
     )
     if settings.shares_one_address:
         log.warning(
@@ -129,8 +172,16 @@ def _log_start(settings: Settings, metrics: socket.socket | None) -> None:
 
 
 def _run_one(
-    settings: Settings, app: BrokerApp, listener: socket.socket, metrics: socket.socket | None
+    settings: Settings,
+    app: BrokerApp,
+    listener: socket.socket,
+    metrics: socket.socket | None,
+    log_listening: Callable[[], None],
 ) -> None:
+    def serving() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.state.reload)
+        log_listening()
+
     with ExitStack() as stack:
         if metrics is not None:
             collect = app.state.metrics.registry.collect
@@ -138,49 +189,85 @@ def _run_one(
             reports: dict[str, Said | None] = {"0": None}
             app.state.health.publish = lambda said: reports.update({"0": Said(monotonic(), said)})
             stack.enter_context(metrics_server(metrics, registry, lambda: reports))
-        _run(settings, app, listener)
+        _run(settings, app, listener, serving)
 
 
 def _run_several(
-    settings: Settings, listener: socket.socket, metrics: socket.socket | None
+    settings: Settings,
+    listener: socket.socket,
+    metrics: socket.socket | None,
+    adopted: Adopted,
+    log_listening: Callable[[], None],
 ) -> None:
     work = partial(_run_worker, settings)
-    if metrics is None:
-        Supervisor(work, settings.workers).run(listener)
-        return
     with ExitStack() as stack:
+        supervisor = Supervisor(work, settings.workers, adopted, serving=log_listening)
+        if metrics is not None:
+            try:
+                files = stack.enter_context(worker_files(settings.state))
+            except OSError as error:
+                problem = f"the directory for metrics cannot be made: {error}"
+                raise click.ClickException(problem) from error
+            # prometheus_client takes the directory from the environment, which workers inherit.
+            os.environ[_FOLDER] = str(files.path)
+
+            def forget(worker: int) -> None:
+                files.ended(worker)
+                remove_report(files.path, worker)
+
+            supervisor.ended = forget
+            registry = exposition(files.collect, supervisor.pids, supervisor.serving)
+            reports = partial(read_reports, files.path, settings.workers)
+            stack.enter_context(metrics_server(metrics, registry, reports))
         try:
-            files = stack.enter_context(worker_files(settings.state))
-        except OSError as error:
-            problem = f"the directory for metrics cannot be made: {error}"
-            raise click.ClickException(problem) from error
-        # prometheus_client takes the directory from the environment, which workers inherit.
-        os.environ[_FOLDER] = str(files.path)
-
-        def forget(worker: int) -> None:
-            files.ended(worker)
-            remove_report(files.path, worker)
-
-        supervisor = Supervisor(work, settings.workers, forget)
-        registry = exposition(files.collect, supervisor.pids)
-        reports = partial(read_reports, files.path, settings.workers)
-        stack.enter_context(metrics_server(metrics, registry, reports))
-        supervisor.run(listener)
+            supervisor.run(listener)
+        except NoWorkerLeft as error:
+            raise click.ClickException("no worker can be started; the log says why") from error
 
 
-def _run_worker(settings: Settings, number: int, listener: socket.socket) -> None:
+def _run_worker(settings: Settings, number: int, listener: socket.socket, line: ParentLine) -> None:
     """Serve as one of several workers, with an application of its own."""
     configure_logs(settings.log_format)
-    if settings.metrics_port is None:
-        _run(settings, build(settings), listener)
-        return
-    count_in_files_of(number)
-    app = build(settings)
-    app.state.health.publish = partial(write_report, Path(os.environ[_FOLDER]), number)
-    _run(settings, app, listener)
+    has_metrics = settings.metrics_port is not None
+    if has_metrics:
+        count_in_files_of(number)
+    app = _built_in_worker(settings, line)
+
+    def serving() -> None:
+        line.on_reload(app.state.reload)
+        line.serves()
+
+    if has_metrics:
+        folder = Path(os.environ[_FOLDER])
+        app.state.health.publish = partial(write_report, folder, number)
+    try:
+        _run(settings, app, listener, serving)
+    finally:
+        if has_metrics:
+            remove_if_abandoned(folder)
 
 
-def _run(settings: Settings, app: BrokerApp, listener: socket.socket) -> None:
+def _built_in_worker(settings: Settings, line: ParentLine) -> BrokerApp:
+    """Return the application. What keeps it from starting is logged, and ends this process."""
+    log = structlog.get_logger("federation")
+    try:
+        return build(settings, on_adopt=line.adopted, last_good=line.take_last_good())
+    except SettingsRefused as refused:
+        for problem in (*refused.problems, *refused.documents):
+            log.error("the worker cannot start", problem=str(problem))
+    except DocumentsRefused as refused:
+        for problem in refused.problems:
+            log.error("the worker cannot start", problem=str(problem))
+    except OSError as error:
+        log.error("the worker cannot start", problem=str(error))
+    except Exception:  # a bug: its traceback is in one line of the log as well
+        log.exception("the worker cannot start", problem="unexpected error")
+    sys.exit(1)
+
+
+def _run(
+    settings: Settings, app: BrokerApp, listener: socket.socket, serving: Callable[[], None]
+) -> None:
     # After its shutdown uvicorn raises the signal again that caused it. That is a normal exit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -192,4 +279,4 @@ def _run(settings: Settings, app: BrokerApp, listener: socket.socket) -> None:
         keep_alive_seconds=settings.keep_alive.total_seconds(),
         send_seconds=settings.send_timeout.total_seconds(),
     )
-    GracefulServer(config).run(sockets=[listener])
+    GracefulServer(config, serving).run(sockets=[listener])

@@ -38,4 +38,5 @@ class Code(StrEnum):
     KEYS_CONTRADICT = "D023"
     TOO_LARGE = "D024"
     PROVIDER_FORGOTTEN = "D025"
+    OWN_ISSUER = "D026"
     OLD_API_VERSION = "W111"

@@ -117,6 +117,7 @@ class KeyRing:
         self._latest: dict[str, _Held] = {}
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing = False
 
     async def key(self, issuer: JwtIssuer, kid: str | None, alg: str) -> Key:
         """
@@ -142,6 +143,9 @@ class KeyRing:
         """Fetch the keys of *issuers* whose refresh is due, and forget all other issuers."""
         wanted = [self._entry(issuer) for issuer in issuers]
         await self._keep_only(wanted)
+        if self._renewing:
+            self._renewing = False
+            await self._open_new_clients()
         now = self._clock()
         tasks = {
             held.running or self._fetch(held)
@@ -150,6 +154,10 @@ class KeyRing:
         }
         if tasks:
             await asyncio.wait(tasks)
+
+    def renew(self) -> None:
+        """Make `refresh` fetch all keys now, over connections that read the trust store again."""
+        self._renewing = True
 
     def status(self) -> Mapping[str, KeyStatus]:
         """Return the state of the keys of each issuer that was used, by `iss`."""
@@ -266,6 +274,16 @@ class KeyRing:
         if ca_bundle not in self._clients:
             self._clients[ca_bundle] = self._connect(ca_bundle)
         return self._clients[ca_bundle]
+
+    async def _open_new_clients(self) -> None:
+        """Replace every client once its fetches have ended, and make every refresh due."""
+        clients, self._clients = self._clients, {}
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        for client in clients.values():
+            await client.aclose()
+        for held in self._held.values():
+            held.due = -inf
 
     async def _keep_only(self, wanted: Iterable[_Held]) -> None:
         kept = {id(held) for held in wanted}

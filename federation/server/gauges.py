@@ -35,6 +35,8 @@ class BrokerStatus:
     """By `iss`."""
     journal: Status | None
     now: float
+    upstream_up: bool | None = None
+    """None without an upstream, and before it was asked."""
 
 
 Worst: TypeAlias = Literal["livemin", "livemax"]
@@ -53,6 +55,7 @@ _GAUGES: Mapping[str, tuple[Worst, str, *tuple[str, ...]]] = {
     "journal_left_bytes": ("livemin", "What the journal can take before it is full."),
     "journal_undelivered_events": ("livemax", "Events that wait for the webhook."),
     "journal_oldest_undelivered_seconds": ("livemax", "How long the oldest has waited."),
+    "upstream_up": ("livemin", "Whether the upstream answers."),
     "build_info": ("livemax", "The version that runs.", "version"),
 }
 """Each gauge: which of several workers' values is exposed, its meaning, and its labels."""
@@ -71,6 +74,7 @@ class Gauges:
         self._issuers: set[str] = set()
         """The issuers whose gauges are set."""
         self._set("build_info", 1, __version__)
+        self._set("upstream_up", nan)  # the endpoint leaves it out
 
     def set(self, status: BrokerStatus) -> None:
         """Set every gauge from *status*."""
@@ -84,6 +88,7 @@ class Gauges:
         self._set_keys(status)
         if status.journal is not None:
             self._set_journal(status.journal)
+        self._set("upstream_up", nan if status.upstream_up is None else status.upstream_up)
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         gauge = self._gauges[name]

@@ -129,6 +129,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Make room for this connection, and wait for its first request."""
         super().connection_made(transport)
+        self.client = _plain(self.client)
         self.flow = _Flow(transport)
         self.transport = CoalescingTransport(transport, self.loop, self._limits.send_seconds)  # type: ignore[assignment]  # it has the same methods
         most = self.limit_concurrency or 0
@@ -449,3 +450,12 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _plain(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    """Return *address* with an IPv4 address as such: a socket for both writes `::ffff:192.0.2.7`."""
+    if address is None:
+        return None
+    host, port = address
+    is_mapped = host.startswith("::ffff:") and host.count(".") == 3
+    return (host.removeprefix("::ffff:"), port) if is_mapped else address

@@ -27,7 +27,7 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest, values
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -41,6 +41,7 @@ _CONNECTIONS = 100
 _STOP_SECONDS = 1
 
 _PREFIX = "federation-metrics-"
+_UNLOCKED_PREFIX = "federation-new-metrics-"
 _ABANDONED_SECONDS = 60.0
 """A directory that is younger may belong to a broker that has not locked it yet."""
 
@@ -74,11 +75,20 @@ def worker_files(fallback: Path) -> Iterator[WorkerFiles]:
     parent = memory if memory.is_dir() and os.access(memory, os.W_OK | os.X_OK) else fallback
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_abandoned(parent)
-    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    path = Path(tempfile.mkdtemp(prefix=_UNLOCKED_PREFIX, dir=parent))
     try:
         with _locked(path):
+            # With its last name it has been locked, so that one without a lock is abandoned.
+            path = path.rename(parent / path.name.replace(_UNLOCKED_PREFIX, _PREFIX))
             yield WorkerFiles(path)
     finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_if_abandoned(path: Path) -> None:
+    """Remove the directory *path* if the broker that made it was killed."""
+    # A living broker holds the lock of its directory, which raises an OSError here.
+    with suppress(OSError), _locked(path):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -115,11 +125,17 @@ def metrics_server(
 
 
 def exposition(
-    collect: Callable[[], Iterable[Metric]], pids: Callable[[], Mapping[str, int]]
+    collect: Callable[[], Iterable[Metric]],
+    pids: Callable[[], Mapping[str, int]],
+    workers: Callable[[], tuple[int, int]] = lambda: (1, 1),
 ) -> CollectorRegistry:
-    """A registry of the metrics from *collect* and of the `process_*` metrics of *pids*."""
+    """
+    A registry of the metrics from *collect*, and of the `process_*` metrics of *pids*.
+
+    *workers* returns how many processes answer requests, and how many should.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Exposition(collect, pids))
+    registry.register(_Exposition(collect, pids, workers))
     return registry
 
 
@@ -151,10 +167,14 @@ def _metrics_app(registry: CollectorRegistry, reports: Reports) -> Callable[...,
 
 class _Exposition(Collector):
     def __init__(
-        self, metrics: Callable[[], Iterable[Metric]], pids: Callable[[], Mapping[str, int]]
+        self,
+        metrics: Callable[[], Iterable[Metric]],
+        pids: Callable[[], Mapping[str, int]],
+        workers: Callable[[], tuple[int, int]],
     ) -> None:
         self._metrics = metrics
         self._pids = pids
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         """The broker's metrics, and memory, processor time and open files of its processes."""
@@ -174,17 +194,22 @@ class _Exposition(Collector):
                 metric.samples = []
                 merged.setdefault(metric.name, metric).samples += samples
         yield from merged.values()
+        workers = GaugeMetricFamily(
+            "federation_workers", "Processes that answer requests, or should.", labels=["state"]
+        )
+        for state, number in zip(("serving", "configured"), self._workers(), strict=True):
+            workers.add_metric([state], number)
+        yield workers
 
 
 def _remove_abandoned(parent: Path) -> None:
     """Remove the directories of brokers that were killed."""
-    for path in parent.glob(f"{_PREFIX}*"):
-        # A living broker holds the lock of its directory, which raises an OSError here.
+    for path in [*parent.glob(f"{_PREFIX}*"), *parent.glob(f"{_UNLOCKED_PREFIX}*")]:
         with suppress(OSError):
             found = path.lstat()
-            if found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_SECONDS:
-                with _locked(path):
-                    shutil.rmtree(path, ignore_errors=True)
+            old = time.time() - found.st_mtime > _ABANDONED_SECONDS
+            if found.st_uid == os.getuid() and (old or not path.name.startswith(_UNLOCKED_PREFIX)):
+                remove_if_abandoned(path)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ Reports = Callable[[], Mapping[str, Said | None]]
 
 
 def write_report(folder: Path, worker: int, report: Mapping[str, Any]) -> None:
-    """Replace the report of *worker* in *folder*."""
+    """Replace the report of *worker* in *folder*. One that cannot be written is lost."""
     path = _path(folder, worker)
     beside = path.with_suffix(".new")
-    beside.write_text(json.dumps({"at": time.monotonic(), "report": report}), "utf-8")
-    beside.replace(path)
+    # The folder goes with its parent. A worker without reports counts as unavailable soon.
+    with suppress(OSError):
+        beside.write_text(json.dumps({"at": time.monotonic(), "report": report}), "utf-8")
+        beside.replace(path)
 
 
 def remove_report(folder: Path, worker: int) -> None:

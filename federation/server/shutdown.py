@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -18,7 +19,21 @@ BACKLOG = 2048
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn's server, which also answers the connections in the listener's queue on shutdown."""
+    """
+    uvicorn's server, which also answers the connections in the listener's queue on shutdown.
+
+    *serving* is called in the event loop as soon as connections are accepted.
+    """
+
+    def __init__(self, config: uvicorn.Config, serving: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then accept connections."""
+        await super().startup(sockets)
+        if self.started:
+            self._serving()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, answer what was accepted, and close every connection."""

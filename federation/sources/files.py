@@ -10,6 +10,9 @@ changes again, and the next round corrects it.
 Links are followed within the given paths only, which covers the `..data` links of a mounted
 ConfigMap. A link that leads elsewhere could make a message show another program's secret, so it
 is a problem, and what it leads to is not read.
+
+A process that replaces another one can be given the last good set, for the case that the files
+have errors.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from federation.documents.assemble import DOCUMENTS, Assembled, assemble
@@ -50,14 +55,27 @@ def load(paths: Sequence[Path]) -> Assembled:
     """
     listing = _Listing()
     followed = [path for path in paths if not _leads_away(path, listing)]
-    return _read(_scan(followed, listing))
+    return _read(_scan(followed, listing)).assembled
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The text of a set that was adopted, for a process that replaces this one."""
+
+    text: bytes = field(repr=False)
+    read_at: float
+    """When it was read, on the monotonic clock of the machine. Of two sets the later one counts."""
 
 
 class FileSource:
     """
     A source of documents in files. The operator chose *paths*, so they may be links.
 
-    Raises: DocumentsRefused if the first set has errors.
+    *on_adopt* is called with each set that is read and adopted. If the first set has errors,
+    *last_good* is served: the text of a set that another process adopted. *refuse* returns errors
+    that only the set's user can see.
+
+    Raises: DocumentsRefused if the first set has errors, and there is no last good one.
     """
 
     def __init__(
@@ -67,16 +85,19 @@ class FileSource:
         clock: Callable[[], float] = time.time,
         interval_seconds: float = 0.4,
         on_change: Callable[[Assembled], None] | None = None,
+        on_adopt: Callable[[Adopted], None] | None = None,
+        refuse: Callable[[Catalog], Sequence[Problem]] = lambda _catalog: (),
+        last_good: bytes | None = None,
     ) -> None:
         self._paths = tuple(paths)
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._on_change = on_change
+        self._on_adopt = on_adopt
+        self._refuse = refuse
+        self._reload_asked = asyncio.Event()
         self._seen, first = _load_unchanged(self._paths)
-        if first.catalog is None:
-            raise DocumentsRefused(_errors(first))
-        self._catalog = first.catalog
-        self._problems: tuple[Problem, ...] = ()
+        self._catalog, self._problems = self._first(first, last_good)
         self.read_at = clock()
         """The time when a set was last read, adopted or not."""
 
@@ -88,6 +109,10 @@ class FileSource:
         """Return the errors of the last set, or nothing if it was adopted."""
         return self._problems
 
+    def reload(self) -> None:
+        """Make `watch` read the files now, changed or not."""
+        self._reload_asked.set()
+
     async def watch(self) -> None:
         """
         Reload the catalog when the files change, until cancelled.
@@ -97,8 +122,13 @@ class FileSource:
         changed: _Listing | None = None
         rounds = 0
         while True:
-            await asyncio.sleep(self._interval_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._reload_asked.wait(), self._interval_seconds)
             try:
+                if self._reload_asked.is_set():
+                    self._reload_asked.clear()
+                    await self._reload()
+                    continue
                 listing = await asyncio.to_thread(_scan, self._paths)
                 if listing.prints == self._seen.prints:
                     changed, rounds = None, 0
@@ -114,7 +144,8 @@ class FileSource:
                 continue
 
     async def _reload(self) -> None:
-        seen, assembled = await asyncio.to_thread(_load_unchanged, self._paths)
+        seen, read = await asyncio.to_thread(_load_unchanged, self._paths)
+        assembled = self._judged(read)
         self._seen = seen
         self.read_at = self._clock()
         if assembled.catalog is None:
@@ -123,6 +154,33 @@ class FileSource:
             self._catalog, self._problems = assembled.catalog, ()
         if self._on_change is not None:
             self._on_change(assembled)
+        if assembled.catalog is not None:
+            await asyncio.to_thread(self._hand_over, read)
+
+    def _first(self, read: _Read, last_good: bytes | None) -> tuple[Catalog, tuple[Problem, ...]]:
+        """The catalog to begin with, and the errors of the files if it is not theirs."""
+        assembled = self._judged(read)
+        if assembled.catalog is not None:
+            self._hand_over(read)
+            return assembled.catalog, ()
+        problems = _errors(assembled)
+        kept = self._judged(_from_text(last_good)).catalog if last_good is not None else None
+        if kept is None:
+            raise DocumentsRefused(problems)
+        return kept, problems
+
+    def _judged(self, read: _Read) -> Assembled:
+        assembled = read.assembled
+        refused = self._refuse(assembled.catalog) if assembled.catalog else ()
+        if not refused:
+            return assembled
+        return replace(
+            assembled, catalog=None, problems=tuple(sorted((*assembled.problems, *refused)))
+        )
+
+    def _hand_over(self, read: _Read) -> None:
+        if self._on_adopt is not None:
+            self._on_adopt(Adopted(_as_text(read.files), read.at))
 
 
 _Print = tuple[str, int, int, int, int, int]
@@ -262,7 +320,23 @@ def _record(listing: _Listing, path: str, label: str, found: os.stat_result) -> 
     listing.files.append(_File(path, label, prints))
 
 
-def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, Assembled]:
+@dataclass(frozen=True, slots=True)
+class _FileText:
+    path: str
+    label: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A set that was read at the monotonic time *at*."""
+
+    assembled: Assembled
+    files: tuple[_FileText, ...]
+    at: float
+
+
+def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, _Read]:
     """
     Read a set, and read it again if files changed during the read.
 
@@ -271,39 +345,67 @@ def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, Assembled]:
     """
     before = _scan(paths)
     for _ in range(_MAX_CHANGING_ROUNDS - 1):
-        assembled = _read(before)
+        read = _read(before)
         after = _scan(paths)
         if after.prints == before.prints:
-            return before, assembled
+            return before, read
         before = after
     return before, _read(before)
 
 
-def _read(listing: _Listing) -> Assembled:
-    digest = hashlib.sha256()
+def _read(listing: _Listing) -> _Read:
+    at = time.monotonic()
     unseen = Parsed(problems=tuple(listing.problems))
-    parsed = [unseen, *_parsed(listing.files, digest)]
-    return assemble(parsed, digest.hexdigest(), listing.paths)
+    return _assembled(map(_content, listing.files), listing.paths, at, unseen)
 
 
-def _parsed(files: Sequence[_File], digest: hashlib._Hash) -> Iterator[Parsed]:
+def _assembled(
+    files: Iterable[_FileText | Problem], places: Sequence[str], at: float, *parsed: Parsed
+) -> _Read:
+    """Parse *files* one by one, and assemble them with what was *parsed* before."""
+    digest, texts = hashlib.sha256(), list[_FileText]()
+    whole = [*parsed, *_parsed(files, digest, texts)]
+    return _Read(assemble(whole, digest.hexdigest(), places), tuple(texts), at)
+
+
+def _parsed(
+    files: Iterable[_FileText | Problem], digest: hashlib._Hash, texts: list[_FileText]
+) -> Iterator[Parsed]:
+    """Yield what is in each of *files*, and add the file to *digest* and *texts*."""
     size, found = 0, 0
     places: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
     for file in files:
-        try:
-            data = _read_file(file)
-        except (OSError, ValueError) as error:
-            yield Parsed(problems=(_unreadable(file.path, error),))
+        if isinstance(file, Problem):
+            yield Parsed(problems=(file,))
             continue
-        for part in (file.label.encode("utf-8", "surrogateescape"), data):
+        texts.append(file)
+        for part in (file.label.encode("utf-8", "surrogateescape"), file.data):
             digest.update(len(part).to_bytes(8, "big") + part)
-        parsed = parse(file.path, data, places)
+        parsed = parse(file.path, file.data, places)
         yield parsed
-        size, found = size + len(data), found + parsed.found
+        size, found = size + len(file.data), found + parsed.found
         if size > _ALL_BYTES or found > DOCUMENTS:
             limit = f"{_ALL_BYTES // 1024**2} MiB or {DOCUMENTS:,} documents in all"
             yield Parsed(problems=(_problem(file.path, f"makes more than {limit}"),))
             return
+
+
+def _as_text(files: Iterable[_FileText]) -> bytes:
+    """Return *files*, of a set without errors, as JSON. Such files are UTF-8."""
+    return json.dumps([[file.path, file.label, file.data.decode()] for file in files]).encode()
+
+
+def _from_text(text: bytes) -> _Read:
+    """Return the set that `_as_text` wrote."""
+    files = [_FileText(path, label, data.encode()) for path, label, data in json.loads(text)]
+    return _assembled(files, (), time.monotonic())
+
+
+def _content(file: _File) -> _FileText | Problem:
+    try:
+        return _FileText(file.path, file.label, _read_file(file))
+    except (OSError, ValueError) as error:
+        return _unreadable(file.path, error)
 
 
 def _read_file(file: _File) -> bytes:

@@ -4,7 +4,8 @@ Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
 store cannot claim a token. With bad documents, failed key fetches or signing keys that cannot be
 read it is degraded but ready, since it keeps using the last good ones. The same holds while audit
-segments cannot be sealed, since events are recorded all the same.
+segments cannot be sealed, since events are recorded all the same, and while the upstream does not
+answer, since exchanges do not need it.
 
 What is wrong names Roles, values and paths, so it is for the operator: at the metrics port, and for
 a connection from loopback that no proxy forwarded. Everybody else learns the status alone.
@@ -66,6 +67,8 @@ class Health:
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
     """Why the signing keys on disk cannot be read. The broker signs with those it has."""
+    upstream_problem: str | None = None
+    """Why the upstream does not answer, empty if it does; None if there is none, or not yet."""
     publish: Callable[[Mapping[str, Any]], None] | None = None
     """Called with the details every few seconds."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
@@ -85,6 +88,7 @@ class Health:
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
             *self._key_problems(),
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
+            *([f"upstream: {self.upstream_problem}"] if self.upstream_problem else []),
             *weak_store,
             *(_journal_warnings(journal) if journal else []),
             *self._webhook_problems(),

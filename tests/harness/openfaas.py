@@ -57,6 +57,11 @@ class Received:
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     body: bytearray = field(repr=False, default_factory=bytearray)
 
+    @property
+    def is_probe(self) -> bool:
+        """True if the broker itself asks how the gateway is."""
+        return (b"user-agent", b"federation-health-check") in self.headers
+
 
 @dataclass(slots=True)
 class Function:
@@ -389,7 +394,11 @@ async def _answer(_request: Request, error: Exception) -> Response:
 
 
 class _BasicAuth:
-    """Middleware that records every request, and asks for basic auth under `/system`."""
+    """
+    Middleware that records every request of a caller, and asks for basic auth under `/system`.
+
+    The broker's own questions how the gateway is come at any time, and are not recorded.
+    """
 
     def __init__(self, app: ASGIApp, record: Callable[[Received], None]) -> None:
         self._app = app
@@ -401,7 +410,8 @@ class _BasicAuth:
             await self._app(scope, receive, send)
             return
         received = _received(scope)
-        self._record(received)
+        if not received.is_probe:
+            self._record(received)
 
         async def receive_recorded() -> Message:
             message = await receive()

@@ -1,0 +1,69 @@
+"""The upstream's health: why calls would fail there, and what counts as well."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from federation.gateway import upstream_health
+from federation.gateway.client import ConnectionPool
+from federation.gateway.upstream import BasicAuth, Upstream
+from federation.gateway.upstream_health import upstream_problem
+from tests.harness.process import free_port
+from tests.harness.raw_server import http_answer, raw_server
+
+
+def problem_at(answer: bytes | None, auth: BasicAuth | None = None) -> tuple[str, list[str]]:
+    """The problem of an upstream that gives *answer* or none, and the paths it was asked for."""
+
+    async def story() -> tuple[str, list[str]]:
+        async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+            if answer is None:
+                await asyncio.sleep(30)
+            writer.write(answer or b"")
+
+        async with raw_server(reply) as (url, asked):
+            return await ask(url, auth), asked
+
+    return asyncio.run(story())
+
+
+async def ask(url: str, auth: BasicAuth | None = None) -> str:
+    pool = ConnectionPool(url, 10, 60)
+    try:
+        return await upstream_problem(Upstream(pool, pool, auth))
+    finally:
+        await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    "status", ["200 OK", "204 No Content", "401 Unauthorized", "404 Not Found"]
+)
+def test_an_upstream_that_answers_is_well(status: str) -> None:
+    assert problem_at(http_answer("", status)) == ("", ["/healthz"])
+
+
+def test_one_that_says_it_is_not_well_is_not() -> None:
+    problem, _ = problem_at(http_answer("", "503 Service Unavailable"))
+    assert problem == "GET /healthz is answered with 503"
+
+
+def test_one_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_health, "_SECONDS", 0.2)
+    assert problem_at(None)[0] == "no answer within 0.2 s"
+
+
+def test_one_that_hangs_up_is_not_well() -> None:
+    assert problem_at(b"")[0].startswith("ServerDisconnectedError")
+
+
+def test_one_that_is_not_there_is_not_well() -> None:
+    assert "Cannot connect" in asyncio.run(ask(f"http://127.0.0.1:{free_port()}"))
+
+
+def test_without_its_password_calls_would_fail_and_it_is_not_asked(tmp_path: Path) -> None:
+    problem, asked = problem_at(http_answer(""), BasicAuth(tmp_path))
+    assert problem.startswith("its password cannot be read")
+    assert asked == []
