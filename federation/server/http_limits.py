@@ -60,7 +60,7 @@ _TOO_LARGE = (
 
 _HEAD_END = b"\r\n\r\n"
 # The end of a head may be split between two reads: then its rest begins the second one.
-_NEXT_HEAD_END = re.compile(rb"\A(?:\n?\r\n|\n)|\r\n\r\n")
+_NEXT_HEAD_END = re.compile(rb"\A(?:(?:\r?\n)?\r\n|\n)|\r\n\r\n")
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 

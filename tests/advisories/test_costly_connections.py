@@ -73,7 +73,7 @@ class TestPipelining:
     def test_a_head_end_split_between_two_reads_lets_no_fifth_request_wait(
         self, waiting: list[int]
     ) -> None:
-        for cut in range(1, 4):
+        for cut in range(1, 5):
             with http_server() as server, server.connect() as connection:
                 connection.sendall(get("/wait") + get() * 3 + get()[:-cut])
                 time.sleep(0.1)
