@@ -37,17 +37,17 @@ async def bodies_held(run: Run) -> Outcome:
     room.
     """
     outcome, callers = Outcome(), run.of(20, 60)
+    names = ["ci", *(f"ci-{number}" for number in range(1, callers))]
     listener = socket.create_server(("127.0.0.1", 0))
     upstream = f"http://127.0.0.1:{listener.getsockname()[1]}"
     flags = ("--upstream", upstream, "--body-budget", str(_BUDGET_MIB))
     async with (
         CiIssuer().serving() as issuer,
         RawUpstream({"": _ACCEPTED}).serving(listener),
-        running(Broker(run.folder, issuer.documents(), *flags)) as broker,
+        running(Broker(run.folder, issuer.documents(names), *flags)) as broker,
     ):
         load = Load([broker.port], issuer.token)
-        granted = await asyncio.to_thread(broker.exchange, issuer.token())
-        token = str(granted.json()["access_token"])
+        tokens = [await _access_token(broker, issuer.token(name)) for name in names]
         body = json.dumps({**_DEPLOYMENT, "envProcess": "x" * 9 * _MIB}).encode()
         before, slowest, most = broker.resident_bytes(), 0.0, 0
 
@@ -64,7 +64,7 @@ async def bodies_held(run: Run) -> Outcome:
         async with load.running(), _meanwhile(watch()):
             held = asyncio.Event()
             asyncio.get_running_loop().call_later(_HELD_SECONDS, held.set)
-            sending = (_deploy(broker.port, token, body, held) for _ in range(callers))
+            sending = (_deploy(broker.port, token, body, held) for token in tokens)
             statuses = Counter(await asyncio.gather(*sending))
         grown = (most - before) / _MIB
         wrong = sorted(statuses.keys() - {"202", "503"})
@@ -79,6 +79,11 @@ async def bodies_held(run: Run) -> Outcome:
         outcome.judge(broken_promises(load.sent, broker))
     outcome.saw(f"{grown:.0f} MiB more, /livez in {slowest:.1f} s at most, {dict(statuses)}")
     return outcome
+
+
+async def _access_token(broker: Broker, token: str) -> str:
+    granted = await asyncio.to_thread(broker.exchange, token)
+    return str(granted.json()["access_token"])
 
 
 @asynccontextmanager

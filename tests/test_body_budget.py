@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,19 +21,19 @@ MIB = 1024 * 1024
 
 
 async def hold(budget: BodyBudget, size: int, until: asyncio.Event) -> None:
-    async with budget.room(size):
+    async with budget.room(size, object()):
         await until.wait()
 
 
 async def failing(budget: BodyBudget) -> None:
-    async with budget.room(10 * MIB):
+    async with budget.room(10 * MIB, 1):
         _ = 1 / 0
 
 
 async def taken(budget: BodyBudget, size: int) -> bool:
     """True if there is room for *size* before the budget's own time is over."""
     try:
-        async with budget.room(size):
+        async with budget.room(size, object()):
             return True
     except NoRoom:
         return False
@@ -43,7 +42,7 @@ async def taken(budget: BodyBudget, size: int) -> bool:
 def test_bodies_that_fit_together_do_not_wait() -> None:
     async def story() -> None:
         budget = BodyBudget(10 * MIB, wait_seconds=0.05)
-        async with budget.room(4 * MIB), budget.room(6 * MIB):
+        async with budget.room(4 * MIB, 1), budget.room(6 * MIB, 2):
             assert not await taken(budget, SMALL_BYTES + 1)
         assert await taken(budget, 10 * MIB)
 
@@ -54,9 +53,9 @@ def test_small_bodies_need_no_room() -> None:
     async def story() -> None:
         budget = BodyBudget(MIB, wait_seconds=0.05)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(budget.room(MIB))
+            await stack.enter_async_context(budget.room(MIB, 1))
             for _ in range(100):
-                await stack.enter_async_context(budget.room(SMALL_BYTES))
+                await stack.enter_async_context(budget.room(SMALL_BYTES, 1))
 
     asyncio.run(story())
 
@@ -66,7 +65,7 @@ def test_a_caller_waits_for_room_and_gets_it_in_turn() -> None:
         budget, served = BodyBudget(10 * MIB, wait_seconds=5), list[int]()
 
         async def caller(number: int, size: int) -> None:
-            async with budget.room(size):
+            async with budget.room(size, number):
                 served.append(number)
                 await asyncio.sleep(0.01)
 
@@ -101,6 +100,35 @@ def test_the_room_is_free_again_however_a_request_ends(end: str) -> None:
         await asyncio.gather(first, return_exceptions=True)
         async with asyncio.timeout(1):
             assert await taken(budget, 10 * MIB)
+
+    asyncio.run(story())
+
+
+def test_one_caller_has_and_waits_for_half_of_the_room_at_most() -> None:
+    """Otherwise one job could fill the queue, and everybody else would come after it."""
+
+    async def story() -> None:
+        budget, done = BodyBudget(10 * MIB, wait_seconds=5), asyncio.Event()
+        inside: list[str] = []
+
+        async def caller(name: str, size: int) -> None:
+            async with budget.room(size, name):
+                inside.append(name)
+                await done.wait()
+
+        greedy = [asyncio.create_task(caller("greedy", 2 * MIB)) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert sum(task.done() for task in greedy) == 18, "the others are refused at once"
+        others = [asyncio.create_task(caller(name, 3 * MIB)) for name in "ab"]
+        await asyncio.sleep(0)
+        assert inside == ["greedy", "greedy", "a", "b"], "and nobody waits behind them"
+        done.set()
+        refused = await asyncio.gather(*greedy, return_exceptions=True)
+        assert [type(error) for error in refused].count(NoRoom) == 18
+        await asyncio.gather(*others)
+        # One body is taken whatever its size, and the caller may come again.
+        async with budget.room(10 * MIB, "greedy"):
+            pass
 
     asyncio.run(story())
 
@@ -161,6 +189,12 @@ def put(front: Listening, token: str, text: str, framing: str = "") -> tuple[byt
     return head.encode(), body
 
 
+def tokens(front: Listening) -> tuple[str, str]:
+    """The tokens of two callers who may do everything."""
+    token = front.grant(("*", "*"))
+    return token, front.signed({**front.said(), "policy": ["p"], "sub": "fed:another"})
+
+
 def connect(front: Listening) -> socket.socket:
     return socket.create_connection(("127.0.0.1", front.port), timeout=15)
 
@@ -171,12 +205,12 @@ def status(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("framing", ["", "Transfer-Encoding: chunked"])
 def test_a_body_waits_until_another_one_has_left_room(front: Listening, framing: str) -> None:
-    token = front.grant(("*", "*"))
+    token, another = tokens(front)
     head, body = put(front, token, "x" * 9 * MIB)
     with connect(front) as first, connect(front) as second, connect(front) as small:
         first.sendall(head + body[:-1])
         time.sleep(0.3)
-        other_head, other = put(front, token, "y" * 9 * MIB, framing)
+        other_head, other = put(front, another, "y" * 9 * MIB, framing)
         chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(other), other)
         sender = threading.Thread(
             target=second.sendall, args=(other_head + (chunked if framing else other),)
@@ -194,13 +228,15 @@ def test_a_body_waits_until_another_one_has_left_room(front: Listening, framing:
         sender.join()
 
 
-def test_a_caller_that_finds_no_room_is_told_to_try_again(front: Listening, tmp_path: Path) -> None:
-    token = front.grant(("*", "*"))
+@pytest.mark.parametrize("own", [True, False], ids=["its-own-bodies", "bodies-of-others"])
+def test_a_caller_that_finds_no_room_is_told_to_try_again(front: Listening, own: bool) -> None:
+    token, another = tokens(front)
     head, body = put(front, token, "x" * 9 * MIB)
+    other_head, _ = put(front, token if own else another, "x" * 9 * MIB)
     with connect(front) as first, connect(front) as second:
         first.sendall(head + body[:-1])
         time.sleep(0.3)
-        second.sendall(head)
+        second.sendall(other_head)
         answer = second.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nretry-after: " in answer

@@ -25,7 +25,7 @@ PIECE = b"x" * 1000
 
 
 @asynccontextmanager
-async def connected(peer: Peer) -> AsyncIterator[ConnectionPool]:
+async def connected(peer: Peer, *, idle_seconds: float = 4) -> AsyncIterator[ConnectionPool]:
     """A pool of connections to a server that handles each by *peer*."""
 
     ended: list[asyncio.Event] = []
@@ -40,7 +40,8 @@ async def connected(peer: Peer) -> AsyncIterator[ConnectionPool]:
         end.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    pool = ConnectionPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", 4, 1)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    pool = ConnectionPool(url, 4, 1, idle_seconds=idle_seconds)
     try:
         yield pool
     finally:
@@ -214,6 +215,30 @@ def test_an_answer_that_nobody_has_read_yet_is_not_the_next_callers() -> None:
 
     assert asyncio.run(story()) == b"honest"
     assert len(open_now) == 2
+
+
+@pytest.mark.parametrize(("idle_seconds", "connections"), [(0.05, 2), (5, 1)])
+def test_an_idle_connection_is_not_used_after_its_time(
+    idle_seconds: float, connections: int
+) -> None:
+    """The upstream closes it soon, and a POST that crosses with that would be lost."""
+    opened = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(b"honest"))
+
+    async def story() -> None:
+        async with connected(peer, idle_seconds=idle_seconds) as pool:
+            await told(pool, "POST")
+            await asyncio.sleep(0.2)
+            await told(pool, "POST")
+
+    asyncio.run(story())
+    assert opened == connections
 
 
 async def _only_copy() -> AsyncIterator[bytes]:

@@ -9,7 +9,8 @@ after the other. Small ones need no room: the number of connections bounds them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
@@ -26,23 +27,41 @@ class BodyBudget:
     """
     Room for bodies of *total_bytes* at once. It must hold the largest body that is read.
 
-    Who comes first gets room first, and waits for it at most *wait_seconds*.
+    Who comes first gets room first, and waits for it at most *wait_seconds*. One caller has, and
+    waits for, at most half of it in several bodies, so that nobody keeps the others out.
     """
 
     def __init__(self, total_bytes: int, wait_seconds: float = _WAIT_SECONDS) -> None:
         self._free_bytes = total_bytes
+        self._share_bytes = total_bytes // 2
+        self._asked_bytes: Counter[Hashable] = Counter()
+        """What each caller has or waits for."""
         self._wait_seconds = wait_seconds
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         # One thread: parsed JSON takes several times the memory of its text.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
-    def room(self, size_bytes: int) -> AbstractAsyncContextManager[None]:
-        """Have room for a body of *size_bytes* inside the block. Raises: NoRoom."""
-        return nullcontext() if size_bytes <= SMALL_BYTES else self._room(size_bytes)
+    def room(self, size_bytes: int, caller: Hashable) -> AbstractAsyncContextManager[None]:
+        """Have room for a body of *size_bytes* from *caller* inside the block. Raises: NoRoom."""
+        return nullcontext() if size_bytes <= SMALL_BYTES else self._room(size_bytes, caller)
 
     @asynccontextmanager
-    async def _room(self, size_bytes: int) -> AsyncIterator[None]:
+    async def _room(self, size_bytes: int, caller: Hashable) -> AsyncIterator[None]:
+        asked = self._asked_bytes[caller]
+        if asked and asked + size_bytes > self._share_bytes:
+            raise NoRoom
+        self._asked_bytes[caller] += size_bytes
+        try:
+            async with self._taken(size_bytes):
+                yield
+        finally:
+            self._asked_bytes[caller] -= size_bytes
+            if not self._asked_bytes[caller]:
+                del self._asked_bytes[caller]
+
+    @asynccontextmanager
+    async def _taken(self, size_bytes: int) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._wait_seconds), self._turn:
                 while self._free_bytes < size_bytes:

@@ -30,6 +30,9 @@ from federation.gateway.headers import Headers, check_answer, has_no_body
 from federation.gateway.refusals import UpstreamFailed
 
 _CONNECT_SECONDS = 5.0
+# Shorter than servers keep an idle connection: uvicorn and Node.js 5 s, the real gateway 8 s or
+# more. A request on a connection that the upstream closes just then is lost.
+_IDLE_SECONDS = 4.0
 _HEAD_BYTES = 64 * 1024
 # A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.
 _RECEIVE_BYTES = 64 * 1024
@@ -79,7 +82,8 @@ class ConnectionPool:
     At most *connections* connections to the gateway at *url*, which may be `unix:/path`.
 
     *timeout_seconds* is the time that the upstream has to begin its response, and then for each
-    piece of it. *tls* is what verifies its certificate, and shows ours.
+    piece of it. *tls* is what verifies its certificate, and shows ours. A connection that has been
+    idle for *idle_seconds* is closed.
     """
 
     def __init__(
@@ -88,11 +92,14 @@ class ConnectionPool:
         connections: int,
         timeout_seconds: float,
         tls: ssl.SSLContext | None = None,
+        *,
+        idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self._socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
         self._url = "http://localhost" if self._socket_path else url
         self._connections = connections
         self._timeout_seconds = timeout_seconds
+        self._idle_seconds = idle_seconds
         self._session: aiohttp.ClientSession | None = None
         self.tls = tls
         """New connections use this context, also if it is replaced later."""
@@ -161,8 +168,17 @@ class ConnectionPool:
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket_path:
-            return _UnixConnector(self._socket_path, limit=self._connections)
-        return _TcpConnector(limit=self._connections, socket_factory=_socket, ttl_dns_cache=30)
+            return _UnixConnector(
+                self._socket_path,
+                limit=self._connections,
+                keepalive_timeout=self._idle_seconds,
+            )
+        return _TcpConnector(
+            limit=self._connections,
+            keepalive_timeout=self._idle_seconds,
+            socket_factory=_socket,
+            ttl_dns_cache=30,
+        )
 
 
 @dataclass(slots=True)

@@ -124,7 +124,7 @@ class Gateway:
     ) -> None:
         caller = await self._authenticate(request, trail)
         matched = match(request.method, request.raw_path, request.raw_query, request.headers)
-        async with self.bodies.room(_body_bytes(request, matched)):
+        async with self.bodies.room(_body_bytes(request, matched), trail.actor):
             call = await self._read(matched, request, trail)
             if call.body is not None:
                 # While the body arrived, the token or its policies may have ended.
