@@ -157,6 +157,14 @@ class TestGateway:
         assert value(metrics, "gateway_requests_total", status="2xx") == 1
         assert value(metrics, "gateway_requests_total", status="4xx") == 2
 
+    def test_requests_without_a_good_token_by_reason(self, tmp_path: Path) -> None:
+        front = Front(tmp_path)
+        front.call("GET", self.LIST)
+        front.call("GET", self.LIST, "x")
+        front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))
+        for reason in ("", "malformed_token"):
+            assert value(counted(front), "gateway_not_authenticated_total", reason=reason) == 1
+
     def test_upstream_durations_by_route(self, tmp_path: Path) -> None:
         front = Front(tmp_path)
         front.call("GET", self.LIST, front.grant(("Function:List", "dev:*")))

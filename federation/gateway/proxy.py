@@ -111,7 +111,7 @@ class Gateway:
             self._note_refusal(unavailable, trail, reply)
             raise unavailable from refusal
         except GatewayError as error:
-            answer = self._limited(error, scope)
+            answer = self._limited(error, scope) if reply.status is None else error
             self._note_refusal(answer, trail, reply)
             raise answer from error.__cause__
         except asyncio.CancelledError:

@@ -40,7 +40,7 @@ from tests.harness.broker import URL, InProcess, form, logged, refusal, said
 from tests.harness.clock import Clock
 from tests.harness.issuer import base64url
 from tests.harness.journal_writer import event, examine, sign
-from tests.harness.webhook_receiver import receiving
+from tests.harness.webhook_receiver import answer, receiving
 
 OTHER = SigningKey.generate()
 
@@ -284,6 +284,24 @@ def test_readiness_is_lost_with_the_journal_and_comes_back(tmp_path: Path) -> No
             await _until_ready(client, 200)
 
     broker.tell(story)
+
+
+def test_a_webhook_that_refuses_the_broker_shows_in_readiness_at_once(tmp_path: Path) -> None:
+    with receiving() as receiver, logged():
+        receiver.next = [answer(401)] * 100
+        on_disk = OnDisk(tmp_path / "state", webhook=receiver.url)
+
+        async def story(client: httpx2.AsyncClient) -> None:
+            async with on_disk.app.router.lifespan_context(on_disk.app):
+                await client.post("/oauth/token", data=form(on_disk.job()))
+                for _ in range(500):
+                    told = (await client.get("/readyz")).json()
+                    if "audit webhook: HTTP 401" in told["degraded"]:
+                        return
+                    await asyncio.sleep(0.01)
+                pytest.fail("/readyz never named the status")
+
+        on_disk.tell(story)
 
 
 async def _until_ready(client: httpx2.AsyncClient, status: int) -> None:
