@@ -273,7 +273,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._deaf, self._held = True, b""
         if self._ends_after_others():
             return
-        if self._field_bytes > HEAD_BYTES or self._unparsed_bytes > HEAD_BYTES:
+        if self._field_bytes > HEAD_BYTES:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
         else:
@@ -333,7 +333,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._feed(head + rest)
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
-        if self._unparsed_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._unparsed_bytes > HEAD_BYTES and not self._deaf:
+            self._field_bytes = self._unparsed_bytes
             self.send_400_response("")
 
     def _head_without_upgrade(self) -> bytes:
