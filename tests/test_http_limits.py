@@ -181,6 +181,12 @@ class TestHeaders:
         assert said.partition(b"\r\n\r\n")[2] == sentence
         assert server.app.began == []
 
+    @pytest.mark.parametrize("rest", [b"", b"x" * 200_000], ids=["alone", "before much more"])
+    def test_a_broken_chunk_is_400(self, rest: bytes) -> None:
+        head = b"POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with http_server() as server:
+            assert server.say(head + b"zz\r\n" + rest)[:13] in {b"HTTP/1.1 400 ", b""}
+
     def test_utf_8_and_white_space_around_a_value_are_fine(self) -> None:
         head = b"POST / HTTP/1.1\r\nHost: x \r\nX: caf\xc3\xa9\t \r\nContent-Length: 4 \t\r\n"
         with http_server() as server:

@@ -106,6 +106,8 @@ class BoundedHttp(HttpToolsProtocol):
     """The bytes that arrived since the parser last reported an element: one unfinished field, or garbage."""
     _held = b""
     """Input that is parsed once fewer requests wait."""
+    _body_left = 0
+    """The bytes of this request's body that have not arrived, none if it states no length."""
     _begun = False
     """True if a request has begun to arrive and has not ended."""
     _in_head = False
@@ -170,7 +172,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Start counting this request's head."""
         super().on_message_begin()
         self._begun = self._in_head = True
-        self._field_bytes = self._unparsed_bytes = 0
+        self._field_bytes = self._unparsed_bytes = self._body_left = 0
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -199,12 +201,15 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse_head("The request line must have a path that begins with a slash.")
         if self.parser.get_method() == b"CONNECT":
             self._refuse_head("CONNECT is not supported.")
-        hosts = [name for name, _ in self.headers].count(b"host")
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._refuse_head("The request must have one Host header.")
         if self.parser.should_upgrade():
             return  # it is parsed again without that
         super().on_headers_complete()
+        if b"content-length" in names:  # the parser has checked that it is a number
+            self._body_left = int(self.headers[names.index(b"content-length")][1])
         self._limits.without_request.pop(self, None)
         if self.pipeline:
             # The base stops reading once a request waits. Then no disconnect would be noticed.
@@ -215,6 +220,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass *body* on; the application bounds its size and time."""
         self._unparsed_bytes = 0
+        self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -268,7 +274,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._deaf, self._held = True, b""
         if self._ends_after_others():
             return
-        if self._field_bytes > HEAD_BYTES or self._unparsed_bytes > HEAD_BYTES:
+        if self._field_bytes > HEAD_BYTES:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
         else:
@@ -304,8 +310,11 @@ class BoundedHttp(HttpToolsProtocol):
             if len(self.pipeline) >= _WAITING_REQUESTS:
                 self._held = held[at:]
                 return
-            found = _NEXT_HEAD_END.search(view, at)
-            end = found.end() if found else len(held)
+            if self._body_left > 0:
+                end = at + self._body_left  # at once, since the ends of heads in it are none
+            else:
+                found = _NEXT_HEAD_END.search(view, at)
+                end = found.end() if found else len(held)
             self._feed(view[at:end])
             at = end
 
@@ -325,7 +334,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._feed(head + rest)
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
-        if self._unparsed_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._unparsed_bytes > HEAD_BYTES and not self._deaf:
+            self._field_bytes = self._unparsed_bytes
             self.send_400_response("")
 
     def _head_without_upgrade(self) -> bytes:

@@ -70,6 +70,15 @@ class TestPipelining:
             assert heard(connection, 5).count(b"HTTP/1.1 200 OK") == 51
             assert server.app.bodies == [*lines, b""]
 
+    def test_ends_of_heads_in_a_body_cost_nothing(self) -> None:
+        body = b"\r\n\r\n" * 1024 * 1024
+        head = b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with http_server() as server, server.connect() as connection:
+            began = time.process_time()
+            connection.sendall(head + body)
+            assert until(lambda: server.app.bodies == [body], 20)
+            assert time.process_time() - began < 1
+
     def test_a_head_end_split_between_two_reads_lets_no_fifth_request_wait(
         self, waiting: list[int]
     ) -> None:
