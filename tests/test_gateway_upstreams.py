@@ -106,7 +106,7 @@ def test_calls_of_functions_leave_the_api_its_own_connections(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("connections", "api", "functions"), [(2, 1, 1), (3, 1, 2), (4, 1, 3), (1000, 250, 750)]
+    ("connections", "api", "functions"), [(2, 1, 1), (3, 1, 2), (4, 1, 3), (100, 25, 75)]
 )
 def test_the_api_has_a_quarter_of_the_connections(
     connections: int, api: int, functions: int
