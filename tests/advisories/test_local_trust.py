@@ -291,7 +291,7 @@ def test_root_may_list_and_verify_with_the_keys_of_the_broker(tmp_path: Path) ->
 def test_keys_that_cannot_be_read_any_more_are_degraded_and_logged_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("federation.app._KEYS_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("federation.app.lifespan._KEYS_CHECK_SECONDS", 0.05)
     app = build(settings)
     (path,) = (settings.state / "signing-keys").glob("*.pem")
 

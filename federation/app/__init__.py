@@ -1,0 +1,171 @@
+"""
+`build(settings)`: makes the application and everything it needs.
+
+This room alone knows both the settings and the other rooms. `parts` makes each part, `lifespan`
+runs the background tasks and closes everything when the server stops, `routing` sends a request to
+its endpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_network
+
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from federation.app import parts
+from federation.app.lifespan import Lifespan, Reload, reload_given_keys
+from federation.app.parts import check_shared_state
+from federation.app.routing import BrokerApp
+from federation.audit import Journal
+from federation.audit.journal import DividedJournal
+from federation.audit.log import LOGGER, LoggedJournal
+from federation.audit.seals import SEAL_TYPE
+from federation.config import Settings
+from federation.errors import Problems
+from federation.exchange import Broker
+from federation.gateway.upstream import Upstream
+from federation.issuers.key_ring import KeyRing
+from federation.logs import quick_info
+from federation.policy.index import PolicySets
+from federation.server.metrics import Metrics
+from federation.sources import Source
+from federation.sources.files import Adopted, FileSource
+from federation.state import Store
+from federation.tokens.mint import sign_jws
+from federation.tokens.signing_keys import KeyFolder, SigningKeys
+from federation.web.discovery import jwks, metadata
+from federation.web.health import Health, healthz, livez, readyz
+from federation.web.rate_limit import BadTokens, Failures, RepeatedExchanges, Revocations
+from federation.web.refusals import ErrorBoundary, not_found
+from federation.web.revoke import RevocationEndpoint
+from federation.web.token import TokenEndpoint
+
+__all__ = ["BrokerApp", "build", "check_shared_state"]
+
+
+def build(
+    settings: Settings,
+    *,
+    source: Source | None = None,
+    keys: KeyRing | None = None,
+    signing: SigningKeys | None = None,
+    state: Store | None = None,
+    journal: Journal | None = None,
+    metrics: Metrics | None = None,
+    upstream: Upstream | None = None,
+    clock: Callable[[], float] = time.time,
+    on_adopt: Callable[[Adopted], None] | None = None,
+    last_good: bytes | None = None,
+) -> BrokerApp:
+    """
+    Return the broker as an ASGI application. Arguments replace what *settings* would make.
+
+    *on_adopt* is called with each set of documents that is adopted. *last_good* is such a set of
+    another process, and is served if the documents have errors.
+
+    Raises: SettingsRefused, DocumentsRefused, with everything that is wrong.
+    """
+    metrics = metrics or Metrics()
+    problems = Problems()
+    if source is None:
+        with problems.collected():
+            source = parts.documents(settings, metrics, clock, on_adopt, last_good)
+    if signing is None and settings.signing_key:
+        with problems.collected():
+            signing = parts.given_keys(settings.signing_key)
+    if upstream is None:
+        with problems.collected():
+            upstream = parts.upstream(settings)
+    with problems.collected():
+        parts.check_webhook(settings)
+    with problems.collected():
+        store = state or parts.store(settings, clock, metrics.stored)
+    problems.refuse()
+    assert source is not None  # noqa: S101  for mypy: else it was refused
+    # The folder is made last, so that a start that fails leaves nothing behind.
+    key_folder = None if signing else KeyFolder.under(settings.state)
+    archive, outsiders = parts.journals(
+        settings,
+        clock,
+        # Signing keys rotate: each seal is signed with the key of its moment.
+        sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
+    )
+    broker = Broker(
+        issuer_url=settings.url,
+        source=source,
+        keys=keys or KeyRing(on_fetch=metrics.fetched),
+        signing=signing or parts.generated_keys(settings.state),
+        state=store,
+        journal=journal
+        or LoggedJournal(
+            DividedJournal(archive, outsiders, metrics.event_lost), quick_info(LOGGER)
+        ),
+        clock=clock,
+        policies=PolicySets(),
+        limit_repeats=RepeatedExchanges(time.monotonic).take,
+    )
+    deliveries = parts.deliveries((archive, outsiders), settings)
+    health = Health(broker, archive if journal is None else None, deliveries)
+    trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
+    # A budget of their own: who polls with an expired token must not stop exchanges beside it.
+    bad_tokens = BadTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
+    gateway = None
+    if upstream:
+        gateway = parts.gateway(
+            broker, settings, metrics, upstream, trusted_proxies=trusted, bad_tokens=bad_tokens
+        )
+    failures = Failures(settings.failed_exchanges, time.monotonic)
+    exchanges = TokenEndpoint(broker, failures, trusted, metrics)
+    # Without a limit by address for failures, the address is one that many callers share.
+    revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
+    app = BrokerApp(
+        exchanges,
+        gateway,
+        trusted,
+        access_log=settings.access_log == "on",
+        routes=[
+            Route("/oauth/token", exchanges, methods=["POST"]),
+            Route(
+                "/oauth/revoke",
+                RevocationEndpoint(broker, revocations, trusted, metrics),
+                methods=["POST"],
+            ),
+            Route("/.well-known/openid-configuration", metadata),
+            Route("/.well-known/oauth-authorization-server", metadata),
+            Route("/.well-known/jwks.json", jwks),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            # With an upstream, its own answer is the better one.
+            *([] if gateway else [Route("/healthz", healthz)]),
+        ],
+        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted)],
+        exception_handlers={HTTPException: not_found},
+        lifespan=Lifespan(
+            broker,
+            metrics,
+            health,
+            (archive, outsiders),
+            deliveries,
+            upstream,
+            key_folder,
+        ),
+    )
+    app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
+    app.state.broker = broker
+    app.state.health = health
+    app.state.metrics = metrics
+    app.state.reload = Reload(
+        [
+            *([source.reload] if isinstance(source, FileSource) else []),
+            partial(reload_given_keys, health, settings.signing_key),
+            broker.keys.renew,
+            *(delivery.renew for delivery in deliveries),
+            *([upstream.renew] if upstream else []),
+        ]
+    )
+    return app

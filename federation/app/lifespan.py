@@ -1,0 +1,217 @@
+"""
+What happens around the requests: background tasks, reloading on SIGHUP, and closing everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from starlette.applications import Starlette
+
+from federation.app.parts import given_keys
+from federation.audit.delivery import Delivery
+from federation.audit.journal import FileJournal
+from federation.documents.model import JwtIssuer
+from federation.errors import SettingsRefused
+from federation.exchange import Broker
+from federation.gateway.upstream import Upstream
+from federation.gateway.upstream_health import upstream_problem
+from federation.server.gauges import BrokerStatus
+from federation.server.metrics import Metrics
+from federation.sources.files import FileSource
+from federation.tokens.signing_keys import KeyFolder
+from federation.web.health import Health
+
+_KEYS_CHECK_SECONDS = 2.0
+_LAST_DELIVERY_SECONDS = 5.0
+_FIRST_KEYS_SECONDS = 5.0
+_GAUGES_SECONDS = 2.0
+_UPSTREAM_SECONDS = 5.0
+
+
+class Reload:
+    """
+    Called on SIGHUP: reads documents, keys and certificates again, each by one of *steps*.
+
+    What cannot be read stays as it is. Passwords and the webhook's secret are read again whenever
+    they change, so no step reads them.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[], None]]) -> None:
+        self._steps = steps
+
+    def __call__(self) -> None:
+        """Take every step, also after one that failed."""
+        log = structlog.get_logger("federation")
+        log.info("reloading documents, keys and certificates")
+        for step in self._steps:
+            try:
+                step()
+            except (SettingsRefused, OSError, ValueError) as error:
+                log.error("not reloaded; the known one serves on", problem=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Lifespan:
+    """The ASGI lifespan: background tasks run while the server does, then everything is closed."""
+
+    broker: Broker
+    metrics: Metrics
+    health: Health
+    journals: Sequence[FileJournal]
+    deliveries: Sequence[Delivery]
+    upstream: Upstream | None
+    key_folder: KeyFolder | None
+    """Where the signing keys are, None if they were given and not generated."""
+
+    @asynccontextmanager
+    async def __call__(self, _app: Starlette) -> AsyncIterator[None]:
+        """Run the background tasks within the block; close everything after it."""
+        self.health.starting = True
+        tasks = [_start(work) for work in self._background_work()]
+        delivering = [_start(delivery.run()) for delivery in self.deliveries]
+        try:
+            yield
+        finally:
+            # Events of the last requests still reach the webhook, if it is quick.
+            for delivery in self.deliveries:
+                delivery.stop()
+            if delivering:
+                await asyncio.wait(delivering, timeout=_LAST_DELIVERY_SECONDS)
+                tasks += delivering
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.broker.keys.aclose()
+            if self.upstream:
+                await self.upstream.aclose()
+            await self.broker.state.aclose()
+            for journal in self.journals:
+                await journal.aclose()
+
+    def _background_work(self) -> Iterator[Coroutine[None, None, None]]:
+        yield self._fetch_first_keys()
+        yield _update_gauges(self.metrics, self.health)
+        yield self.broker.keys.refresh(self._trusted)
+        yield self.broker.state.run()
+        if isinstance(self.broker.source, FileSource):
+            yield self.broker.source.watch()
+        if self.key_folder:
+            yield _follow_rotation(self.health, self.key_folder)
+        if self.upstream:
+            yield _follow_upstream(self.health, self.upstream)
+            yield self.upstream.follow_renewals()
+        if self.health.journal:  # events go to these, not to a journal that `build` was given
+            for journal in self.journals:
+                yield journal.run()
+
+    async def _fetch_first_keys(self) -> None:
+        """Stay unready until every issuer was asked for its keys, or for a few seconds."""
+        try:
+            async with asyncio.timeout(_FIRST_KEYS_SECONDS):
+                await self.broker.keys.refresh_due(self._trusted())
+        except TimeoutError:
+            pass  # the refresh task asks a slow issuer again
+        finally:
+            self.health.starting = False
+
+    def _trusted(self) -> Iterable[JwtIssuer]:
+        return self.broker.source.current().issuers.values()
+
+
+def _start(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Run *work* as a task, and log it if it fails: nobody awaits it before the shutdown."""
+
+    def log_failure(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            structlog.get_logger("federation").error(
+                "a background task failed; restart the broker", task=str(work), exc_info=error
+            )
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(log_failure)
+    return task
+
+
+def reload_given_keys(health: Health, paths: Sequence[Path]) -> None:
+    """Take the keys in *paths*. Raises: SettingsRefused, and then keeps those that it has."""
+    if not paths:
+        return
+    try:
+        keys = given_keys(paths)
+    except SettingsRefused as refused:
+        health.signing_problem = "; ".join(refused.problems)
+        raise
+    health.signing_problem = None
+    if keys.kids != health.broker.signing.kids:
+        health.broker.signing = keys
+        structlog.get_logger("federation.keys").info("signing keys changed", signs=keys.signs.kid)
+
+
+async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
+    """Load the signing keys again whenever *folder* changes. A failure is logged once."""
+    log = structlog.get_logger("federation.keys")
+    broker = health.broker
+    # None: the folder may have changed since `build` loaded the keys.
+    seen: object = None
+    while True:
+        try:
+            now = folder.fingerprint()
+            if now != seen:
+                keys, seen = folder.load(), now
+                if keys.kids != broker.signing.kids:
+                    broker.signing = keys
+                    log.info("signing keys changed", signs=keys.signs.kid)
+                elif health.signing_problem:
+                    log.info("signing keys can be read again")
+            health.signing_problem = None
+        except (OSError, ValueError) as error:
+            seen, problem = None, str(error)
+            if problem != health.signing_problem:
+                log.error("signing keys cannot be read; the known ones serve on", error=problem)
+            health.signing_problem = problem
+        await asyncio.sleep(_KEYS_CHECK_SECONDS)
+
+
+async def _follow_upstream(health: Health, upstream: Upstream) -> None:
+    """Ask the upstream again and again how it is. An outage and its end are logged once."""
+    log = structlog.get_logger("federation.upstream")
+    while True:
+        before, now = health.upstream_problem, await upstream_problem(upstream)
+        if now and not before:
+            log.error("the upstream is not well", problem=now)
+        elif before and not now:
+            log.info("the upstream is well again")
+        health.upstream_problem = now
+        await asyncio.sleep(_UPSTREAM_SECONDS)
+
+
+async def _update_gauges(metrics: Metrics, health: Health) -> None:
+    broker, catalog, adopted = health.broker, None, 0.0
+    while True:
+        report, now = await health.report(), broker.clock()
+        if health.publish:
+            health.publish(health.details(report))
+        if catalog is not broker.source.current():
+            catalog, adopted = broker.source.current(), now
+        metrics.set_gauges(
+            BrokerStatus(
+                ready=not report.unavailable,
+                degraded=bool(report.degraded),
+                catalog=catalog,
+                adopted=adopted,
+                problems=len(broker.source.problems()),
+                keys=broker.keys.status(),
+                journal=report.journal,
+                now=now,
+                upstream_up=None
+                if health.upstream_problem is None
+                else not health.upstream_problem,
+            )
+        )
+        await asyncio.sleep(_GAUGES_SECONDS)

@@ -1,0 +1,297 @@
+"""
+The parts of the application, each made from the settings.
+
+Whatever can be wrong with a setting is found here, before the first request. Rooms get plain
+values and never see the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from federation.audit.delivery import Delivery, Webhook, read_header, trusting
+from federation.audit.journal import FileJournal
+from federation.audit.seals import Sign
+from federation.audit.segments import OUTSIDERS
+from federation.config import Settings
+from federation.documents.assemble import Assembled
+from federation.documents.catalog import Catalog
+from federation.documents.codes import Code
+from federation.errors import Problem, Refusal, SettingsRefused, Severity
+from federation.exchange import Broker
+from federation.gateway.body_budget import BodyBudget
+from federation.gateway.function_headers import FunctionHeaders
+from federation.gateway.proxy import Functions, Gateway
+from federation.gateway.upstream import BasicAuth, Tls, Upstream
+from federation.ownership import NotTrusted, read_key
+from federation.server.metrics import Metrics
+from federation.sources.files import Adopted, FileSource
+from federation.state import Observe, Store
+from federation.state.sqlite import SqliteStore
+from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
+from federation.tokens.verify import AccessTokens
+from federation.web.rate_limit import BadTokens, Network, is_from_proxy
+
+if TYPE_CHECKING:
+    from federation.state.redis import RedisStore
+
+_MIB = 1024 * 1024
+_OUTSIDERS_SHARE = 8
+"""The part of the journal's size that events of outsiders have: one of so many."""
+
+
+def documents(
+    settings: Settings,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    on_adopt: Callable[[Adopted], None] | None,
+    last_good: bytes | None,
+) -> FileSource:
+    """
+    Return the files of documents, read. A broker that names itself as an issuer is refused.
+
+    Raises: DocumentsRefused.
+    """
+    source = FileSource(
+        settings.documents,
+        clock=clock,
+        on_change=partial(_reloaded, metrics),
+        on_adopt=on_adopt,
+        refuse=partial(_trusts_itself, settings.url),
+        last_good=last_good,
+    )
+    _log_problems(source.current().warnings)
+    if source.problems():
+        _log_problems(source.problems())
+        _log_not_adopted()
+    return source
+
+
+def _trusts_itself(url: str, catalog: Catalog) -> Sequence[Problem]:
+    """Refuse the broker at *url* as an issuer: one of its tokens could be exchanged without end."""
+    issuer = catalog.issuers.get(url)
+    if issuer is None:
+        return ()
+    message = f"names {url}, which is this broker itself"
+    line, code = issuer.origin.line_of("spec", "iss"), Code.OWN_ISSUER.value
+    place = issuer.origin.path, line, code, Severity.ERROR, message
+    return [
+        Problem(*place, "JwtIssuer", issuer.name, "spec.iss", "remove it, or correct issuer-url")
+    ]
+
+
+def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
+    """Count and log a reload of the documents."""
+    metrics.reloaded(assembled.catalog is not None)
+    _log_problems(assembled.problems)
+    log = structlog.get_logger("federation.documents")
+    if assembled.catalog is None:
+        _log_not_adopted()
+    else:
+        log.info(
+            "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
+        )
+
+
+def _log_not_adopted() -> None:
+    structlog.get_logger("federation.documents").error(
+        "documents not adopted; the last good set serves on"
+    )
+
+
+def _log_problems(problems: Iterable[Problem]) -> None:
+    log = structlog.get_logger("federation.documents")
+    for problem in problems:
+        log.warning("document problem", code=problem.code, problem=str(problem))
+
+
+def generated_keys(state: Path) -> SigningKeys:
+    """The keys in the folder *state*, made if missing. Raises: SettingsRefused."""
+    with _problem_of("state"):
+        return KeyFolder.under(state).ensure()
+
+
+def given_keys(paths: Sequence[Path]) -> SigningKeys:
+    """The keys in the files *paths*, of which the first signs. Raises: SettingsRefused."""
+    keys, problems = [], []
+    for path in paths:
+        try:
+            keys.append(read_pem(read_key(path)))
+        except NotTrusted as error:  # it names the file
+            problems.append(f"signing-key: {error}")
+        except (OSError, ValueError) as error:
+            problems.append(f"signing-key: {path}: {error}")
+    if problems:
+        raise SettingsRefused(problems)
+    return SigningKeys(tuple({key.kid: key for key in keys}.values()))
+
+
+def store(settings: Settings, clock: Callable[[], float], observe: Observe) -> Store:
+    """The record of spent and revoked tokens. Raises: SettingsRefused."""
+    if settings.shared_state is None:
+        return SqliteStore(settings.state / "state.db", clock, observe=observe)
+    return _redis_store(settings.shared_state.get_secret_value(), settings, clock, observe)
+
+
+def check_shared_state(settings: Settings) -> None:
+    """
+    Make sure that the shared state can be used, unless it cannot be reached now.
+
+    Raises: SettingsRefused with the reason.
+    """
+    if settings.shared_state is None:
+        return
+    store = _redis_store(settings.shared_state.get_secret_value(), settings, time.time, None)
+    try:
+        problem = asyncio.run(_unusable(store))
+    except Refusal as refusal:
+        structlog.get_logger("federation").warning(
+            "the shared state does not answer; no exchange is answered until it does",
+            **refusal.evidence,
+        )
+        return
+    if problem:
+        raise SettingsRefused([f"shared-state: {problem}"])
+
+
+async def _unusable(store: RedisStore) -> str:
+    try:
+        return await store.unusable()
+    finally:
+        await store.aclose()
+
+
+def _redis_store(
+    url: str, settings: Settings, clock: Callable[[], float], observe: Observe | None
+) -> RedisStore:
+    try:
+        from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        problem = (
+            "shared-state: redis is not installed. Run in the checkout of this project:"
+            " pip install '.[redis,server]'"
+        )
+        raise SettingsRefused([problem]) from error
+    return RedisStore(
+        url,
+        clock,
+        settings.state / "shared-state-epoch",
+        observe,
+        replicas=settings.shared_state_wait,
+    )
+
+
+def upstream(settings: Settings) -> Upstream | None:
+    """The gateway behind the broker, None if there is none. Raises: SettingsRefused."""
+    if settings.upstream is None:
+        return None
+    auth, folder = None, settings.upstream_secrets
+    if folder:
+        auth = BasicAuth(folder)
+        must = f"upstream-secrets: {folder} must hold basic-auth-user and basic-auth-password"
+        with _problem_of(must):
+            auth.header()
+    files = settings.upstream_ca, settings.upstream_certificate, settings.upstream_key
+    with _problem_of("upstream-ca, upstream-certificate or upstream-key"):
+        return Upstream.at(
+            settings.upstream,
+            connections=settings.upstream_connections,
+            timeout_seconds=settings.upstream_timeout.total_seconds(),
+            auth=auth,
+            tls=Tls(*files) if any(files) else None,
+        )
+
+
+def gateway(
+    broker: Broker,
+    settings: Settings,
+    metrics: Metrics,
+    behind: Upstream,
+    *,
+    trusted_proxies: Sequence[Network],
+    bad_tokens: BadTokens,
+) -> Gateway:
+    """The application for every path that is not the broker's own."""
+    return Gateway(
+        issuer_url=broker.issuer_url,
+        source=broker.source,
+        signing=lambda: broker.signing,
+        tokens=AccessTokens(broker.issuer_url, broker.state, broker.clock),
+        policies=broker.policies,
+        upstream=behind,
+        journal=broker.journal,
+        clock=broker.clock,
+        bodies=BodyBudget(settings.body_budget * _MIB),
+        is_from_proxy=partial(is_from_proxy, trusted=trusted_proxies),
+        functions=Functions(settings.functions),
+        to_functions=FunctionHeaders(
+            broker.issuer_url, frozenset(settings.callback_hosts.lower().split(","))
+        ),
+        default_namespace=settings.function_namespace,
+        audited=frozenset(settings.audit_verbs.split(",")),
+        observer=metrics,
+        count_bad_token=bad_tokens.count,
+    )
+
+
+def journals(
+    settings: Settings, clock: Callable[[], float], sign: Sign
+) -> tuple[FileJournal, FileJournal]:
+    """Return the journal of the events that are owed, and that of the events of outsiders."""
+    folder, size = settings.state / "audit", settings.audit_size * _MIB
+    for_outsiders = size // _OUTSIDERS_SHARE
+    make = partial(
+        FileJournal,
+        sign=sign,
+        deliver=settings.audit_webhook is not None,
+        workers=settings.workers,
+        clock=clock,
+    )
+    return (
+        make(folder, size - for_outsiders),
+        make(folder / OUTSIDERS, for_outsiders, owed=False),
+    )
+
+
+def check_webhook(settings: Settings) -> None:
+    """Make sure that the files for the webhook can be used. Raises: SettingsRefused."""
+    ca, header = settings.audit_webhook_ca, settings.audit_webhook_header
+    with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
+        trusting(ca)
+    if header:
+        with _problem_of("audit-webhook-header"):
+            read_header(header)
+
+
+def deliveries(journals: Iterable[FileJournal], settings: Settings) -> Sequence[Delivery]:
+    """A delivery for each journal, with connections of its own: no one waits for the other's."""
+    if settings.audit_webhook is None:
+        return ()
+    url, secret, header = (
+        settings.audit_webhook,
+        settings.audit_webhook_secret,
+        settings.audit_webhook_header,
+    )
+    ca = settings.audit_webhook_ca
+    return [
+        Delivery(journal, Webhook(url, secret=secret, header=header, ca=ca)) for journal in journals
+    ]
+
+
+@contextmanager
+def _problem_of(setting: str) -> Iterator[None]:
+    """Report an error of reading files as a problem of *setting*."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsRefused([f"{setting}: {error}"]) from error
