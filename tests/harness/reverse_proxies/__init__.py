@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from tests.harness.process import Process, Server, free_port
+from tests.harness.go import go_server
+from tests.harness.process import Process, free_port
 
 Proxy = Callable[..., AbstractContextManager[str]]
 """`proxy(target, idle_seconds)` runs a proxy in front of the URL *target*, and gives its own URL."""
-
-_SOURCE = Path(__file__).parent / "main.go"
 
 # As the documentation of nginx says it for connections that are kept and for WebSockets.
 _NGINX = """
@@ -72,25 +69,9 @@ def nginx(target: str, idle_seconds: int) -> Iterator[str]:
             proxy.kill()
 
 
-@contextmanager
-def go_proxy(target: str, idle_seconds: int) -> Iterator[str]:
-    """Run Go's reverse proxy in front of *target*, and yield its URL. It hands upgrades on too."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        go = shutil.which("go")
-        assert go, "go is needed: .ci/install installs it"
-        environ = {**os.environ, "GO111MODULE": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-        # It is built first, so that no child outlives it.
-        subprocess.run(  # noqa: S603  our own words
-            [go, "build", "-o", folder / "proxy", _SOURCE], check=True, env=environ, timeout=300
-        )
-        proxy = Server([], folder)
-        proxy.command = [str(folder / "proxy"), target, f"{idle_seconds}s"]
-        try:
-            proxy.start()
-            yield proxy.url
-        finally:
-            proxy.kill()
+def go_proxy(target: str, idle_seconds: int) -> AbstractContextManager[str]:
+    """Run Go's reverse proxy in front of *target*, and give its URL. It hands upgrades on too."""
+    return go_server(Path(__file__).with_name("main.go"), target, f"{idle_seconds}s")
 
 
 class _Nginx(Process):
