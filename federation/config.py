@@ -220,10 +220,10 @@ class Settings(BaseModel):
     )
     upstream_connections: int = Field(
         default=1000,
-        ge=2,
+        ge=3,
         le=10_000,
-        description="Most connections to the upstream at once. A quarter is for its API, and the"
-        " rest for calls of functions.",
+        description="Most connections to the upstream at once. A quarter is for its API, an eighth"
+        " for logs, and the rest for calls of functions.",
     )
     body_budget: int = Field(
         default=128,

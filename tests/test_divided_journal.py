@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from federation.audit.delivery import Delivery, Webhook
+from federation.audit.divided import DividedJournal
 from federation.audit.event import Event, Standing
-from federation.audit.journal import DividedJournal, FileJournal, fdatasync
+from federation.audit.journal import FileJournal, fdatasync
 from federation.audit.read import last
 from federation.audit.seals import seal_files
 from federation.audit.segments import OUTSIDERS, parts, set_cursor, stored

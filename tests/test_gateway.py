@@ -1126,7 +1126,7 @@ def test_a_preflight_is_answered_as_the_function_answers_it(tmp_path: Path) -> N
 
     async def story() -> httpx2.Response:
         async with raw_server(answer) as (url, asked):
-            upstream = Upstream.at(url, connections=2, timeout_seconds=5)
+            upstream = Upstream.at(url, connections=3, timeout_seconds=5)
             front = Front(tmp_path, upstream=upstream)
             transport = httpx2.ASGITransport(front.app)
             async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:

@@ -61,7 +61,7 @@ def ask(tls: Tls | None, server: ssl.SSLContext | None) -> tuple[int, bytes]:
 
     async def story() -> tuple[int, bytes]:
         async with answering(server) as url:
-            upstream = Upstream.at(url, connections=2, timeout_seconds=5, tls=tls)
+            upstream = Upstream.at(url, connections=3, timeout_seconds=5, tls=tls)
             try:
                 return await told(upstream.api)
             finally:
@@ -106,10 +106,11 @@ def test_calls_of_functions_leave_the_api_its_own_connections(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("connections", "api", "functions"), [(2, 1, 1), (3, 1, 2), (4, 1, 3), (100, 25, 75)]
+    ("connections", "api", "functions", "logs"),
+    [(3, 1, 1, 1), (4, 1, 2, 1), (100, 25, 63, 12)],
 )
-def test_the_api_has_a_quarter_of_the_connections(
-    connections: int, api: int, functions: int
+def test_the_api_has_a_quarter_of_the_connections_and_logs_an_eighth(
+    connections: int, api: int, functions: int, logs: int
 ) -> None:
     async def most(transport_of: Callable[[Upstream], Transport]) -> int:
         """The connections that are open at once when many callers ask."""
@@ -139,6 +140,72 @@ def test_the_api_has_a_quarter_of_the_connections(
 
     assert asyncio.run(most(lambda upstream: upstream.api)) == api
     assert asyncio.run(most(lambda upstream: upstream.functions)) == functions
+    assert asyncio.run(most(lambda upstream: upstream.logs)) == logs
+
+
+def test_a_call_that_finds_no_connection_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was good when the wait began may be revoked by its end."""
+    monkeypatch.setattr("federation.gateway.client._CONNECT_SECONDS", 0.2)
+
+    async def story() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = Upstream.at(url, connections=3, timeout_seconds=30)
+        first = asyncio.create_task(upstream.api.send(GET))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            with pytest.raises(UpstreamFailed) as failed:
+                await upstream.api.send(GET)
+        assert failed.value.timed_out
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await upstream.aclose()
+        await asyncio.sleep(0.05)
+        server.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X: secret\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nSet-Cookie secret\r\n\r\n",
+        b"HTTP/1.1 secret secret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: secret\r\n\r\n",
+    ],
+    ids=["too many headers", "header", "status line", "chunk", "length"],
+)
+def test_the_reason_of_a_failure_quotes_neither_the_query_nor_the_answer(answer: bytes) -> None:
+    async def read(upstream: Upstream) -> None:
+        asked = UpstreamRequest("GET", b"/function/f?token=secret", [], None)
+        response = await upstream.api.send(asked)
+        async for _ in response.body:
+            pass
+
+    async def story() -> str:
+        async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(reply, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        upstream = Upstream.at(url, connections=3, timeout_seconds=5)
+        with pytest.raises(UpstreamFailed) as failed:
+            await read(upstream)
+        await upstream.aclose()
+        server.close()
+        return failed.value.why
+
+    why = asyncio.run(story())
+    assert "secret" not in why
+    assert why
 
 
 # -- TLS and a Unix socket
@@ -176,7 +243,7 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(tmp_path: Path) -
 
     async def story() -> None:
         async with answering(new.server()) as url:
-            upstream = Upstream.at(url, connections=2, timeout_seconds=5, tls=Tls(ca))
+            upstream = Upstream.at(url, connections=3, timeout_seconds=5, tls=Tls(ca))
             with pytest.raises(UpstreamFailed):
                 await told(upstream.functions)
             ca.write_bytes(new.certificate.read_bytes())
@@ -205,7 +272,7 @@ def test_renewed_files_are_noticed_and_broken_ones_logged_once(tmp_path: Path) -
 
     async def story() -> None:
         async with answering(new.server()) as url:
-            upstream = Upstream.at(url, connections=2, timeout_seconds=5, tls=Tls(ca))
+            upstream = Upstream.at(url, connections=3, timeout_seconds=5, tls=Tls(ca))
             following = asyncio.create_task(upstream.follow_renewals(look_seconds=0.01))
             await asyncio.sleep(0.05)
             replace(ca, b"broken")
@@ -227,7 +294,7 @@ def test_a_unix_socket_is_an_upstream(tmp_path: Path) -> None:
 
     async def story() -> tuple[int, bytes]:
         server = await asyncio.start_unix_server(_answer, path)
-        upstream = Upstream.at(f"unix:{path}", connections=2, timeout_seconds=5)
+        upstream = Upstream.at(f"unix:{path}", connections=3, timeout_seconds=5)
         try:
             return await told(upstream.api)
         finally:

@@ -25,7 +25,7 @@ from federation.server.readiness import (
     write_report,
 )
 from federation.state.memory import MemoryStore
-from tests.harness.broker import URL, BrokenStore, InProcess
+from tests.harness.broker import BrokenStore, InProcess
 from tests.harness.builders import NOW
 from tests.harness.issuer import answering
 from tests.harness.journal_writer import sign
@@ -42,7 +42,7 @@ class SilentStore(MemoryStore):
 
 
 def ready(broker: InProcess) -> tuple[int, dict[str, Any]]:
-    answer = broker.ask("GET", "/readyz")
+    answer = broker.ask("GET", "http://localhost:8080/readyz")
     return answer.status_code, answer.json()
 
 
@@ -121,7 +121,7 @@ def test_issuers_without_keys_leave_it_ready_and_are_named() -> None:
 
     async def story(client: httpx2.AsyncClient) -> dict[str, Any]:
         for _ in range(100):
-            answer = await client.get("/readyz")
+            answer = await client.get("http://localhost:8080/readyz")
             if answer.status_code == 200:
                 return dict(answer.json())
             await asyncio.sleep(0.05)
@@ -145,12 +145,12 @@ def test_the_broker_is_not_ready_before_its_first_key_fetch() -> None:
 
     async def story(client: httpx2.AsyncClient) -> list[int]:
         await asyncio.sleep(0.1)
-        before = await client.get("/readyz")
+        before = await client.get("http://localhost:8080/readyz")
         assert before.json()["unavailable"] == ["starting: the issuers' keys are being fetched"]
         alive = await client.get("/livez")
         there.set()
         await asyncio.sleep(0.1)
-        after = await client.get("/readyz")
+        after = await client.get("http://localhost:8080/readyz")
         return [before.status_code, alive.status_code, after.status_code]
 
     assert up(broker, story) == [503, 200, 200]
@@ -174,13 +174,18 @@ class TestWhoLearnsWhatIsWrong:
     """Details name Roles, values and paths, so only the operator gets them."""
 
     @staticmethod
-    def told(peer: tuple[str, int] | None, path: str = "/readyz", **headers: str) -> Any:
+    def told(
+        peer: tuple[str, int] | None,
+        path: str = "/readyz",
+        url: str = "http://127.0.0.1:8080",
+        **headers: str,
+    ) -> Any:
         broker = InProcess()
         broker.source.refused = (Problem("x.yaml", 3, "D001", Severity.ERROR, "broken"),)
 
         async def story() -> httpx2.Response:
             transport = httpx2.ASGITransport(broker.app, client=peer)  # type: ignore[arg-type]
-            async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+            async with httpx2.AsyncClient(transport=transport, base_url=url) as client:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await client.get(path, headers=named)
 
@@ -205,6 +210,18 @@ class TestWhoLearnsWhatIsWrong:
     )
     def test_one_that_a_proxy_forwarded_does_not(self, header: str) -> None:
         assert self.told(("127.0.0.1", 1), **{header: "192.0.2.7"}) == {"status": "degraded"}
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://gateway.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1:8080"],
+    )
+    def test_one_that_asks_for_another_host_does_not(self, url: str) -> None:
+        """A proxy that adds no header passes on the public name, as a rebound browser sends it."""
+        assert self.told(("127.0.0.1", 1), url=url) == {"status": "degraded"}
+
+    @pytest.mark.parametrize("url", ["http://localhost:8080", "http://[::1]:8080"])
+    def test_the_names_of_loopback_are_as_good(self, url: str) -> None:
+        assert "x.yaml:3" in str(self.told(("127.0.0.1", 1), url=url))
 
     def test_a_query_says_no_more(self) -> None:
         assert self.told(("192.0.2.7", 1), "/readyz?x=y") == {"status": "degraded"}

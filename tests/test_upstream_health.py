@@ -33,7 +33,7 @@ def problem_at(answer: bytes | None, auth: BasicAuth | None = None) -> tuple[str
 async def ask(url: str, auth: BasicAuth | None = None) -> str:
     pool = ConnectionPool(url, 10, 60)
     try:
-        return await upstream_problem(Upstream(pool, pool, auth))
+        return await upstream_problem(Upstream(pool, pool, pool, auth))
     finally:
         await pool.aclose()
 

@@ -22,7 +22,7 @@ from federation.app.lifespan import Lifespan, Reload, reload_given_keys
 from federation.app.parts import check_shared_state
 from federation.app.routing import BrokerApp
 from federation.audit import Journal
-from federation.audit.journal import DividedJournal
+from federation.audit.divided import DividedJournal
 from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.seals import SEAL_TYPE
 from federation.config import Settings
@@ -101,10 +101,7 @@ def build(
         keys=keys or KeyRing(on_fetch=metrics.fetched),
         signing=signing or parts.generated_keys(settings.state),
         state=store,
-        journal=journal
-        or LoggedJournal(
-            DividedJournal(archive, outsiders, metrics.event_lost), quick_info(LOGGER)
-        ),
+        journal=journal or _logged(archive, outsiders, metrics.event_lost),
         clock=clock,
         policies=PolicySets(),
         limit_repeats=RepeatedExchanges(time.monotonic).take,
@@ -151,7 +148,7 @@ def build(
             health,
             (archive, outsiders),
             deliveries,
-            upstream,
+            gateway,
             key_folder,
         ),
     )
@@ -169,3 +166,9 @@ def build(
         ]
     )
     return app
+
+
+def _logged(owed: Journal, outsiders: Journal, on_lost: Callable[[], None]) -> Journal:
+    """A journal for both kinds of events, which logs each event that was recorded."""
+    info = quick_info(LOGGER)
+    return DividedJournal(LoggedJournal(owed, info), LoggedJournal(outsiders, info), on_lost)

@@ -19,6 +19,7 @@ from federation.audit.journal import FileJournal
 from federation.documents.model import JwtIssuer
 from federation.errors import SettingsRefused
 from federation.exchange import Broker
+from federation.gateway.proxy import Gateway
 from federation.gateway.upstream import Upstream
 from federation.gateway.upstream_health import upstream_problem
 from federation.server.gauges import BrokerStatus
@@ -65,7 +66,7 @@ class Lifespan:
     health: Health
     journals: Sequence[FileJournal]
     deliveries: Sequence[Delivery]
-    upstream: Upstream | None
+    gateway: Gateway | None
     key_folder: KeyFolder | None
     """Where the signing keys are, None if they were given and not generated."""
 
@@ -88,8 +89,9 @@ class Lifespan:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.broker.keys.aclose()
-            if self.upstream:
-                await self.upstream.aclose()
+            if self.gateway:
+                await self.gateway.upstream.aclose()
+                self.gateway.bodies.close()
             await self.broker.state.aclose()
             for journal in self.journals:
                 await journal.aclose()
@@ -103,9 +105,9 @@ class Lifespan:
             yield self.broker.source.watch()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
-        if self.upstream:
-            yield _follow_upstream(self.health, self.upstream)
-            yield self.upstream.follow_renewals()
+        if self.gateway:
+            yield _follow_upstream(self.health, self.gateway.upstream)
+            yield self.gateway.upstream.follow_renewals()
         if self.health.journal:  # events go to these, not to a journal that `build` was given
             for journal in self.journals:
                 yield journal.run()

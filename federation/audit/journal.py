@@ -417,36 +417,6 @@ class FileJournal:
         )
 
 
-class DividedJournal:
-    """
-    Records the events that are *owed* in one journal, and those of *outsiders* in another.
-
-    An event of an outsider that cannot be recorded is lost, and *on_lost* is called: otherwise
-    whoever fills that journal could stop the requests of others.
-    """
-
-    def __init__(
-        self, owed: FileJournal, outsiders: FileJournal, on_lost: Callable[[], None]
-    ) -> None:
-        self._owed = owed
-        self._outsiders = outsiders
-        self._on_lost = on_lost
-
-    def check(self) -> None:
-        """Raise a Refusal with `audit_unavailable` if no owed event can be recorded."""
-        self._owed.check()
-
-    async def record(self, event: Event) -> None:
-        """Write *event* to disk. Raises: Refusal with `audit_unavailable`, if it is owed."""
-        if event.owed:
-            await self._owed.record(event)
-            return
-        try:
-            await self._outsiders.record(event)
-        except Refusal:
-            self._on_lost()
-
-
 def _disk_room(folder: Path, growth: int) -> int:
     """Return how much the disk leaves to a journal that may still grow by *growth* bytes."""
     while not folder.exists():

@@ -34,7 +34,9 @@ class LoggedJournal:
         try:
             await self._journal.record(event)
         except Refusal as refusal:
-            self._log.error(
+            # Strangers can cause lost events of outsiders, which call for no operator.
+            log = self._log.error if event.owed else self._log.warning
+            log(
                 "audit event not recorded",
                 event_id=event.event_id,
                 **facts(event),

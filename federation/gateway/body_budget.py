@@ -81,3 +81,7 @@ class BodyBudget:
         if len(body) <= SMALL_BYTES:
             return read(body)
         return await asyncio.get_running_loop().run_in_executor(self._parser, read, body)
+
+    def close(self) -> None:
+        """End the thread, once it has parsed what it is at."""
+        self._parser.shutdown(wait=False)

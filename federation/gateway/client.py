@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import select
 import socket
 import ssl
@@ -38,6 +39,8 @@ _HEAD_BYTES = 64 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _BUFFERED_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
+# The message of an error goes on with bytes of the answer, or with another error's message.
+_BEFORE_QUOTED = re.compile(r"[^:'\"<\n]{0,100}")
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -156,7 +159,10 @@ class ConnectionPool:
             self._session = aiohttp.ClientSession(
                 connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                # The wait for a connection of the pool counts too: what was allowed may end meanwhile.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=_CONNECT_SECONDS, sock_connect=_CONNECT_SECONDS
+                ),
                 skip_auto_headers=_NOT_ADDED,
                 auto_decompress=False,
                 trust_env=False,  # a proxy of the environment would see the upstream's password
@@ -301,4 +307,12 @@ def _check_version(response: aiohttp.ClientResponse) -> None:
 
 def _failed(error: Exception) -> UpstreamFailed:
     late = isinstance(error, TimeoutError)
-    return UpstreamFailed(f"{type(error).__name__}: {error}", timed_out=late)
+    return UpstreamFailed(f"{type(error).__name__}: {_said(error)}", timed_out=late)
+
+
+def _said(error: Exception) -> str:
+    """What *error* says, without the URL and what came from the upstream, which may be secret."""
+    if isinstance(error, OSError):
+        return str(error)
+    said = getattr(error, "message", None) or next(iter(error.args), "")
+    return _BEFORE_QUOTED.match(said)[0] if isinstance(said, str) else ""  # type: ignore[index]  # it always matches

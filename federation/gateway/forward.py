@@ -108,8 +108,7 @@ async def forward(
     )
     endless = call.kind is Kind.LOGS
     sent = UpstreamRequest(call.method, call.target, headers, body, endless)
-    transport = upstream.functions if streams else upstream.api
-    response = await _send(sent, call.kind, transport, reply.observer)
+    response = await _send(sent, call.kind, upstream.way_of(call.kind), reply.observer)
     try:
         if not streams and response.status in {401, 403}:
             # Passed on, it would look like a fault of the caller's own token.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.gateway.headers import Headers
@@ -26,7 +26,10 @@ _URL = re.compile(
 _PORTS = {"http": "80", "https": "443"}
 _BASIC = re.compile(rb"\s*basic\s+(.*)", re.IGNORECASE | re.DOTALL)
 # The second of three parts that dots divide. It is compact JSON, so it always begins like this.
-_PAYLOAD = re.compile(rb"(?<=\.)eyJ[A-Za-z0-9_-]*(?=\.)")
+# A token of ours names its issuer and more, so its payload is longer than this.
+_PAYLOAD = re.compile(rb"(?<=\.)eyJ[A-Za-z0-9_-]{40,}(?=\.)")
+_MOST_PAYLOADS = 16
+"""So many are parsed for one request. If it holds more, none of their headers passes."""
 _TOKEN_BYTES = 86
 """The signature alone of a token of ours takes so many."""
 
@@ -44,10 +47,12 @@ class FunctionHeaders:
         """*headers* without tokens of this broker, and without a callback to an unlisted host."""
         if call.kind is Kind.ASYNC_FUNCTION:
             headers = self._with_listed_callback(headers)
+        found = [_payloads(value) for _, value in headers]
+        too_many = sum(map(len, found)) > _MOST_PAYLOADS
         return [
-            (name, value)
-            for name, value in headers
-            if len(value) < _TOKEN_BYTES or not self._holds_own_token(value, call)
+            header
+            for header, payloads in zip(headers, found, strict=True)
+            if not payloads or not (too_many or self._are_own(payloads, call))
         ]
 
     def _with_listed_callback(self, headers: Headers) -> Headers:
@@ -66,10 +71,11 @@ class FunctionHeaders:
         listed = f"{host}:{port or own}" in self.callback_hosts
         return listed or (port in {"", own} and host in self.callback_hosts)
 
-    def _holds_own_token(self, value: bytes, call: Call) -> bool:
+    def _are_own(self, payloads: Iterable[bytes], call: Call) -> bool:
+        """True if one of *payloads* is that of a token of this broker which must not pass."""
         return any(
             claims.get("iss") == self.issuer_url and not _is_only_for(call, claims)
-            for claims in _unverified_claims(value)
+            for claims in map(_unverified_claims, payloads)
         )
 
 
@@ -87,17 +93,19 @@ def _is_only_for(call: Call, unverified_claims: Mapping[str, object]) -> bool:
             return False
 
 
-def _unverified_claims(value: bytes) -> Iterator[Mapping[str, object]]:
-    """The claims of every JWT within a header's *value*, or in its Basic credentials."""
-    texts = [value]
-    if basic := _BASIC.match(value):
-        texts.append(_decoded(basic[1]))
-    for text in texts:
-        for payload in _PAYLOAD.findall(text):
-            try:
-                yield loads_object(_decoded(payload))
-            except ValueError:
-                continue
+def _payloads(value: bytes) -> Sequence[bytes]:
+    """The payloads of every JWT within a header's *value*, or in its Basic credentials."""
+    if len(value) < _TOKEN_BYTES:
+        return ()
+    basic = _BASIC.match(value)
+    return [*_PAYLOAD.findall(value), *(_PAYLOAD.findall(_decoded(basic[1])) if basic else ())]
+
+
+def _unverified_claims(payload: bytes) -> Mapping[str, object]:
+    try:
+        return loads_object(_decoded(payload))
+    except ValueError:
+        return {}
 
 
 def _decoded(text: bytes) -> bytes:

@@ -20,10 +20,13 @@ import structlog
 
 from federation.gateway.client import ConnectionPool, Transport
 from federation.gateway.refusals import UpstreamFailed
+from federation.gateway.routes import Kind
 
 _LOOK_SECONDS = 10.0
 _API_SHARE = 4
 """The API has one in so many of the connections."""
+_LOGS_SHARE = 8
+"""Logs have one in so many: each that is followed holds its connection for as long as it lasts."""
 
 
 class BasicAuth:
@@ -125,6 +128,7 @@ class Upstream:
 
     api: Transport = field(repr=False)
     functions: Transport = field(repr=False)
+    logs: Transport = field(repr=False)
     auth: BasicAuth | None
     """None if the API needs no password."""
     tls: Tls | None = None
@@ -140,17 +144,18 @@ class Upstream:
         tls: Tls | None = None,
     ) -> Upstream:
         """
-        The gateway at *url*. The API has a quarter of the *connections*, which are two or more.
+        The gateway at *url*. Of the *connections*, at least 3, a quarter is for the API, an eighth
+        for logs, and the rest for calls of functions.
 
         Raises: OSError or ValueError for the files of *tls*.
         """
         context = tls.context() if tls else None
-        for_api = max(1, connections // _API_SHARE)
-        api, functions = (
+        for_api, for_logs = (max(1, connections // share) for share in (_API_SHARE, _LOGS_SHARE))
+        api, functions, logs = (
             ConnectionPool(url, most, timeout_seconds, context)
-            for most in (for_api, connections - for_api)
+            for most in (for_api, connections - for_api - for_logs, for_logs)
         )
-        return cls(api, functions, auth, tls)
+        return cls(api, functions, logs, auth, tls)
 
     def renew(self) -> None:
         """
@@ -161,7 +166,7 @@ class Upstream:
         if self.tls is None:
             return
         context = self.tls.context()
-        for pool in (self.api, self.functions):
+        for pool in (self.api, self.functions, self.logs):
             if isinstance(pool, ConnectionPool):
                 pool.tls = context
 
@@ -198,3 +203,10 @@ class Upstream:
         """Close the connections."""
         await self.api.aclose()
         await self.functions.aclose()
+        await self.logs.aclose()
+
+    def way_of(self, kind: Kind) -> Transport:
+        """The connections for calls of *kind*."""
+        if kind.streams:
+            return self.functions
+        return self.logs if kind is Kind.LOGS else self.api

@@ -52,12 +52,16 @@ _LINGER_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 10
 
+_FIELDS = 128
+"""The most fields of a head. Each costs Python more memory than its bytes."""
 _FIELD_OVERHEAD_BYTES = 32  # as RFC 9113, section 6.5.2 counts it: small fields cost memory too
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 
+_CHUNKS_BYTES = 512
+"""So much of a chunked body is parsed at once while requests may wait behind it."""
 _HEAD_END = b"\r\n\r\n"
 # The end of a head may be split between two reads: then its rest begins the second one.
 _NEXT_HEAD_END = re.compile(rb"\A(?:(?:\r?\n)?\r\n|\n)|\r\n\r\n")
@@ -110,6 +114,8 @@ class BoundedHttp(HttpToolsProtocol):
     """The bytes of this request's body that have not arrived, none if it states no length."""
     _begun = False
     """True if a request has begun to arrive and has not ended."""
+    _in_chunks = False
+    """True while a chunked body arrives."""
     _in_head = False
     """True from the first byte of a head to its last."""
     _running: RequestResponseCycle | None = None
@@ -185,6 +191,9 @@ class BoundedHttp(HttpToolsProtocol):
         # could add `Authorization` after a proxy has checked the headers.
         if not self._in_head:
             return
+        if len(self.headers) == _FIELDS:
+            self._field_bytes = HEAD_BYTES
+            self._count(1)
         if not value.isascii() and not _is_utf8(value):
             self._refuse_head("The value of a header is neither ASCII nor UTF-8.")
         # RFC 9110, section 5.5: white space around a value is no part of it.
@@ -210,6 +219,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         if b"content-length" in names:  # the parser has checked that it is a number
             self._body_left = int(self.headers[names.index(b"content-length")][1])
+        self._in_chunks = b"transfer-encoding" in names
         self._limits.without_request.pop(self, None)
         if self.pipeline:
             # The base stops reading once a request waits. Then no disconnect would be noticed.
@@ -227,7 +237,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Tell the application that the whole request is here, so that it need not wait."""
         if self.parser.should_upgrade():
             return
-        self._begun = False
+        self._begun = self._in_chunks = False
         self.scope["extensions"] = {ARRIVED: {}}
         super().on_message_complete()
 
@@ -312,6 +322,8 @@ class BoundedHttp(HttpToolsProtocol):
                 return
             if self._body_left > 0:
                 end = at + self._body_left  # at once, since the ends of heads in it are none
+            elif self._in_chunks:
+                end = at + _CHUNKS_BYTES  # few, because the next head may begin in them
             else:
                 found = _NEXT_HEAD_END.search(view, at)
                 end = found.end() if found else len(held)
@@ -386,7 +398,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _close_longest_without_request(self) -> None:
         """Make room: half-sent heads and idle connections must not keep new clients out."""
         for longest in islice(self._limits.without_request, _LOOKED_AT):
-            if not longest._has_unread_bytes():
+            if not longest._has_unread_bytes() and not longest.transport.get_write_buffer_size():
                 del self._limits.without_request[longest]
                 self.connections.discard(longest)
                 longest.transport.abort()

@@ -56,6 +56,10 @@ class CoalescingTransport:
         self._flush()
         self._transport.close()
 
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that have not left yet."""
+        return len(self._buffer) + self._transport.get_write_buffer_size()
+
     def __getattr__(self, name: str) -> Any:
         """Everything else is the transport's own."""
         return getattr(self._transport, name)

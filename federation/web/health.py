@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +27,7 @@ from starlette.types import Scope
 
 from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal, Status
+from federation.documents.values import loopback
 from federation.errors import Refusal
 from federation.exchange import Broker
 
@@ -177,7 +179,12 @@ async def healthz(_request: Request) -> Response:
 
 
 def _is_operator(scope: Scope) -> bool:
-    """True for a connection from loopback, unless a proxy made it for somebody else."""
+    """
+    True for a connection from loopback, unless a proxy made it for somebody else.
+
+    Some proxies add no header. They pass on the public name in `Host`, as a browser does that was
+    led here by DNS, or speak HTTP/1.0.
+    """
     if not scope.get("client"):
         return False
     try:
@@ -185,4 +192,14 @@ def _is_operator(scope: Scope) -> bool:
     except ValueError:
         return False
     forwarded = any(name.startswith(_FORWARDED) for name, _ in scope["headers"])
-    return peer.is_loopback and not forwarded
+    direct = scope["http_version"] == "1.1" and loopback(_host(scope))
+    return peer.is_loopback and direct and not forwarded
+
+
+def _host(scope: Scope) -> str:
+    """The host that the caller asked for, without its port; empty if it cannot be read."""
+    host = b"".join(value for name, value in scope["headers"] if name == b"host")
+    try:
+        return urlsplit(f"//{host.decode('ascii')}").hostname or ""
+    except ValueError:
+        return ""

@@ -205,7 +205,7 @@ class Hostile(Front):
         self.raw = RawUpstream({name: case.answer for name, case in CASES.items()})
         url = f"http://127.0.0.1:{self._behind.getsockname()[1]}"
         # One connection for functions, so that the next caller would get what was left on it.
-        upstream = Upstream.at(url, connections=2, timeout_seconds=2)
+        upstream = Upstream.at(url, connections=3, timeout_seconds=2)
         super().__init__(folder, upstream=upstream, audit_verbs="GET,HEAD,PUT,POST,DELETE")
 
     @asynccontextmanager

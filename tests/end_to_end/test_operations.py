@@ -303,7 +303,7 @@ class TestUpstream:
             wait(broker, "not up", lambda: metric(broker, "upstream_up") == 1)
             statuses[0] = 503
             wait(broker, "not told", lambda: metric(broker, "upstream_up") == 0)
-            assert metric(broker, "ready") == 1
+            wait(broker, "not ready", lambda: metric(broker, "ready") == 1)
             wait(broker, "not degraded", lambda: readiness(broker)["status"] == "degraded")
             problem = "GET /healthz is answered with 503"
             told = [each for report in reports(broker) for each in report["degraded"]]

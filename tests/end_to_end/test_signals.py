@@ -206,7 +206,7 @@ class TestReadiness:
                 until(lambda: httpx2.get(f"{url}/readyz").status_code == 503)
                 until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
 
-    @pytest.mark.parametrize("path", ["/readyz", "/%72eadyz", "/livez", "/%6civez"])
+    @pytest.mark.parametrize("path", ["/readyz", "/livez"])
     def test_what_a_proxy_forwards_gets_the_status_alone(self, tmp_path: Path, path: str) -> None:
         with served(tmp_path) as up, up.connect() as connection:
             connection.sendall(

@@ -133,7 +133,8 @@ class Front(InProcess):
         self.sample.secrets["dev", "s1"] = "v1"
         reached = ByHttpx(transport or Reaching(self.sample.app))
         super().__init__(
-            upstream=upstream or Upstream(reached, reached, BasicAuth(folder, look_seconds=0)),
+            upstream=upstream
+            or Upstream(reached, reached, reached, BasicAuth(folder, look_seconds=0)),
             signing_key=(folder / "basic-auth-user",),  # so that no folder of keys is watched
             **settings,
         )
