@@ -103,7 +103,7 @@ def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
 
 def _log_not_adopted() -> None:
     structlog.get_logger("federation.documents").error(
-        "documents not adopted; the last good set serves on"
+        "documents not adopted; the last good set stays in use"
     )
 
 
