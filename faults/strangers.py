@@ -30,7 +30,7 @@ _DEPLOYMENT = {"service": "figlet", "image": "figlet:2", "namespace": "dev"}
 
 async def trail_flooded(run: Run) -> Outcome:
     """
-    Strangers call open functions, and send bad tokens and tokens that no Role admits, all at once.
+    Strangers call open functions, and send invalid tokens and tokens that no Role admits, all at once.
 
     Grants go on. The event of a deploy stays, and reaches the webhook once that is up again.
     """

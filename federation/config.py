@@ -216,7 +216,8 @@ class Settings(BaseModel):
         default=timedelta(seconds=60),
         ge=timedelta(seconds=1),
         le=timedelta(hours=1),
-        description="Duration that the upstream may take to begin an answer.",
+        description="Duration that the upstream may take to begin an answer, and that each later"
+        " pause of the answer may last.",
     )
     upstream_connections: int = Field(
         default=1000,
@@ -230,7 +231,8 @@ class Settings(BaseModel):
         ge=16,
         le=1_000_000,
         description="MiB that the bodies of all requests to the gateway's API may take at once, in"
-        " each worker. A caller waits for room, and gets 503 after 10 seconds.",
+        " each worker. A caller waits up to 10 seconds for room, then gets 503. Several bodies"
+        " of one caller may take half of it. Beyond that, the caller gets 503 at once.",
     )
     functions: Literal["open", "authorize", "closed"] = Field(
         default="open",
@@ -252,13 +254,14 @@ class Settings(BaseModel):
         ge=0,
         le=1_000_000,
         description="Failed exchanges a minute that one address may cause in each worker"
-        " before it gets 429, and bad tokens that it may send to the gateway; 0 means no limit.",
+        " before it gets 429, and invalid tokens that it may send to the gateway; 0 means no"
+        " limit.",
     )
     trusted_proxies: Networks = Field(
         default="",
         description="Networks of your reverse proxies, separated by commas. Their"
-        " X-Forwarded-For names the caller whose failed exchanges are counted, and functions get"
-        " it, as X-Forwarded-Proto."
+        " X-Forwarded-For names the caller of a failed exchange. Functions get their"
+        " X-Forwarded-For and X-Forwarded-Proto."
         " Default: none, the peer is the caller.",
     )
     audit_verbs: str = Field(

@@ -130,7 +130,7 @@ def test_a_broker_can_begin_with_the_documents_that_another_process_adopted(
     told = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
     assert told[-2:] == [
         "document problem",
-        "documents not adopted; the last good set serves on",
+        "documents not adopted; the last good set stays in use",
     ]
 
 
@@ -153,7 +153,7 @@ class TestReload:
         with logged() as log:
             app.state.reload()
         assert app.state.broker.signing.signs.kid == read_pem(good).kid
-        assert "not reloaded; the known one serves on" in log.getvalue()
+        assert "not reloaded; the known one stays in use" in log.getvalue()
         assert str(key) in app.state.health.signing_problem
         assert "secret words" not in log.getvalue()
         key.write_bytes(good)
@@ -360,7 +360,7 @@ def test_documents_with_errors_are_not_adopted_and_the_last_good_set_serves_on(
     with logged() as log:
         asyncio.run(story())
     told = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
-    refused = told.index("documents not adopted; the last good set serves on")
+    refused = told.index("documents not adopted; the last good set stays in use")
     assert "document problem" in told[:refused]
     assert "documents adopted" in told[refused:]
 

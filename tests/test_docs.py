@@ -7,6 +7,7 @@ that the docs show is compared. Every link leads somewhere.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -120,6 +121,33 @@ def _status(reason: Reason) -> int:
 def test_no_reason_is_described_that_does_not_exist() -> None:
     titles = re.findall(r"^## (.*)$", page("docs/refusals.md"), re.MULTILINE)
     assert titles == [reason.value for reason in Reason]
+
+
+def log_messages() -> set[str]:
+    """Each literal message that a log of `federation/` gets as a warning or an error."""
+    return {
+        call.args[0].value
+        for path in (ROOT / "federation").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and _warns(call.func)
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
+
+
+def _warns(function: ast.expr) -> bool:
+    """`….warning`, `….error`, or `log`, a variable that is one of them."""
+    if isinstance(function, ast.Name):
+        return function.id == "log"
+    levels = {"warning", "error", "exception", "critical"}
+    return isinstance(function, ast.Attribute) and function.attr in levels
+
+
+@pytest.mark.parametrize("message", sorted(log_messages()))
+def test_every_warning_and_error_of_the_log_is_in_the_docs(message: str) -> None:
+    assert message in page("docs/monitoring.md") or message in page("docs/troubleshooting.md")
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

@@ -1,4 +1,4 @@
-"""Generated requests, cut anywhere and sent ahead, reach the application whole and in order."""
+"""Generated requests, cut anywhere and pipelined, reach the application whole and in order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 Our verification compared with PyJWT's, over the same good and hostile tokens.
 
-We must refuse what PyJWT refuses. Each token is a good one with named changes. If PyJWT accepts a
+We must refuse what PyJWT refuses. Each token is a valid one with named changes. If PyJWT accepts a
 change that we refuse, the table of changes says why.
 """
 

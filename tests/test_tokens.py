@@ -72,7 +72,7 @@ def minutes(*expiries: int | None, of_issuer: int = 15) -> Admission:
 
 
 def access(admission: Admission | None = None, /, **changes: Any) -> dict[str, object]:
-    """The claims of an access token for a good subject token with *changes*."""
+    """The claims of an access token for a valid subject token with *changes*."""
     claims = good(**changes)
     return dict(
         mint.access_claims(claims, admission or minutes(None), issuer_url=URL, now=NOW, jti="ours")

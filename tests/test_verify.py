@@ -48,7 +48,7 @@ def claims_of(provider: str, **changes: Any) -> dict[str, Any]:
 
 
 def judged(provider: str, **changes: Any) -> Reason | None:
-    """The reason why a good token with *changes* is refused, None if it is not."""
+    """The reason why a valid token with *changes* is refused, None if it is not."""
     fake = FakeIssuer(ISS[provider])
     try:
         proven(fake.token(claims_of(provider, **changes)), fake)
@@ -57,7 +57,7 @@ def judged(provider: str, **changes: Any) -> Reason | None:
     return None
 
 
-# A good token
+# A valid token
 
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("*.json")), ids=lambda path: path.stem)

@@ -40,7 +40,7 @@ from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys
 from federation.web.discovery import jwks, metadata
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import BadTokens, Failures, RepeatedExchanges, Revocations
+from federation.web.rate_limit import Failures, InvalidTokens, RepeatedExchanges, Revocations
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -110,11 +110,16 @@ def build(
     health = Health(broker, archive if journal is None else None, deliveries)
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
     # A budget of their own: who polls with an expired token must not stop exchanges beside it.
-    bad_tokens = BadTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
+    invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
     gateway = None
     if upstream:
         gateway = parts.gateway(
-            broker, settings, metrics, upstream, trusted_proxies=trusted, bad_tokens=bad_tokens
+            broker,
+            settings,
+            metrics,
+            upstream,
+            trusted_proxies=trusted,
+            invalid_tokens=invalid_tokens,
         )
     failures = Failures(settings.failed_exchanges, time.monotonic)
     exchanges = TokenEndpoint(broker, failures, trusted, metrics)

@@ -54,7 +54,7 @@ class Reload:
             try:
                 step()
             except (SettingsRefused, OSError, ValueError) as error:
-                log.error("not reloaded; the known one serves on", problem=str(error))
+                log.error("not reloaded; the known one stays in use", problem=str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
         except (OSError, ValueError) as error:
             seen, problem = None, str(error)
             if problem != health.signing_problem:
-                log.error("signing keys cannot be read; the known ones serve on", error=problem)
+                log.error("signing keys cannot be read; the known ones stay in use", error=problem)
             health.signing_problem = problem
         await asyncio.sleep(_KEYS_CHECK_SECONDS)
 
@@ -186,9 +186,9 @@ async def _follow_upstream(health: Health, upstream: Upstream) -> None:
     while True:
         before, now = health.upstream_problem, await upstream_problem(upstream)
         if now and not before:
-            log.error("the upstream is not well", problem=now)
+            log.error("the upstream is unhealthy", problem=now)
         elif before and not now:
-            log.info("the upstream is well again")
+            log.info("the upstream is healthy again")
         health.upstream_problem = now
         await asyncio.sleep(_UPSTREAM_SECONDS)
 

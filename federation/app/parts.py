@@ -38,7 +38,7 @@ from federation.state import Observe, Store
 from federation.state.sqlite import SqliteStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
-from federation.web.rate_limit import BadTokens, Network, is_from_proxy
+from federation.web.rate_limit import InvalidTokens, Network, is_from_proxy
 
 if TYPE_CHECKING:
     from federation.state.redis import RedisStore
@@ -103,7 +103,7 @@ def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
 
 def _log_not_adopted() -> None:
     structlog.get_logger("federation.documents").error(
-        "documents not adopted; the last good set serves on"
+        "documents not adopted; the last good set stays in use"
     )
 
 
@@ -219,7 +219,7 @@ def gateway(
     behind: Upstream,
     *,
     trusted_proxies: Sequence[Network],
-    bad_tokens: BadTokens,
+    invalid_tokens: InvalidTokens,
 ) -> Gateway:
     """The application for every path that is not the broker's own."""
     return Gateway(
@@ -240,7 +240,7 @@ def gateway(
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,
-        count_bad_token=bad_tokens.count,
+        count_invalid_token=invalid_tokens.count,
     )
 
 

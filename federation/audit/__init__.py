@@ -1,4 +1,10 @@
-"""The audit trail: one event per exchange attempt, whatever its outcome, never with a token."""
+"""
+The audit trail: events of what callers got and were refused, never with a token.
+
+Every grant, and every refusal of a job that a Role admits, has an event on disk before the answer.
+Refusals of other signed tokens are recorded if there is room. Requests without a valid token are
+only counted and logged.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Standing(Enum):
     """How well the broker knows the caller of a request. It decides what becomes of the event."""
 
     UNKNOWN = "unknown"
-    """There is no good token. The request makes no event; it is counted, and the log has a line."""
+    """There is no valid token. The request makes no event, but is counted and logged."""
     OUTSIDER = "outsider"
     """
     A token of a trusted issuer for this broker that no Role admitted, or an anonymous call of an

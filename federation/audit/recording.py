@@ -2,8 +2,9 @@
 Records a request's audit event before its response leaves, also when the request fails.
 
 If the event of a failed request cannot be recorded, the journal's refusal takes the place of the
-error: no caller that is known gets an answer that left no event. A caller without a good token is
-not known and leaves none, so that strangers cannot fill the journal.
+error: an admitted caller gets no answer that left no event. Events of other signed tokens are
+recorded if there is room. A caller without a valid token is not known and leaves none, so that
+strangers cannot fill the journal.
 """
 
 from __future__ import annotations

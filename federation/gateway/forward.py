@@ -42,7 +42,7 @@ class Observer(Protocol):
         """Count that the upstream began to respond, or failed to, after *seconds*."""
 
     def not_authenticated(self, reason: Reason | None) -> None:
-        """Count a request without a good token: there was none, or it was refused for *reason*."""
+        """Count a request without a valid token: there was none, or it was refused for *reason*."""
 
     def answered(self, status: int) -> None:
         """Count that the caller got *status*."""

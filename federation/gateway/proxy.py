@@ -83,7 +83,7 @@ class Gateway:
     audited: Collection[str]
     """The methods whose requests make an audit event."""
     observer: Observer
-    count_bad_token: Callable[[Scope, Reason], None]
+    count_invalid_token: Callable[[Scope, Reason], None]
     """Raises: Refusal with `too_many_failures` if the caller's address sent too many before."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,13 +213,13 @@ class Gateway:
         self.observer.decided(decision.access.action, decision.allowed)
 
     def _limited(self, error: GatewayError, scope: Scope) -> GatewayError:
-        """Return *error*, or the 429 for an address that sent too many tokens that are not good."""
+        """Return *error*, or the 429 for an address that sent too many invalid tokens."""
         if not isinstance(error, NotAuthenticated):
             return error
         self.observer.not_authenticated(error.reason)
         try:
             if error.reason is not None:
-                self.count_bad_token(scope, error.reason)
+                self.count_invalid_token(scope, error.reason)
         except Refusal as refusal:
             return Unavailable(refusal)
         return error

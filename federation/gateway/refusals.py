@@ -8,8 +8,8 @@ The errors of the gateway road, each with the response that the caller gets.
     │   ├── Malformed       400   not what this call takes
     │   ├── TooLarge        413   more than this call takes
     │   ├── TooSlow         408   the body does not arrive in time
-    │   └── NoRoom          503   the bodies of other callers take all the memory for bodies
-    ├── NotAuthenticated    401   no access token, or one that is not valid
+    │   └── NoRoom          503   there is no room for the body
+    ├── NotAuthenticated    401   no access token, or an invalid one
     ├── Denied              403   the token does not allow the call
     │   └── PolicyMissing   403   a policy that the token names is not in force
     ├── CallerGone          499   the caller disconnected; it is recorded, not sent
@@ -73,7 +73,12 @@ class TooSlow(RequestRefused):
 
 
 class NoRoom(RequestRefused):
-    """The bodies of other callers take all the memory that bodies may have."""
+    """
+    There is no room for the body.
+
+    Other bodies took it all and none became free in time. Or the caller is over its own half; then
+    it gets this at once.
+    """
 
     status = 503
 
@@ -83,7 +88,7 @@ class NoRoom(RequestRefused):
 
 
 class NotAuthenticated(GatewayError):
-    """There is no access token, or *refusal* says why it is not valid."""
+    """There is no access token, or *refusal* says why it is invalid."""
 
     status = 401
 

@@ -1,5 +1,5 @@
 """
-Asks the upstream whether it is well, so that the operator learns of an outage before callers do.
+Asks the upstream whether it is healthy, so that the operator learns of an outage before callers do.
 
 A broker whose upstream is down stays ready, since it still exchanges tokens: it is degraded.
 """
@@ -22,7 +22,7 @@ _ASK = UpstreamRequest(
 
 
 async def upstream_problem(upstream: Upstream) -> str:
-    """Return why a call would fail at *upstream*, empty if it is well. It takes at most 5 s."""
+    """Return why a call would fail at *upstream*, empty if it is healthy. It takes at most 5 s."""
     try:
         upstream.authorization()  # a call of the API needs the password, the health check does not
         async with asyncio.timeout(_SECONDS):

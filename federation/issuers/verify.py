@@ -108,7 +108,7 @@ def _wrong_type(issuer: JwtIssuer, **what: object) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A token with a good signature of *issuer*. Its claims are not checked yet."""
+    """A token with a valid signature of *issuer*. Its claims are not checked yet."""
 
     token: Unverified
     issuer: JwtIssuer

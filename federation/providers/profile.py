@@ -27,7 +27,7 @@ class Demand:
     """
     A situation in which only Roles that name one of *claims* in a positive condition may admit.
 
-    The signature of such a token is good, but somebody who does not own the code may have
+    The signature of such a token is valid, but somebody who does not own the code may have
     caused the job. A Role that never mentions the situation was not written for it.
     """
 

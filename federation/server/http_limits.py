@@ -1,10 +1,10 @@
 """
 HTTP limits: uvicorn's HTTP/1.1 protocol with bounded bytes and bounded time for each connection.
 
-By itself uvicorn keeps every header that arrives, builds a request for each one that a client sends
-ahead, waits without end for a reader, and answers the next request's fault in the middle of an
-answer. Here a head and the trailers have a size and a deadline, few requests of one connection
-wait, and connections have a number.
+uvicorn alone limits neither the headers of a request, nor pipelined requests, nor how long an
+answer stays unread. It also answers a malformed request before the answers to earlier ones have
+ended. Here heads and trailers have a size and a deadline, at most four requests wait on a
+connection, and the number of connections is bounded.
 
 Only plain requests of HTTP/1.1 or 1.0 are accepted: the request line has a path, one Host is named,
 values are text, and trailers never become headers. `Upgrade` is passed over.

@@ -47,7 +47,7 @@ class Metrics:
             "gateway_requests", "Gateway requests that were answered.", ("status",)
         )
         self._not_authenticated = counter(
-            "gateway_not_authenticated", "Gateway requests without a good token.", ("reason",)
+            "gateway_not_authenticated", "Gateway requests without a valid token.", ("reason",)
         )
         self._upstream_seconds = histogram(
             "upstream_duration_seconds",

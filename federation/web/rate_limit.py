@@ -1,10 +1,10 @@
 """
-Rate limits: token buckets of failed requests, so that guessing is slow, of revocations, so that
-nobody fills the store, and of exchanges of one token, so that no job fills the audit journal.
+Token buckets that limit three things: failed requests of an address, revocations, and exchanges of
+one token.
 
 Successful exchanges and faults of the broker are not counted as failures, so a working CI system
-never reaches that limit. Requests that are running when the bucket empties are still answered; their
-failures make the wait longer, up to a minute. The address is the peer's. If the peer is a trusted
+never reaches that limit. Requests that are running when the bucket empties are still answered, and
+their failures make the wait longer, up to a minute. The address is the peer's. If the peer is a trusted
 proxy, it is the address that the last trusted proxy saw. Each process counts alone, for a bounded
 number of addresses.
 """
@@ -108,11 +108,11 @@ class Failures:
             self._buckets.take(address)
 
 
-class BadTokens:
+class InvalidTokens:
     """
     Counts the tokens that the gateway refused, by address.
 
-    Good tokens are never limited, also from an address that sent too many others: callers behind
+    Valid tokens are never limited, also from an address that sent too many others: callers behind
     one proxy would otherwise shut each other out. Nothing is lost by that, since nobody can guess a
     signature.
     """

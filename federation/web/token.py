@@ -2,7 +2,7 @@
 `POST /oauth/token` (RFC 8693): reads the form, exchanges the token, answers with JSON.
 
 A grant's audit event is recorded by the exchange, before the grant is given. The event of a
-refusal is recorded here, before the error boundary answers. A request without a good token makes
+refusal is recorded here, before the error boundary answers. A request without a valid token makes
 none: the log has it, and it is counted.
 """
 

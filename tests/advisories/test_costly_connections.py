@@ -1,5 +1,5 @@
 """
-Connections that cost more than they are worth: many requests ahead, unread answers, half heads.
+Connections that cost more than they are worth: many pipelined requests, unread answers, half heads.
 
 Each is a real socket to a server with the broker's limits.
 """
@@ -92,12 +92,14 @@ class TestPipelining:
                 assert heard(connection, 0.5).count(b"HTTP/1.1 200 OK") == 10
         assert max(waiting) == 4
 
-    @pytest.mark.parametrize("ahead", [1, MANY], ids=["with one ahead", "with many ahead"])
+    @pytest.mark.parametrize(
+        "pipelined", [1, MANY], ids=["with one pipelined", "with many pipelined"]
+    )
     @pytest.mark.parametrize("how", ["closes", "resets"])
-    def test_a_client_that_sends_ahead_and_leaves_is_noticed(self, ahead: int, how: str) -> None:
+    def test_a_client_that_pipelines_and_leaves_is_noticed(self, pipelined: int, how: str) -> None:
         with http_server() as server:
             connection = server.connect()
-            connection.sendall(get("/wait") + get() * ahead)
+            connection.sendall(get("/wait") + get() * pipelined)
             assert until(lambda: server.app.began == ["/wait"], 5)
             if how == "resets":
                 no_linger = struct.pack("ii", 1, 0)

@@ -315,7 +315,7 @@ def test_keys_that_cannot_be_read_any_more_are_degraded_and_logged_once(
         asyncio.run(story())
     events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
     assert [event for event in events if event.startswith("signing keys")] == [
-        "signing keys cannot be read; the known ones serve on",
+        "signing keys cannot be read; the known ones stay in use",
         "signing keys can be read again",
     ]
 

@@ -1,5 +1,5 @@
 """
-Attacks by people without a good token on the audit trail, the log and the budgets.
+Attacks by people without a valid token on the audit trail, the log and the budgets.
 
 Whatever they send, and however often, they displace nobody's events, stop nobody's requests, and
 no answer of theirs costs more than a bounded line.
@@ -211,7 +211,7 @@ class TestGateway:
         assert front.journal.events == []
         one_bounded_line(log.getvalue(), "gateway request refused", answer.headers["x-request-id"])
 
-    def test_bad_tokens_use_up_a_budget_and_good_ones_of_the_same_address_pass(
+    def test_invalid_tokens_use_up_a_budget_and_valid_ones_of_the_same_address_pass(
         self, tmp_path: Path
     ) -> None:
         front = Front(tmp_path, failed_exchanges=3)

@@ -1,7 +1,7 @@
 """
 Attacks on the way from a subject token to a Role, which must keep failing.
 
-Each test starts from a good token that is admitted, and makes one change that has worked against
+Each test starts from a valid token that is admitted, and makes one change that has worked against
 some verifier.
 """
 
@@ -392,7 +392,7 @@ def test_an_issuer_that_is_not_configured_causes_no_request(iss: str) -> None:
     assert fake.requests == []
 
 
-# a hostile issuer: tests/test_key_ring.py has each bad answer; here, with a good token
+# a hostile issuer: tests/test_key_ring.py has each bad answer; here, with a valid token
 
 
 async def endless() -> AsyncIterator[bytes]:

@@ -84,7 +84,7 @@ class TestBrokenDocuments:
             wait(broker, "not adopted", lambda: len(events(broker, adopted)) == 2)
             digest = events(broker, adopted)[-1]["digest"]
             place.write_text("kind: Role\n")
-            refused = "documents not adopted; the last good set serves on"
+            refused = "documents not adopted; the last good set stays in use"
             wait(broker, "adopted", lambda: len(events(broker, refused)) == 2)
 
             first = set(broker.workers())
@@ -195,7 +195,7 @@ class TestReload:
 
             key.write_text("no key at all")
             broker.send(signal.SIGHUP)
-            kept = "not reloaded; the known one serves on"
+            kept = "not reloaded; the known one stays in use"
             wait(broker, "it took no key", lambda: len(events(broker, kept)) == workers)
             wait(broker, "it is not told", lambda: readiness(broker)["status"] == "degraded")
             assert broker.exchange().status_code == 200
@@ -309,11 +309,11 @@ class TestUpstream:
             told = [each for report in reports(broker) for each in report["degraded"]]
             assert f"upstream: {problem}" in told
             # Each worker says it once, and each asks for itself.
-            ill = "the upstream is not well"
+            ill = "the upstream is unhealthy"
             wait(broker, "one does not tell", lambda: len(events(broker, ill)) == 2)
             assert {line["problem"] for line in events(broker, ill)} == {problem}
             statuses[0] = 200
-            wait(broker, "not well again", lambda: metric(broker, "upstream_up") == 1)
+            wait(broker, "not healthy again", lambda: metric(broker, "upstream_up") == 1)
             wait(broker, "not ok again", lambda: readiness(broker)["status"] == "ok")
             assert len(events(broker, ill)) == 2
 

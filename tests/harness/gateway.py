@@ -157,7 +157,7 @@ class Front(InProcess):
         return self.signed({**self.said(), "policy": [p.name for p in policies], **claims})
 
     def said(self) -> dict[str, object]:
-        """The claims of a good access token."""
+        """The claims of a valid access token."""
         now = int(self.clock())
         return {
             **good("github-push-main", self.clock()),
