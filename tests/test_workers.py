@@ -32,10 +32,11 @@ def supervise(
     work: Callable[[Path, int, socket.socket, ParentLine], None],
     story: Callable[[Supervisor], None],
     count: int = 1,
+    serving: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Run *story* beside a supervisor of *count* workers, and return what was logged."""
     failures: list[BaseException] = []
-    supervisor = Supervisor(partial(work, folder), count, FIRST)
+    supervisor = Supervisor(partial(work, folder), count, FIRST, serving=serving)
 
     def tell() -> None:
         try:
@@ -186,12 +187,11 @@ class TestReplacing:
         told: list[int] = []
 
         def story(supervisor: Supervisor) -> None:
-            supervisor._serving = lambda: told.append(1)
             assert until(lambda: supervisor.serving() == (2, 2), 20)
             kill(supervisor)
             assert until(lambda: supervisor.serving() == (2, 2), 20)
 
-        supervise(tmp_path, failing, story, count=2)
+        supervise(tmp_path, failing, story, count=2, serving=lambda: told.append(1))
         assert told == [1]
 
 

@@ -132,3 +132,18 @@ def test_a_connection_is_aborted_if_something_is_left_after_the_time() -> None:
 def test_nothing_is_looked_at_once_all_has_left() -> None:
     assert not cut_off(0, 1000, 1000, 1000, 1000)
     assert not cut_off(1000, 0, 1000, 1000, 1000, 1000)
+
+
+def test_a_slow_reader_is_served_as_long_as_what_was_awaited_leaves() -> None:
+    """There is always something unsent, but never for the whole time the same."""
+
+    async def run() -> bool:
+        sent = Sent()
+        transport = CoalescingTransport(sent, asyncio.get_running_loop(), send_seconds=0.04)
+        sent.unsent = 1000
+        for _ in range(60):  # several times the time, judged by bytes
+            transport.write(b"x" * 1000)
+            await asyncio.sleep(0.005)
+        return sent.closed
+
+    assert not asyncio.run(run())

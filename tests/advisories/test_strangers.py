@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -269,12 +270,32 @@ class TestPathsAsSent:
         assert InProcess().ask("GET", "/readyz").status_code == 200
 
 
-def test_an_unknown_caller_leaves_no_event_when_the_server_stops(front: Front) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "admitted"])
+def test_an_unknown_caller_leaves_no_event_when_the_server_stops(
+    tmp_path: Path, known: bool
+) -> None:
+    """It stops while a body arrives: of a health check, which needs no token, or of a deployment."""
+    front = Front(tmp_path, audit_verbs="GET,PUT")
+    token = front.grant(("*", "*"))
+    headers = {"authorization": f"Bearer {token}"} if known else {}
+    method, path, half = ("PUT", "/system/functions", b"{") if known else ("GET", "/healthz", b"")
+
     async def story(client: httpx2.AsyncClient) -> None:
-        asking = asyncio.create_task(client.put("/system/functions", json=DEPLOYMENT))
-        await asyncio.sleep(0)
+        reading = asyncio.Event()
+
+        async def without_end() -> AsyncIterator[bytes]:
+            yield half
+            reading.set()
+            await asyncio.Event().wait()
+
+        request = client.build_request(method, path, headers=headers, content=without_end())
+        if not known:
+            del request.headers["transfer-encoding"]  # or it is refused before its body is read
+        asking = asyncio.create_task(client.send(request))
+        await asyncio.wait_for(reading.wait(), 20)
         asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        (ended,) = await asyncio.gather(asking, return_exceptions=True)
+        assert isinstance(ended, asyncio.CancelledError)
 
     front.tell(story)
-    assert front.journal.events == []
+    assert [event.response_code for event in front.journal.events] == ([500] if known else [])
