@@ -28,7 +28,7 @@ class BodyBudget:
     Room for bodies of *total_bytes* at once. It must hold the largest body that is read.
 
     Who comes first gets room first, and waits for it at most *wait_seconds*. One caller has, and
-    waits for, at most half of it in several bodies, so that nobody keeps the others out.
+    waits for, at most half of it in several bodies, so that no caller alone keeps the others out.
     """
 
     def __init__(self, total_bytes: int, wait_seconds: float = _WAIT_SECONDS) -> None:
