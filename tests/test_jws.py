@@ -220,6 +220,7 @@ def test_a_refusal_says_what_was_wrong_but_never_the_token() -> None:
     [
         (f"{GOOD}\n", "a line end at its end"),
         (f"{GOOD}\r\n", "a line end at its end"),
+        (f"{GOOD}\r", "a line end at its end"),
         (f"Bearer {GOOD}", "begins with Bearer"),
         (f"bearer {GOOD}\n", "begins with Bearer"),
         (json.dumps({"value": GOOD, "count": 1}), "a JSON object"),
