@@ -402,7 +402,7 @@ class TestHealth:
 
     def test_readiness_says_what_is_held(self, broker: InProcess) -> None:
         broker.exchange()
-        said = broker.ask("GET", "/readyz").json()
+        said = broker.ask("GET", "http://localhost:8080/readyz").json()
         assert said["documents"]["roles"] == 6
         assert said["documents"]["not_adopted"] == []
         (status,) = said["issuers"].values()
@@ -410,7 +410,7 @@ class TestHealth:
 
     def test_readiness_names_documents_that_were_not_adopted(self, broker: InProcess) -> None:
         broker.source.refused = (Problem("x.yaml", 3, "D001", Severity.ERROR, "broken"),)
-        answer = broker.ask("GET", "/readyz")
+        answer = broker.ask("GET", "http://localhost:8080/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
         assert "x.yaml:3" in answer.json()["documents"]["not_adopted"][0]
         assert broker.exchange().status_code == 200

@@ -277,7 +277,7 @@ def test_readiness_is_lost_with_the_journal_and_comes_back(tmp_path: Path) -> No
     async def story(client: httpx2.AsyncClient) -> None:
         async with broker.app.router.lifespan_context(broker.app):
             await _until_ready(client, 503)
-            said = (await client.get("/readyz")).json()
+            said = (await client.get("http://localhost:8080/readyz")).json()
             assert said["status"] == "unavailable"
             assert said["audit"]["problem"]
             obstacle.unlink()
@@ -295,7 +295,7 @@ def test_a_webhook_that_refuses_the_broker_shows_in_readiness_at_once(tmp_path: 
             async with on_disk.app.router.lifespan_context(on_disk.app):
                 await client.post("/oauth/token", data=form(on_disk.job()))
                 for _ in range(500):
-                    told = (await client.get("/readyz")).json()
+                    told = (await client.get("http://localhost:8080/readyz")).json()
                     if "audit webhook: HTTP 401" in told["degraded"]:
                         return
                     await asyncio.sleep(0.01)
@@ -306,7 +306,7 @@ def test_a_webhook_that_refuses_the_broker_shows_in_readiness_at_once(tmp_path: 
 
 async def _until_ready(client: httpx2.AsyncClient, status: int) -> None:
     for _ in range(500):
-        if (await client.get("/readyz")).status_code == status:
+        if (await client.get("http://localhost:8080/readyz")).status_code == status:
             return
         await asyncio.sleep(0.01)
     pytest.fail(f"/readyz never said {status}")

@@ -329,7 +329,7 @@ class TestReplicas:
 
         async def story(client: httpx2.AsyncClient) -> httpx2.Response:
             try:
-                return await client.get("/readyz")
+                return await client.get("http://localhost:8080/readyz")
             finally:
                 await broker.state.aclose()
 
@@ -407,7 +407,7 @@ def test_a_check_of_readiness_costs_one_claim_however_often_strangers_ask(
     async def story(client: httpx2.AsyncClient) -> float:
         began = time.monotonic()
         for _ in range(10):
-            await asyncio.gather(*(client.get("/readyz") for _ in range(10)))
+            await asyncio.gather(*(client.get("http://localhost:8080/readyz") for _ in range(10)))
         return time.monotonic() - began
 
     seconds = broker.tell(story)
