@@ -26,6 +26,9 @@ def _read_to_the_end(connection: socket.socket) -> None:
         pass
 
 
+HEAD_OF_FOUR_BYTES = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+
+
 class TestConnections:
     def test_those_beyond_the_limit_get_503_and_further_ones_are_closed(
         self, monkeypatch: pytest.MonkeyPatch
@@ -103,9 +106,8 @@ class TestKeepAlive:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.3)
-        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
         with http_server() as server, server.connect() as connection:
-            connection.sendall(head)
+            connection.sendall(HEAD_OF_FOUR_BYTES)
             assert heard(connection, 0.1).startswith(b"HTTP/1.1 200 ")
             connection.sendall(b"abcd")
             time.sleep(0.5)
@@ -116,9 +118,8 @@ class TestKeepAlive:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.3)
-        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
         with http_server() as server, server.connect() as connection:
-            connection.sendall(head)
+            connection.sendall(HEAD_OF_FOUR_BYTES)
             assert is_closed(connection, 1)
 
 

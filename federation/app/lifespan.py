@@ -25,7 +25,7 @@ from federation.gateway.upstream_health import upstream_problem
 from federation.server.gauges import BrokerStatus
 from federation.server.metrics import Metrics
 from federation.sources.files import FileSource
-from federation.tokens.signing_keys import KeyFolder
+from federation.tokens.signing_keys import KeyFolder, SigningKeys
 from federation.web.health import Health
 
 _KEYS_CHECK_SECONDS = 2.0
@@ -150,15 +150,21 @@ def reload_given_keys(health: Health, paths: Sequence[Path]) -> None:
         health.signing_problem = "; ".join(refused.problems)
         raise
     health.signing_problem = None
-    if keys.kids != health.broker.signing.kids:
-        health.broker.signing = keys
+    _use_keys(health.broker, keys)
+
+
+def _use_keys(broker: Broker, keys: SigningKeys) -> bool:
+    """Make *broker* sign with *keys*, and return True if they are others than before."""
+    changed = keys.kids != broker.signing.kids
+    if changed:
+        broker.signing = keys
         structlog.get_logger("federation.keys").info("signing keys changed", signs=keys.signs.kid)
+    return changed
 
 
 async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
     """Load the signing keys again whenever *folder* changes. A failure is logged once."""
     log = structlog.get_logger("federation.keys")
-    broker = health.broker
     # None: the folder may have changed since `build` loaded the keys.
     seen: object = None
     while True:
@@ -166,10 +172,7 @@ async def _follow_rotation(health: Health, folder: KeyFolder) -> None:
             now = folder.fingerprint()
             if now != seen:
                 keys, seen = folder.load(), now
-                if keys.kids != broker.signing.kids:
-                    broker.signing = keys
-                    log.info("signing keys changed", signs=keys.signs.kid)
-                elif health.signing_problem:
+                if not _use_keys(health.broker, keys) and health.signing_problem:
                     log.info("signing keys can be read again")
             health.signing_problem = None
         except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from federation.gateway.headers import Headers
+from federation.gateway.headers import Headers, undisguised
 from federation.gateway.routes import Call, Kind
 from federation.jose.strict_json import loads_object
 
@@ -56,11 +56,11 @@ class FunctionHeaders:
         ]
 
     def _with_listed_callback(self, headers: Headers) -> Headers:
-        callbacks = [value for name, value in headers if _undisguised(name) == _CALLBACK]
+        callbacks = [value for name, value in headers if undisguised(name.lower()) == _CALLBACK]
         # Of two headers, the gateway may take another one than we looked at.
         if len(callbacks) == 1 and self._may_call_back(callbacks[0]):
             return headers
-        return [(name, value) for name, value in headers if _undisguised(name) != _CALLBACK]
+        return [(name, value) for name, value in headers if undisguised(name.lower()) != _CALLBACK]
 
     def _may_call_back(self, url: bytes) -> bool:
         found = _URL.fullmatch(url.strip())
@@ -114,8 +114,3 @@ def _decoded(text: bytes) -> bytes:
     if len(kept) % 4 == 1:
         kept = kept[:-1]  # a single character holds no byte
     return base64.b64decode(kept + b"=" * (-len(kept) % 4))
-
-
-def _undisguised(name: bytes) -> bytes:
-    # CGI and WSGI read `_` in a name as `-`.
-    return name.lower().replace(b"_", b"-")

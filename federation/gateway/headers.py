@@ -85,6 +85,24 @@ def check_body_headers(headers: Headers, *, json: bool, streams: bool, most_byte
         raise Malformed("The body must be JSON: Content-Type application/json.")
 
 
+def is_utf8(value: bytes) -> bool:
+    """True if the *value* of a header is text."""
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def undisguised(name: bytes) -> bytes:
+    """
+    The *name* of a header, which is lower-case, as CGI and WSGI read it: with `-` for each `_`.
+
+    To them `X_Forwarded_For` is `X-Forwarded-For`.
+    """
+    return name.replace(b"_", b"-")
+
+
 def upstream_headers(
     headers: Headers,
     *,
@@ -108,7 +126,7 @@ def upstream_headers(
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
         kept = [(n, v) for n, v in lowered if n in _API_REQUEST and n not in dropped]
-    if not all(value.isascii() or _is_utf8(value) for _, value in kept):
+    if not all(value.isascii() or is_utf8(value) for _, value in kept):
         # Two programs would read it as two different texts.
         raise Malformed("A header of the request is not UTF-8.")
     sent = [*kept, *forwarding]
@@ -194,17 +212,6 @@ def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
     return frozenset(named) - _OF_THE_BODY
 
 
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _misleading(name: bytes) -> bool:
-    # CGI and WSGI read `_` in a name as `-`, so `X_Forwarded_For` is `X-Forwarded-For` to them.
-    undisguised = name.replace(b"_", b"-")
-    return bool(_MISLEADING.fullmatch(undisguised)) or (
-        undisguised != name and undisguised in _OURS | _HOP_BY_HOP
-    )
+    plain = undisguised(name)
+    return bool(_MISLEADING.fullmatch(plain)) or (plain != name and plain in _OURS | _HOP_BY_HOP)

@@ -11,10 +11,12 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
+
+from tests.harness.raw_server import serving
 
 _RESET = struct.pack("ii", 1, 0)
 PAUSE_SECONDS = 0.05
@@ -49,32 +51,12 @@ class RawUpstream:
         """The heads that arrived."""
         self.connections = 0
 
-    @asynccontextmanager
-    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+    def serving(self, listener: socket.socket) -> AbstractAsyncContextManager[None]:
         """Serve on *listener* inside the `with` block."""
-        serving: set[asyncio.Task[None]] = set()
-
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if task := asyncio.current_task():
-                serving.add(task)
-                task.add_done_callback(serving.discard)
-            self.connections += 1
-            with suppress(OSError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-            writer.close()
-
-        server = await asyncio.start_server(handle, sock=listener)
-        try:
-            yield
-        finally:
-            server.close()
-            for task in serving:
-                task.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
-            await server.wait_closed()
-            await asyncio.sleep(0.01)  # the event loop closes the connections in its next turn
+        return serving(self._serve, listener)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         end = End.KEPT
         while end is End.KEPT:
             head = await reader.readuntil(b"\r\n\r\n")
