@@ -30,6 +30,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from federation.gateway.headers import is_utf8
 from federation.gateway.request import ARRIVED
 from federation.server.http_1_0 import without_chunks
 from federation.server.write_coalescing import CoalescingTransport
@@ -60,8 +61,7 @@ _TOO_LARGE = (
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 
-_CHUNKS_BYTES = 512
-"""So much of a chunked body is parsed at once while requests may wait behind it."""
+_SMALLEST_REQUEST_BYTES = len(b"GET / HTTP/1.0\r\n\r\n")
 _HEAD_END = b"\r\n\r\n"
 # The end of a head may be split between two reads: then its rest begins the second one.
 _NEXT_HEAD_END = re.compile(rb"\A(?:(?:\r?\n)?\r\n|\n)|\r\n\r\n")
@@ -114,8 +114,6 @@ class BoundedHttp(HttpToolsProtocol):
     """The bytes of this request's body that have not arrived, none if it states no length."""
     _begun = False
     """True if a request has begun to arrive and has not ended."""
-    _in_chunks = False
-    """True while a chunked body arrives."""
     _in_head = False
     """True from the first byte of a head to its last."""
     _running: RequestResponseCycle | None = None
@@ -194,7 +192,7 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.headers) == _FIELDS:
             self._field_bytes = HEAD_BYTES
             self._count(1)
-        if not value.isascii() and not _is_utf8(value):
+        if not value.isascii() and not is_utf8(value):
             self._refuse_head("The value of a header is neither ASCII nor UTF-8.")
         # RFC 9110, section 5.5: white space around a value is no part of it.
         super().on_header(name, value.rstrip(b" \t"))
@@ -219,7 +217,6 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         if b"content-length" in names:  # the parser has checked that it is a number
             self._body_left = int(self.headers[names.index(b"content-length")][1])
-        self._in_chunks = b"transfer-encoding" in names
         self._limits.without_request.pop(self, None)
         if self.pipeline:
             # The base stops reading once a request waits. Then no disconnect would be noticed.
@@ -237,7 +234,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Tell the application that the whole request is here, so that it need not wait."""
         if self.parser.should_upgrade():
             return
-        self._begun = self._in_chunks = False
+        self._begun = False
         self.scope["extensions"] = {ARRIVED: {}}
         super().on_message_complete()
 
@@ -301,7 +298,7 @@ class BoundedHttp(HttpToolsProtocol):
         Parse the input that is held, until `_WAITING_REQUESTS` wait.
 
         One read can hold thousands of requests, and the parser reports all that it is given. So it
-        is given one head at a time, unless the input has too few of them to matter.
+        is given no more than can hold the requests for which there is room.
         """
         held, self._held = self._held, b""
         if held.count(_HEAD_END) < _WAITING_REQUESTS - len(self.pipeline):
@@ -317,16 +314,18 @@ class BoundedHttp(HttpToolsProtocol):
     def _parse_by_heads(self, held: bytes) -> None:
         view, at = memoryview(held), 0
         while at < len(held) and not self._deaf and not self.transport.is_closing():
-            if len(self.pipeline) >= _WAITING_REQUESTS:
+            room = _WAITING_REQUESTS - len(self.pipeline)
+            if room <= 0:
                 self._held = held[at:]
                 return
             if self._body_left > 0:
                 end = at + self._body_left  # at once, since the ends of heads in it are none
-            elif self._in_chunks:
-                end = at + _CHUNKS_BYTES  # few, because the next head may begin in them
             else:
-                found = _NEXT_HEAD_END.search(view, at)
+                found = _NEXT_HEAD_END.search(view, max(0, at - 3))  # it may have begun before
                 end = found.end() if found else len(held)
+                # A chunked body can be made of what looks like ends of heads. This much holds no
+                # more than *room* requests either, and saves a step for each of them.
+                end = max(end, at + room * _SMALLEST_REQUEST_BYTES)
             self._feed(view[at:end])
             at = end
 
@@ -464,14 +463,6 @@ class _Flow(FlowControl):
         # An application that asks for its body, or waits for a disconnect, calls this.
         if not self.full:
             super().resume_reading()
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _plain(address: tuple[str, int] | None) -> tuple[str, int] | None:
