@@ -217,6 +217,14 @@ class TestReadiness:
                 body = answer.read().partition(b"\r\n\r\n")[2]
             assert set(json.loads(body)) == {"status"}
 
+    @pytest.mark.parametrize("path", ["/%72eadyz", "/%6civez"])
+    def test_a_path_in_disguise_is_another_path(self, tmp_path: Path, path: str) -> None:
+        """A reverse proxy that keeps `/readyz` to itself passes these on."""
+        with served(tmp_path) as up:
+            answer = httpx2.get(f"{up.url}{path}")
+        assert answer.status_code == 404
+        assert set(answer.json()) == {"error", "error_description", "reason", "request_id"}
+
 
 class TestStopping:
     @WORKERS

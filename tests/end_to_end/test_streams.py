@@ -241,7 +241,9 @@ class TestSettings:
                     answer = await client.get(asked, headers=headers)
                     assert answer.status_code == 504, "none is free"
                     assert (await client.get(ready)).status_code == 200, "the API has its own"
-                followed.close()
+                    followed.close()
+                    assert await eventually(lambda: front.state()["following"] == 0)
+                (await follow(front, token))[1].close()
 
             run(story)
 
