@@ -121,7 +121,7 @@ def test_one_caller_has_and_waits_for_half_of_the_room_at_most() -> None:
         assert sum(task.done() for task in greedy) == 18, "the others are refused at once"
         others = [asyncio.create_task(caller(name, 3 * MIB)) for name in "ab"]
         await asyncio.sleep(0)
-        assert inside == ["greedy", "greedy", "a", "b"], "and nobody waits behind them"
+        assert inside == ["greedy", "greedy", "a", "b"], "the greedy caller delays no other"
         done.set()
         refused = await asyncio.gather(*greedy, return_exceptions=True)
         assert [type(error) for error in refused].count(NoRoom) == 18

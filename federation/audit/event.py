@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0
 _FIELD_BYTES = 1024
 """The most that a member of an event takes in the journal, as JSON in ASCII."""
 _SENTENCE_BYTES = 256
-"""What the sentence in `custom_message` takes at most where the evidence needs the room."""
+"""The most that the sentence in `custom_message` takes if the evidence does not fit beside it."""
 _SURELY_FITS = 80
 """So many characters fit whatever they are: JSON escapes one with at most 12 bytes."""
 _EVIDENCE_BYTES = 16 * 1024

@@ -27,7 +27,7 @@ LINE_BYTES = 1024 * 1024
 
 OUTSIDERS = "outsiders"
 """
-The folder, within that of the journal, with the journal of events that are owed to nobody.
+The folder within the journal's folder that holds the events of outsiders.
 
 It has seals of its own. In one chain with others, seals of dropped segments would pile up as long
 as an older segment of the others stays, and anybody could make as many as they like.

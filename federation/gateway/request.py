@@ -77,7 +77,7 @@ class Request:
     headers: Headers = field(repr=False)
     """Their names are lower-case (ASGI, HTTP connection scope)."""
     addresses: str
-    """What `X-Forwarded-For` says: the connection's other end, after what a trusted proxy said."""
+    """The value of `X-Forwarded-For`: the addresses that a trusted proxy named, then its own."""
     scheme: str
     """The scheme of the URL that the caller used."""
     body: RequestBody = field(repr=False)

@@ -142,7 +142,7 @@ class Health:
         return [], [f"store: {degraded}"] if degraded else []
 
     def _webhook_problems(self) -> set[str]:
-        """What keeps events from the webhook until somebody mends it, such as a 401."""
+        """The answers of the webhook that only an operator can mend, such as a 401."""
         return {f"audit webhook: {each.problem}" for each in self.deliveries if each.problem}
 
     def _key_problems(self) -> Iterator[str]:

@@ -27,7 +27,7 @@ MANY = 2000
 
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many requests waited behind another one of their connection, at each look."""
+    """The number of pipelined requests of a connection that wait, after each head."""
     seen: list[int] = []
     on_headers_complete = BoundedHttp.on_headers_complete
 

@@ -1,4 +1,4 @@
-"""What an operator does to a running broker, and what happens to it: real processes and signals."""
+"""Operating a broker: restarts, reloads, killed workers and wrong settings, in real processes."""
 
 from __future__ import annotations
 

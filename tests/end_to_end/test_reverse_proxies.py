@@ -83,7 +83,7 @@ def test_an_upgrade_is_answered_as_if_it_were_none(front: Fronted, proxy: Proxy)
 
 
 def _say(url: str, *pieces: bytes) -> bytes:
-    """What a proxy answers to *pieces* until it hangs up, or is silent for two seconds."""
+    """The proxy's answer to *pieces*, read until it closes the connection or sends nothing for 2 s."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=2) as connection:
         heard = bytearray()
