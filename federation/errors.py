@@ -51,6 +51,7 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = "keys_unavailable"
     STATE_UNAVAILABLE = "state_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
+    DOCUMENTS_UNAVAILABLE = "documents_unavailable"
     TOO_MANY_FAILURES = "too_many_failures"
     TOO_MANY_REVOCATIONS = "too_many_revocations"
     TOO_MANY_EXCHANGES = "too_many_exchanges"
@@ -90,7 +91,12 @@ class Reason(StrEnum):
 
 
 _TEMPORARY = frozenset(
-    {Reason.KEYS_UNAVAILABLE, Reason.STATE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE}
+    {
+        Reason.KEYS_UNAVAILABLE,
+        Reason.STATE_UNAVAILABLE,
+        Reason.AUDIT_UNAVAILABLE,
+        Reason.DOCUMENTS_UNAVAILABLE,
+    }
 )
 _TOO_MANY = frozenset(
     {
@@ -143,6 +149,7 @@ _SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.KEYS_UNAVAILABLE: "The issuer's keys cannot be fetched at the moment. Try again.",
         Reason.STATE_UNAVAILABLE: "The record of spent tokens is unavailable. Try again.",
         Reason.AUDIT_UNAVAILABLE: "The audit trail is unavailable. Try again.",
+        Reason.DOCUMENTS_UNAVAILABLE: "The broker has not read its documents yet. Try again.",
         Reason.TOO_MANY_FAILURES: (
             "Too many requests from this address failed in the last minute. Wait, then try again."
         ),

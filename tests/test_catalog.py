@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import FrozenInstanceError
 from random import Random
@@ -202,6 +204,45 @@ def test_a_role_without_conditions_is_never_a_candidate() -> None:
 def test_a_role_of_an_issuer_that_is_not_configured_is_never_a_candidate() -> None:
     snapshot = catalog(pinned(repository="octo-org/octo-repo"), issuers=[issuer(GITLAB)])
     assert found(snapshot, sample("github-push-main")) == []
+
+
+def test_what_an_earlier_catalog_knows_of_a_role_is_not_used_for_another_provider() -> None:
+    pinned = shaped(StringLike={"jwt:repository": "octo-org/*"})
+    as_github = Catalog(issuers={GITHUB: issuer(GITHUB)}, roles=(pinned,), before=Catalog())
+    as_generic = {GITHUB: issuer(GITHUB, provider="generic")}
+    later = Catalog(issuers=as_generic, roles=(pinned,), before=as_github)
+    assert later == Catalog(issuers=as_generic, roles=(pinned,))
+    claims = Claims({"iss": GITHUB, "sub": "x"})  # what files it at GitHub is not in this token
+    assert found(as_github, claims) == []
+    assert found(later, claims) == ["r"]
+
+
+def test_after_an_earlier_catalog_a_changed_role_is_found_by_what_it_pins_now() -> None:
+    issuers = {GITHUB: issuer(GITHUB)}
+    kept = shaped(StringEqual={"jwt:repository_id": "1"})
+    changed = shaped(StringEqual={"jwt:repository_id": "2"})
+    before = Catalog(issuers, (kept, changed), before=Catalog())
+    after = Catalog(issuers, (kept, shaped(StringEqual={"jwt:repository_id": "3"})), before=before)
+    for repository_id, roles in (("1", 1), ("2", 0), ("3", 1)):
+        claims = Claims({"iss": GITHUB, "repository_id": repository_id})
+        assert len(found(after, claims)) == roles
+
+
+def test_a_catalog_of_files_keeps_nothing_for_a_later_one() -> None:
+    issuers = {GITHUB: issuer(GITHUB)}
+    roles = tuple(pinned(f"r{n}", repository=f"octo-org/repo-{n}") for n in range(300))
+    of_files = bytes_kept(lambda: Catalog(issuers, roles))
+    of_objects = bytes_kept(lambda: Catalog(issuers, roles, before=Catalog()))
+    assert of_files < of_objects / 2
+
+
+def bytes_kept(make: Callable[[], Catalog]) -> int:
+    tracemalloc.start()
+    made = make()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del made
+    return kept
 
 
 @pytest.mark.parametrize(

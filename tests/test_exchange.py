@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 
+from federation.documents.catalog import Catalog
+from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.jose import jws
 from federation.state.memory import MemoryStore
@@ -313,6 +316,32 @@ class TestSubjectToken:
         assert refusal(answer) == (503, "keys_unavailable")
         assert answer.json()["error"] == "temporarily_unavailable"
         assert int(answer.headers["retry-after"]) > 0
+
+    def test_nothing_is_exchanged_before_the_documents_were_read(self, broker: InProcess) -> None:
+        own = broker.access_token()
+        issuers = broker.source.catalog.issuers
+        broker.source.catalog = Catalog(issuers=issuers, awaited="the first list of Roles")
+        for token, changes in ((broker.job(), {}), (own, {"scope": "function"})):
+            answer = broker.exchange(token, **changes)
+            assert refusal(answer) == (503, "documents_unavailable")
+            assert answer.json()["error_description"] == Reason.DOCUMENTS_UNAVAILABLE.sentence
+            assert int(answer.headers["retry-after"]) > 0
+
+    def test_while_documents_are_left_out_a_token_hides_its_roles_from_conditions(
+        self, broker: InProcess
+    ) -> None:
+        broker.source.catalog = replace(broker.source.catalog, incomplete=True)
+        assert said(broker.access_token())["fed:deny_only"] == []
+
+    def test_a_role_that_cannot_be_read_refuses_and_the_event_names_it(
+        self, broker: InProcess
+    ) -> None:
+        broker.source.catalog = replace(broker.source.catalog, refusing=(Role("unread", (), ()),))
+        answer = broker.exchange()
+        assert refusal(answer) == (400, "policy_missing")
+        assert "unread" not in answer.text
+        (event,) = broker.journal.events
+        assert "unread" in json.dumps(event.as_json())
 
     def test_the_caller_gets_no_details_before_signature_and_audience_are_verified(
         self, broker: InProcess

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from federation.claims import Claims
 from federation.documents.model import Role
@@ -208,3 +209,20 @@ def test_a_role_for_an_issuer_that_is_not_configured_gives_nothing() -> None:
     explanation = explained_for(claims, pinned(iss=nobody, ref="refs/heads/main"), accesses=[ASKED])
     assert explanation.policies == ()
     assert not explanation.yes
+
+
+def test_a_role_that_refuses_is_told_as_the_exchange_would_tell_it() -> None:
+    snapshot = replace(catalog(MAIN, policies=[DEPLOY]), refusing=(pinned("unread"),))
+    explanation = explain(
+        snapshot,
+        sample("github-push-main"),
+        [ASKED],
+        refusal=None,
+        verified=True,
+        access_claims=lambda _: Claims({"minted": "yes"}),
+    )
+    assert explanation.token == {"valid": True, "reason": None}
+    assert explanation.refusal is not None
+    assert explanation.refusal.reason is Reason.POLICY_MISSING
+    assert not explanation.admitted
+    assert not explanation.decisions[0].allowed

@@ -16,6 +16,7 @@ import pytest
 from starlette.types import Message
 
 from federation.demo.stage import serving
+from federation.documents.catalog import Catalog
 from federation.documents.model import ACTIONS
 from federation.errors import Reason, Refusal
 from federation.gateway.request import access_token
@@ -331,6 +332,18 @@ class TestCredentials:
         answer = front.call("GET", LIST, front.grant(("*", "*")))
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
+        assert front.received == []
+
+    def test_nothing_is_decided_before_the_documents_were_read(self, tmp_path: Path) -> None:
+        front = fronts(tmp_path, functions="authorize")
+        tokens = [front.grant(("*", "*")), front.function_token(["dev:figlet"])]
+        front.source.catalog = Catalog(awaited="the first list of Roles")
+        for token, path in zip(tokens, [LIST, "/function/figlet.dev"], strict=True):
+            answer = front.call("GET", path, token)
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert answer.text.startswith(Reason.DOCUMENTS_UNAVAILABLE.sentence)
+            assert "Roles" not in answer.text
         assert front.received == []
 
 

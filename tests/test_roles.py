@@ -15,6 +15,7 @@ from federation.documents.catalog import Catalog
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
 from federation.policy.conditions import Operator
+from federation.policy.index import PolicyNames
 from federation.policy.roles import Admission, admit, evaluate
 from tests.harness.builders import (
     ABSENT,
@@ -635,3 +636,60 @@ def test_without_a_limit_of_a_role_the_issuers_lifetime_holds() -> None:
 def test_a_claim_that_is_there_is_shown_and_not_explained() -> None:
     claims = sample("github-push-main", environment="staging")
     assert "jwt:environment (the token has staging)" in refused(guarded(), claims).public
+
+
+# Roles that refuse
+
+
+ALLOW = {"action": ["Function:Get"], "resource": ["dev:*"]}
+OWN = pinned(repository_owner_id="13420041")
+
+
+def _with_refusing(*refusing: Role) -> Catalog:
+    return replace(catalog(OWN, policies=[policy("deploy", ALLOW)]), refusing=refusing)
+
+
+@pytest.mark.parametrize(
+    ("refusing", "refuses"),
+    [
+        (role("r"), True),
+        (pinned("r", ref=MAIN), True),
+        (pinned("r", ref="refs/heads/other"), False),
+        (role("r", condition={"StringEqual": {"jwt:ref": MAIN}}), True),
+        (role("r", condition={"StringEqual": {"jwt:ref": "refs/heads/other"}}), False),
+        (pinned("r", iss=GITLAB), False),
+        (pinned("r", iss="https://nobody.example"), False),
+    ],
+    ids=["everybody", "its own", "another ref", "a ref of any issuer", "another ref of any issuer",
+         "another issuer", "an issuer not in force"],
+)  # fmt: skip
+def test_a_refusing_role_refuses_whom_it_would_admit(refusing: Role, refuses: bool) -> None:
+    snapshot = _with_refusing(refusing)
+    if not refuses:
+        assert names(admitted(snapshot, PUSH)) == ["deployer"]
+        return
+    for only in ((), ["deployer"]):
+        refusal = refused(snapshot, PUSH, only)
+        assert refusal.reason is Reason.POLICY_MISSING
+        assert refusal.evidence == {"refusing": ("r",)}
+        assert "deployer" not in refusal.public
+
+
+def test_a_refusing_role_need_not_name_the_event_that_outsiders_cause() -> None:
+    # To admit it, a Role must name it. To refuse fewer for that reason would open what is closed.
+    of_outsiders = sample("github-push-main", event_name="issues")
+    assert refused(_with_refusing(OWN), of_outsiders).reason is Reason.POLICY_MISSING
+
+
+def test_a_refusal_names_few_of_many_refusing_roles() -> None:
+    refusal = refused(_with_refusing(*(role(f"r{n}") for n in range(50))), PUSH)
+    assert len(refusal.evidence["refusing"]) == 10  # type: ignore[arg-type]  # a tuple
+
+
+@pytest.mark.parametrize("only", [(), ["deployer"]])
+def test_while_the_catalog_is_incomplete_tokens_are_narrowed(only: Sequence[str]) -> None:
+    whole = _with_refusing()
+    assert not admitted(whole, PUSH, only).held.narrowed
+    admission = admitted(replace(whole, incomplete=True), PUSH, only)
+    assert admission.held == PolicyNames(("deploy",), (), narrowed=True)
+    assert admission.roles == (OWN,)

@@ -47,7 +47,8 @@ _ADVICE: Mapping[str, str] = {
     "invalid_scope": "Have the operator grant Function:Invoke.",
     "unsupported_grant_type": "Use a federation of the same version as the broker.",
     "invalid_request": "Use a federation of the same version as the broker.",
-    "policy_missing": "The operator looks for the Policy that the message names.",
+    "policy_missing": "The operator looks for the Role or Policy that the message or the broker's"
+    " log names.",
     "too_many_revocations": "Wait a minute, and revoke it again.",
     "too_many_exchanges": "Wait a minute. Use what you get for more than one call.",
     "too_many_failures": "Other jobs from this address failed too often. Wait a minute, and run the"

@@ -4,15 +4,18 @@ The immutable snapshot of all documents. A request uses one snapshot from beginn
 Roles are indexed by issuer and by one value that they pin, so that a token is compared with few
 of thousands of Roles. The index may only leave out Roles whose pinned condition the token cannot
 satisfy: it saves time and never decides.
+
+Where one document of several authors is bad, a catalog holds the others, and Roles that refuse
+instead of admitting: `documents.kubernetes.unite` says which.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from federation.claims import Claims, at, text
 from federation.documents.model import JwtIssuer, Policy, Role
@@ -23,7 +26,7 @@ from federation.documents.rules.owners import (
     owner_pins,
     owners_of,
 )
-from federation.errors import Problem
+from federation.errors import Problem, Reason, Refusal
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.table import Profile
 
@@ -40,18 +43,47 @@ class Catalog:
     warnings: tuple[Problem, ...] = ()
     digest: str = ""
     """A digest of the files' content in lower-case hex. Equal digests mean equal documents."""
-    _index: _RoleIndex = field(init=False, repr=False, compare=False)
+    refusing: tuple[Role, ...] = ()
+    """
+    Roles that refuse whom they would admit, because what they take away is not known.
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_index", _RoleIndex.of(self.roles, self.issuers))
+    One without conditions refuses everybody.
+    """
+    incomplete: bool = False
+    """True if a Role or one of its policies was left out, so that tokens do not tell all of them."""
+    awaited: str = ""
+    """What must be read before this is a catalog at all. Empty if it is one."""
+    before: InitVar[Catalog | None] = None
+    """
+    An earlier catalog. Of the Roles that it has too, nothing is computed again.
+
+    Only a catalog that was given one remembers what the next needs, which costs 1 KiB a Role.
+    """
+    _index: _RoleIndex = field(init=False, repr=False, compare=False)
+    _refusing: _RoleIndex = field(init=False, repr=False, compare=False)
+    _refusing_anywhere: tuple[Role, ...] = field(init=False, repr=False, compare=False)
+    """Those of *refusing* that name no issuer, so that they are about the tokens of all."""
+
+    def __post_init__(self, before: Catalog | None) -> None:
+        known = None if before is None else before._index.entries
+        object.__setattr__(self, "_index", _RoleIndex.of(self.roles, self.issuers, known))
+        anywhere = tuple(role for role in self.refusing if not role_issuers(role))
+        object.__setattr__(self, "_refusing", _RoleIndex.of(self.refusing, self.issuers))
+        object.__setattr__(self, "_refusing_anywhere", anywhere)
+
+    def check_read(self) -> None:
+        """Raises: Refusal with `documents_unavailable` if this is not a catalog yet."""
+        if self.awaited:
+            raise Refusal(Reason.DOCUMENTS_UNAVAILABLE, evidence={"awaited": self.awaited})
 
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once. They cannot satisfy any other."""
-        iss = text(claims.get("iss")) or ""
-        for filing, labels in self._index.filed.get(iss, ()):
-            claim = text(at(claims, filing.claim))
-            if claim is not None:
-                yield from labels.get(filing.label(claim), ())
+        return self._index.candidates(claims)
+
+    def may_refuse(self, claims: Claims) -> Iterator[Role]:
+        """The Roles of *refusing* that *claims* could satisfy, each once."""
+        yield from self._refusing_anywhere
+        yield from self._refusing.candidates(claims)
 
     def neighbours(self, claims: Claims) -> Iterator[Role]:
         """The Roles that pin the owner of *claims*, or no owner at all. Some come twice."""
@@ -94,6 +126,28 @@ class _Filing(NamedTuple):
 Label = TypeVar("Label")
 
 
+class _Entry(NamedTuple):
+    """The place of a Role among those of one issuer."""
+
+    role: Role
+    profile: Profile
+    filing: _Filing
+    labels: set[str]
+    owners: set[tuple[str, str]]
+
+    @classmethod
+    def of(cls, role: Role, iss: str, profile: Profile) -> _Entry:
+        """The entry of *role* for tokens of *iss*."""
+        pin = _filing_condition(role, profile)
+        # A Role without a condition to file it by is a candidate for the whole issuer.
+        filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), {iss})
+        return cls(role, profile, filing, labels, _owners(role, profile))
+
+
+_Entries: TypeAlias = Mapping[tuple[int, str], _Entry]
+"""By the identity of the Role, which its entry keeps alive, and by issuer."""
+
+
 @dataclass(frozen=True, slots=True)
 class _RoleIndex:
     """The Roles by what they pin."""
@@ -102,28 +156,51 @@ class _RoleIndex:
     """By issuer: each way to file, with the Roles by label."""
     by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]]
     """By issuer, key and owner."""
+    entries: _Entries
+    """What the next index can take over; empty if nobody asked to keep it."""
 
     @classmethod
-    def of(cls, roles: Iterable[Role], issuers: Mapping[str, JwtIssuer]) -> _RoleIndex:
-        """The index of *roles* that can admit tokens of *issuers*."""
+    def of(
+        cls,
+        roles: Iterable[Role],
+        issuers: Mapping[str, JwtIssuer],
+        known: _Entries | None = None,
+    ) -> _RoleIndex:
+        """
+        The index of *roles* that can admit tokens of *issuers*.
+
+        With *known*, the entries of an earlier index, those of this one are kept as well.
+        """
         filed: dict[str, dict[_Filing, dict[str, list[Role]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(list))
         )
         by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
+        entries: dict[tuple[int, str], _Entry] = {}
         for role in roles:
             for iss in role_issuers(role) & issuers.keys():
-                pin = _filing_condition(role, issuers[iss].profile)
-                # A Role without a condition to file it by is a candidate for the whole issuer.
-                filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), {iss})
-                for label in labels:
-                    filed[iss][filing][label].append(role)
-                for key, owner in _owners(role, issuers[iss].profile):
+                profile = issuers[iss].profile
+                entry = known.get((id(role), iss)) if known else None
+                if entry is None or entry.profile is not profile:
+                    entry = _Entry.of(role, iss, profile)
+                if known is not None:
+                    entries[id(role), iss] = entry
+                for label in entry.labels:
+                    filed[iss][entry.filing][label].append(role)
+                for key, owner in entry.owners:
                     by_owner[iss, key, owner].append(role)
         frozen = {
             iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
             for iss, filings in filed.items()
         }
-        return cls(frozen, _frozen(by_owner))
+        return cls(frozen, _frozen(by_owner), entries)
+
+    def candidates(self, claims: Claims) -> Iterator[Role]:
+        """The Roles that *claims* could satisfy, each once."""
+        iss = text(claims.get("iss")) or ""
+        for filing, labels in self.filed.get(iss, ()):
+            claim = text(at(claims, filing.claim))
+            if claim is not None:
+                yield from labels.get(filing.label(claim), ())
 
 
 def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...]]:

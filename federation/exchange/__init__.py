@@ -20,6 +20,7 @@ __all__ = ["Broker", "ExchangeRequest", "Grant", "TokenType", "exchange"]
 async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Grant:
     """Trade a subject token for an access token or a function token. Raises: Refusal."""
     catalog = broker.source.current()  # one snapshot for the whole exchange
+    catalog.check_read()
     trail.token_sha256 = token_sha256(request.subject_token)
     token = jws.parse(request.subject_token)
     await next_stage()

@@ -163,13 +163,15 @@ class Gateway:
             if refusal.reason.temporary:
                 raise
             raise NotAuthenticated(refusal, for_function=request.for_function) from refusal
+        catalog = self.source.current()
+        catalog.check_read()
         claims = bearer.claims
         trail.actor = Actor(str(claims["sub"]), self.issuer_url, str(claims.get("fed:iss", "")))
         trail.standing = Standing.ADMITTED
         if not isinstance(bearer, Bearer):
             return bearer
         trail.roles, trail.policies = bearer.roles, bearer.policies
-        return TokenCaller(bearer, self.policies.of(self.source.current(), bearer.held))
+        return TokenCaller(bearer, self.policies.of(catalog, bearer.held))
 
     def _is_public(self, request: Request) -> bool:
         """True for the health check, and for functions if they check their callers themselves."""

@@ -16,7 +16,7 @@ from federation.documents.catalog import Catalog
 from federation.errors import Refusal
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Access, Decision, decide
-from federation.policy.roles import Admission, Evaluation, evaluate
+from federation.policy.roles import Admission, Evaluation, evaluate, refused
 from federation.providers.table import GENERIC
 
 
@@ -96,19 +96,20 @@ def explain(
     signature and times. *access_claims* returns the claims of the access token for an admission.
     """
     issuer = catalog.issuers.get(str(claims.get("iss")))
+    checked = verified or refusal is not None
+    barred = refusal or refused(catalog, claims)
     evaluations = evaluate(catalog.roles, issuer.provider if issuer else GENERIC, claims)
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     policies: tuple[str, ...] = ()
     decisions = tuple(Decision(access, allowed=False) for access in accesses)
-    if issuer and admitting and not refusal:
-        admission = Admission.of(issuer, admitting)
+    if issuer and admitting and not barred:
+        admission = Admission.of(issuer, admitting, incomplete=catalog.incomplete)
         policies, minted = admission.policies, access_claims(admission)
         granted = PolicySets().of(catalog, admission.held)
         decisions = tuple(decide(granted, access, minted) for access in accesses)
-    checked = verified or refusal is not None
     return Explanation(
         token={"valid": not refusal, "reason": refusal and refusal.reason} if checked else None,
-        refusal=refusal,
+        refusal=barred,
         evaluations=evaluations,
         policies=policies,
         decisions=decisions,

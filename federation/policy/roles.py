@@ -4,6 +4,9 @@ Admission: evaluates Roles against a token's claims, and explains a refusal.
 All Roles that admit a token take part, and their policies are united. If a job asks for some of
 its Roles, only those give anything, and every policy that denies stays. One evaluation serves the
 response, the audit event and `explain`, so they cannot disagree about the reason.
+
+A Role of the catalog's `refusing` comes before all others: it may take something away that is not
+known, so a token that it would admit gets nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from federation.providers.table import Demand, Profile, demands
 _ROLES_SHOWN = 3
 _KEYS_SHOWN = 8
 _VALUES_SHOWN = 10
+_REFUSING_SHOWN = 10
 _NEIGHBOURS = 200
 """How many Roles of the caller's owner a refusal evaluates, so that it stays cheap."""
 
@@ -90,9 +94,15 @@ class Admission:
         return min([self.issuer.token_expiry, *(cap for cap in caps if cap is not None)])
 
     @classmethod
-    def of(cls, issuer: JwtIssuer, roles: Sequence[Role]) -> Admission:
-        """The admission by *roles*, their policies united."""
-        return cls(issuer, tuple(roles), (), PolicyNames(tuple(_united(roles))))
+    def of(cls, issuer: JwtIssuer, roles: Sequence[Role], *, incomplete: bool = False) -> Admission:
+        """
+        The admission by *roles*, their policies united.
+
+        With *incomplete*, other Roles or policies might belong to it. The token is then narrowed,
+        so that no condition reads its `role` and `policy`: a Deny on a name would end otherwise.
+        """
+        held = PolicyNames(tuple(_united(roles)), narrowed=incomplete)
+        return cls(issuer, tuple(roles), (), held)
 
     def narrowed_to(self, asked: Collection[str], catalog: Catalog) -> Admission:
         """This admission, if only the Roles named *asked* may give. No Deny is lost."""
@@ -129,9 +139,11 @@ def admit(
     """
     The admission of *claims* by the Roles of *catalog*. With *only*, those named in it give.
 
-    Raises: Refusal with `no_role_admits`, `event_not_allowed`, or, if a Role named in *only* does
-    not admit, `role_not_admitted`.
+    Raises: Refusal with `no_role_admits`, `event_not_allowed`, `policy_missing`, or, if a Role named
+    in *only* does not admit, `role_not_admitted`.
     """
+    if refusal := refused(catalog, claims):
+        raise refusal
     evaluations = evaluate(catalog.candidates(claims), issuer.provider, claims)
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     if only:
@@ -142,8 +154,25 @@ def admit(
             raise _refusal(Reason.ROLE_NOT_ADMITTED, issuer, claims, evaluations, sorted(missing))
     if not admitting:
         raise _nobody_admits(catalog, issuer, claims)
-    admission = Admission.of(issuer, admitting)
+    admission = Admission.of(issuer, admitting, incomplete=catalog.incomplete)
     return admission.narrowed_to(only, catalog) if only else admission
+
+
+def refused(catalog: Catalog, claims: Claims) -> Refusal | None:
+    """The refusal of *claims* by the Roles of the catalog that refuse, None if none of them does."""
+    if not catalog.refusing:
+        return None
+    # What the token's situation demands does not matter: to ask for it would refuse fewer.
+    refusing = (r.name for r in catalog.may_refuse(claims) if holds(r.conditions, claims))
+    named = tuple(islice(refusing, _REFUSING_SHOWN))  # a refusal stays cheap if there are thousands
+    if not named:
+        return None
+    return Refusal(
+        Reason.POLICY_MISSING,
+        "A Role that may admit the subject token, or a Policy that such a Role names, cannot be"
+        " read. It may deny something, so nothing is granted until the operator has mended it.",
+        evidence={"refusing": named},
+    )
 
 
 def _nobody_admits(catalog: Catalog, issuer: JwtIssuer, claims: Claims) -> Refusal:
