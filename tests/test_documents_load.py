@@ -527,6 +527,8 @@ BAD: list[tuple[str, str, str]] = [
     ("long value", "D024", role_text(f"condition: {{StringEqual: {{jwt:a: [{'x' * 4097}]}}}} # here\n")),
     ("long pattern", "D024", role_text(f"condition: {{StringLike: {{jwt:a: [{'x' * (PATTERN_CHARS + 1)}]}}}} # here\n")),
     ("many values", "D024", role_text(f"condition: {{StringEqual: {{jwt:a: [{'x, ' * 1001}]}}}} # here\n")),
+    ("many keys", "D024", role_text("condition: {StringEqual: {" + ", ".join(f"jwt:a{number}: x" for number in range(101)) + "}} # here\n")),
+    ("many keys of a principal", "D024", role_text("principal: {" + ", ".join(f"jwt:a{number}: x" for number in range(101)) + "} # here\n")),
 ]  # fmt: skip
 
 
@@ -542,7 +544,7 @@ def test_each_mistake_is_reported_once_with_its_line(code: str, text: str) -> No
 def test_every_code_has_a_bad_document() -> None:
     elsewhere = {
         *(Code.FILE_UNREADABLE, Code.NO_DOCUMENTS, Code.OLD_API_VERSION),
-        *(Code.PROVIDER_FORGOTTEN, Code.OWN_ISSUER),
+        *(Code.PROVIDER_FORGOTTEN, Code.OWN_ISSUER, Code.TOKEN_FILE_OUTSIDE),
     }
     assert {code for _, code, _ in BAD} == {code.value for code in set(Code) - elsewhere}
 

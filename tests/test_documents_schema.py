@@ -58,6 +58,8 @@ def _keyword(name: str, of: Any, value: object, rule: dict[str, Any]) -> bool:  
             return not isinstance(value, list) or all(fits(item, of) for item in value)
         case "minProperties":
             return not isinstance(value, dict) or len(value) >= of
+        case "maxProperties":
+            return not isinstance(value, dict) or len(value) <= of
         case "required":
             return not isinstance(value, dict) or all(key in value for key in of)
         case "properties" | "patternProperties":

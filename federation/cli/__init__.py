@@ -25,6 +25,8 @@ _COMMANDS: Mapping[str, str] = {
     "exchange": "Trade this CI job's ID token for an access token.",
     "keys": "Make, list and rotate the broker's signing keys.",
     "audit": "Read, verify and deliver again the audit trail.",
+    "convert": "Print documents in the form that a Kubernetes cluster takes.",
+    "crds": "Print the CustomResourceDefinitions for a Kubernetes cluster.",
 }
 _SERVER_LIBRARIES = frozenset(
     {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}

@@ -39,4 +39,5 @@ class Code(StrEnum):
     TOO_LARGE = "D024"
     PROVIDER_FORGOTTEN = "D025"
     OWN_ISSUER = "D026"
+    TOKEN_FILE_OUTSIDE = "D027"
     OLD_API_VERSION = "W111"

@@ -122,12 +122,13 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
     Return as much of a document with errors as others may refer to.
 
     It goes into no catalog. It is there so that a Role is not blamed for the errors of the
-    document that it names.
+    document that it names, and to tell what the document may take away: a Role has the conditions
+    that can be read, and a Policy the effects, of which those that cannot be read count as Deny.
     """
     if kind == "Role":
-        return Role(name, (), (), origin=origin)
+        return Role(name, (), tuple(_readable_conditions(root["spec"])), origin=origin)
     if kind == "Policy":
-        return Policy(name, (), origin)
+        return Policy(name, tuple(_readable_effects(root["spec"])), origin)
     spec = root["spec"]
     iss, audiences = _iss(spec), _member(spec, "aud")
     known = _provider(spec) or known_provider(iss)
@@ -142,6 +143,35 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
         provider_named=known is not None or _member(spec, "provider") is not None,
         origin=origin,
     )
+
+
+def _readable_conditions(spec: Value) -> Iterator[Condition]:
+    """
+    Yield each condition of a Role that can be read whole. Without the others it is wider.
+
+    A condition with some of its values would be narrower, so the others are left out whole.
+    """
+    principal = _member(spec, "principal")
+    operators = _member(spec, "condition")
+    blocks: list[tuple[Operator, Value | None]] = [(Operator.PRINCIPAL, principal)]
+    for written, block in operators.items() if isinstance(operators, Fields) else ():
+        if operator := schema.OPERATORS.get(written):
+            blocks.append((operator, block))
+    for operator, keys in blocks:
+        for key, values in keys.items() if isinstance(keys, Fields) else ():
+            read = schema.readable_values(operator, key, values)
+            if read is not None:
+                yield Condition(operator, key, read)
+
+
+def _readable_effects(spec: Value) -> Iterator[Statement]:
+    """Yield a statement that reaches nothing for each one of a Policy, with its effect."""
+    statements = _member(spec, "statement")
+    listed = statements if isinstance(statements, Items) else ()
+    # Without any statement that can be seen, there may have been a Deny.
+    for statement in listed or ("",):
+        allows = _member(statement, "effect") == Effect.ALLOW
+        yield Statement("", Effect.ALLOW if allows else Effect.DENY, frozenset(), ())
 
 
 def _iss(spec: Value) -> str:
@@ -256,7 +286,8 @@ def _same_sid(spec: Fields) -> Iterator[Complaint]:
         if not isinstance(sid, str) or not sid:
             continue
         if sid in first:
-            message = f"{quoted(sid)} is the sid at line {first[sid]} already"
+            at = f" at line {first[sid]}" if first[sid] else " of another statement"
+            message = f"{quoted(sid)} is the sid{at} already"
             yield Complaint(("spec", "statement", index, "sid"), Code.SID_TAKEN, message)
         first.setdefault(sid, statement.lines["sid"])
 

@@ -546,3 +546,79 @@ class _JsonReader:
         got = self._text[self._position : self._position + 20].partition("\n")[0]
         found = quoted(got) if got else "the end"
         return UnreadableError(self._line, f"not JSON: expected {what}, found {found}")
+
+
+# Values that were parsed already
+
+_INT_BITS = 1024
+"""Longer numbers are no condition's value, and take long to write in digits."""
+
+
+def plain_document(value: object) -> Document | Fault:
+    """
+    Return the document that *value* is: JSON that another parser has read.
+
+    It has no lines: they are all 0. Keys cannot be there twice any more.
+    """
+    try:
+        return Document(_PlainReader().value(value, 0), 0)
+    except UnreadableError as error:
+        return error.fault
+
+
+class _PlainReader:
+    """Reads the values of one document. Recursion ends at `DEPTH`."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def value(self, value: object, depth: int) -> Value:
+        """Return *value*, which is *depth* levels below the root."""
+        self._count += 1
+        if self._count > DOCUMENT_NODES:
+            raise _too_many(0)
+        if isinstance(value, str):
+            return _checked_text(value)
+        if not isinstance(value, dict | list):
+            return _bare_value(value)
+        if depth >= DEPTH:
+            raise _too_deep(0)
+        return self._fields(value, depth) if isinstance(value, dict) else self._items(value, depth)
+
+    def _fields(self, value: dict[object, object], depth: int) -> Fields:
+        fields = Fields(0)
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise UnreadableError(0, "a key is not a string")
+            if len(key) > _KEY_CHARS:
+                raise _long_key(0)
+            fields.add(sys.intern(_checked_text(key)), 0, self.value(member, depth + 1))
+        return fields
+
+    def _items(self, value: list[object], depth: int) -> Items:
+        items = Items(0)
+        for item in value:
+            items.append(self.value(item, depth + 1))
+            items.lines.append(0)
+        return items
+
+
+def _checked_text(text: str) -> str:
+    if not (text.isascii() or _encodable(text)):
+        raise UnreadableError(0, "a string has half of a surrogate pair")
+    return text
+
+
+def _bare_value(value: object) -> Bare:
+    """Return a value that is no string, list or map."""
+    match value:
+        case None:
+            return Bare("null", Sort.NULL)
+        case bool():
+            return Bare(str(value).lower(), Sort.BOOL)
+        case int() if value.bit_length() <= _INT_BITS:
+            return Bare(str(value), Sort.INT)
+        case int() | float():
+            return Bare(f"{value:g}" if isinstance(value, float) else "a number", Sort.FLOAT)
+        case _:
+            raise UnreadableError(0, "a value is not of JSON")

@@ -8,7 +8,7 @@ the code of a check in `documents.schema`, which wrote its own message.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ def _too_short(value: object, _context: _Context) -> _Explained:
     return Code.EMPTY, "is empty; at least one entry is needed", ""
 
 
-def _too_long(value: list[object], context: _Context) -> _Explained:
+def _too_long(value: Sized, context: _Context) -> _Explained:
     message = f"has {len(value):,} entries; at most {context['max_length']:,}"
     return Code.TOO_LARGE, message, ""
 

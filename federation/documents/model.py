@@ -104,6 +104,8 @@ class JwtIssuer:
     provider_named: bool = True
     """True if the document says which provider this is, or its `iss` does."""
     bearer_token_file: str | None = None
+    from_kubernetes: bool = False
+    """True if it is an object of Kubernetes. Its author may not make the broker send any file."""
     clients: tuple[str, ...] = ()
     """The OAuth clients whose ID tokens of people may be exchanged."""
     people_once: bool = False

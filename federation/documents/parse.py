@@ -23,6 +23,7 @@ from federation.documents.load import (
     Items,
     Value,
     json_documents,
+    plain_document,
     yaml_documents,
 )
 from federation.documents.messages import Complaint, Report, complaints
@@ -63,7 +64,7 @@ def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
     problems: list[Problem] = []
     found, errors = 0, 0
     shared = {} if places is None else places
-    for page in _pages(path, data.removeprefix(_BOM)):
+    for page in pages(path, data):
         report = Report(path)
         document = _read(page, report, shared)
         found += isinstance(page, Document)
@@ -75,6 +76,21 @@ def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
             problems.append(_file_problem(path, "has very many errors; the rest is not listed"))
             break
     return Parsed(tuple(whole), tuple(problems), tuple(broken), found)
+
+
+def parse_value(path: str, value: object) -> Parsed:
+    """
+    Return the one document that *value* is, JSON that was parsed, with every problem.
+
+    Problems have the line 0. However many errors it has, it is among the broken ones as far as it
+    can be read, if it has a spec.
+    """
+    report = Report(path)
+    page = plain_document(value)
+    document = _read(page, report, {})
+    made = () if document is None else (document,)
+    problems = tuple(report.problems)
+    return Parsed((), problems, made, 1) if report.errors else Parsed(made, problems, (), 1)
 
 
 def _unreadable(path: str, data: bytes) -> Problem | None:
@@ -93,8 +109,9 @@ def _file_problem(path: str, message: str, hint: str = "", line: int = 0) -> Pro
     return Problem(path, line, code, Severity.ERROR, message, hint=hint)
 
 
-def _pages(path: str, data: bytes) -> Iterator[Document | Fault]:
+def pages(path: str, data: bytes) -> Iterator[Document | Fault]:
     """Yield each document of a file; a List as `kubectl get` writes it is taken apart."""
+    data = data.removeprefix(_BOM)
     for page in json_documents(data) if path.endswith(".json") else yaml_documents(data):
         items = _list_items(page) if isinstance(page, Document) else None
         if isinstance(page, Fault) or items is None:
@@ -155,7 +172,8 @@ def _checked(root: Fields, report: Report, places: Places) -> AnyDocument | None
         report.add_at(complaint, root)
     if "spec" not in root:
         return None
-    origin = Origin(report.path, root.line, convert.lines(root, places))
+    lines = convert.lines(root, places) if root.line else {}
+    origin = Origin(report.path, root.line, lines)
     if written is not None:
         return convert.document(written, root, origin, places)
     name = "" if wrong_names else _word(root.get("metadata"), "name")

@@ -27,6 +27,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -49,10 +50,15 @@ from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Ope
 from federation.providers.table import PROFILES
 from federation.text import did_you_mean, quoted
 
-API_VERSION = "iam.openfaas.com/v1"
+GROUP, VERSION = "iam.openfaas.com", "v1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PLURALS: Mapping[str, str] = {"JwtIssuer": "jwtissuers", "Policy": "policies", "Role": "roles"}
+"""The kinds, with their names in the URLs of a Kubernetes API server."""
 OLD_API_VERSION = "openfaas.com/v1"
 VALUE_CHARS = 4096
 LIST_VALUES = 1000
+MAP_KEYS = 100
+"""The most keys that an operator or a principal may have."""
 PEM_CHARS = 1024 * 1024
 ERRORS = 1000
 """After this many errors the rest of a document is not checked: it is refused already."""
@@ -254,6 +260,7 @@ def _keys_schema(value_chars: int) -> Schema:
     return {
         "type": "object",
         "minProperties": 1,
+        "maxProperties": MAP_KEYS,
         "patternProperties": {"^jwt:([^/]|/([^~]|~[01])*$)": values},
         "additionalProperties": False,
     }
@@ -304,12 +311,24 @@ _Pattern: TypeAlias = Annotated[str, Field(max_length=PATTERN_CHARS), BeforeVali
 _Values: TypeAlias = Annotated[list[_Value], _Listed, BeforeValidator(_as_list), _Bounded]
 _Patterns: TypeAlias = Annotated[list[_Pattern], _Listed, BeforeValidator(_as_list), _Bounded]
 _Key: TypeAlias = Annotated[str, AfterValidator(_check_key)]
-Keys: TypeAlias = Annotated[
-    dict[_Key, _Values], Field(min_length=1), WithJsonSchema(_keys_schema(VALUE_CHARS))
-]
+_Keyed = Field(min_length=1, max_length=MAP_KEYS)
+Keys: TypeAlias = Annotated[dict[_Key, _Values], _Keyed, WithJsonSchema(_keys_schema(VALUE_CHARS))]
 PatternKeys: TypeAlias = Annotated[
-    dict[_Key, _Patterns], Field(min_length=1), WithJsonSchema(_keys_schema(PATTERN_CHARS))
+    dict[_Key, _Patterns], _Keyed, WithJsonSchema(_keys_schema(PATTERN_CHARS))
 ]
+
+_KEYS: TypeAdapter[dict[str, list[str]]] = TypeAdapter(Keys)
+_PATTERN_KEYS: TypeAdapter[dict[str, list[str]]] = TypeAdapter(PatternKeys)
+
+
+def readable_values(operator: Operator, key: str, values: object) -> tuple[str, ...] | None:
+    """Return the values of one condition if all of it is well-formed, else None."""
+    adapter = _PATTERN_KEYS if operator.pattern else _KEYS
+    try:
+        read = adapter.validate_python({key: values}, context=Budget())
+    except ValidationError:
+        return None
+    return tuple(read[key])
 
 
 # Models

@@ -53,9 +53,24 @@ def load(paths: Sequence[Path]) -> Assembled:
     A path may itself be a link only if it stays below the folder that it is in, or for a relative
     path below the current folder: in a checkout of somebody else's, it can lead anywhere.
     """
+    return _read(_followed(paths)).assembled
+
+
+def contents(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
+    """Return the path and the content of each file that `load` reads, and what cannot be read."""
+    listing = _followed(paths)
+    found, problems = list[tuple[str, bytes]](), list(listing.problems)
+    for content in map(_content, listing.files):
+        if isinstance(content, Problem):
+            problems.append(content)
+        else:
+            found.append((content.path, content.data))
+    return found, problems
+
+
+def _followed(paths: Sequence[Path]) -> _Listing:
     listing = _Listing()
-    followed = [path for path in paths if not _leads_away(path, listing)]
-    return _read(_scan(followed, listing)).assembled
+    return _scan([path for path in paths if not _leads_away(path, listing)], listing)
 
 
 @dataclass(frozen=True, slots=True)

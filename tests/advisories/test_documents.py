@@ -24,6 +24,7 @@ from federation.cli.check import check
 from federation.documents.assemble import assemble
 from federation.documents.model import Role
 from federation.documents.parse import Parsed, parse
+from federation.documents.schema import MAP_KEYS, OPERATORS
 from federation.errors import DocumentsRefused, Severity
 from federation.sources.files import FileSource
 from tests.test_documents_load import ISSUER, POLICY, ROLE, role_text
@@ -219,11 +220,11 @@ HEAD = "apiVersion: iam.openfaas.com/v1\nkind: {kind}\nmetadata: {{name: r}}\nsp
 AMPLIFIED = {
     "values under long keys": HEAD.format(kind="Role")
     + f"  policy: [p]\n  condition:\n    StringEqual:\n      jwt:a: &v [{'~, ' * 1000}]\n"
-    + "".join(f"      jwt:{LONG}{n}: *v\n" for n in range(190)),
+    + "".join(f"      jwt:{LONG}{n}: *v\n" for n in range(MAP_KEYS - 1)),
     "long keys under each operator": HEAD.format(kind="Role")
     + "  policy: [p]\n  condition:\n    StringEqual: &k\n"
-    + "".join(f"      {LONG}{n}: a\n" for n in range(2000))
-    + "".join(f"    {name}: *k\n" for name in ("StringLike", "StringEquals", "StringNotEqual")),
+    + "".join(f"      {LONG}{n}: a\n" for n in range(MAP_KEYS))
+    + "".join(f"    {name}: *k\n" for name in sorted(OPERATORS.keys() - {"StringEqual"})),
     "unknown fields in each statement": HEAD.format(kind="Policy")
     + "  statement:\n  - &s\n"
     + "".join(f"    {LONG}{n}: a\n" for n in range(200))

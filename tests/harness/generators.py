@@ -239,3 +239,18 @@ def _on_roles(rng: Random, roles: Sequence[str]) -> Plain:
             {"StringNotEqual": {"jwt:/role/1": [name]}},
         ]
     )
+
+
+def documents(rng: Random) -> list[Plain]:
+    """A Policy and a Role, as a file has them."""
+    near = claims(rng)
+    specs = {"Policy": {"statement": statements(rng, near)}, "Role": role(rng, near)}
+    return [
+        {
+            "apiVersion": rng.choice(["iam.openfaas.com/v1", "openfaas.com/v1"]),
+            "kind": kind,
+            "metadata": {"name": "p"},
+            "spec": spec,
+        }
+        for kind, spec in specs.items()
+    ]

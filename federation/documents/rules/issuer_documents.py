@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from federation.documents.catalog import role_issuers
+from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.role_facts import Fault
+from federation.errors import Problem, Severity
 from federation.policy.conditions import KEY_PREFIX
 from federation.providers.table import GENERIC, PROFILES, likely_providers
 from federation.text import quoted
@@ -40,6 +43,25 @@ def forgotten_providers(
             most = max(votes.values())
             likely = tuple(name for name, count in votes.items() if count == most)
             yield issuer, _forgotten(f"a Role on it uses {claims[0]}, a claim of", likely)
+
+
+def claims_without_provider(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Fault]:
+    """D025: a Role uses a CI system's claim on an issuer that leaves `provider` out."""
+    for iss in sorted(role_issuers(role) & issuers.keys()):
+        if issuers[iss].provider != GENERIC or issuers[iss].provider_named:
+            continue
+        for condition, place in zip(role.conditions, role.places, strict=True):
+            claim = condition.key.removeprefix(KEY_PREFIX)
+            if likely := _TELLING.get(claim):
+                names = " or ".join(PROFILES[name].display_name for name in likely)
+                written = " or ".join(f"provider: {name}" for name in likely)
+                yield Fault(
+                    place,
+                    f"{claim} is a claim of {names}, and the JwtIssuer of {quoted(iss)} leaves "
+                    "provider out: without it the checks for that system's tokens are off",
+                    f"let its author write {written}, or provider: {GENERIC} if it is none of these",
+                )
+                break
 
 
 def _telling_claims(issuers: Set[str], roles: Iterable[Role]) -> Mapping[str, Sequence[str]]:
@@ -123,6 +145,35 @@ def nobodys_issuers(issuer: JwtIssuer) -> Iterator[Fault]:
                 f"{quoted(audience)} ends in a slash, and clients ask for the URL without it",
                 f"write {quoted(audience.rstrip('/'))}",
             )
+
+
+def token_file_outside(issuer: JwtIssuer, folder: PurePath | None) -> Iterator[Problem]:
+    """
+    D027: an object of Kubernetes names a bearerTokenFile that is not in *folder*.
+
+    Who may write a JwtIssuer must not make the broker send its other files to an address of theirs.
+    Links are not followed here: `issuers.fetch` does that at each fetch.
+    """
+    file = issuer.bearer_token_file
+    if file is None or (folder is not None and _below(PurePath(file), folder)):
+        return
+    where = f"in {folder}, the folder of" if folder else "sent without"
+    yield Problem(
+        path=issuer.origin.path,
+        line=issuer.origin.line_of("spec", "bearerTokenFile"),
+        code=Code.TOKEN_FILE_OUTSIDE.value,
+        severity=Severity.ERROR,
+        message=f"{quoted(file)} is not {where} the broker's setting bearer-token-files",
+        kind="JwtIssuer",
+        name=issuer.name,
+        field="spec.bearerTokenFile",
+        hint="name a token in that folder, or keep this JwtIssuer in a file of the broker's",
+    )
+
+
+def _below(file: PurePath, folder: PurePath) -> bool:
+    # `..` after a link leads elsewhere than the text says.
+    return ".." not in file.parts and file != folder and file.is_relative_to(folder)
 
 
 def foreign_keys(issuer: JwtIssuer) -> Iterator[Fault]:

@@ -56,15 +56,40 @@ def lint(
     """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
     found = [problem for role in roles for problem in _of_role(role, issuers)]
     for issuer in issuers.values():
-        for code, rule in _ISSUER_RULES:
-            found += [_problem(issuer, fault, code) for fault in rule(issuer)]
+        found += _of_issuer(issuer)
     for issuer, fault in issuer_documents.forgotten_providers(issuers, roles):
         found.append(_problem(issuer, fault, Code.PROVIDER_FORGOTTEN))
-    for policy, fault in unreachable.unused_policies(roles, policies):
-        found.append(_problem(policy, fault, "W109"))
+    found += lint_policies(roles, policies)
+    return sorted(found)
+
+
+def lint_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> list[Problem]:
+    """
+    The problems of one Role, sorted, where each document has an author of its own.
+
+    They depend on the issuers that it names, and on others only in hints. D025 is told of the Role
+    here: an issuer must not become bad because somebody else's Role came.
+    """
+    forgotten = issuer_documents.claims_without_provider(role, issuers)
+    d025 = [_problem(role, fault, Code.PROVIDER_FORGOTTEN) for fault in forgotten]
+    return sorted([*_of_role(role, issuers), *d025])
+
+
+def lint_issuer(issuer: JwtIssuer) -> list[Problem]:
+    """The problems of one JwtIssuer, sorted, as far as no Role shows them."""
+    forgotten = issuer_documents.forgotten_providers({issuer.iss: issuer}, ())
+    d025 = [_problem(issuer, fault, Code.PROVIDER_FORGOTTEN) for _, fault in forgotten]
+    return sorted([*_of_issuer(issuer), *d025])
+
+
+def lint_policies(roles: Sequence[Role], policies: Mapping[str, Policy]) -> list[Problem]:
+    """The problems of Policies beside the Roles that name them."""
+    found = [
+        _problem(p, fault, "W109") for p, fault in unreachable.unused_policies(roles, policies)
+    ]
     for policy, fault in unreachable.void_statements(roles, policies):
         found.append(_problem(policy, fault, "W110"))
-    return sorted(found)
+    return found
 
 
 _ISSUER_RULES: Sequence[tuple[str, Callable[[JwtIssuer], Iterator[Fault]]]] = (
@@ -98,6 +123,12 @@ _RULES: Sequence[tuple[str, Rule]] = (
 )
 _CI_RULES: Sequence[tuple[str, Rule]] = (("W112", warnings.inner_wildcards),)
 """Rules for Roles that admit tokens of a known CI system."""
+
+
+def _of_issuer(issuer: JwtIssuer) -> Iterator[Problem]:
+    for code, rule in _ISSUER_RULES:
+        for fault in rule(issuer):
+            yield _problem(issuer, fault, code)
 
 
 def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
