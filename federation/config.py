@@ -32,12 +32,26 @@ from federation.documents.values import duration, loopback
 from federation.errors import SettingsRefused
 from federation.ownership import NotTrusted, check_file, check_state, read_key
 
-__all__ = ["Settings", "flag", "loopback", "read_settings", "variable", "webhook_url"]
+__all__ = [
+    "Settings",
+    "api_server_of_the_pod",
+    "flag",
+    "loopback",
+    "read_settings",
+    "variable",
+    "webhook_url",
+]
 
 
 _DEFAULT_STATE = Path(".federation")
 _UPSTREAM_SECRETS = ("basic-auth-user", "basic-auth-password")
+_SECRET_PLACES = (
+    *("state", "signing_key", "upstream_secrets", "upstream_key"),
+    *("audit_webhook_secret", "audit_webhook_header", "kubeconfig"),
+)
 
+_API_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""The folder of every pod with the token that the API server takes it by."""
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
@@ -49,6 +63,12 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     return path
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a folder")
+    return path.absolute()
 
 
 def _public_url(url: str) -> str:
@@ -119,13 +139,16 @@ def _length(text: object) -> timedelta:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    # The URL may hold a password, so no message quotes it.
-    if not re.fullmatch(r"rediss?://\S+", url.get_secret_value()):
-        raise ValueError("it must begin with redis:// or rediss://")
-    return url
+    # A Secret that was made of a file has a line end. The URL may hold a password, so no message
+    # quotes it.
+    stripped = url.get_secret_value().strip()
+    if not re.fullmatch(r"rediss?://\S+", stripped):
+        raise ValueError("it must be redis://… or rediss://…, without white space within")
+    return SecretStr(stripped)
 
 
 ExistingPath = Annotated[Path, AfterValidator(_existing)]
+Folder = Annotated[Path, AfterValidator(_folder)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
@@ -141,7 +164,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     documents: tuple[ExistingPath, ...] = Field(
-        min_length=1, description="File or directory of documents."
+        default=(),
+        description="File or directory of documents. Needed unless kubernetes-namespace is set.",
+    )
+    kubernetes_namespace: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="Read JwtIssuers, Policies and Roles of this namespace from the Kubernetes API,"
+        " beside any files. Default: none.",
+    )
+    kubeconfig: ExistingPath | None = Field(
+        default=None,
+        description="How to reach the Kubernetes API from outside a cluster: the current context"
+        " of this file. Default: the ServiceAccount of the pod.",
     )
     issuer_url: PublicUrl | None = Field(
         default=None,
@@ -168,6 +203,11 @@ class Settings(BaseModel):
         default=(),
         description="PEM file with a P-256 private key; the first signs, all are accepted."
         " Default: a key that is made in the state directory.",
+    )
+    bearer_token_files: Folder | None = Field(
+        default=None,
+        description="Folder of the tokens that a JwtIssuer read from Kubernetes may name as its"
+        " bearerTokenFile. Default: none, and such a JwtIssuer may name no file.",
     )
     host: str = Field(
         default="127.0.0.1",
@@ -325,6 +365,12 @@ class Settings(BaseModel):
 def _combination_problems(given: Mapping[str, object]) -> list[str]:
     """Settings that lack or contradict another one. *given* may be invalid or incomplete."""
     problems = []
+    if not given.get("documents") and not given.get("kubernetes_namespace"):
+        problems.append(
+            f"documents is needed; set {_where('documents')}, or {_where('kubernetes_namespace')}"
+        )
+    if given.get("kubeconfig") and not given.get("kubernetes_namespace"):
+        problems.append("kubeconfig is for kubernetes-namespace; set --kubernetes-namespace too")
     if not given.get("issuer_url") and not loopback(str(given.get("host") or "127.0.0.1")):
         problems.append(
             "issuer-url is needed where the broker listens on more than loopback;"
@@ -337,6 +383,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         )
     if given.get("shared_state_wait") not in {None, 0, "0"} and not given.get("shared_state"):
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
+    problems += _token_folder_problems(given)
     problems += _upstream_problems(given)
     problems += _metrics_problems(given)
     if not given.get("audit_webhook"):
@@ -346,6 +393,27 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
             if given.get(name.replace("-", "_"))
         ]
     return problems
+
+
+def _token_folder_problems(given: Mapping[str, object]) -> Iterator[str]:
+    """Whoever may write a JwtIssuer may send each token in this folder to an address of theirs."""
+    for folder in _paths(given.get("bearer_token_files")):
+        tokens = folder.resolve()
+        for field in _SECRET_PLACES:
+            for path in _paths(given.get(field) or (_DEFAULT_STATE if field == "state" else ())):
+                secret = path.resolve()
+                if secret.is_relative_to(tokens) or tokens.is_relative_to(secret):
+                    yield (
+                        f"bearer-token-files is {folder}, and {_name(field)} is {path}: give the"
+                        " tokens a folder of their own, since JwtIssuers may name any file in it"
+                    )
+        api_token = _API_TOKEN.resolve()
+        if api_token.is_relative_to(tokens) or tokens.is_relative_to(api_token):
+            yield (
+                f"bearer-token-files is {folder}, and {_API_TOKEN} has the broker's own token for"
+                " the Kubernetes API: give the tokens a folder of their own, since JwtIssuers may"
+                " name any file in it"
+            )
 
 
 def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
@@ -413,6 +481,13 @@ def read_settings(
     return settings
 
 
+def api_server_of_the_pod(environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:
+    """Return host and port of the API server, which Kubernetes tells every pod; else None."""
+    environ = os.environ if environ is None else environ
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    return (host, port) if host and port else None
+
+
 def _distrusted(given: Mapping[str, object]) -> Iterator[str]:
     """
     Yield a sentence for each file of a setting that somebody else could have written.
@@ -437,7 +512,8 @@ def _private_files(
         yield "signing_key", path, read_key
     for path in _paths(given.get("upstream_key")):
         yield "upstream_key", path, read_key
-    for field in ("audit_webhook_secret", "audit_webhook_header"):
+    # Whoever can write a kubeconfig can name another API server, whose documents are then believed.
+    for field in ("kubeconfig", "audit_webhook_secret", "audit_webhook_header"):
         for path in _paths(given.get(field)):
             yield field, path, check_file
     for folder in _paths(given.get("upstream_secrets")):
@@ -458,6 +534,8 @@ def _sentence(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"{_name(field)} is needed; set {_where(field)}"
     what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch" and field.endswith("namespace"):
+        what = "a namespace has at most 63 lower-case letters, digits and hyphens"
     return f"{_name(field)}: {what}; set by {_where(field)}"
 
 

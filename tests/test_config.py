@@ -10,6 +10,7 @@ import pytest
 
 from federation.config import Settings, flag, loopback, read_settings, repeatable, variable
 from federation.errors import SettingsRefused
+from tests.harness.signing import signing_key
 
 
 @pytest.fixture
@@ -61,6 +62,52 @@ def test_all_problems_are_reported_at_once() -> None:
     )
     for name in ("documents", "port", "issuer-url", "log-format", "signing-key"):
         assert f"--{name}" in told
+
+
+def test_the_folder_of_bearer_tokens_is_whole_and_holds_nothing_else_of_the_brokers(
+    documents: Path, tmp_path: Path
+) -> None:
+    tokens, state = tmp_path / "tokens", tmp_path / "state"
+    for folder in (tokens, state):
+        folder.mkdir(mode=0o700)
+    given = {"FEDERATION_DOCUMENTS": str(documents), "FEDERATION_STATE": str(state)}
+    assert read(given, bearer_token_files=f"{tokens}/").bearer_token_files == tokens
+    for other in (tmp_path, state, state / "signing-keys", Path("/")):
+        other.mkdir(exist_ok=True)
+        (told, *_) = problems(given, bearer_token_files=str(other))
+        assert told.startswith(f"bearer-token-files is {other}, and state is {state}: ")
+
+
+def test_a_secret_among_the_bearer_tokens_is_refused_also_where_a_link_leads_to_it(
+    documents: Path, tmp_path: Path
+) -> None:
+    secret, folder = tmp_path / "tokens" / "secret", tmp_path / "link"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    folder.symlink_to("tokens")
+    (told,) = problems(
+        documents=[str(documents)],
+        audit_webhook="https://hooks.example.com/",
+        audit_webhook_secret=str(secret),
+        bearer_token_files=str(folder),
+    )
+    assert f"audit-webhook-secret is {secret}" in told
+
+
+@pytest.mark.parametrize("folder", ["/", "/var/run"])
+def test_the_brokers_own_token_for_the_api_is_none_of_the_bearer_tokens(
+    documents: Path, folder: str
+) -> None:
+    Path(folder).is_dir() or pytest.skip("there is no such folder here")
+    told = problems(documents=[str(documents)], bearer_token_files=folder)
+    assert any("the broker's own token for the Kubernetes API" in problem for problem in told)
+
+
+def test_the_folder_of_bearer_tokens_must_be_a_folder(documents: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("token")
+    for path in (tmp_path / "token", tmp_path / "nowhere"):
+        (told,) = problems(documents=[str(documents)], bearer_token_files=str(path))
+        assert f"bearer-token-files: {path} is not a folder" in told
 
 
 def test_a_missing_url_is_reported_with_other_problems(documents: Path) -> None:
@@ -206,6 +253,20 @@ def test_shared_state_needs_a_shared_signing_key_and_url(documents: Path) -> Non
     (problem,) = told
     assert "--signing-key" in problem
     assert "hunter2" not in problem
+
+
+def test_a_line_end_after_the_url_of_the_shared_state_does_no_harm(
+    documents: Path, tmp_path: Path
+) -> None:
+    """`kubectl create secret generic --from-file` keeps the line end that editors write."""
+    settings = read(
+        documents=[str(documents)],
+        shared_state="redis://store:6379\n",
+        signing_key=[str(signing_key(tmp_path))],
+        issuer_url="https://gateway.example.com",
+    )
+    assert settings.shared_state is not None
+    assert settings.shared_state.get_secret_value() == "redis://store:6379"
 
 
 @pytest.mark.parametrize("url", ["http://store", "redis://", "store:6379", "redis://:hunter2@a b"])

@@ -645,6 +645,39 @@ def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
     run(s, story)
 
 
+def test_many_issuers_that_hang_are_asked_few_at_once_and_after_those_that_answer() -> None:
+    s = Setting()
+    at_once, most, asked = 0, 0, list[str]()
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        nonlocal at_once, most
+        asked.append(request.url.host)
+        if "hangs" not in request.url.host:
+            return await s.fake.answer(request)
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            at_once -= 1
+        raise AssertionError("it hangs for longer than a fetch may take")
+
+    transport = httpx2.MockTransport(answer)
+    s.ring = KeyRing(lambda _: httpx2.AsyncClient(transport=transport), s.clock, fetch_seconds=0.02)
+    hanging = [issuer(f"https://hangs-{number}.example") for number in range(100)]
+
+    async def story() -> None:
+        await s.ring.refresh_due([*hanging, s.issuer])
+        assert most == 16
+        s.clock.advance(HOUR)
+        asked.clear()
+        await s.ring.refresh_due([*hanging, s.issuer])
+        assert "hangs" not in asked[0]
+        assert len(asked) == len(hanging) + 2
+
+    run(s, story)
+
+
 def test_after_a_change_of_the_key_location_the_old_keys_are_forgotten(tmp_path: Path) -> None:
     s = Setting()
     token = tmp_path / "token"

@@ -18,6 +18,7 @@ import ssl
 import stat
 from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
@@ -83,15 +84,20 @@ def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
     )
 
 
-async def fetch_keys(client: httpx2.AsyncClient, issuer: JwtIssuer) -> KeySet:
+async def fetch_keys(
+    client: httpx2.AsyncClient, issuer: JwtIssuer, token_folder: Path | None = None
+) -> KeySet:
     """
     Fetch the keys that *issuer* publishes. Keys that cannot be used are listed with a reason.
+
+    If *issuer* is an object of Kubernetes, its `bearerTokenFile` must be in *token_folder*.
 
     Raises: FetchFailed, httpx2.HTTPError, httpx2.InvalidURL.
     """
     headers = _HEADERS
     if issuer.bearer_token_file is not None:
-        token = await asyncio.to_thread(_bearer_token, issuer.bearer_token_file)
+        path, within = issuer.bearer_token_file, issuer.from_kubernetes
+        token = await asyncio.to_thread(_bearer_token, path, within, token_folder)
         headers = {**_HEADERS, "Authorization": f"Bearer {token}"}
     # Each of these addresses is on an origin that the document names, so the bearer token leaves
     # for no other.
@@ -111,15 +117,20 @@ async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
     return parse(body) if len(body) <= _QUICK_BYTES else await asyncio.to_thread(parse, body)
 
 
-def _bearer_token(path: str) -> str:
+def _bearer_token(path: str, within: bool, folder: Path | None) -> str:
     """
-    Return the token in the file *path*. It is read anew for each fetch, since tokens are renewed.
+    Return the token in the file *path*, which must be in *folder* if *within* is True.
 
+    It is read anew for each fetch, since tokens are renewed.
     Raises: FetchFailed, which holds nothing of the file's content.
     """
     try:
         # A pipe without a writer would block, and a device would never end.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        if within:
+            file = os.open(_real_path(path, folder), flags | os.O_NOFOLLOW)
+        else:
+            file = os.open(path, flags)
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise FetchFailed(f"bearerTokenFile {path}: not a file")
@@ -134,6 +145,22 @@ def _bearer_token(path: str) -> str:
     if not _BEARER_TOKEN.fullmatch(token):
         raise FetchFailed(f"bearerTokenFile {path}: does not hold one bearer token")
     return token.decode("ascii")
+
+
+def _real_path(path: str, folder: Path | None) -> str:
+    """
+    Return where *path* leads, which must be in *folder*.
+
+    A projected token is a link, and moves with each renewal, so this is asked for each fetch. A
+    link that leads out of the folder is somebody's try to send another file of the broker's.
+    Raises: FetchFailed, OSError.
+    """
+    if folder is None:
+        raise FetchFailed(f"bearerTokenFile {path}: the setting bearer-token-files is not set")
+    real = os.path.realpath(path, strict=True)
+    if not Path(real).is_relative_to(os.path.realpath(folder, strict=True)):
+        raise FetchFailed(f"bearerTokenFile {path}: leads out of {folder} (bearer-token-files)")
+    return real
 
 
 async def _discover(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 
 import httpx2
 
@@ -30,6 +31,8 @@ _NO_KEYS_PAUSE_SECONDS = 5.0
 _SERVE_SECONDS = 24 * 3600.0
 _REFRESH_SECONDS = 600.0
 _RETRY_SECONDS = 30.0
+_FETCHES_AT_ONCE = 16
+"""In the background. A caller whose token needs a key waits for no issuer but its own."""
 _TICK_SECONDS = 1.0
 
 _UNUSABLE = "The subject token names a key that its issuer publishes, but that cannot be used."
@@ -60,7 +63,8 @@ def _identity(issuer: JwtIssuer) -> _Identity:
     """The settings that decide an issuer's keys. If one changes, the cached keys are not used."""
     pinned = None if issuer.jwks is None else json.dumps(issuer.jwks, default=dict)
     where = issuer.iss, issuer.internal_url, issuer.jwks_uri
-    return *where, pinned, issuer.ca_bundle, issuer.bearer_token_file
+    origin = "kubernetes" if issuer.from_kubernetes else None
+    return *where, pinned, issuer.ca_bundle, issuer.bearer_token_file, origin
 
 
 @dataclass(slots=True)
@@ -96,7 +100,7 @@ class KeyRing:
 
     *connect* opens the client for a CA bundle (None means the machine's trust store); the ring
     closes it. *clock* counts seconds monotonically. *on_fetch* is called after each fetch, with
-    True if it brought keys.
+    True if it brought keys. JwtIssuers of Kubernetes may name tokens in *token_folder* only.
     """
 
     def __init__(
@@ -107,12 +111,14 @@ class KeyRing:
         jitter: Callable[[], float] = random.random,
         fetch_seconds: float = _FETCH_SECONDS,
         on_fetch: Callable[[JwtIssuer, bool], None] = lambda _issuer, _fetched: None,
+        token_folder: Path | None = None,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._jitter = jitter
         self._fetch_seconds = fetch_seconds
         self._on_fetch = on_fetch
+        self._token_folder = token_folder
         self._held: dict[_Identity, _Held] = {}
         self._latest: dict[str, _Held] = {}
         self._clients: dict[str | None, httpx2.AsyncClient] = {}
@@ -147,13 +153,19 @@ class KeyRing:
             self._renewing = False
             await self._open_new_clients()
         now = self._clock()
-        tasks = {
-            held.running or self._fetch(held)
-            for held in wanted
-            if not held.pinned and held.due <= now
-        }
-        if tasks:
-            await asyncio.wait(tasks)
+        due = [held for held in wanted if not held.pinned and held.due <= now]
+        # Those that failed come last, so that an issuer that hangs delays none that answers.
+        await self._fetch_few_at_once(sorted(due, key=lambda held: held.failure != ""))
+
+    async def _fetch_few_at_once(self, due: Iterable[_Held]) -> None:
+        """Fetch the keys of *due*: there may be thousands, written by somebody who means no good."""
+        running: set[asyncio.Task[None]] = set()
+        for held in due:
+            running.add(held.running or self._fetch(held))
+            if len(running) >= _FETCHES_AT_ONCE:
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        if running:
+            await asyncio.wait(running)
 
     def renew(self) -> None:
         """Make `refresh` fetch all keys now, over connections that read the trust store again."""
@@ -250,7 +262,8 @@ class KeyRing:
         """Fetch keys and replace the cached ones. On failure, only record the reason."""
         try:
             async with asyncio.timeout(self._fetch_seconds):
-                keys = await fetch_keys(self._client(held.issuer.ca_bundle), held.issuer)
+                client = self._client(held.issuer.ca_bundle)
+                keys = await fetch_keys(client, held.issuer, self._token_folder)
         except _FAILURES as error:
             self._failed(held, _text(error, self._fetch_seconds))
             return
