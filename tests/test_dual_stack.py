@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from federation.cli.serve import _listen
 from federation.demo.stage import serving
 from federation.server.http_limits import _plain, http_config
+from federation.server.listener import listen
 
 
 async def tell_address(scope: Scope, _receive: Receive, send: Send) -> None:
@@ -29,7 +29,7 @@ def test_callers_of_both_kinds_reach_the_wildcard_host_with_their_own_address() 
     async def story() -> list[str]:
         config = http_config(tell_address)
         config.lifespan = "off"
-        with _listen("::", 0) as listener:
+        with listen("::", 0) as listener:
             port = listener.getsockname()[1]
             async with serving(tell_address, listener, config), httpx2.AsyncClient() as client:
                 hosts = ("127.0.0.1", "[::1]")

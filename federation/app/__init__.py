@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from federation.app import parts
+from federation.app.documents import Documents, read_documents
 from federation.app.lifespan import Lifespan, Reload, reload_given_keys
 from federation.app.parts import check_shared_state
 from federation.app.routing import BrokerApp
@@ -34,7 +35,7 @@ from federation.logs import quick_info
 from federation.policy.index import PolicySets
 from federation.server.metrics import Metrics
 from federation.sources import Source
-from federation.sources.files import Adopted, FileSource
+from federation.sources.files import Adopted
 from federation.state import Store
 from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys
@@ -72,9 +73,10 @@ def build(
     """
     metrics = metrics or Metrics()
     problems = Problems()
-    if source is None:
+    documents = Documents.given(source) if source else None
+    if documents is None:
         with problems.collected():
-            source = parts.documents(settings, metrics, clock, on_adopt, last_good)
+            documents = read_documents(settings, metrics, clock, on_adopt, last_good)
     if signing is None and settings.signing_key:
         with problems.collected():
             signing = parts.given_keys(settings.signing_key)
@@ -86,7 +88,7 @@ def build(
     with problems.collected():
         store = state or parts.store(settings, clock, metrics.stored)
     problems.refuse()
-    assert source is not None  # noqa: S101  for mypy: else it was refused
+    assert documents is not None  # noqa: S101  for mypy: else it was refused
     # The folder is made last, so that a start that fails leaves nothing behind.
     key_folder = None if signing else KeyFolder.under(settings.state)
     archive, outsiders = parts.journals(
@@ -97,8 +99,8 @@ def build(
     )
     broker = Broker(
         issuer_url=settings.url,
-        source=source,
-        keys=keys or KeyRing(on_fetch=metrics.fetched),
+        source=documents.source,
+        keys=keys or KeyRing(on_fetch=metrics.fetched, token_folder=settings.bearer_token_files),
         signing=signing or parts.generated_keys(settings.state),
         state=store,
         journal=journal or _logged(archive, outsiders, metrics.event_lost),
@@ -107,7 +109,12 @@ def build(
         limit_repeats=RepeatedExchanges(time.monotonic).take,
     )
     deliveries = parts.deliveries((archive, outsiders), settings)
-    health = Health(broker, archive if journal is None else None, deliveries)
+    health = Health(
+        broker,
+        archive if journal is None else None,
+        deliveries,
+        documents.kubernetes.following if documents.kubernetes else None,
+    )
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
     # A budget of their own: who polls with an expired token must not stop exchanges beside it.
     invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
@@ -155,6 +162,7 @@ def build(
             deliveries,
             gateway,
             key_folder,
+            documents,
         ),
     )
     app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
@@ -163,7 +171,7 @@ def build(
     app.state.metrics = metrics
     app.state.reload = Reload(
         [
-            *([source.reload] if isinstance(source, FileSource) else []),
+            documents.reload,
             partial(reload_given_keys, health, settings.signing_key),
             broker.keys.renew,
             *(delivery.renew for delivery in deliveries),

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from starlette.applications import Starlette
 
+from federation.app.documents import Documents
 from federation.app.parts import given_keys
 from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal
@@ -24,7 +25,6 @@ from federation.gateway.upstream import Upstream
 from federation.gateway.upstream_health import upstream_problem
 from federation.server.gauges import BrokerStatus
 from federation.server.metrics import Metrics
-from federation.sources.files import FileSource
 from federation.tokens.signing_keys import KeyFolder, SigningKeys
 from federation.web.health import Health
 
@@ -69,6 +69,7 @@ class Lifespan:
     gateway: Gateway | None
     key_folder: KeyFolder | None
     """Where the signing keys are, None if they were given and not generated."""
+    documents: Documents
 
     @asynccontextmanager
     async def __call__(self, _app: Starlette) -> AsyncIterator[None]:
@@ -88,6 +89,7 @@ class Lifespan:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.documents.aclose()
             await self.broker.keys.aclose()
             if self.gateway:
                 await self.gateway.upstream.aclose()
@@ -101,8 +103,7 @@ class Lifespan:
         yield _update_gauges(self.metrics, self.health)
         yield self.broker.keys.refresh(self._trusted)
         yield self.broker.state.run()
-        if isinstance(self.broker.source, FileSource):
-            yield self.broker.source.watch()
+        yield from self.documents.work()
         if self.key_folder:
             yield _follow_rotation(self.health, self.key_folder)
         if self.gateway:
@@ -114,6 +115,8 @@ class Lifespan:
 
     async def _fetch_first_keys(self) -> None:
         """Stay unready until every issuer was asked for its keys, or for a few seconds."""
+        if self.documents.kubernetes:
+            await self.documents.kubernetes.first_adopted()
         try:
             async with asyncio.timeout(_FIRST_KEYS_SECONDS):
                 await self.broker.keys.refresh_due(self._trusted())
@@ -217,6 +220,7 @@ async def _update_gauges(metrics: Metrics, health: Health) -> None:
                 upstream_up=None
                 if health.upstream_problem is None
                 else not health.upstream_problem,
+                following=health.following() if health.following else None,
             )
         )
         await asyncio.sleep(_GAUGES_SECONDS)

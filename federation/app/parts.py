@@ -22,10 +22,7 @@ from federation.audit.journal import FileJournal
 from federation.audit.seals import Sign
 from federation.audit.segments import OUTSIDERS
 from federation.config import Settings
-from federation.documents.assemble import Assembled
-from federation.documents.catalog import Catalog
-from federation.documents.codes import Code
-from federation.errors import Problem, Refusal, SettingsRefused, Severity
+from federation.errors import Refusal, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.body_budget import BodyBudget
 from federation.gateway.function_headers import FunctionHeaders
@@ -33,7 +30,6 @@ from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Tls, Upstream
 from federation.ownership import NotTrusted, read_key
 from federation.server.metrics import Metrics
-from federation.sources.files import Adopted, FileSource
 from federation.state import Observe, Store
 from federation.state.sqlite import SqliteStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
@@ -46,71 +42,6 @@ if TYPE_CHECKING:
 _MIB = 1024 * 1024
 _OUTSIDERS_SHARE = 8
 """The part of the journal's size that events of outsiders have: one of so many."""
-
-
-def documents(
-    settings: Settings,
-    metrics: Metrics,
-    clock: Callable[[], float],
-    on_adopt: Callable[[Adopted], None] | None,
-    last_good: bytes | None,
-) -> FileSource:
-    """
-    Return the files of documents, read. A broker that names itself as an issuer is refused.
-
-    Raises: DocumentsRefused.
-    """
-    source = FileSource(
-        settings.documents,
-        clock=clock,
-        on_change=partial(_reloaded, metrics),
-        on_adopt=on_adopt,
-        refuse=partial(_trusts_itself, settings.url),
-        last_good=last_good,
-    )
-    _log_problems(source.current().warnings)
-    if source.problems():
-        _log_problems(source.problems())
-        _log_not_adopted()
-    return source
-
-
-def _trusts_itself(url: str, catalog: Catalog) -> Sequence[Problem]:
-    """Refuse the broker at *url* as an issuer: one of its tokens could be exchanged without end."""
-    issuer = catalog.issuers.get(url)
-    if issuer is None:
-        return ()
-    message = f"names {url}, which is this broker itself"
-    line, code = issuer.origin.line_of("spec", "iss"), Code.OWN_ISSUER.value
-    place = issuer.origin.path, line, code, Severity.ERROR, message
-    return [
-        Problem(*place, "JwtIssuer", issuer.name, "spec.iss", "remove it, or correct issuer-url")
-    ]
-
-
-def _reloaded(metrics: Metrics, assembled: Assembled) -> None:
-    """Count and log a reload of the documents."""
-    metrics.reloaded(assembled.catalog is not None)
-    _log_problems(assembled.problems)
-    log = structlog.get_logger("federation.documents")
-    if assembled.catalog is None:
-        _log_not_adopted()
-    else:
-        log.info(
-            "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
-        )
-
-
-def _log_not_adopted() -> None:
-    structlog.get_logger("federation.documents").error(
-        "documents not adopted; the last good set stays in use"
-    )
-
-
-def _log_problems(problems: Iterable[Problem]) -> None:
-    log = structlog.get_logger("federation.documents")
-    for problem in problems:
-        log.warning("document problem", code=problem.code, problem=str(problem))
 
 
 def generated_keys(state: Path) -> SigningKeys:

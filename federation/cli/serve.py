@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
@@ -33,6 +32,7 @@ from federation.config import Settings, flag, read_settings, repeatable, variabl
 from federation.errors import DocumentsRefused, Problem, Problems, SettingsRefused
 from federation.logs import configure_logs
 from federation.server.http_limits import http_config
+from federation.server.listener import listen
 from federation.server.metrics_endpoint import (
     count_in_files_of,
     exposition,
@@ -41,7 +41,7 @@ from federation.server.metrics_endpoint import (
     worker_files,
 )
 from federation.server.readiness import Said, read_reports, remove_report, write_report
-from federation.server.shutdown import BACKLOG, GracefulServer
+from federation.server.shutdown import GracefulServer
 from federation.server.workers import NoWorkerLeft, ParentLine, Supervisor
 from federation.sources.files import Adopted
 from federation.text import no_command
@@ -105,7 +105,8 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
             _run_one(settings, app, listener, metrics, serving)
         else:
             del app  # this process answers nothing, so it needs no documents
-            _run_several(settings, listener, metrics, adopted[-1], serving)
+            last = adopted[-1] if adopted else None  # None: the workers follow the Kubernetes API
+            _run_several(settings, listener, metrics, last, serving)
 
 
 def _prepare(
@@ -118,31 +119,18 @@ def _prepare(
     """
     problems, metrics = Problems(), None
     with problems.collected():
-        listener = sockets.enter_context(_listen(settings.host, settings.port))
+        listener = sockets.enter_context(listen(settings.host, settings.port))
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     if settings.metrics_port is not None:
         host = settings.metrics_host or settings.host
         with problems.collected():
-            metrics = sockets.enter_context(_listen(host, settings.metrics_port))
+            metrics = sockets.enter_context(listen(host, settings.metrics_port))
     with problems.collected():
         app = build(settings, on_adopt=on_adopt)
     with problems.collected():
         check_shared_state(settings)
     problems.refuse()
     return settings, listener, metrics, app
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        # `::` is every address of the machine, those of IPv4 too.
-        both = ":" in host and ip_address(host).is_unspecified and socket.has_dualstack_ipv6()
-        address = (host, port)
-        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        problem = f"cannot listen on {host} port {port}: {why}"
-        raise SettingsRefused([problem]) from error
 
 
 def _show(problems: tuple[Problem, ...]) -> None:
@@ -196,7 +184,7 @@ def _run_several(
     settings: Settings,
     listener: socket.socket,
     metrics: socket.socket | None,
-    adopted: Adopted,
+    adopted: Adopted | None,
     log_listening: Callable[[], None],
 ) -> None:
     work = partial(_run_worker, settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -17,7 +17,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from federation import __version__
 from federation.audit.journal import Status
 from federation.documents.catalog import Catalog
+from federation.documents.kubernetes.unite import Standing
 from federation.issuers.key_ring import KeyStatus
+from federation.sources.kubernetes.source import Following
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class BrokerStatus:
     now: float
     upstream_up: bool | None = None
     """None without an upstream, and before it was asked."""
+    following: Following | None = None
+    """How well the Kubernetes API is followed, None if documents come from files alone."""
 
 
 Worst: TypeAlias = Literal["livemin", "livemax"]
@@ -56,6 +60,9 @@ _GAUGES: Mapping[str, tuple[Worst, str, *tuple[str, ...]]] = {
     "journal_undelivered_events": ("livemax", "Events that wait for the webhook."),
     "journal_oldest_undelivered_seconds": ("livemax", "How long the oldest has waited."),
     "upstream_up": ("livemin", "Whether the upstream answers."),
+    "kubernetes_last_contact_seconds": ("livemax", "The age of the Kubernetes API's last answer."),
+    "kubernetes_followed": ("livemin", "Whether the Kubernetes API is followed without trouble."),
+    "kubernetes_objects": ("livemax", "Kubernetes objects.", "reason"),
     "build_info": ("livemax", "The version that runs.", "version"),
 }
 """Each gauge: which of several workers' values is exposed, its meaning, and its labels."""
@@ -74,7 +81,8 @@ class Gauges:
         self._issuers: set[str] = set()
         """The issuers whose gauges are set."""
         self._set("build_info", 1, __version__)
-        self._set("upstream_up", nan)  # the endpoint leaves it out
+        for name in ("upstream_up", "kubernetes_last_contact_seconds", "kubernetes_followed"):
+            self._set(name, nan)  # the endpoint leaves it out
 
     def set(self, status: BrokerStatus) -> None:
         """Set every gauge from *status*."""
@@ -88,6 +96,8 @@ class Gauges:
         self._set_keys(status)
         if status.journal is not None:
             self._set_journal(status.journal)
+        if status.following is not None:
+            self._set_following(status.following)
         self._set("upstream_up", nan if status.upstream_up is None else status.upstream_up)
 
     def _set(self, name: str, value: float, *labels: str) -> None:
@@ -107,6 +117,14 @@ class Gauges:
             fetched = nan if age is None else status.now - age
             self._set("issuer_keys_fetched_timestamp_seconds", fetched, name)
         self._issuers = set(names.values())
+
+    def _set_following(self, following: Following) -> None:
+        age = following.last_contact_seconds
+        self._set("kubernetes_last_contact_seconds", inf if age is None else age)
+        self._set("kubernetes_followed", not following.trouble and following.adopted)
+        for standing in Standing:
+            number = following.objects.get(standing.value, 0)
+            self._set("kubernetes_objects", number, standing.value)
 
     def _set_journal(self, journal: Status) -> None:
         self._set("journal_recording", journal.problem is None)

@@ -49,9 +49,16 @@ class GracefulServer(uvicorn.Server):
         await asyncio.gather(*serving, return_exceptions=True)
         await super().shutdown(sockets)
 
-    async def _serve_connection(self, connection: socket.socket) -> None:
+    async def _serve_connection(
+        self, connection: socket.socket, handshake_seconds: float | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(self._protocol, connection)
+        await loop.connect_accepted_socket(
+            self._protocol,
+            connection,
+            ssl=self.config.ssl,
+            ssl_handshake_timeout=handshake_seconds,
+        )
 
     def _protocol(self) -> asyncio.Protocol:
         # The same call as in uvicorn's `startup`, whose own factory is a local function.

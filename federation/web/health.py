@@ -5,7 +5,8 @@ The broker is not ready while it cannot answer exchanges: the journal cannot be 
 store cannot claim a token. With bad documents, failed key fetches or signing keys that cannot be
 read it is degraded but ready, since it keeps using the last good ones. The same holds while audit
 segments cannot be sealed, since events are recorded all the same, and while the upstream does not
-answer, since exchanges do not need it.
+answer, since exchanges do not need it. While the Kubernetes API is away the last set is in use, so
+the broker is ready; it is not before a first set was read.
 
 What is wrong names Roles, values and paths, so it is for the operator: at the metrics port, and for
 a connection from loopback that no proxy forwarded. Everybody else learns the status alone.
@@ -30,6 +31,8 @@ from federation.audit.journal import FileJournal, Status
 from federation.documents.values import loopback
 from federation.errors import Refusal
 from federation.exchange import Broker
+from federation.sources.kubernetes.source import Following
+from federation.text import counted
 
 _STORE_SECONDS = 1.0
 _REMEMBERED_SECONDS = 0.5
@@ -40,6 +43,7 @@ _FORWARDED = (
 )
 """The beginnings of headers that only proxies send."""
 _SHOWN_PROBLEMS = 20
+_STARTING = ("starting: the issuers' keys are being fetched",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Health:
     broker: Broker
     journal: FileJournal | None
     deliveries: Sequence[Delivery] = ()
+    following: Callable[[], Following] | None = None
+    """How well the Kubernetes API is followed, None if documents come from files alone."""
     starting: bool = False
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
@@ -81,13 +87,17 @@ class Health:
         """Return the problems at this moment."""
         journal = self.journal.status() if self.journal else None
         no_store, weak_store = await self._store_problems()
+        following = self.following() if self.following else None
+        awaited = self.broker.source.current().awaited
         unavailable = [
-            *(["starting: the issuers' keys are being fetched"] if self.starting else []),
+            *([f"documents: {awaited}"] if awaited else []),
+            *(_STARTING if self.starting and not awaited else []),
             *([f"audit journal: {journal.problem}"] if journal and journal.problem else []),
             *no_store,
         ]
         degraded = [
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
+            *(_kubernetes_problems(following) if following else []),
             *self._key_problems(),
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
             *([f"upstream: {self.upstream_problem}"] if self.upstream_problem else []),
@@ -100,6 +110,7 @@ class Health:
     def details(self, report: Report) -> dict[str, Any]:
         """Everything that an operator may want to know, as JSON."""
         broker, audit = self.broker, report.journal
+        following = asdict(self.following()) if self.following else None
         catalog = broker.source.current()
         return {
             "status": report.status,
@@ -114,6 +125,7 @@ class Health:
                     str(problem) for problem in broker.source.problems()[:_SHOWN_PROBLEMS]
                 ],
             },
+            **({"kubernetes": following} if following else {}),
             "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
             **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
         }
@@ -151,6 +163,14 @@ class Health:
             if (keys := known.get(iss)) and keys.failure:
                 held = "" if keys.keys else "none held; "
                 yield f"keys of {issuer.name}: {held}{keys.failure}"
+
+
+def _kubernetes_problems(following: Following) -> Iterator[str]:
+    for each in following.trouble:
+        yield f"kubernetes: {each}"
+    if following.refusing:
+        objects = counted(following.refusing, "object")
+        yield f"kubernetes: jobs are refused because of {objects} with errors; see not_in_force"
 
 
 def _journal_warnings(journal: Status) -> Iterator[str]:
