@@ -26,7 +26,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),
-    **dict.fromkeys(("demo", "config", "logs", "server", "app"), 5),
+    **dict.fromkeys(("demo", "config", "logs", "server", "app", "admission"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
 APART = {2, 3, 4}
@@ -55,6 +55,8 @@ PURE = (
     "federation.gateway.authorize",
     "federation.gateway.narrow",
     "federation.audit.event",
+    "federation.admission.review",
+    "federation.admission.judgement",
 )
 """Modules above floor 1 that must be pure too."""
 

@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, str] = {
     "audit": "Read, verify and deliver again the audit trail.",
     "convert": "Print documents in the form that a Kubernetes cluster takes.",
     "crds": "Print the CustomResourceDefinitions for a Kubernetes cluster.",
+    "admission": "Judge Kubernetes objects before they are kept.",
 }
 _SERVER_LIBRARIES = frozenset(
     {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
