@@ -37,7 +37,7 @@ class NeighbourReader:
 
     connection: Connection
     _read: dict[tuple[str, str], ApiObject] = field(default_factory=dict, repr=False)
-    """What was read last of each JwtIssuer, by its uid and version. It saves parsing again."""
+    """Each JwtIssuer as it was parsed last, by uid and version, so that it is not parsed again."""
 
     async def issuers(self, without: str = "") -> Mapping[str, JwtIssuer]:
         """

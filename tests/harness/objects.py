@@ -149,7 +149,7 @@ class Namespace:
         return sorted(found[kind])
 
     def answer(self, claims: Mapping[str, object], action: str, resource: str = "dev:fn") -> str:
-        """What a job with *claims* gets: `yes`, `no`, or the slug of its refusal."""
+        """The answer to a job with *claims*: `yes`, `no`, or the slug of its refusal."""
         subject = Claims(claims)
         known = self.catalog.issuers.get(str(claims["iss"]))
         if known is None:

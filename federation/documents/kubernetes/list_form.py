@@ -22,7 +22,7 @@ Written = Mapping[str, Any]
 """A document as maps, lists and texts."""
 
 _METADATA = ("name", "namespace", "labels", "annotations")
-"""What an author writes. The rest is the API server's."""
+"""The fields of `metadata` that authors write. The API server writes the others."""
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 

@@ -1,9 +1,9 @@
 """
-Read JSON of an API server, of which some objects may be nested without end.
+Read JSON of an API server, in which an object may be nested more deeply than a parser can read.
 
-A parser has a limit of nesting, and a lower one when it writes. Whoever may write one object could
-otherwise keep a page of 500 from being read. So in a text that is too deep, what is nested deeper
-than `MAX_DEPTH` is read as null. No field of ours is so deep, and an object with such a value is
+orjson limits the depth that it reads, and writes still less. An author of one deep object could so
+keep a page of 500 objects from being read. In a text that is too deep, each value that is nested
+deeper than `MAX_DEPTH` is therefore read as null. No field of ours is so deep, and an object with such a value is
 refused either way.
 """
 

@@ -157,7 +157,7 @@ class Election:
         """When this process stops being the leader, unless it renews."""
         self._elected = asyncio.Event()
         self._leads = False
-        """What the log was told last."""
+        """True if the last line in the log says that this replica leads."""
         self._failures = 0
         self._log = structlog.get_logger("federation.kubernetes")
 

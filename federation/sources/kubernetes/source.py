@@ -86,6 +86,33 @@ def _refusing_first(verdicts: Mapping[Key, Verdict]) -> list[tuple[Key, Verdict]
     return sorted(verdicts.items(), key=lambda item: not item[1].refuses)
 
 
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """
+    The verdicts in short, for the operator.
+
+    It is made once for each set: anybody may ask `/readyz`, and there may be thousands of objects.
+    """
+
+    objects: Mapping[str, int] = field(default_factory=dict)
+    refusing: int = 0
+    not_in_force: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, verdicts: Mapping[Key, Verdict]) -> _Summary:
+        """Return the summary of *verdicts*."""
+        told = (
+            f"{kind}/{name}: {printable(verdict.explained, _TOLD_CHARS)}"
+            for (kind, name), verdict in _refusing_first(verdicts)
+            if verdict.standing is not Standing.ACCEPTED
+        )
+        return cls(
+            objects=dict(Counter(verdict.standing.value for verdict in verdicts.values())),
+            refusing=sum(verdict.refuses for verdict in verdicts.values()),
+            not_in_force=tuple(islice(told, _LOGGED_OBJECTS)),
+        )
+
+
 class KubernetesSource:
     """
     The documents of one namespace, and those of *files* where there are any.
@@ -122,6 +149,7 @@ class KubernetesSource:
         self._catalog = Catalog(awaited=self._awaited())
         self.snapshot = Snapshot()
         """The newest state of the objects. It is replaced as a whole."""
+        self._summary = _Summary()
         self._replaced = asyncio.Event()
         self._change = asyncio.Event()
         self._due = True
@@ -143,22 +171,16 @@ class KubernetesSource:
 
     def following(self) -> Following:
         """Return how well the API is followed at this moment."""
-        verdicts = self.snapshot.united.verdicts
         answered = self.connection.answered_at
-        told = (
-            f"{kind}/{name}: {printable(verdict.explained, _TOLD_CHARS)}"
-            for (kind, name), verdict in _refusing_first(verdicts)
-            if verdict.standing is not Standing.ACCEPTED
-        )
         trouble = [*(mirror.trouble for mirror in self._mirrors), self._crds, self._held]
         return Following(
             namespace=self.connection.namespace,
             adopted=self._adopted,
             trouble=tuple(filter(None, trouble)),
             last_contact_seconds=None if answered is None else time.monotonic() - answered,
-            objects=dict(Counter(verdict.standing.value for verdict in verdicts.values())),
-            refusing=sum(verdict.refuses for verdict in verdicts.values()),
-            not_in_force=tuple(islice(told, _LOGGED_OBJECTS)),
+            objects=self._summary.objects,
+            refusing=self._summary.refusing,
+            not_in_force=self._summary.not_in_force,
         )
 
     async def changed(self, seen: Snapshot) -> Snapshot:
@@ -265,6 +287,7 @@ class KubernetesSource:
             judge_issuer=self._judge_issuer,
         )
         self._catalog, self._adopted, self._held = united.catalog, True, ""
+        self._summary = _Summary.of(united.verdicts)
         self._show(replace(read, united=united))
         self._on_adopt(united)
         self._log_adopted(before.verdicts)
