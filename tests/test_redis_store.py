@@ -30,7 +30,7 @@ from federation.state.redis_scripts import EPOCH, REVOKED, UNTIL
 from federation.state.redis_server import info_problem, unusable_by
 from tests.harness.broker import logged
 from tests.harness.clock import Clock
-from tests.harness.redis import ask_redis, empty_redis, redis_server
+from tests.harness.redis import ask_redis, empty_redis, redis_cluster, redis_server
 from tests.harness.signing import signing_key
 
 NOW = float(int(time.time()))
@@ -484,22 +484,9 @@ class TestUnusable:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[int]]:
-    """The ports of two nodes, of which the first has every slot."""
-    folder = tmp_path_factory.mktemp("cluster")
-    options: dict[str, str | int] = {"cluster-enabled": "yes", "cluster-node-timeout": 2000}
-    with (
-        redis_server(folder / "a", **options) as owner,
-        redis_server(folder / "b", **options) as other,
-    ):
-        assert ask_redis(owner, "CLUSTER ADDSLOTSRANGE 0 16383") == "+OK"
-        assert ask_redis(other, f"CLUSTER MEET 127.0.0.1 {owner}") == "+OK"
-        deadline = time.monotonic() + 20
-        while not all(
-            "cluster_state:ok" in ask_redis(node, "CLUSTER INFO") for node in (owner, other)
-        ):
-            assert time.monotonic() < deadline, "the cluster does not form"
-            time.sleep(0.05)
-        yield owner, other
+    """The ports of a node with every slot and of one with none."""
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as ports:
+        yield ports
 
 
 class TestCluster:

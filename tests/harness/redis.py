@@ -28,16 +28,44 @@ def redis_server(folder: Path, **options: str | int) -> Iterator[int]:
     words = [
         word for name, value in settings.items() for word in (f"--{name}", *str(value).split(" "))
     ]
-    process = subprocess.Popen([found, *words], stdout=subprocess.DEVNULL)  # noqa: S603  ours
+    log = folder / "redis.log"
+    with log.open("w") as output:
+        process = subprocess.Popen([found, *words], stdout=output, stderr=output)  # noqa: S603  ours
     try:
         deadline = time.monotonic() + 20
         while ask_redis(port, "PING") != "+PONG":
-            assert time.monotonic() < deadline, "Redis does not answer"
+            assert process.poll() is None, f"Redis ended:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"Redis does not answer:\n{log.read_text()}"
             time.sleep(0.02)
         yield port
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a cluster of two nodes, of which the first has every slot, and yield their ports."""
+    # By default the nodes talk on `port + 10000`. The system gives such ports to outgoing
+    # connections, and a node whose port is taken ends at once.
+    buses = free_port(), free_port()
+    owner_options, other_options = (
+        {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "cluster-port": bus}
+        for bus in buses
+    )
+    with (
+        redis_server(folder / "owner", **owner_options) as owner,
+        redis_server(folder / "other", **other_options) as other,
+    ):
+        assert ask_redis(owner, "CLUSTER ADDSLOTSRANGE 0 16383") == "+OK"
+        assert ask_redis(other, f"CLUSTER MEET 127.0.0.1 {owner} {buses[0]}") == "+OK"
+        deadline = time.monotonic() + 20
+        while not all(
+            "cluster_state:ok" in ask_redis(node, "CLUSTER INFO") for node in (owner, other)
+        ):
+            assert time.monotonic() < deadline, "the cluster does not form"
+            time.sleep(0.05)
+        yield owner, other
 
 
 def ask_redis(port: int, command: str) -> str:
