@@ -15,7 +15,7 @@ SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
 WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage mutants newest check check-ci format gitlab kube e2e bench faults clean
+.PHONY: help packages demo test coverage mutants newest check check-ci format gitlab kube e2e bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -35,12 +35,26 @@ $(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
 	@$(PIP) --editable '.[server]'
 	@touch $@
 
+# For those who run several targets at the same time: two must not install into .venv at once.
+packages: $(STAMP) $(LINT) $(RUNNERS) $(KUBE)
+
 # An installation for the tests has what the demo needs.
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)) ## Run the main job here: one CI job admitted, one refused
 	@$(BIN)/federation demo
 
+# $(1) says which tests, and $(2) how many run at the same time. The tests of a file run in one
+# process, so that they share the servers that they start. Those marked `alone` run afterwards, one
+# at a time, even if others failed.
+define suite
+	@trap 'exit 130' INT; set -x; failed=0; \
+	$(BIN)/python -m pytest -m '$(1) and not alone' -n $(or $(JOBS),$(2)) --dist loadfile --no-loadscope-reorder || failed=1; \
+	$(BIN)/python -m pytest -m '$(1) and alone' || failed=1; \
+	exit $$failed
+endef
+
+# JOBS=1 leaves the other cores alone, here and in `make e2e`.
 test: $(STAMP) ## Run the tests that need nothing but Python, and those that need redis-server if it is there
-	$(BIN)/python -m pytest -m 'not e2e'
+	$(call suite,not e2e,auto)
 
 $(COVERAGE): pyproject.toml $(STAMP)
 	@$(PIP) --editable '.[coverage]'
@@ -59,7 +73,7 @@ newest: $(STAMP) ## Run `make test` with the newest dependencies; undo it with `
 	$(BIN)/python .ci/newest pyproject.toml >$(VENV)/newest.txt
 	$(PIP) --upgrade --upgrade-strategy eager --requirement $(VENV)/newest.txt
 	$(BIN)/python -m pip list --disable-pip-version-check
-	$(BIN)/python -m pytest -m 'not e2e'
+	$(call suite,not e2e,auto)
 
 check: $(STAMP) check-ci ## Check format, lint and types; lint workflows, shell scripts and the image
 	$(BIN)/ruff format --check .
@@ -107,8 +121,9 @@ $(KUBE): pyproject.toml $(STAMP)
 kube: $(KUBE) ## Build what the Kubernetes tests of `make e2e` need: an API server and helm
 	$(BIN)/python -m tests.harness.kube_programs
 
+# Most of them wait most of the time.
 e2e: $(STAMP) $(RUNNERS) ## Run the slow tests: real servers, real clients, many generated cases
-	$(BIN)/python -m pytest -m e2e
+	$(call suite,e2e,3)
 
 bench: $(STAMP) ## Measure what the broker costs, beside its targets
 	$(BIN)/python -m bench

@@ -282,6 +282,7 @@ def test_what_cannot_be_compared_is_refused(webhook: Webhook, api: FakeApi, stat
     assert "no" not in response["status"]["message"].split()
 
 
+@pytest.mark.alone
 def test_a_silent_api_server_costs_no_more_time_than_there_is(
     webhook: Webhook, api: FakeApi
 ) -> None:

@@ -119,11 +119,13 @@ def took(number: int) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_the_time_grows_with_the_number_of_documents_and_no_faster() -> None:
     assert took(8_000) < 16 * took(1_000)
 
 
+@pytest.mark.alone
 def test_a_thousand_documents_load_in_a_second() -> None:
     assert took(1_000) < 2.0
 

@@ -12,6 +12,8 @@ import pytest
 from federation import batching
 from federation.batching import Batcher
 
+pytestmark = pytest.mark.alone
+
 
 class Recorded:
     """Work that remembers its batches; each item's answer is the item, doubled."""

@@ -17,6 +17,8 @@ from federation.gateway.body_budget import SMALL_BYTES, BodyBudget
 from federation.gateway.refusals import NoRoom
 from tests.harness.gateway import Listening, listening
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 
 

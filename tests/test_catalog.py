@@ -327,6 +327,7 @@ def test_a_snapshot_does_not_change() -> None:
     assert catalog() == Catalog(issuers={i.iss: i for i in map(issuer, (GITHUB, GITLAB, GENERIC))})
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 @pytest.mark.parametrize("outcome", ["admitted", "refused"])
 def test_a_token_costs_the_same_against_ten_thousand_roles_as_against_ten(outcome: str) -> None:
@@ -340,6 +341,7 @@ def test_a_token_costs_the_same_against_ten_thousand_roles_as_against_ten(outcom
     assert seconds_to_admit(large, token) < 5 * seconds_to_admit(small, token) + 0.0002
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_a_refusal_of_an_owner_with_ten_thousand_roles_stays_cheap() -> None:
     renamed = sample("github-push-main", repository="octo-org/new-name")

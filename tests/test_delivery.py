@@ -43,6 +43,8 @@ from tests.harness.webhook_receiver import (
     slow,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:

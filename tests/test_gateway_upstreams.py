@@ -18,6 +18,8 @@ from tests.harness.broker import logged
 from tests.harness.certificates import Authority
 from tests.harness.gateway import Listening, listening, write_secrets
 
+pytestmark = pytest.mark.alone
+
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 GET = UpstreamRequest("GET", b"/system/info", [], None)
 

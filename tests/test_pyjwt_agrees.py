@@ -94,6 +94,14 @@ def time_claim(name: str, offset: float) -> Change:
     return Change(f"{name}={offset:+}", lambda d: d.claims.__setitem__(name, time.time() + offset))
 
 
+def time_text(name: str, offset: int) -> Change:
+    return Change(
+        f"{name}='{offset:+}'",
+        lambda d: d.claims.__setitem__(name, str(int(time.time()) + offset)),
+        "a text is not a number",
+    )
+
+
 def on_segment(place: int, change: Callable[[str], str]) -> Callable[[str], str]:
     def spoil(token: str) -> str:
         segments = token.split(".")
@@ -129,7 +137,7 @@ CHANGES: tuple[Change, ...] = (
     *(header("typ", typ) for typ in ("jwt", "at+JWT", "application/at+jwt", ABSENT)),
     *(header("typ", t, OTHER_TYPES) for t in ("logout+jwt", "dpop+jwt", "", None, 7, "JWT ")),
     *(header(name, "https://evil.example") for name in ("jku", "x5u", "cty")),
-    header("jwk", KEYS[0].jwk()),
+    Change("jwk: the key", lambda d: d.header.__setitem__("jwk", KEYS[0].jwk())),
     header("x5c", ["MIIB"]),
     header("crit", ["exp"]),
     header("crit", []),
@@ -141,8 +149,7 @@ CHANGES: tuple[Change, ...] = (
     *(claim("sub", sub) for sub in (ABSENT, None, 7, ["a"], True)),
     claim("sub", "", "an empty subject names no caller"),
     *(claim(name, v) for name in ("exp", "iat", "nbf") for v in NOT_TIMES),
-    *(claim(name, str(int(time.time())), "a text is not a number") for name in ("iat", "nbf")),
-    *(claim("exp", v, "a text is not a number") for v in (str(int(time.time()) + 300),)),
+    *(time_text(name, offset) for name, offset in (("iat", 0), ("nbf", 0), ("exp", 300))),
     *(claim(name, True, "a boolean is not a number") for name in ("exp", "iat", "nbf")),
     *(claim(name, ABSENT) for name in ("exp", "iat", "nbf")),
     claim("exp", None),

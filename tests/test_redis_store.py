@@ -157,6 +157,7 @@ class TestReading:
 
         tell(story())
 
+    @pytest.mark.alone
     def test_many_revocations_hold_the_event_loop_for_moments_only(
         self, port: int, two: Replicas
     ) -> None:

@@ -1366,6 +1366,7 @@ def test_every_code_is_given_by_some_case_here() -> None:
     assert told | of_other_documents == CODES.keys()
 
 
+@pytest.mark.alone
 def test_ten_thousand_roles_are_read_in_seconds() -> None:
     roles = [
         Role(

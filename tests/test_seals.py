@@ -336,6 +336,7 @@ def test_recording_goes_on_at_the_bound_while_nothing_can_be_sealed(tmp_path: Pa
     assert sum(segment.size for segment in stored(tmp_path)) <= SMALL
 
 
+@pytest.mark.alone
 def test_a_lock_that_somebody_holds_delays_no_event(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, SMALL, sign=sign)
 

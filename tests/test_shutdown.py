@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from federation.server.http_limits import http_config
 from federation.server.shutdown import GracefulServer
 
+pytestmark = pytest.mark.alone
+
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 ASK_AND_STAY = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from federation.server.write_coalescing import CoalescingTransport
+
+pytestmark = pytest.mark.alone
 
 
 class Sent(asyncio.Transport):

@@ -45,7 +45,7 @@ ACTION_SETS: Mapping[str, frozenset[str]] = MappingProxyType(
         ),
         "Secret:Read": frozenset({"Secret:List"}),
         "Secret:Admin": frozenset({"Secret:Create", "Secret:Update", "Secret:Delete"}),
-        **{action: frozenset({action}) for action in ACTIONS},
+        **{action: frozenset({action}) for action in sorted(ACTIONS)},
     }
 )
 """For each action that a statement may name, the actions it grants."""

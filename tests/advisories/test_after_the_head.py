@@ -22,6 +22,8 @@ from tests.harness import builders
 from tests.harness.builders import NOW
 from tests.harness.gateway import Front, Listening, listening
 
+pytestmark = pytest.mark.alone
+
 DEPLOYMENT: Final = json.dumps({"service": "figlet", "image": "i:2", "namespace": "dev"}).encode()
 FOLLOW: Final = "/system/logs?follow=true&name=figlet&namespace=dev"
 WITHIN_SECONDS: Final = 5.0

@@ -174,6 +174,7 @@ def test_a_token_is_known_however_its_json_is_laid_out(payload: bytes) -> None:
     assert "(a token)" in written
 
 
+@pytest.mark.alone
 def test_looking_for_tokens_takes_linear_time() -> None:
     trail = Trail("r", "POST", "/", 1.0)
     fools = ["eyJ" * 20_000, "eyJ" + "a" * 60_000, "eyJ." * 15_000, "a." * 30_000, "." * 60_000]

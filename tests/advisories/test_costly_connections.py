@@ -22,6 +22,8 @@ from federation.server.http_limits import BoundedHttp
 from tests.harness.http_server import get, heard, http_server, is_closed
 from tests.harness.process import until
 
+pytestmark = pytest.mark.alone
+
 MANY = 2000
 
 

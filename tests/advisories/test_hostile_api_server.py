@@ -84,6 +84,7 @@ def test_long_strings_in_a_deep_text_take_little_memory() -> None:
     assert most < 25 * len(text)
 
 
+@pytest.mark.alone
 def test_a_string_without_an_end_takes_time_as_long_as_it_is() -> None:
     began = time.perf_counter()
     with pytest.raises(ValueError, match="not a JSON object"):

@@ -403,6 +403,7 @@ class TestSizes:
         assert statuses(front.say(line + HOST + bearer + CLOSE + CHUNKED + b"\r\n")) == [400]
         assert reached(front) == []
 
+    @pytest.mark.alone
     def test_a_body_that_never_ends_does_not_delay_a_refusal(self, front: Listening) -> None:
         began = time.monotonic()
         head = PUT + HOST + JSON + CLOSE + b"Content-Length: 1000\r\n\r\n"

@@ -130,6 +130,7 @@ def test_the_status_of_an_object_is_not_believed() -> None:
     assert space.answer(PUSH, GET) == "no_role_admits"
 
 
+@pytest.mark.alone
 def test_thousands_of_roles_that_refuse_do_not_make_an_exchange_slow() -> None:
     hostile = [
         raw("Role", f"h{n}", {"policy": 5, "condition": {"StringLike": {"jwt:ref": [f"*x{n}*"]}}})

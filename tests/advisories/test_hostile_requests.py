@@ -319,6 +319,7 @@ def test_there_are_many_of_them() -> None:
     assert len(HOSTILE) >= 60
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "body",
     [

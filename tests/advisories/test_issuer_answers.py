@@ -134,6 +134,7 @@ async def longest_wait(ring: KeyRing, bad: JwtIssuer) -> float:
     return slowest
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "talk",
     [

@@ -177,6 +177,7 @@ def test_a_boolean_and_its_text_are_one(claim: object) -> None:
 # slow patterns
 
 
+@pytest.mark.alone
 def test_a_pattern_of_many_stars_costs_no_more_than_pattern_times_value() -> None:
     rule = role(
         condition={

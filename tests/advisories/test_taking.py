@@ -437,6 +437,7 @@ def test_a_job_that_asks_for_ever_other_roles_does_not_fill_the_memory() -> None
     assert 0 < kept <= 100_000
 
 
+@pytest.mark.alone
 def test_a_long_list_of_grants_holds_nobody_up() -> None:
     # A job with an access token can ask for the list of its grants as often as it likes.
     allowing = {"action": ["Function:Invoke"], "resource": [f"ns{n}-*:f{n}" for n in range(300)]}
@@ -452,6 +453,7 @@ def test_a_long_list_of_grants_holds_nobody_up() -> None:
     assert time.process_time() - began < 0.6
 
 
+@pytest.mark.alone
 def test_a_list_of_namespaces_with_nothing_in_them_for_the_caller_holds_nobody_up() -> None:
     grants = {"action": ["Function:*"], "resource": [f"team{n}:f{n}" for n in range(100)]}
     policies = PolicySet([builders.policy("p", grants)])

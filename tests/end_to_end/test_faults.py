@@ -17,7 +17,7 @@ from faults.__main__ import FAULTS, Row, run_all, table
 
 AT_ONCE = 4
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

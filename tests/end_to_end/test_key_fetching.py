@@ -110,6 +110,7 @@ async def cut_off(_path: str, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "reply",
     [endless, dribble, dribble_headers, bomb, redirect, silence, nonsense, cut_off],

@@ -25,7 +25,7 @@ from tests.harness.process import in_thread
 from tests.harness.redis import ask_redis, empty_redis, redis_server
 from tests.harness.signing import signing_key
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 REVOCATIONS = 100_000
 AT_ONCE, PAUSE_SECONDS = 100, 0.02

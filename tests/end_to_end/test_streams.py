@@ -98,6 +98,7 @@ async def follow(front: Fronted, token: str) -> tuple[asyncio.StreamReader, asyn
     return reader, writer
 
 
+@pytest.mark.alone
 def test_200_followed_logs_are_live_and_cost_little(front: Fronted, token: str) -> None:
     async def story() -> float:
         streams = await asyncio.gather(*(follow(front, token) for _ in range(200)))
@@ -119,6 +120,7 @@ def test_200_followed_logs_are_live_and_cost_little(front: Fronted, token: str) 
     assert took < 2
 
 
+@pytest.mark.alone
 def test_a_line_arrives_within_half_a_second_of_being_written(front: Fronted, token: str) -> None:
     async def story() -> list[float]:
         reader, writer = await follow(front, token)
@@ -174,6 +176,7 @@ def test_100_mib_to_a_function_pass_in_bounded_memory(front: Fronted, *, sized: 
     assert answer.headers["x-received-bytes"] == str(100 * MIB)
 
 
+@pytest.mark.alone
 def test_a_client_that_does_not_read_blocks_no_others_and_fills_no_memory(front: Fronted) -> None:
     with grows_at_most(front, 16, "20 readers that do not read"), ExitStack() as stack:
         for _ in range(20):

@@ -230,6 +230,7 @@ class TestServer:
 
 
 class TestLiveChanges:
+    @pytest.mark.alone
     def test_a_document_changed_on_disk_is_live_within_two_seconds(
         self, own_broker: Served
     ) -> None:
@@ -240,6 +241,7 @@ class TestLiveChanges:
         took = until(lambda: own_broker.exchange().status_code == 400, 5)
         assert took < 2
 
+    @pytest.mark.alone
     def test_a_broken_set_is_not_adopted_and_readiness_is_degraded(
         self, own_broker: Served
     ) -> None:
@@ -253,6 +255,7 @@ class TestLiveChanges:
         assert until(degraded, 5) < 2
         assert own_broker.exchange().status_code == 200
 
+    @pytest.mark.alone
     def test_after_a_key_rotation_old_and_new_tokens_verify(self, own_broker: Served) -> None:
         before = own_broker.access_token()
         rotated = subprocess.run(  # noqa: S603  our own program

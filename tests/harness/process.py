@@ -8,6 +8,7 @@ Run programs as processes of their own: start, signal, kill, restart, and look a
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import http.client
 import json
 import os
@@ -16,10 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -222,12 +225,39 @@ def until(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 def free_port() -> int:
-    """A free port that the system gives to no outgoing connection, so that it stays free."""
+    """
+    A free port that the system gives to no outgoing connection, so that it stays free.
+
+    No other process that asks here is given it while this one lives, even before anything listens
+    at it. So tests may run beside each other, as `pytest -n` and several checkouts do.
+    """
     for _ in range(100):
         port = secrets.choice(range(*_PORTS))
+        if not _reserved(port):
+            continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise RuntimeError("no free port was found")
+
+
+def _reserved(port: int) -> bool:
+    """True if no other process has *port*. The system ends the reservation with this process."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """
+    A descriptor of the file whose byte at each port's number is locked by the process that has it.
+
+    It stays open, because a process that closes any descriptor of a file loses its locks on it.
+    """
+    file = Path(tempfile.gettempdir(), f"federation-test-ports-{os.getuid()}")
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager

@@ -49,13 +49,13 @@ def redis_cluster(folder: Path) -> Iterator[tuple[int, int]]:
     # By default the nodes talk on `port + 10000`. The system gives such ports to outgoing
     # connections, and a node whose port is taken ends at once.
     buses = free_port(), free_port()
-    owner_options, other_options = (
+    nodes: list[dict[str, str | int]] = [
         {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "cluster-port": bus}
         for bus in buses
-    )
+    ]
     with (
-        redis_server(folder / "owner", **owner_options) as owner,
-        redis_server(folder / "other", **other_options) as other,
+        redis_server(folder / "owner", **nodes[0]) as owner,
+        redis_server(folder / "other", **nodes[1]) as other,
     ):
         assert ask_redis(owner, "CLUSTER ADDSLOTSRANGE 0 16383") == "+OK"
         assert ask_redis(other, f"CLUSTER MEET 127.0.0.1 {owner} {buses[0]}") == "+OK"
