@@ -15,7 +15,7 @@ SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
 WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help packages demo test coverage mutants newest check check-ci format gitlab kube e2e bench faults clean
+.PHONY: help packages demo test coverage mutants newest check check-ci format gitlab kube sign-on e2e bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -120,6 +120,10 @@ $(KUBE): pyproject.toml $(STAMP)
 # What is built stays in ~/.cache/federation/kube, so it is built once. It needs Go 1.26.
 kube: $(KUBE) ## Build what the Kubernetes tests of `make e2e` need: an API server and helm
 	$(BIN)/python -m tests.harness.kube_programs
+
+# What is built stays in ~/.cache/federation/sign-on, so it is built once.
+sign-on: $(RUNNERS) ## Build what the sign-on tests of `make e2e` need: two OpenID providers
+	$(BIN)/python -m tests.harness.sign_on_programs
 
 # Most of them wait most of the time.
 e2e: $(STAMP) $(RUNNERS) ## Run the slow tests: real servers, real clients, many generated cases

@@ -1,4 +1,4 @@
-"""In which order the tests run."""
+"""In which order the tests run, and how they are called."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; all else stays in its order."""
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONGEST)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """
+    Name a set by its members in order.
+
+    Processes that run tests beside each other compare the names, and each has an order of its own
+    for the members of a set.
+    """
+    return repr(sorted(map(repr, val))) if isinstance(val, set | frozenset) else None

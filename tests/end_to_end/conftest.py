@@ -6,12 +6,19 @@ import gc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from federation.demo.stage import Stage
+from tests.harness.browser import Person, chromium_running, person_in
+from tests.harness.keycloak import Keycloak, keycloak_running
 from tests.harness.kube import Cluster, cluster_running
+from tests.harness.oidc_provider import OidcProvider, oidc_provider_running
 from tests.harness.real_runners import Repository, stage_set
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(name="stage", scope="module")
@@ -38,6 +45,44 @@ def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster_running(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.apply_crds()
         yield cluster
+
+
+@pytest.fixture(name="keycloak", scope="session")
+def _keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
+    """
+    A Keycloak that the tests share, with the people and clients of `tests.harness.sign_on_parts`.
+
+    The dashboard of a test listens at its `ports.dashboard`, the command line at its
+    `ports.callback`. A test that changes the realm changes it back.
+    """
+    with keycloak_running(tmp_path_factory.mktemp("keycloak") / "home") as keycloak:
+        yield keycloak
+
+
+@pytest.fixture(name="oidc_provider", scope="session")
+def _oidc_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
+    """An `oidc-provider` that the tests share, with the same people and clients as Keycloak."""
+    with oidc_provider_running(tmp_path_factory.mktemp("provider") / "home") as provider:
+        yield provider
+
+
+@pytest.fixture(name="chromium", scope="module")
+def _chromium() -> Iterator[Browser]:
+    """
+    A Chromium that the tests of a file share. Each test has a profile of its own in it: `person`.
+
+    It ends with the file: while Playwright runs, its thread counts as one with a running event
+    loop, and tests of other files could not call `asyncio.run`.
+    """
+    with chromium_running() as browser:
+        yield browser
+
+
+@pytest.fixture(name="person")
+def _person(chromium: Browser) -> Iterator[Person]:
+    """A person in Chromium with a new profile. The test fails if the browser leaves loopback."""
+    with person_in(chromium) as person:
+        yield person
 
 
 @pytest.fixture(autouse=True, scope="module")
