@@ -14,6 +14,19 @@ from typing import NewType
 
 from federation.text import oauth_safe
 
+_OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "role", "function"})
+# These bind the subject token to one sign-in, client or session, or say what kind of token it is.
+# In ours they would be wrong: `scope` and `act` grant or delegate (RFC 8693, section 4), `cnf` asks
+# for a proof of possession (RFC 7800), and `events` makes a security event or logout token.
+_PROTOCOL = frozenset(
+    {
+        *("nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"),
+        *("typ", "events", "scope", "client_id", "cnf", "act", "may_act"),
+    }
+)
+NOT_COPIED = _OURS | _PROTOCOL
+"""Claims of a subject token that its access token does not have, or has with another value."""
+
 UnverifiedClaims = NewType("UnverifiedClaims", Mapping[str, object])
 Claims = NewType("Claims", Mapping[str, object])
 
@@ -43,6 +56,11 @@ def pointer(path: str) -> tuple[str, ...]:
     if not path.startswith("/") or re.search(r"~(?![01])", path):
         raise ValueError(path)
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
+
+
+def is_copied(name: str) -> bool:
+    """Return whether an access token has the claim *name* of its subject token, as it is."""
+    return name not in NOT_COPIED and not name.startswith("fed:")
 
 
 def at(claims: Mapping[str, object], name: str) -> object:

@@ -149,7 +149,11 @@ def _warns(function: ast.expr) -> bool:
 
 @pytest.mark.parametrize("message", sorted(log_messages()))
 def test_every_warning_and_error_of_the_log_is_in_the_docs(message: str) -> None:
-    pages = ("docs/monitoring.md", "docs/troubleshooting.md", "docs/kubernetes.md")
+    pages = (
+        "docs/monitoring.md",
+        "docs/troubleshooting.md",
+        "docs/kubernetes.md",
+    )
     assert any(message in page(path) for path in pages)
 
 

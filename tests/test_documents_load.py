@@ -336,6 +336,28 @@ def test_every_action_stands_for_its_set(action: str) -> None:
     assert found.statements[0].actions == ACTION_SETS[action]
 
 
+@pytest.mark.parametrize("action", ["Documents:Read", "Audit:Read"])
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_what_is_about_the_whole_cluster_needs_the_whole_cluster(action: str, effect: str) -> None:
+    written = f'{{sid: a, effect: {effect}, action: [Function:List, "{action}"], resource: %s}}'
+    for everything in ('["*"]', '["*:*"]', '["dev:*", "*"]'):
+        assert policy(f"- {written % everything}").statements[0].actions == {
+            "Function:List",
+            action,
+        }
+    for less in ('["dev:*"]', '["*:figlet", "dev*:*"]'):
+        head = POLICY[: POLICY.index("    - sid")]
+        (problem,) = read(f"{head}    - {written % less}\n").problems
+        assert (problem.code, problem.field) == ("D028", "statement[0].resource")
+        assert f"{action} is about the whole cluster" in problem.message
+        assert problem.hint.startswith('write "*"')
+
+
+def test_a_wildcard_for_actions_needs_no_whole_cluster() -> None:
+    found = policy('- {sid: a, effect: Allow, action: ["*"], resource: ["dev:*"]}')
+    assert "Documents:Read" in found.statements[0].actions
+
+
 def test_what_kubectl_adds_is_tolerated() -> None:
     metadata = """metadata:
   name: github
@@ -524,6 +546,7 @@ BAD: list[tuple[str, str, str]] = [
     ("provider contradicts", "D022", ISSUER + "  provider: generic # here\n"),
     ("jwks and jwksUri", "D023", ISSUER + f"  jwks: {json.dumps({'keys': [RSA]})}\n  jwksUri: https://a.example/ # here\n"),
     ("jwks and issInternal", "D023", ISSUER + f"  jwks: {json.dumps({'keys': [RSA]})}\n  issInternal: https://a.example/ # here\n"),
+    ("less than the cluster", "D028", POLICY.replace("Function:List", "Audit:Read").replace('["dev:*"]', '["dev:*"] # here')),
     ("long value", "D024", role_text(f"condition: {{StringEqual: {{jwt:a: [{'x' * 4097}]}}}} # here\n")),
     ("long pattern", "D024", role_text(f"condition: {{StringLike: {{jwt:a: [{'x' * (PATTERN_CHARS + 1)}]}}}} # here\n")),
     ("many values", "D024", role_text(f"condition: {{StringEqual: {{jwt:a: [{'x, ' * 1001}]}}}} # here\n")),
@@ -638,6 +661,10 @@ ACTION_HINTS = {
     "Function:Creat": "did you mean Function:Create?",
     "Function:Xyzzy": "known here: Function:*, ",
     "Widget:List": "before the colon",
+    "Document:Read": "did you mean Documents:Read?",
+    "audits:read": "did you mean Audit:Read?",
+    "Documents:List": "known here: Documents:Read",
+    "Audit:*": "known here: Audit:Read",
     "": "known here: Function:*, ",
 }
 
@@ -654,6 +681,14 @@ def test_a_hint_for_an_action_names_what_was_meant(action: str, hint: str) -> No
 def test_a_hint_never_takes_another_word_for_delete(group: str, verb: str) -> None:
     hint = action_hint(f"{group}:{verb}")
     assert "did you mean" not in hint or "Delete" not in hint
+
+
+@pytest.mark.parametrize("group", ["Deployments", "Components", "Docs", "Events", "Auth", "Logs"])
+def test_a_hint_never_takes_another_word_for_what_shows_all_rules(group: str) -> None:
+    for verb in ("Read", "List", "Get", "*"):
+        hint = action_hint(f"{group}:{verb}")
+        assert "did you mean" not in hint
+        assert not hint.startswith("known here: Documents")
 
 
 def test_a_file_that_is_not_utf_8_is_reported_with_its_line() -> None:

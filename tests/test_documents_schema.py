@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from federation.documents.load import Document, Fields, Items, Sort, Value, yaml_documents
-from federation.documents.model import ACTION_SETS
+from federation.documents.model import ACTION_SETS, BROKER_ACTIONS
 from federation.documents.schema import OPERATORS, SPECS, schema, text
 from tests.test_documents_load import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
 
@@ -56,6 +56,8 @@ def _keyword(name: str, of: Any, value: object, rule: dict[str, Any]) -> bool:  
             return not isinstance(value, list) or len(value) <= of
         case "items":
             return not isinstance(value, list) or all(fits(item, of) for item in value)
+        case "contains":
+            return not isinstance(value, list) or any(fits(item, of) for item in value)
         case "minProperties":
             return not isinstance(value, dict) or len(value) >= of
         case "maxProperties":
@@ -150,7 +152,12 @@ GOOD = [
     *(role_text(f"condition: {{StringEqual: {{{one}}}}}\n") for one in CONDITIONS),
     *(role_text(f"principal: {{{one}}}\n") for one in CONDITIONS),
     *(role_text(f"condition: {{'{operator}': {{jwt:a: [x]}}}}\n") for operator in OPERATORS),
-    *(POLICY.replace("Function:List", action) for action in ACTION_SETS),
+    *(
+        POLICY.replace("Function:List", action).replace(
+            "dev:*", "*" if action in BROKER_ACTIONS else "dev:*"
+        )
+        for action in ACTION_SETS
+    ),
     *(POLICY.replace("dev:*", resource) for resource in ("*", "dev:env", "team-*:*", "*:*")),
     POLICY.replace("Allow", "Deny") + indented("condition: {StringLike: {jwt:a: b}}", 6),
     json.dumps({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 from federation.claims import Claims
 from federation.documents.model import Role
@@ -226,3 +228,29 @@ def test_a_role_that_refuses_is_told_as_the_exchange_would_tell_it() -> None:
     assert explanation.refusal.reason is Reason.POLICY_MISSING
     assert not explanation.admitted
     assert not explanation.decisions[0].allowed
+
+
+def test_one_large_claim_is_not_repeated_for_every_role() -> None:
+    """10,000 Roles that read a claim of 60 KB would make an answer of 600 MB."""
+    large = "x" * 60_000
+    roles = [pinned(f"r{number}", repository="o/r", ref="main") for number in range(1000)]
+    claims = sample("github-push-main", repository=large)
+    explanation = explain(
+        catalog(*roles, policies=[DEPLOY]),
+        claims,
+        [],
+        refusal=None,
+        verified=True,
+        access_claims=lambda _: Claims({}),
+    )
+    told = explanation.as_json()
+    assert len(json.dumps(told)) < 6_000_000
+    shown = [
+        found["claim"]
+        for role in cast("Any", told)["roles"]
+        for found in role["conditions"]
+        if found["key"] == "jwt:repository"
+    ]
+    assert shown[0] == large
+    assert shown[-1] == "x" * 100 + "..."
+    assert {len(claim) for claim in shown} == {60_000, 103}

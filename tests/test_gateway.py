@@ -829,6 +829,7 @@ class TestAudit:
             "method": "PUT",
             "actions": ("Function:Update",),
             "namespace": "dev",
+            "resource": "dev:figlet",
             "response_code": 202,
             "custom_message": event.custom_message,
             "request_id": answer.headers["x-request-id"],

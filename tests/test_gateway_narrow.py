@@ -38,6 +38,8 @@ NARROWED = [
     pytest.param([allow("*:figlet")], ALL, id="one function anywhere"),
     pytest.param([allow("dev:*"), allow("prod:x")], ["dev", "prod"], id="two statements"),
     pytest.param([allow("*", action="Namespace:List")], ALL, id="listing is something"),
+    pytest.param([allow("*", action="Documents:Read")], [], id="documents are in no namespace"),
+    pytest.param([allow("*", action="Audit:Read")], [], id="the trail is in no namespace"),
     pytest.param(
         [allow("*"), deny("prod:*")], ["openfaas-fn", "dev", "team-a", "team-b"], id="deny"
     ),

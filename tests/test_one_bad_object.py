@@ -81,7 +81,8 @@ def world(rng: Random) -> World | None:
         young = "2026-03-01T00:00:00Z"
         objects.append(issuer("y", rng.choice(ISSUERS), created=young, tokenExpiry="9h"))
     space = _all_good(objects, rng, also_refused=mixed)
-    asked = [(rng.choice(second_evaluator.ACTIONS), generators.asked(rng)) for _ in range(6)]
+    actions = rng.choices(second_evaluator.ACTIONS, k=6)
+    asked = [(action, generators.asked(rng, action)) for action in actions]
     return World(space, tokens, asked) if space else None
 
 
@@ -314,8 +315,9 @@ def told(rng: Random, way: Way, *, restarts: bool) -> Counter[str]:
                 space.catalog, space.united.verdicts, space.united.last_good
             )  # fmt: skip
         if not _became_bad(was, space.standing(*key)):
-            # It is as good as before, or another good document, which may allow more.
-            space.raws[key] = first[key]
+            # It is as good as before, or another good document, which may allow more. The process
+            # must not remember it: Roles that were good beside it would stay in force.
+            space.raws[key], space.united = first[key], united
             space.restart() if restarts else space.read()
             continue
         note = (key, space.raws[key], first, made.tokens)

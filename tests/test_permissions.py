@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from federation.claims import Claims
-from federation.documents.model import ACTION_SETS, ACTIONS, Effect, Policy, Resource
+from federation.documents.model import (
+    ACTION_SETS,
+    ACTIONS,
+    BROKER_ACTIONS,
+    Effect,
+    Policy,
+    Resource,
+)
 from federation.policy.permissions import Access, Decision, decide, granted_resources
 from tests.harness import second_evaluator as naive
 from tests.harness.builders import policy
@@ -215,7 +222,12 @@ def test_a_text_that_is_no_resource_is_refused(text: str) -> None:
 )  # fmt: skip
 def test_an_action_set_stands_for_exactly_these_actions(written: str, expected: list[str]) -> None:
     assert ACTION_SETS[written] == set(expected)
-    granted = {a for a in ACTIONS if decided([policy("p", allow(written, "*"))], a, "dev:fn")[0]}
+    everything = [policy("p", allow(written, "*"))]
+    granted = {
+        action
+        for action in ACTIONS
+        if decided(everything, action, "*" if action in BROKER_ACTIONS else "dev:fn")[0]
+    }
     assert granted == set(expected)
 
 
@@ -223,6 +235,27 @@ def test_there_are_no_other_actions() -> None:
     assert set(naive.ACTIONS) == ACTIONS
     groups = {f"{group}:*" for group in ("Function", "Secret", "Namespace", "System")}
     assert set(ACTION_SETS) == ACTIONS | groups | {"*"} | set(naive.LEGACY)
+
+
+@pytest.mark.parametrize("action", sorted(BROKER_ACTIONS))
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("*", True),
+        pytest.param("*:*", True, id="everything-in-two-halves"),
+        pytest.param("dev:*", False, id="a-namespace"),
+        pytest.param("dev:fn", False, id="a-function"),
+        pytest.param("*:fn", False, id="a-function-everywhere"),
+        pytest.param("d*:*", False, id="a-pattern"),
+    ],
+)
+def test_only_a_statement_on_everything_gives_what_the_broker_knows(
+    action: str, written: str, given: bool
+) -> None:
+    for named in (action, "*"):
+        assert decided([policy("p", allow(named, written))], action, "*")[0] is given
+        both = [policy("p", allow("*", "*"), deny(named, written))]
+        assert decided(both, action, "*")[0] is not given
 
 
 # Accesses
@@ -321,3 +354,11 @@ def test_only_statements_for_the_action_and_the_token_count() -> None:
 def test_a_decision_is_about_the_access_that_was_asked() -> None:
     access = Access.parse("Function:Get", "dev:fn")
     assert decide([], access, NOBODY) == Decision(access, allowed=False)
+
+
+@pytest.mark.parametrize("action", sorted(BROKER_ACTIONS))
+def test_what_the_broker_knows_is_asked_for_as_a_whole(action: str) -> None:
+    assert Access.parse(action, "*").resource == "*"
+    for less in ("dev:*", "dev:fn", "*:*"):
+        with pytest.raises(ValueError, match=rf"is not \*, the only resource of {action}"):
+            Access.parse(action, less)

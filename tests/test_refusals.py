@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from federation.errors import HttpError, Reason, Refusal
 from federation.gateway.refusals import (
+    FUNCTION_CHALLENGE,
     Ambiguous,
     Denied,
     Malformed,
@@ -65,13 +66,15 @@ def headers(messages: list[Message]) -> dict[str, str]:
         (TooLarge("Too much."), 413, {}, "Too much."),
         (TooSlow(), 408, {}, "The body took too long to arrive."),
         (
-            NotAuthenticated(for_function=False),
+            NotAuthenticated(),
             401,
             {"www-authenticate": "Bearer"},
             "An access token is needed.",
         ),
         (
-            NotAuthenticated(Refusal(Reason.EXPIRED, "It ended at noon."), for_function=True),
+            NotAuthenticated(
+                Refusal(Reason.EXPIRED, "It ended at noon."), challenge=FUNCTION_CHALLENGE
+            ),
             401,
             {"www-authenticate": 'Bearer realm="IAM function invoke"'},
             "The access token has expired.",
@@ -141,6 +144,7 @@ def test_any_other_error_is_the_json_of_oauth(
         "content-type": "application/json",
         "cache-control": "no-store",
         "pragma": "no-cache",
+        "x-content-type-options": "nosniff",
         "content-length": str(len(body["body"])),
         "x-request-id": "r1",
         **extra,

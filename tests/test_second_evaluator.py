@@ -206,7 +206,8 @@ def _compared_decisions(rng: Random) -> Iterator[bool]:
     documents = _documents(rng, claims)
     policies = [builders.policy(name, *written) for name, written in documents.items()]
     for _ in range(3):
-        action, asked = rng.choice(second_evaluator.ACTIONS), generators.asked(rng)
+        action = rng.choice(second_evaluator.ACTIONS)
+        asked = generators.asked(rng, action)
         decision = decide(policies, Access.parse(action, asked), Claims(claims))
         expected = second_evaluator.decide(documents, action, asked, claims)
         assert _plainly(decision) == expected, (documents, action, asked, claims)
@@ -271,7 +272,8 @@ def _compared_leftovers(
     policies = PolicySets().of(_catalog({}, in_force), held)
     ordered = expected._replace(names=list(held.names))
     for _ in range(3):
-        action, asked = rng.choice(second_evaluator.ACTIONS), generators.asked(rng)
+        action = rng.choice(second_evaluator.ACTIONS)
+        asked = generators.asked(rng, action)
         decision = decide(policies, Access.parse(action, asked), minted)
         answer = second_evaluator.decide(in_force, action, asked, minted, ordered)
         assert _plainly(decision) == answer, (in_force, held, action, asked, minted)

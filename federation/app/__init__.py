@@ -24,6 +24,7 @@ from federation.app.parts import check_shared_state
 from federation.app.routing import BrokerApp
 from federation.audit import Journal
 from federation.audit.divided import DividedJournal
+from federation.audit.kept_claims import AuditClaims
 from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.seals import SEAL_TYPE
 from federation.config import Settings
@@ -39,7 +40,15 @@ from federation.sources.files import Adopted
 from federation.state import Store
 from federation.tokens.mint import sign_jws
 from federation.tokens.signing_keys import KeyFolder, SigningKeys
-from federation.web.discovery import jwks, metadata
+from federation.tokens.verify import AccessTokens
+from federation.web.api.endpoint import Api
+from federation.web.discovery import (
+    PROTECTED_RESOURCE,
+    challenge,
+    jwks,
+    metadata,
+    protected_resource,
+)
 from federation.web.health import Health, healthz, livez, readyz
 from federation.web.rate_limit import Failures, InvalidTokens, RepeatedExchanges, Revocations
 from federation.web.refusals import ErrorBoundary, not_found
@@ -105,6 +114,7 @@ def build(
         state=store,
         journal=journal or _logged(archive, outsiders, metrics.event_lost),
         clock=clock,
+        audit_claims=AuditClaims(settings.audit_claims),
         policies=PolicySets(),
         limit_repeats=RepeatedExchanges(time.monotonic).take,
     )
@@ -114,10 +124,12 @@ def build(
         archive if journal is None else None,
         deliveries,
         documents.kubernetes.following if documents.kubernetes else None,
+        parts.sign_in(settings),
     )
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
     # A budget of their own: who polls with an expired token must not stop exchanges beside it.
     invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
+    tokens = AccessTokens(broker.issuer_url, broker.state, broker.clock)
     gateway = None
     if upstream:
         gateway = parts.gateway(
@@ -125,6 +137,8 @@ def build(
             settings,
             metrics,
             upstream,
+            tokens=tokens,
+            challenge=challenge(broker.issuer_url, health.sign_in),
             trusted_proxies=trusted,
             invalid_tokens=invalid_tokens,
         )
@@ -134,6 +148,17 @@ def build(
     revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
     app = BrokerApp(
         exchanges,
+        parts.api(
+            Api(
+                broker,
+                tokens,
+                invalid_tokens.count,
+                metrics,
+                challenge(broker.issuer_url, health.sign_in),
+            ),
+            documents,
+            settings,
+        ),
         gateway,
         trusted,
         access_log=settings.access_log == "on",
@@ -147,6 +172,7 @@ def build(
             Route("/.well-known/openid-configuration", metadata),
             Route("/.well-known/oauth-authorization-server", metadata),
             Route("/.well-known/jwks.json", jwks),
+            Route(PROTECTED_RESOURCE, protected_resource),
             Route("/livez", livez),
             Route("/readyz", readyz),
             # With an upstream, its own answer is the better one.
@@ -168,6 +194,7 @@ def build(
     app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
     app.state.broker = broker
     app.state.health = health
+    app.state.sign_in = health.sign_in
     app.state.metrics = metrics
     app.state.reload = Reload(
         [

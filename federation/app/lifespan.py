@@ -200,13 +200,14 @@ async def _follow_upstream(health: Health, upstream: Upstream) -> None:
 
 
 async def _update_gauges(metrics: Metrics, health: Health) -> None:
-    broker, catalog, adopted = health.broker, None, 0.0
+    broker, catalog, adopted, told = health.broker, None, 0.0, ""
     while True:
         report, now = await health.report(), broker.clock()
         if health.publish:
             health.publish(health.details(report))
         if catalog is not broker.source.current():
             catalog, adopted = broker.source.current(), now
+            told = _note_sign_in(health.sign_in_problem(), told)
         metrics.set_gauges(
             BrokerStatus(
                 ready=not report.unavailable,
@@ -224,3 +225,12 @@ async def _update_gauges(metrics: Metrics, health: Health) -> None:
             )
         )
         await asyncio.sleep(_GAUGES_SECONDS)
+
+
+def _note_sign_in(problem: str, told: str) -> str:
+    """Log why nobody who signs in gets a token, unless it was *told*. Return the problem."""
+    if problem and problem != told:
+        structlog.get_logger("federation").warning(
+            "nobody who signs in gets a token", problem=problem
+        )
+    return problem

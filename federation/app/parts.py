@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 import structlog
 
+from federation.app.documents import Documents
 from federation.audit.delivery import Delivery, Webhook, read_header, trusting
 from federation.audit.journal import FileJournal
 from federation.audit.seals import Sign
 from federation.audit.segments import OUTSIDERS
 from federation.config import Settings
+from federation.documents.model import READ_AUDIT, READ_DOCUMENTS
 from federation.errors import Refusal, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.body_budget import BodyBudget
@@ -34,6 +37,16 @@ from federation.state import Observe, Store
 from federation.state.sqlite import SqliteStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
+from federation.web.api.audit import AuditAnswer
+from federation.web.api.can_i import can_i
+from federation.web.api.documents import Documents as DocumentsAnswer
+from federation.web.api.endpoint import Api, Endpoint
+from federation.web.api.explain import ExplainAnswer
+from federation.web.api.paths import ApiPaths
+from federation.web.api.turns import Turns
+from federation.web.api.who_can import WhoCanAnswer
+from federation.web.api.whoami import whoami
+from federation.web.discovery import SignIn
 from federation.web.rate_limit import InvalidTokens, Network, is_from_proxy
 
 if TYPE_CHECKING:
@@ -149,6 +162,8 @@ def gateway(
     metrics: Metrics,
     behind: Upstream,
     *,
+    tokens: AccessTokens,
+    challenge: str,
     trusted_proxies: Sequence[Network],
     invalid_tokens: InvalidTokens,
 ) -> Gateway:
@@ -157,7 +172,8 @@ def gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
         signing=lambda: broker.signing,
-        tokens=AccessTokens(broker.issuer_url, broker.state, broker.clock),
+        tokens=tokens,
+        challenge=challenge,
         policies=broker.policies,
         upstream=behind,
         journal=broker.journal,
@@ -172,6 +188,47 @@ def gateway(
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,
         count_invalid_token=invalid_tokens.count,
+    )
+
+
+def sign_in(settings: Settings) -> SignIn | None:
+    """Where people sign in, None if nothing is published."""
+    if settings.sign_in_issuer is None or settings.sign_in_client_id is None:
+        return None
+    return SignIn(settings.sign_in_issuer, settings.sign_in_client_id, settings.sign_in_scopes)
+
+
+def api(shared: Api, documents: Documents, settings: Settings) -> ApiPaths:
+    """The API for people: `/federation/v1/…`."""
+    clock, folder, turns = shared.broker.clock, settings.state / "audit", Turns()
+    # Whoever holds a token may ask these, so they wait for each other, and not for explanations.
+    own = Turns()
+    explained = ExplainAnswer(folder, clock, turns)
+    trail = AuditAnswer(folder, gethostname(), turns)
+    followed = documents.kubernetes
+    listed = DocumentsAnswer(
+        documents.source,
+        (lambda: followed.snapshot.united.verdicts) if followed else None,
+        (lambda: followed.following().trouble) if followed else None,
+    )
+    return ApiPaths(
+        {
+            "/federation/v1/whoami": ("GET", Endpoint(shared, partial(whoami, own))),
+            "/federation/v1/can-i": ("POST", Endpoint(shared, partial(can_i, own), has_body=True)),
+            "/federation/v1/documents": ("GET", Endpoint(shared, listed, needs=READ_DOCUMENTS)),
+            "/federation/v1/explain": (
+                "POST",
+                Endpoint(shared, explained, needs=READ_DOCUMENTS, has_body=True),
+            ),
+            "/federation/v1/who-can": (
+                "GET",
+                Endpoint(shared, WhoCanAnswer(turns), needs=READ_DOCUMENTS, has_query=True),
+            ),
+            "/federation/v1/audit": (
+                "GET",
+                Endpoint(shared, trail, needs=READ_AUDIT, has_query=True),
+            ),
+        }
     )
 
 

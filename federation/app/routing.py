@@ -13,6 +13,7 @@ from federation.gateway.proxy import Gateway
 from federation.logs import quick_info
 from federation.web.access_log import LOGGER as ACCESS_LOGGER
 from federation.web.access_log import AccessLog
+from federation.web.api.paths import PREFIX, ApiPaths
 from federation.web.rate_limit import Network
 from federation.web.refusals import ErrorBoundary
 from federation.web.token import TokenEndpoint
@@ -23,12 +24,14 @@ class BrokerApp(Starlette):
     The broker's routes; with an upstream, every other request goes to the gateway.
 
     Exchanges and gateway requests do not pass Starlette's router and middleware, which cost 6 to
-    11 % of an exchange. `ErrorBoundary` is the only middleware, so both are wrapped in it here.
+    11 % of an exchange. `ErrorBoundary` is the only middleware, so they are wrapped in it here, and
+    so is the API for people, which owns a whole tree of paths.
     """
 
     def __init__(
         self,
         exchanges: TokenEndpoint,
+        api: ApiPaths,
         gateway: Gateway | None,
         trusted_proxies: Sequence[Network],
         *,
@@ -37,6 +40,7 @@ class BrokerApp(Starlette):
     ) -> None:
         super().__init__(**starlette)
         self._exchanges = ErrorBoundary(exchanges, trusted_proxies)
+        self._api = ErrorBoundary(api, trusted_proxies)
         self._gateway = ErrorBoundary(gateway, trusted_proxies) if gateway else None
         self._own_requests = frozenset(
             (method, route.path)
@@ -60,6 +64,8 @@ class BrokerApp(Starlette):
         request = scope.get("method"), scope.get("path")
         if request == ("POST", "/oauth/token"):
             await self._exchanges(scope, receive, send)
+        elif scope["type"] != "lifespan" and scope["path"].startswith(PREFIX):
+            await self._api(scope, receive, send)
         elif self._gateway and scope["type"] != "lifespan" and request not in self._own_requests:
             await self._gateway(scope, receive, send)
         else:

@@ -22,6 +22,8 @@ _COMMANDS: Mapping[str, str] = {
     "demo": "Admit one CI job and refuse another, on this machine alone.",
     "check": "Find every problem in documents before they are live.",
     "explain": "Show what a token would be allowed, condition by condition.",
+    "who-can": "Show which Roles give an access, and what a token must say.",
+    "role": "Write the tightest sensible Role for a job's token.",
     "exchange": "Trade this CI job's ID token for an access token.",
     "keys": "Make, list and rotate the broker's signing keys.",
     "audit": "Read, verify and deliver again the audit trail.",
@@ -29,6 +31,8 @@ _COMMANDS: Mapping[str, str] = {
     "crds": "Print the CustomResourceDefinitions for a Kubernetes cluster.",
     "admission": "Judge Kubernetes objects before they are kept.",
 }
+_DASHBOARD_LIBRARIES = frozenset({"jinja2", "joserfc", "markupsafe"})
+"""The libraries that the extra `dashboard` has beyond those of `server`."""
 _SERVER_LIBRARIES = frozenset(
     {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
 )
@@ -43,10 +47,10 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         try:
-            module = importlib.import_module(f"federation.cli.{cmd_name}")
+            module = importlib.import_module(f"federation.cli.{cmd_name.replace('-', '_')}")
         except ModuleNotFoundError as error:
             raise _missing_library(error, cmd_name) from error
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -62,12 +66,13 @@ class _Commands(click.Group):
 
 def _missing_library(error: ModuleNotFoundError, command: str) -> Exception:
     """Return a sentence with the command to run if a library of the extra is missing."""
-    if error.name not in _SERVER_LIBRARIES:
+    if error.name not in _SERVER_LIBRARIES | _DASHBOARD_LIBRARIES:
         return error
+    extra = "dashboard" if command == "dashboard" else "server"
     # The project of this name on PyPI is a stranger's, so the command must not install it.
     return click.ClickException(
         f"federation {command} needs {error.name}, which is not installed. Run in the checkout of"
-        " this project: pip install '.[server]'"
+        f" this project: pip install '.[{extra}]'"
     )
 
 
@@ -75,8 +80,8 @@ def _missing_library(error: ModuleNotFoundError, command: str) -> Exception:
 @click.version_option(__version__, prog_name="federation")
 def main() -> None:
     """
-    Let CI deploy without stored secrets.
+    Let CI deploy without stored secrets, and people sign in as themselves.
 
-    A broker that trades a CI job's signed identity token for an access token. The access token
-    expires after minutes and allows what named policies say.
+    A broker that trades the signed identity token of a CI job, or of a person, for an access token.
+    The access token expires after minutes and allows what named policies say.
     """

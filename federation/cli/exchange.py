@@ -13,7 +13,7 @@ from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
 from federation.client.faas_cli import config_path, gateway_name, save_token
 from federation.client.http import Sender
-from federation.text import no_command
+from federation.text import no_command, printable
 
 _FILE_BYTES = 64 * 1024
 
@@ -96,7 +96,9 @@ def exchange(
         else:
             click.echo(granted.token)
     except ClientError as error:
-        raise click.ClickException(str(error)) from error
+        # The broker or the CI system may have worded a part of it.
+        lines = map(printable, str(error).split("\n"))
+        raise click.ClickException("\n".join(lines)) from error
 
 
 def _notice(line: str) -> None:

@@ -2,7 +2,7 @@
 `federation explain`: shows what a token would be allowed, before the documents are live.
 
 It reads the words, verifies the token or checks its claims, and prints the evaluation that
-`policy.explain` makes.
+`explained` makes.
 """
 
 from __future__ import annotations
@@ -20,22 +20,14 @@ import click
 from federation.claims import Claims, UnverifiedClaims, shown
 from federation.documents.catalog import Catalog
 from federation.errors import Refusal
+from federation.explained import explain_claims, explanation
 from federation.issuers.key_ring import KeyRing
-from federation.issuers.verify import (
-    check_claims,
-    check_signature,
-    find_signer,
-    trusted_issuer,
-    verify,
-)
+from federation.issuers.verify import check_signature, find_signer, verify
 from federation.jose import jws, strict_json
 from federation.policy.explain import Explanation
-from federation.policy.explain import explain as evaluate
 from federation.policy.permissions import Access
-from federation.policy.roles import Admission
 from federation.sources.files import load
 from federation.text import no_command
-from federation.tokens.mint import access_claims
 
 _FILE_BYTES = 1024 * 1024
 
@@ -98,14 +90,15 @@ def explain(
         raise click.ClickException("the documents have errors")
     text = _read(given)
     if token:
-        explanation = asyncio.run(_of_token(assembled.catalog, text, accesses))
+        found = asyncio.run(_of_token(assembled.catalog, text, accesses))
     else:
-        explanation = _of_claims(assembled.catalog, _claims(text), accesses)
+        unverified = _claims(text)
+        found = explain_claims(assembled.catalog, unverified, accesses, now=time.time())
     if output == "json":
-        click.echo(json.dumps(explanation.as_json(), indent=2))
+        click.echo(json.dumps(found.as_json(), indent=2))
     else:
-        _show(explanation)
-    sys.exit(0 if explanation.yes else 1)
+        _show(found)
+    sys.exit(0 if found.yes else 1)
 
 
 async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> Explanation:
@@ -120,40 +113,7 @@ async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> 
         refusal = no
     finally:
         await keys.aclose()
-    return _explanation(catalog, claims, accesses, refusal, verified=True)
-
-
-def _of_claims(
-    catalog: Catalog, unverified: UnverifiedClaims, accesses: Sequence[Access]
-) -> Explanation:
-    """The explanation of a token with these claims, as if it were signed and in time."""
-    refusal = None
-    try:
-        check_claims(trusted_issuer(unverified, catalog.issuers), unverified, now=None)
-    except Refusal as no:
-        refusal = no
-    return _explanation(catalog, Claims(unverified), accesses, refusal, verified=False)
-
-
-def _explanation(
-    catalog: Catalog,
-    claims: Claims,
-    accesses: Sequence[Access],
-    refusal: Refusal | None,
-    *,
-    verified: bool,
-) -> Explanation:
-    def minted(admission: Admission) -> Claims:
-        # The audience of the token that the issuer's document accepts is the broker's URL.
-        given = claims.get("aud")
-        accepted = admission.issuer.audiences or admission.issuer.clients
-        audiences = given if isinstance(given, list) else [given]
-        url = next((audience for audience in audiences if audience in accepted), accepted[0])
-        return access_claims(claims, admission, issuer_url=url, now=time.time(), jti="explained")
-
-    return evaluate(
-        catalog, claims, accesses, refusal=refusal, verified=verified, access_claims=minted
-    )
+    return explanation(catalog, claims, accesses, refusal, verified=True, now=time.time())
 
 
 def _access(text: str) -> Access:

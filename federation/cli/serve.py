@@ -17,18 +17,17 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import click
 import structlog
-from pydantic.fields import FieldInfo
 
 from federation import __version__
 from federation.app import BrokerApp, build, check_shared_state
-from federation.config import Settings, flag, read_settings, repeatable, variable
+from federation.cli.setting_options import setting_options
+from federation.config import Settings, read_settings, settings_reading
 from federation.errors import DocumentsRefused, Problem, Problems, SettingsRefused
 from federation.logs import configure_logs
 from federation.server.http_limits import http_config
@@ -49,29 +48,7 @@ from federation.text import no_command
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def _setting_options(command: click.Command) -> click.Command:
-    """Add an option for each setting, with its meaning, its default and its variable."""
-    for name, field in Settings.model_fields.items():
-        command.params.append(
-            click.Option(
-                [flag(name), name],
-                multiple=repeatable(name),
-                metavar="VALUE",
-                help=f"{field.description}{_default(field)} [{variable(name)}]",
-            )
-        )
-    return command
-
-
-def _default(field: FieldInfo) -> str:
-    default = field.default
-    if field.is_required() or default in {None, (), ""}:
-        return ""
-    shown = f"{default.total_seconds():g}s" if isinstance(default, timedelta) else default
-    return f" Default: {shown}."
-
-
-@_setting_options
+@setting_options(settings_reading())
 @click.command()
 def serve(**flags: str | tuple[str, ...] | None) -> None:
     """

@@ -18,6 +18,7 @@ from federation.documents.load import Fields, Items, Place, Value
 from federation.documents.messages import Complaint
 from federation.documents.model import (
     ACTION_SETS,
+    BROKER_ACTIONS,
     Effect,
     JwtIssuer,
     Origin,
@@ -207,6 +208,7 @@ def contradictions(kind: str, root: Fields) -> Iterator[Complaint]:
             yield from _audiences_contradict(spec)
         case "Policy":
             yield from _same_sid(spec)
+            yield from _less_than_the_cluster(spec)
         case "Role":
             yield from _without_conditions(spec)
 
@@ -290,6 +292,26 @@ def _same_sid(spec: Fields) -> Iterator[Complaint]:
             message = f"{quoted(sid)} is the sid{at} already"
             yield Complaint(("spec", "statement", index, "sid"), Code.SID_TAKEN, message)
         first.setdefault(sid, statement.lines["sid"])
+
+
+def _less_than_the_cluster(spec: Fields) -> Iterator[Complaint]:
+    """
+    What the broker knows is about the whole cluster. On less, an Allow would give nothing.
+
+    A Deny would take nothing, and its author would believe that it does.
+    """
+    statements = spec.get("statement")
+    for index, statement in enumerate(statements if isinstance(statements, Items) else ()):
+        named = sorted(BROKER_ACTIONS.intersection(_texts(_member(statement, "action"))))
+        resources = list(_texts(_member(statement, "resource")))
+        if named and resources and not schema.EVERYTHING.intersection(resources):
+            yield Complaint(
+                ("spec", "statement", index, "resource"),
+                Code.NOT_ON_THE_CLUSTER,
+                f"{named[0]} is about the whole cluster, so it has no effect on"
+                f" {quoted(resources[0])}",
+                'write "*" in a statement of its own, or remove the action',
+            )
 
 
 def _without_conditions(spec: Fields) -> Iterator[Complaint]:

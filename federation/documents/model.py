@@ -26,10 +26,21 @@ _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "System": ("Info",),
     }
 )
-ACTIONS: frozenset[str] = frozenset(
+GATEWAY_ACTIONS: frozenset[str] = frozenset(
     f"{group}:{verb}" for group, verbs in _GROUPS.items() for verb in verbs
 )
+"""The actions of requests to the gateway."""
+
+READ_DOCUMENTS = "Documents:Read"
+READ_AUDIT = "Audit:Read"
+BROKER_ACTIONS: frozenset[str] = frozenset({READ_DOCUMENTS, READ_AUDIT})
+"""The actions of requests for what the broker itself knows. Their only resource is `*`."""
+
+ACTIONS: frozenset[str] = GATEWAY_ACTIONS | BROKER_ACTIONS
 """Every action that a request can need."""
+
+CLUSTER_ACTIONS: frozenset[str] = BROKER_ACTIONS | {"System:Info"}
+"""The actions on the whole cluster. None of them is about a namespace."""
 
 INVOKE = "Function:Invoke"
 """The action of a call. Its function is found by a DNS name."""

@@ -42,7 +42,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from federation.documents.codes import Code
 from federation.documents.load import Bare, Sort, is_null
-from federation.documents.model import ACTION_SETS, Effect
+from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.jose.jwk import MAX_KEYS, PRIVATE_MEMBERS, parse_key
@@ -66,6 +66,8 @@ ERRORS = 1000
 NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 """A document's name; Kubernetes has the same rule."""
 RESOURCE = r"^(\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+)$"
+EVERYTHING = frozenset({"*", "*:*"})
+"""The resources that are the whole cluster."""
 BASE64URL = r"^[A-Za-z0-9_-]+$"
 ABSOLUTE_PATH = r"^/[^\x00-\x1f\x7f]*$"
 
@@ -581,6 +583,15 @@ class RoleSpec(Written):
 
 class Statement(Written):
     """One rule of a Policy."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"action": {"items": {"not": {"enum": [*sorted(BROKER_ACTIONS)]}}}}},
+                {"properties": {"resource": {"contains": {"enum": [*sorted(EVERYTHING)]}}}},
+            ]
+        }
+    )
 
     sid: Text = Field(description="The statement's name, unique in its policy. Decisions name it.")
     effect: Annotated[Text, *_one_of(Effect)] = Field(

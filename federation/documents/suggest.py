@@ -2,14 +2,15 @@
 Hints for an action that does not exist.
 
 A hint is often copied without a second look, so it must never give more than was meant: a word
-for deploying is never taken for Delete, however alike the two look.
+for deploying is never taken for Delete, however alike the two look, nor one for deployments or
+components for Documents, which shows all rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from federation.documents.model import ACTION_SETS
+from federation.documents.model import ACTION_SETS, BROKER_ACTIONS
 from federation.text import nearest
 
 _GROUPS = tuple(dict.fromkeys(a.partition(":")[0] for a in ACTION_SETS if ":" in a))
@@ -25,6 +26,7 @@ _MEANT: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("remove", "destroy"), ("Delete",)),
 }
 """What people call an action, in lower case, and what it is called here."""
+_OF_THE_BROKER = frozenset(action.partition(":")[0] for action in BROKER_ACTIONS)
 _TAKES = frozenset({"Delete", "Admin", "*"})
 _SURELY = 0.9
 
@@ -33,6 +35,8 @@ def action_hint(action: str) -> str:
     """Return what to write instead of *action*, which is not one."""
     before, colon, verb = action.rpartition(":")
     group = nearest(before if colon else "Function", _GROUPS)
+    if group in _OF_THE_BROKER and not nearest(before, [group], cutoff=_SURELY):
+        group = nearest(before, [each for each in _GROUPS if each not in _OF_THE_BROKER])
     if group is None:
         return f"write one of {', '.join(_GROUPS)} before the colon, for example Function:List"
     verbs = [name.partition(":")[2] for name in ACTION_SETS if name.startswith(f"{group}:")]

@@ -58,6 +58,9 @@ async def exchange_ci_token(
     now = broker.clock()  # not before: a key that must be fetched takes seconds
     trail.actor = Actor(f"fed:{subject_for_us(signed)}", broker.issuer_url, signed.issuer.iss)
     trail.standing = Standing.OUTSIDER
+    left_out = broker.audit_claims.left_out(signed.issuer, token.claims)
+    if left_out is not None:
+        trail.claims, trail.claims_left_out = token.claims, left_out
     verified = verify(signed, now)
     if not verified.issuer.taken_once(verified.claims):
         broker.limit_repeats(verified.spend_key)

@@ -12,6 +12,7 @@ from types import coroutine
 
 from federation.audit import Journal
 from federation.audit.event import Trail
+from federation.audit.kept_claims import AuditClaims
 from federation.claims import Claims
 from federation.issuers.key_ring import KeyRing
 from federation.policy.index import PolicySets
@@ -64,6 +65,8 @@ class Broker:
     journal: Journal
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    audit_claims: AuditClaims
+    """Whose claims the events of exchanges keep."""
     limit_repeats: Callable[[str], None]
     """
     Called with what identifies a token that is taken more than once, before each exchange of it.

@@ -72,7 +72,7 @@ def authorize(caller: Caller, call: Call | HealthCall) -> Permit:
         case Anonymous() if call.kind.streams:
             return Public()
         case Anonymous():  # callers of the API are never made anonymous; fail closed all the same
-            raise NotAuthenticated(for_function=False)
+            raise NotAuthenticated
 
 
 def _by_policies(caller: TokenCaller, call: Call) -> Granted:
@@ -81,12 +81,18 @@ def _by_policies(caller: TokenCaller, call: Call) -> Granted:
     decision = may_list(policies, claims) if lists else decide(policies, call.access, claims)
     if decision.allowed:
         return GrantedList(decision, caller) if lists else Granted(decision)
-    if policies.missing:
-        raise PolicyMissing(decision, policies.missing)
+    raise denied(caller, decision)
+
+
+def denied(caller: TokenCaller, decision: Decision) -> Denied:
+    """The error for a *decision* that is no, in words that only the holder of the token reads."""
+    if caller.policies.missing:
+        return PolicyMissing(decision, caller.policies.missing)
     if decision.policy is not None:
-        raise Denied(decision, f"is denied by statement {decision.sid} of policy {decision.policy}")
+        why = f"is denied by statement {decision.sid} of policy {decision.policy}"
+        return Denied(decision, why)
     names = ", ".join(caller.bearer.policies) or "none"
-    raise Denied(decision, f"is not allowed by this token's policies ({names})")
+    return Denied(decision, f"is not allowed by this token's policies ({names})")
 
 
 def _by_function_token(bearer: FunctionBearer, call: Call) -> Granted:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from federation.claims import Claims
-from federation.documents.model import Effect, Policy, Statement
+from federation.documents.model import CLUSTER_ACTIONS, Effect, Policy, Statement
 from federation.gateway import values
 from federation.gateway.refusals import UpstreamFailed
 from federation.jose.strict_json import loads
@@ -57,7 +57,7 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
         for resource in statement.resources
         if resource.may_reach_into(namespace)
         for action in statement.actions
-        if not action.startswith("System:")  # these act on the cluster, not in a namespace
+        if action not in CLUSTER_ACTIONS  # these are about no namespace
     }
     return any(
         decide(policies, Access(action, namespace, name), claims).allowed for action, name in asks

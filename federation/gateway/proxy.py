@@ -29,6 +29,8 @@ from federation.gateway.body_budget import BodyBudget
 from federation.gateway.forward import Observer, Reply, forward
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.refusals import (
+    BEARER,
+    FUNCTION_CHALLENGE,
     CallerGone,
     Denied,
     GatewayError,
@@ -85,6 +87,8 @@ class Gateway:
     observer: Observer
     count_invalid_token: Callable[[Scope, Reason], None]
     """Raises: Refusal with `too_many_failures` if the caller's address sent too many before."""
+    challenge: str = BEARER
+    """The challenge of a 401 at the API (RFC 9110, section 11.6.1)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise a GatewayError whose event is recorded."""
@@ -154,7 +158,7 @@ class Gateway:
             return Anonymous()
         token = access_token(request.values(b"authorization"))
         if token is None:
-            raise NotAuthenticated(for_function=request.for_function)
+            raise NotAuthenticated(challenge=self._challenge(request))
         trail.token_sha256 = token_sha256(token)
         known = self.tokens.holder if request.for_function else self.tokens.bearer
         try:
@@ -162,7 +166,7 @@ class Gateway:
         except Refusal as refusal:
             if refusal.reason.temporary:
                 raise
-            raise NotAuthenticated(refusal, for_function=request.for_function) from refusal
+            raise NotAuthenticated(refusal, challenge=self._challenge(request)) from refusal
         catalog = self.source.current()
         catalog.check_read()
         claims = bearer.claims
@@ -172,6 +176,9 @@ class Gateway:
             return bearer
         trail.roles, trail.policies = bearer.roles, bearer.policies
         return TokenCaller(bearer, self.policies.of(catalog, bearer.held))
+
+    def _challenge(self, request: Request) -> str:
+        return FUNCTION_CHALLENGE if request.for_function else self.challenge
 
     def _is_public(self, request: Request) -> bool:
         """True for the health check, and for functions if they check their callers themselves."""
@@ -195,6 +202,7 @@ class Gateway:
         if isinstance(call, Call):
             trail.actions = (call.access.action,)
             trail.namespace = call.access.namespace.replace("*", "")
+            trail.resource = call.access.resource
         return call
 
     def _authorize(self, caller: Caller, call: Call | HealthCall, trail: Trail) -> Permit:

@@ -27,10 +27,11 @@ from collections.abc import Sequence
 from federation.errors import HttpError, Reason, Refusal
 from federation.policy.permissions import Decision
 
-_CHALLENGE = "Bearer"
+BEARER = "Bearer"
+"""The challenge of a 401 that says nothing more."""
 # faas-cli looks for this realm, which a function's watchdog sends. It then exchanges its access
 # token for a function token and calls again. On the API that would be in vain.
-_FUNCTION_CHALLENGE = 'Bearer realm="IAM function invoke"'
+FUNCTION_CHALLENGE = 'Bearer realm="IAM function invoke"'
 
 
 class GatewayError(HttpError):
@@ -92,7 +93,7 @@ class NotAuthenticated(GatewayError):
 
     status = 401
 
-    def __init__(self, refusal: Refusal | None = None, *, for_function: bool) -> None:
+    def __init__(self, refusal: Refusal | None = None, *, challenge: str = BEARER) -> None:
         if refusal is None:
             super().__init__("An access token is needed.")
         else:
@@ -100,7 +101,7 @@ class NotAuthenticated(GatewayError):
             sentence = refusal.reason.sentence.replace("subject token", "access token")
             super().__init__(sentence, evidence=refusal.evidence)
             self.reason = refusal.reason
-        self.headers = {"WWW-Authenticate": _FUNCTION_CHALLENGE if for_function else _CHALLENGE}
+        self.headers = {"WWW-Authenticate": challenge}
 
 
 class Denied(GatewayError):

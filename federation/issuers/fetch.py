@@ -190,8 +190,11 @@ def _checked_jwks_uri(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
     Return *jwks_uri* on the origin of *base*, where discovery was fetched.
 
     A URL on the origin of `iss` is rewritten to *base*. The operator wrote both origins, and
-    they were checked to be https or loopback, so the result is, too.
+    they were checked to be https or loopback, so the result is, too. A URL that the provider table
+    knows, as Google's, is taken as it is.
     """
+    if jwks_uri == issuer.profile.keys_elsewhere.get(issuer.iss):
+        return jwks_uri
     given, inside, outside = httpx2.URL(jwks_uri), httpx2.URL(base), httpx2.URL(issuer.iss)
     if given.userinfo or given.fragment:
         raise FetchFailed(f"jwks_uri {shown(jwks_uri)} has a user or a fragment")

@@ -55,9 +55,16 @@ class Signer:
     alg: str
 
 
-async def find_signer(token: Unverified, issuers: Mapping[str, JwtIssuer], keys: KeyRing) -> Signer:
+async def find_signer(
+    token: Unverified,
+    issuers: Mapping[str, JwtIssuer],
+    keys: KeyRing,
+    types: Collection[str] = _TYPES,
+) -> Signer:
     """
     Find which of *issuers* (by `iss`) *token* names, and the key that its header names.
+
+    The header's `typ`, if there is one, must be one of *types*, in lower case.
 
     Only `alg`, `kid`, `typ` and `crit` of the header are read. With `jku`, `x5u`, `jwk` or `x5c` a
     token could bring its own key. RFC 7515, section 4.1.11: unknown `crit` must be refused.
@@ -68,7 +75,7 @@ async def find_signer(token: Unverified, issuers: Mapping[str, JwtIssuer], keys:
     alg = _algorithm(token, issuer)
     if "crit" in token.header:
         raise Refusal(Reason.UNSUPPORTED_ALGORITHM, evidence={"iss": issuer.iss, "crit": True})
-    if "typ" in token.header and _type(token) not in _TYPES:
+    if "typ" in token.header and _type(token) not in types:
         # An issuer signs other things with the same keys, such as a logout token (`logout+jwt`).
         raise _wrong_type(issuer, typ=token.header["typ"])
     return Signer(issuer, await keys.key(issuer, _key_id(token, issuer), alg), alg)
@@ -189,12 +196,37 @@ def check_claims(
     _check_addressee(issuer, claims)
     clients = issuer.clients_of(claims)
     _check_party(issuer, claims, clients)
-    times = _check_times(claims, now)
+    times = check_times(claims, now)
     if clients:
         _check_id_token(issuer, claims)
     else:
         _check_profile(issuer, claims)
     return times
+
+
+def check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:
+    """
+    Check that *now* lies between `iat` and `exp` (RFC 7519, sections 4.1.4 to 4.1.6).
+
+    If *now* is None, they are only checked for their form. The audience is already verified, so
+    the message may tell the caller these times. Returns `iat` and `exp`.
+    Raises: Refusal with `missing_claim`, `malformed_token`, `expired` or `not_yet_valid`.
+    """
+    expires = _required_time(claims, "exp")
+    issued = _required_time(claims, "iat")
+    starts = _time(claims, "nbf") if "nbf" in claims else issued
+    if now is None:
+        return issued, expires
+    _check_expiry(expires, now)
+    if max(issued, starts) > now + _LEEWAY_SECONDS:
+        claim, start = ("iat", issued) if issued >= starts else ("nbf", starts)
+        raise Refusal(
+            Reason.NOT_YET_VALID,
+            f"{Reason.NOT_YET_VALID.sentence} Its {claim} is {_moment(start)},"
+            f" {int(start - now)} s after now.",
+            evidence={claim: start, "now": now},
+        )
+    return issued, expires
 
 
 def _check_addressee(issuer: JwtIssuer, claims: UnverifiedClaims) -> str:
@@ -273,29 +305,6 @@ def _check_id_token(issuer: JwtIssuer, claims: UnverifiedClaims) -> None:
 def _has(claims: UnverifiedClaims, name: str) -> bool:
     """Return whether there is a claim *name*, also null or empty; *name* may be a JSON Pointer."""
     return name in claims or at(claims, name) is not None
-
-
-def _check_times(claims: UnverifiedClaims, now: float | None) -> tuple[float, float]:
-    """
-    Check that *now* lies between `iat` and `exp` (RFC 7519, sections 4.1.4 to 4.1.6).
-
-    The audience is already verified, so the message may tell the caller these times.
-    """
-    expires = _required_time(claims, "exp")
-    issued = _required_time(claims, "iat")
-    starts = _time(claims, "nbf") if "nbf" in claims else issued
-    if now is None:
-        return issued, expires
-    _check_expiry(expires, now)
-    if max(issued, starts) > now + _LEEWAY_SECONDS:
-        claim, start = ("iat", issued) if issued >= starts else ("nbf", starts)
-        raise Refusal(
-            Reason.NOT_YET_VALID,
-            f"{Reason.NOT_YET_VALID.sentence} Its {claim} is {_moment(start)},"
-            f" {int(start - now)} s after now.",
-            evidence={claim: start, "now": now},
-        )
-    return issued, expires
 
 
 def _check_expiry(expires: float, now: float) -> None:

@@ -28,7 +28,7 @@ Subject tokens cannot set it, since no claim that begins `fed:` is copied.
 _SETS = 1000
 _ENTRIES = 100_000
 """The resources of statements in all sets that are kept; each takes about 650 bytes."""
-_CHOSEN_WITH_ROLE = frozenset({"role", "policy", DENY_ONLY})
+CHOSEN_WITH_ROLE = frozenset({"role", "policy", DENY_ONLY})
 """The claims of an access token that depend on which Roles its job asked for."""
 
 File = TypeVar("File")
@@ -144,7 +144,7 @@ def _narrowed(policy: Policy, gives: bool) -> Policy:
     """
     statements = []
     for statement in policy.statements:
-        told = tuple(c for c in statement.conditions if c.path[0] not in _CHOSEN_WITH_ROLE)
+        told = tuple(c for c in statement.conditions if c.path[0] not in CHOSEN_WITH_ROLE)
         if statement.effect is Effect.DENY:
             statements.append(replace(statement, conditions=told))
         elif gives and told == statement.conditions:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.claims import Claims
-from federation.documents.model import ACTIONS, Effect, Policy, Resource, Statement
+from federation.documents.model import ACTIONS, BROKER_ACTIONS, Effect, Policy, Resource, Statement
 from federation.policy.conditions import (
     Match,
     ascii_lower,
@@ -43,12 +43,17 @@ class Access:
         """
         The access of two texts; *resource* is `*`, `ns:*` or `ns:name`.
 
+        What the broker itself knows is about the whole cluster, so `*` is its only resource. A
+        statement on anything less can then neither give nor deny it.
+
         Raises: ValueError, with a sentence, if no request can ask for one of them.
         """
         if action not in ACTIONS:
             raise ValueError(f"{action!r} is not an action")
         if resource == "*":
             return cls(action, "*", "*")
+        if action in BROKER_ACTIONS:
+            raise ValueError(f"{resource!r} is not *, the only resource of {action}")
         namespace, _, name = resource.partition(":")
         if not _NAME.fullmatch(namespace) or (name != "*" and not _NAME.fullmatch(name)):
             raise ValueError(f"{resource!r} is not *, <namespace>:* or <namespace>:<function>")
@@ -81,12 +86,19 @@ def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decisi
     granted: Decision | None = None
     indexed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
     for policy, statement in indexed.about(access.action, access.namespace, access.name):
-        if not _applies(statement, claims):
+        if not applies(statement, claims):
             continue
         if statement.effect is Effect.DENY:
             return Decision(access, False, policy.name, statement.sid, Effect.DENY)
         granted = granted or Decision(access, True, policy.name, statement.sid, Effect.ALLOW)
     return granted or Decision(access, False)
+
+
+def applies(statement: Statement, claims: Claims) -> bool:
+    """Return whether the conditions of *statement* let it take part for these *claims*."""
+    if statement.effect is Effect.DENY:
+        return holds_unless_refuted(statement.conditions, claims)
+    return holds(statement.conditions, claims)
 
 
 def granted_resources(
@@ -102,18 +114,11 @@ def granted_resources(
         statement
         for policy in policies
         for statement in policy.statements
-        if action in statement.actions and _applies(statement, claims)
+        if action in statement.actions and applies(statement, claims)
     ]
     denied = [_Halves.of(r) for s in about if s.effect is Effect.DENY for r in s.resources]
     allowed = dict.fromkeys(r for s in about if s.effect is Effect.ALLOW for r in s.resources)
     return tuple(r for r in allowed if not _Halves.of(r).may_overlap_any(denied))
-
-
-def _applies(statement: Statement, claims: Claims) -> bool:
-    """Return whether the conditions of *statement* let it take part for these *claims*."""
-    if statement.effect is Effect.DENY:
-        return holds_unless_refuted(statement.conditions, claims)
-    return holds(statement.conditions, claims)
 
 
 @dataclass(frozen=True, slots=True)

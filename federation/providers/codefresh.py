@@ -82,6 +82,7 @@ PROFILE = Profile(
             "platform_url": "it is the same for everybody",
         }
     ),
+    personal=frozenset({"scm_user_name"}),
     circumstances=frozenset(
         {"scm_ref", "scm_pull_request_target_branch", "runner_environment", "workflow_id"}
     ),

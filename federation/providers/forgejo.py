@@ -71,6 +71,7 @@ PROFILE = Profile(
     free=MappingProxyType(
         {claim: GITHUB.free[claim] for claim in ("workflow", "actor", "actor_id")}
     ),
+    personal=GITHUB.personal,
     circumstances=GITHUB.circumstances & _SCALARS,
     demands=(
         replace(

@@ -25,7 +25,7 @@ PROFILE = Profile(
     audience_list=True,
     owner=OwnerClaims(
         ids=("sub", "azp", "client_id", "tid", "oid", "org_id"),
-        groups=("groups", "roles", "/realm_access/roles", "entitlements"),
+        groups=("groups", "groups_direct", "roles", "/realm_access/roles", "entitlements"),
     ),
     selective=("sub", "client_id", "azp"),
     free=MappingProxyType(

@@ -176,6 +176,7 @@ PROFILE = Profile(
             "call it",
         }
     ),
+    personal=frozenset({"actor"}),
     circumstances=frozenset(
         {
             *("ref", "ref_type", "ref_protected", "base_ref", "head_ref", "event_name"),

@@ -134,6 +134,7 @@ PROFILE = Profile(
             "may include it",
         }
     ),
+    personal=frozenset({"user_login", "user_email", "user_identities"}),
     circumstances=frozenset(
         {
             *("ref", "ref_type", "ref_path", "ref_protected", "environment"),

@@ -28,6 +28,9 @@ PROFILE = Profile(
     issuers=re.compile(r"https://accounts\.google\.com"),
     issuer_example="https://accounts.google.com",
     shared_hosts=("accounts.google.com",),
+    keys_elsewhere=MappingProxyType(
+        {"https://accounts.google.com": "https://www.googleapis.com/oauth2/v3/certs"}
+    ),
     azp_is_client=False,
     no_issuers=MappingProxyType(
         {"https://google.com": "Google's tokens come from https://accounts.google.com"}

@@ -141,6 +141,7 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
         ", ".join(f"`{wrong}` for `{right}`" for wrong, right in profile.misnamed.items()),
     )
     yield "Roles are looked up by", _claims(profile.selective)
+    yield "about a person", _claims(sorted(profile.personal))
     yield "how it runs, and no more", _claims(sorted(profile.circumstances))
     if how := profile.job_token:
         yield "a job's token", _sources(how)

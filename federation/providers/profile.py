@@ -21,6 +21,18 @@ from federation.policy.conditions import keys
 REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
 """Claims that any JWT may have (RFC 7519, section 4.1)."""
 
+PERSONAL = frozenset(
+    {
+        *("name", "given_name", "family_name", "middle_name", "nickname", "preferred_username"),
+        *("profile", "picture", "website", "email", "gender", "birthdate", "zoneinfo", "locale"),
+        *("phone_number", "address", "upn", "unique_name", "username", "user_name", "login"),
+    }
+)
+"""
+Claims that describe a person in a token of any provider: the standard ones (OpenID Connect Core 1.0,
+section 5.1), and names that are usual for the same.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
@@ -303,6 +315,8 @@ class Profile:
     """The path of an issuer that serves one owner alone, though its host is shared."""
     no_issuers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """An `iss` that people write by mistake, each with what is wrong with it."""
+    keys_elsewhere: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """For an `iss`, the URL on another origin at which the provider itself publishes its keys."""
     default_audiences: re.Pattern[str] | None = None
     """Audiences of tokens that asked for none, so that many services get such tokens."""
     audience_fixed: bool = False
@@ -340,6 +354,9 @@ class Profile:
     """Claims by which the catalog files Roles: those that few Roles have in common come first."""
     free: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Claims that a stranger may set to any value, each with the reason."""
+    personal: frozenset[str] = frozenset()
+    """Claims that name a person in a job's token, apart from ids that mean nothing elsewhere. No
+    rule of the broker may need them, since audit events leave them out."""
     circumstances: frozenset[str] = frozenset()
     """Claims about how a job runs. A stranger's own project can have each of their values."""
     demands: tuple[Demand, ...] = ()

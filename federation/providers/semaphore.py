@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from federation.claims import Claims
+from federation.claims import Claims, text
 from federation.providers.profile import (
     FULL_REF,
     UUID,
@@ -26,7 +26,7 @@ from federation.providers.profile import (
 
 
 def _of_pull_request(claims: Claims) -> bool:
-    return claims.get("ref_type") not in {"branch", "tag"}
+    return text(claims.get("ref_type")) not in {"branch", "tag"}
 
 
 def _with_a_shell(claims: Claims) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from federation.claims import Claims
+from federation.claims import Claims, text
 from federation.providers.profile import (
     Demand,
     InFile,
@@ -23,7 +23,7 @@ from federation.providers.profile import (
 
 
 def _not_tracked(claims: Claims) -> bool:
-    return claims.get("runType") not in {"TRACKED", "DESTROY"}
+    return text(claims.get("runType")) not in {"TRACKED", "DESTROY"}
 
 
 PROFILE = Profile(

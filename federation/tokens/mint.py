@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from federation.claims import Claims, shown
+from federation.claims import NOT_COPIED, Claims, shown
 from federation.errors import Reason, Refusal
 from federation.jose.jws import MAX_TOKEN_BYTES, encode_base64url
 from federation.jose.strict_json import dumps
@@ -25,17 +25,6 @@ from federation.tokens.signing_keys import SigningKey
 ACCESS_TOKEN_TYPE = "at+jwt"
 FUNCTION_TOKEN_TYPE = "JWT"
 
-_OURS = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy", "role", "function"})
-# These bind the subject token to one sign-in, client or session, or say what kind of token it is.
-# In ours they would be wrong: `scope` and `act` grant or delegate (RFC 8693, section 4), `cnf` asks
-# for a proof of possession (RFC 7800), and `events` makes a security event or logout token.
-_PROTOCOL = frozenset(
-    {
-        *("nonce", "at_hash", "c_hash", "s_hash", "auth_time", "azp", "sid", "acr", "amr"),
-        *("typ", "events", "scope", "client_id", "cnf", "act", "may_act"),
-    }
-)
-_NOT_COPIED = _OURS | _PROTOCOL
 _ES256 = ec.ECDSA(hashes.SHA256())
 _SIGNATURE_BYTES = 1 + 86
 """A dot and 64 bytes in base64url."""
@@ -58,7 +47,7 @@ def access_claims(
     copied = {
         name: value
         for name, value in claims.items()
-        if name not in _NOT_COPIED and not name.startswith("fed:")
+        if name not in NOT_COPIED and not name.startswith("fed:")
     }
     copied["fed:iss"] = claims["iss"]
     if claims.get("jti"):

@@ -33,6 +33,7 @@ from federation.errors import Refusal
 from federation.exchange import Broker
 from federation.sources.kubernetes.source import Following
 from federation.text import counted
+from federation.web.discovery import SignIn
 
 _STORE_SECONDS = 1.0
 _REMEMBERED_SECONDS = 0.5
@@ -71,6 +72,8 @@ class Health:
     deliveries: Sequence[Delivery] = ()
     following: Callable[[], Following] | None = None
     """How well the Kubernetes API is followed, None if documents come from files alone."""
+    sign_in: SignIn | None = None
+    """Where people sign in, if that is published."""
     starting: bool = False
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
@@ -99,6 +102,7 @@ class Health:
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
             *(_kubernetes_problems(following) if following else []),
             *self._key_problems(),
+            *([f"sign-in: {problem}"] if (problem := self.sign_in_problem()) else []),
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
             *([f"upstream: {self.upstream_problem}"] if self.upstream_problem else []),
             *weak_store,
@@ -129,6 +133,11 @@ class Health:
             "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
             **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
         }
+
+    def sign_in_problem(self) -> str:
+        """Return why nobody who signs in gets a token, empty if they may or nobody does."""
+        catalog = self.broker.source.current()
+        return "" if self.sign_in is None or catalog.awaited else self.sign_in.problem(catalog)
 
     async def _store_problems(self) -> tuple[list[str], list[str]]:
         """What is unavailable and what is degraded, not older than a moment."""

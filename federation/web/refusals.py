@@ -32,7 +32,9 @@ def _raw(headers: Mapping[str, str]) -> Headers:
 
 
 NO_STORE_HEADERS = _raw(NO_STORE)
-JSON_HEADERS = _raw({"Content-Type": "application/json", **NO_STORE})
+JSON_HEADERS = _raw(
+    {"Content-Type": "application/json", **NO_STORE, "X-Content-Type-Options": "nosniff"}
+)
 _TEXT_HEADERS = _raw(
     {
         "Content-Type": "text/plain; charset=utf-8",

@@ -176,6 +176,8 @@ REFUSED: list[tuple[str, Plain]] = [
     ("D023", good("JwtIssuer", jwks={"keys": [RSA]}, bearerTokenFile="/a")),
     ("D025", good("JwtIssuer", iss="https://ghes.example.com/_services/token")),
     ("D025", good("JwtIssuer", iss="https://forge.example.com/api/actions")),
+    ("D028", statement(action=["Function:List", "Documents:Read"], resource=["dev:*"])),
+    ("D028", statement(action=["Audit:Read"], effect="Deny", resource=["*:a", "dev:*"])),
     # Refused by the schema, which has no codes
     ("Required", good("JwtIssuer", iss=None)),
     ("Required", good("Role", policy=None)),

@@ -9,6 +9,7 @@ Most tests need one of the first lines only.
 | documents as text | `documents`: the sample set `DOCUMENTS`, and builders of one document each |
 | a clock that the test moves | `clock.Clock` |
 | an issuer: its keys, tokens, and answers | `issuer.FakeIssuer` within the process |
+| an OpenID provider where people sign in | `openid_provider.FakeProvider`; on a port: `served()` |
 | to verify a subject token in one line | `verification`: `proven()`, `refused()` |
 | a broker | `broker.InProcess`, without sockets and processes |
 | to read one gateway request, without a broker | `gateway_request.Wire` |

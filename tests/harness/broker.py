@@ -143,6 +143,7 @@ class InProcess:
         signing: Sequence[SigningKey] = (),
         upstream: Upstream | None = None,
         metrics: Metrics | None = None,
+        state_folder: Path = _UNUSED / "none",
         **settings: Any,
     ) -> None:
         self.clock = Clock(NOW)
@@ -154,7 +155,7 @@ class InProcess:
         self.signing = SigningKeys(tuple(signing) or (SigningKey.generate(),))
         self.state = state(self.clock)
         self.app = build(
-            Settings(issuer_url=URL, documents=(_UNUSED,), state=_UNUSED / "none", **settings),
+            Settings(issuer_url=URL, documents=(_UNUSED,), state=state_folder, **settings),
             source=self.source,
             keys=KeyRing(self._connect, Clock()),
             signing=self.signing,

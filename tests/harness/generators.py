@@ -185,11 +185,12 @@ _HALVES = [
     *("dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"),
     *("de*", "de*2", "d*-*", "t*-*", "team*"),  # beginnings within beginnings
 ]
+CLUSTER_ONLY = ["Documents:Read", "Audit:Read"]
 NAMES = ["dev", "dev-2", "team-a", "fn", "FN", "d", "v", "a.b_c"]
 WRITTEN_ACTIONS = [
     *("*", "Function:*", "Secret:*", "Namespace:*", "System:*", "Function:Read", "Function:Admin"),
     *("Secret:Read", "Secret:Admin", "Function:Get", "Function:List", "Function:Invoke"),
-    *("Secret:List", "Namespace:List", "System:Info"),
+    *("Secret:List", "Namespace:List", "System:Info", *CLUSTER_ONLY),
 ]
 
 
@@ -198,9 +199,9 @@ def resource(rng: Random) -> str:
     return "*" if rng.random() < 0.15 else f"{rng.choice(_HALVES)}:{rng.choice(_HALVES)}"
 
 
-def asked(rng: Random) -> str:
-    """A resource as a request asks for it."""
-    if rng.random() < 0.1:
+def asked(rng: Random, action: str = "") -> str:
+    """A resource as a request for *action* asks for it."""
+    if rng.random() < 0.1 or action in CLUSTER_ONLY:
         return "*"
     return f"{rng.choice(NAMES)}:{rng.choice([*NAMES, '*'])}"
 
@@ -221,6 +222,8 @@ def statements(
             "action": rng.choices(WRITTEN_ACTIONS, k=rng.randint(1, 2)),
             "resource": [resource(rng) for _ in range(rng.randint(1, 2))],
         }
+        if set(CLUSTER_ONLY) & set(statement["action"]):
+            statement["resource"] = ["*"]  # on anything else it would be an error
         if rng.random() < conditional:
             statement["condition"] = block(rng, near, most=1)
         elif roles and rng.random() < 0.1:

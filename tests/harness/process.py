@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
-_START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
 _PORTS = (20_000, 32_000)
 
@@ -36,6 +35,9 @@ Given = TypeVar("Given")
 
 class Process:
     """A program that can be started, killed, and started again; its output is in `log`."""
+
+    start_seconds = 120.0
+    """How long it may take to start."""
 
     def __init__(
         self, command: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None
@@ -89,7 +91,7 @@ class Process:
 
     def await_up(self) -> None:
         """Wait until `is_up`. Raises: RuntimeError with the end of its log if it never is."""
-        if not until(self._is_up_or_ended, _START_SECONDS) or self.exit_code is not None:
+        if not until(self._is_up_or_ended, self.start_seconds) or self.exit_code is not None:
             self.kill()
             raise RuntimeError(f"{self.command} did not start:\n{self.output()[-2000:]}")
 

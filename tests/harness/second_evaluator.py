@@ -49,7 +49,8 @@ VERBS = {
     "Namespace": ["List", "Get", "Create", "Update", "Delete"],
     "System": ["Info"],
 }
-ACTIONS = [f"{group}:{verb}" for group, verbs in VERBS.items() for verb in verbs]
+CLUSTER_ONLY = ["Documents:Read", "Audit:Read"]
+ACTIONS = [f"{group}:{verb}" for group, verbs in VERBS.items() for verb in verbs] + CLUSTER_ONLY
 LEGACY = {
     "Function:Read": ["Function:List", "Function:Get", "Function:Logs"],
     "Function:Admin": ["Function:Create", "Function:Update", "Function:Delete", "Function:Scale"],

@@ -18,6 +18,9 @@ _LINT = ("test_rules", "test_owners", "advisories/test_open_roles")
 TESTS: dict[str, tuple[str, ...]] = {
     "policy/conditions": ("test_conditions", "test_permissions", "test_claims", "test_roles"),
     "policy/explain": ("test_explain",),
+    "policy/possible": ("test_who_can",),
+    "policy/role_for": ("test_role_for",),
+    "policy/who_can": ("test_who_can",),
     "policy/index": ("test_policy_index", "test_permissions", "test_catalog"),
     "policy/permissions": ("test_permissions", "test_roles", "test_rules"),
     "policy/roles": ("test_roles", "test_explain", "test_refusals"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from federation.documents import schema
 from federation.documents.codes import Code
+from federation.documents.model import BROKER_ACTIONS
 from federation.jose.jwk import PRIVATE_MEMBERS
 from federation.policy.conditions import KEY_PREFIX
 from federation.providers.table import GENERIC, PROFILES
@@ -153,6 +154,19 @@ NAMED_CLAIMS = rule(
     Code.BAD_KEY,
     f"self.all(key, key.startsWith('{KEY_PREFIX}') && key != '{KEY_PREFIX}')",
     f"a key names a claim as {KEY_PREFIX}<claim>, such as {KEY_PREFIX}repository",
+)
+
+
+def _has(field: str, any_of: Iterable[str]) -> str:
+    return " || ".join(f"'{one}' in self.{field}" for one in sorted(any_of))
+
+
+WHOLE_CLUSTER = rule(
+    Code.NOT_ON_THE_CLUSTER,
+    # By `in`, since the API server takes `exists` over two such lists for too costly.
+    f"!({_has('action', BROKER_ACTIONS)}) || {_has('resource', schema.EVERYTHING)}",
+    f"{' and '.join(sorted(BROKER_ACTIONS))} are about the whole cluster and have no effect on less; "
+    "write * in a statement of its own",
 )
 CONDITIONS = rule(
     Code.ROLE_WITHOUT_CONDITIONS,

@@ -93,7 +93,7 @@ def _policy(definitions: Schema) -> Schema:
     listed = spec["properties"]["statement"]
     statement = listed["items"]
     statement["properties"]["condition"] = _condition(statement["properties"]["condition"])
-    statement[_KEEP] = True
+    statement |= {_KEEP: True, rules.RULES: [rules.WHOLE_CLUSTER]}
     # Refuses a second statement with the same sid. Two managers may each apply statements.
     listed |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["sid"]}
     return spec | {_KEEP: True}

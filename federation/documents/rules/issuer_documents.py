@@ -182,7 +182,8 @@ def foreign_keys(issuer: JwtIssuer) -> Iterator[Fault]:
         return
     home = urlsplit(issuer.iss).hostname
     for name, url in (("jwksUri", issuer.jwks_uri), ("issInternal", issuer.internal_url)):
-        if url is not None and urlsplit(url).hostname != home:
+        known = url == issuer.profile.keys_elsewhere.get(issuer.iss)
+        if url is not None and urlsplit(url).hostname != home and not known:
             yield Fault(
                 ("spec", name),
                 f"the keys of {quoted(issuer.iss)} would come from {quoted(url)}, and whoever "

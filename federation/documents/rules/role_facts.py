@@ -97,7 +97,11 @@ class RoleFacts:
     issuers: tuple[JwtIssuer, ...]
     """The configured issuers whose tokens the Role can admit."""
     profile: Profile
-    """The profile of their provider. T005 refuses a Role whose issuers have several."""
+    """
+    The profile of their provider. T005 refuses a Role whose issuers have several.
+
+    Where the Role is for people, it is the generic one: the claims of jobs say nothing of them.
+    """
     owner_keys: OwnerKeys
     """The keys of that provider that fix an owner."""
     rule_keys: RuleKeys
@@ -119,7 +123,7 @@ class RoleFacts:
         known = tuple(issuers[iss] for iss in named if iss in issuers)
         # T001 refuses an issuer that is not configured. The other rules still report what they
         # can, so that one run shows every problem.
-        profile = _profile(known, named)
+        profile = PROFILES[GENERIC] if _is_for_people(role, known) else _profile(known, named)
         where = zip(role.conditions, role.places, strict=True)
         placed = tuple([PlacedCondition.of(made, place, profile) for made, place in where])
         return cls(
@@ -156,6 +160,19 @@ class RoleFacts:
         """Return whether a condition on *claim* admits only values that hold *form*."""
         about = self.on({KEY_PREFIX + claim})
         return any(all(map(form.search, placed.values)) for placed in about)
+
+
+def _is_for_people(role: Role, issuers: Sequence[JwtIssuer]) -> bool:
+    """
+    Return whether a Role on issuers of jobs admits people alone: it names clients as `jwt:aud`.
+
+    A job's token for a client is refused before any Role is read.
+    """
+    clients = {client for issuer in issuers for client in issuer.clients}
+    return any(PROFILES[issuer.provider].ci for issuer in issuers) and any(
+        made.key == f"{KEY_PREFIX}aud" and made.operator.exact and clients.issuperset(made.values)
+        for made in role.conditions
+    )
 
 
 def _profile(known: Sequence[JwtIssuer], named: Iterable[str]) -> Profile:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,14 +23,12 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from federation.documents.values import duration, loopback
-from federation.errors import SettingsRefused
-from federation.ownership import NotTrusted, check_file, check_state, read_key
+from federation.config.reading import Reading, flag, name_of, paths_of
+from federation.documents.values import duration, loopback, url_fault
+from federation.ownership import check_file, check_state, read_key
 
 __all__ = [
     "Settings",
@@ -38,6 +36,7 @@ __all__ = [
     "flag",
     "loopback",
     "read_settings",
+    "settings_reading",
     "variable",
     "webhook_url",
 ]
@@ -52,7 +51,7 @@ _SECRET_PLACES = (
 
 _API_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder of every pod with the token that the API server takes it by."""
-_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+_REPEATABLE = frozenset({"documents", "signing_key"})
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 )
@@ -138,6 +137,25 @@ def _length(text: object) -> timedelta:
     return length
 
 
+def _provider_url(url: str) -> str:
+    if fault := url_fault(url):
+        raise ValueError(
+            f"{url!r} {fault}; it must be the issuer URL of an OpenID provider, exactly as it"
+            " stands in iss of its ID tokens"
+        )
+    return url
+
+
+def _scopes(text: str) -> str:
+    # The characters are those of RFC 6749, section 3.3.
+    if not re.fullmatch(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*", text) or "openid" not in text.split(" "):
+        raise ValueError(
+            f"{text!r} must be scopes with one space between them, openid among them: a provider"
+            " gives an ID token for nothing less"
+        )
+    return text
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     # A Secret that was made of a file has a line end. The URL may hold a password, so no message
     # quotes it.
@@ -155,6 +173,8 @@ WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
 Duration = Annotated[timedelta, BeforeValidator(_length)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Networks = Annotated[str, AfterValidator(_networks)]
+ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
+Scopes = Annotated[str, AfterValidator(_scopes)]
 Hosts = Annotated[str, AfterValidator(_hosts)]
 
 
@@ -304,6 +324,20 @@ class Settings(BaseModel):
         " X-Forwarded-For and X-Forwarded-Proto."
         " Default: none, the peer is the caller.",
     )
+    sign_in_issuer: ProviderUrl | None = Field(
+        default=None,
+        description="Issuer URL of the OpenID provider at which people sign in. It is published, so"
+        " that federation login needs nothing but the URL of this broker. Default: none.",
+    )
+    sign_in_client_id: str | None = Field(
+        default=None,
+        pattern=r"^[!-~]{1,256}$",
+        description="OAuth client id that federation login uses at sign-in-issuer.",
+    )
+    sign_in_scopes: Scopes = Field(
+        default="openid profile email",
+        description="Scopes that federation login asks for, separated by spaces.",
+    )
     audit_verbs: str = Field(
         default="PUT,POST,DELETE",
         pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
@@ -321,6 +355,12 @@ class Settings(BaseModel):
     )
     audit_webhook_ca: ExistingPath | None = Field(
         default=None, description="PEM file with the private CA of the webhook."
+    )
+    audit_claims: Literal["none", "ci", "all"] = Field(
+        default="ci",
+        description="Whose claims the events of exchanges keep, so that a refusal can be explained"
+        " later: none, ci (jobs and other workloads, without what names a person) or all (people"
+        " too).",
     )
     audit_size: int = Field(
         default=1024, ge=16, description="MiB that the audit journal may take on disk."
@@ -385,6 +425,7 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
         problems.append("shared-state-wait is for a shared state; set --shared-state too")
     problems += _token_folder_problems(given)
     problems += _upstream_problems(given)
+    problems += _sign_in_problems(given)
     problems += _metrics_problems(given)
     if not given.get("audit_webhook"):
         problems += [
@@ -397,14 +438,14 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
 
 def _token_folder_problems(given: Mapping[str, object]) -> Iterator[str]:
     """Whoever may write a JwtIssuer may send each token in this folder to an address of theirs."""
-    for folder in _paths(given.get("bearer_token_files")):
+    for folder in paths_of(given.get("bearer_token_files")):
         tokens = folder.resolve()
         for field in _SECRET_PLACES:
-            for path in _paths(given.get(field) or (_DEFAULT_STATE if field == "state" else ())):
+            for path in paths_of(given.get(field) or (_DEFAULT_STATE if field == "state" else ())):
                 secret = path.resolve()
                 if secret.is_relative_to(tokens) or tokens.is_relative_to(secret):
                     yield (
-                        f"bearer-token-files is {folder}, and {_name(field)} is {path}: give the"
+                        f"bearer-token-files is {folder}, and {name_of(field)} is {path}: give the"
                         " tokens a folder of their own, since JwtIssuers may name any file in it"
                     )
         api_token = _API_TOKEN.resolve()
@@ -419,9 +460,17 @@ def _token_folder_problems(given: Mapping[str, object]) -> Iterator[str]:
 def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
     files = [n for n in ("upstream_ca", "upstream_certificate", "upstream_key") if given.get(n)]
     if files and not str(given.get("upstream")).startswith("https:"):
-        yield f"{_name(files[0])} is for an upstream with an https URL; set --upstream to one"
+        yield f"{name_of(files[0])} is for an upstream with an https URL; set --upstream to one"
     if bool(given.get("upstream_certificate")) != bool(given.get("upstream_key")):
         yield "upstream-certificate and upstream-key need each other; set both"
+
+
+def _sign_in_problems(given: Mapping[str, object]) -> Iterator[str]:
+    if bool(given.get("sign_in_issuer")) != bool(given.get("sign_in_client_id")):
+        yield "sign-in-issuer and sign-in-client-id need each other; set both"
+    default = Settings.model_fields["sign_in_scopes"].default
+    if given.get("sign_in_scopes", default) != default and not given.get("sign_in_issuer"):
+        yield "sign-in-scopes is for sign-in-issuer; set --sign-in-issuer too"
 
 
 def _metrics_problems(given: Mapping[str, object]) -> Iterator[str]:
@@ -433,11 +482,6 @@ def _metrics_problems(given: Mapping[str, object]) -> Iterator[str]:
         yield "metrics-port must be another one than port"
 
 
-def flag(field: str) -> str:
-    """The flag that sets *field*."""
-    return "--" + field.replace("_", "-")
-
-
 def variable(field: str) -> str:
     """The environment variable that sets *field*."""
     return "FEDERATION_" + field.upper()
@@ -445,7 +489,12 @@ def variable(field: str) -> str:
 
 def repeatable(field: str) -> bool:
     """True if *field* may be given more than once."""
-    return field in {"documents", "signing_key"}
+    return field in _REPEATABLE
+
+
+def settings_reading() -> Reading[Settings]:
+    """How the settings of `serve` are named and read."""
+    return Reading(Settings, "FEDERATION_", _REPEATABLE, _combination_problems, _private_files)
 
 
 def read_settings(
@@ -454,31 +503,9 @@ def read_settings(
     """
     Read the settings from *flags*, which are named as the fields, and from *environ*.
 
-    An empty value counts as unset, and so does what Kubernetes writes about a Service of the same
-    name. A variable separates several paths as `PATH` does.
     Raises: SettingsRefused with every problem and the flag or variable that solves it.
     """
-    environ = os.environ if environ is None else environ
-    given: dict[str, object] = {}
-    for field in Settings.model_fields:
-        from_environ = environ.get(variable(field))
-        # Kubernetes puts FEDERATION_PORT=tcp://10.0.0.1:8080 into every pod beside a Service that
-        # is called `federation`.
-        is_link = from_environ and _SERVICE_LINK.match(from_environ)
-        if flags.get(field):
-            given[field] = flags[field]
-        elif from_environ and not is_link:
-            given[field] = from_environ.split(os.pathsep) if repeatable(field) else from_environ
-    distrusted = list(_distrusted(given))
-    try:
-        settings = Settings.model_validate(given)
-    except ValidationError as error:
-        # pydantic skips `_check_combination` if a single setting is invalid, so it is done here.
-        single = [_sentence(problem) for problem in error.errors() if problem["loc"]]
-        raise SettingsRefused([*single, *_combination_problems(given), *distrusted]) from error
-    if distrusted:
-        raise SettingsRefused(distrusted)
-    return settings
+    return settings_reading().read(flags, os.environ if environ is None else environ)
 
 
 def api_server_of_the_pod(environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:
@@ -488,59 +515,21 @@ def api_server_of_the_pod(environ: Mapping[str, str] | None = None) -> tuple[str
     return (host, port) if host and port else None
 
 
-def _distrusted(given: Mapping[str, object]) -> Iterator[str]:
-    """
-    Yield a sentence for each file of a setting that somebody else could have written.
-
-    Documents and certificates hold no secret, and are often kept by another user. *given* may be
-    invalid or incomplete; what does not exist is another check's matter.
-    """
-    for field, path, check in _private_files(given):
-        try:
-            check(path)
-        except NotTrusted as error:
-            yield f"{_name(field)}: {error.problem} (set by {_where(field)}); {error.remedy}"
-        except OSError:
-            continue  # whoever reads the file says why it cannot
-
-
 def _private_files(
     given: Mapping[str, object],
 ) -> Iterator[tuple[str, Path, Callable[[Path], object]]]:
     yield "state", Path(str(given.get("state") or _DEFAULT_STATE)), check_state
-    for path in _paths(given.get("signing_key")):
+    for path in paths_of(given.get("signing_key")):
         yield "signing_key", path, read_key
-    for path in _paths(given.get("upstream_key")):
+    for path in paths_of(given.get("upstream_key")):
         yield "upstream_key", path, read_key
     # Whoever can write a kubeconfig can name another API server, whose documents are then believed.
     for field in ("kubeconfig", "audit_webhook_secret", "audit_webhook_header"):
-        for path in _paths(given.get(field)):
+        for path in paths_of(given.get(field)):
             yield field, path, check_file
-    for folder in _paths(given.get("upstream_secrets")):
+    for folder in paths_of(given.get("upstream_secrets")):
         for name in ("", *_UPSTREAM_SECRETS):
             yield "upstream_secrets", folder / name, check_file
-
-
-def _paths(given: object) -> Iterator[Path]:
-    """Yield the paths of a setting, which is one or several."""
-    if isinstance(given, str | Path):
-        yield Path(given)
-    elif isinstance(given, Iterable):
-        yield from (Path(str(path)) for path in given)
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    field = str(problem["loc"][0])
-    if problem["type"] == "missing":
-        return f"{_name(field)} is needed; set {_where(field)}"
-    what = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_pattern_mismatch" and field.endswith("namespace"):
-        what = "a namespace has at most 63 lower-case letters, digits and hyphens"
-    return f"{_name(field)}: {what}; set by {_where(field)}"
-
-
-def _name(field: str) -> str:
-    return field.replace("_", "-")
 
 
 def _where(field: str) -> str:

@@ -1,0 +1,166 @@
+"""
+`federation who-can`: shows which Roles give an access, and what a token must say to get it.
+
+It reads documents alone. `policy.who_can` finds the answer by the functions that decide requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from federation.documents.catalog import Catalog
+from federation.documents.listing import written_actions
+from federation.documents.model import ACTIONS
+from federation.policy.conditions import Condition
+from federation.policy.permissions import Access
+from federation.policy.who_can import WhatCan, WhoCan
+from federation.policy.who_can import what_can as evaluate_role
+from federation.policy.who_can import who_can as evaluate_access
+from federation.sources.files import load
+from federation.text import did_you_mean, no_command, printable
+
+
+@click.command()
+@click.argument("action", required=False)
+@click.argument("resource", required=False)
+@click.option("--role", help="Show what this Role gives instead.")
+@click.option(
+    "--documents",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="File or directory of documents; may be given more than once. Default: the setting"
+    " documents, from FEDERATION_DOCUMENTS.",
+)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For a person or for a program.",
+)
+def who_can(
+    action: str | None,
+    resource: str | None,
+    role: str | None,
+    documents: tuple[Path, ...],
+    output: str,
+) -> None:
+    """
+    Show which Roles give ACTION on RESOURCE, for example Function:Create dev:figlet.
+
+    Each with the policy and statement that says so, what a token must say to be admitted, and the
+    Deny statements that may take the access away. Exit code 0 means that somebody can, 1 that
+    nobody can.
+    """
+    if (role is None) == (action is None) or (action is None) != (resource is None):
+        raise click.UsageError("give either ACTION and RESOURCE, or --role")
+    access = _access(action, resource) if action and resource else None
+    catalog = _catalog(documents or _from_settings())
+    found = evaluate_access(catalog, access) if access else _of_role(catalog, str(role))
+    if output == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+    elif isinstance(found, WhoCan):
+        _show(found)
+    else:
+        _show_role(found)
+    yes = found.anybody if isinstance(found, WhoCan) else found.anything
+    sys.exit(0 if yes else 1)
+
+
+def _access(action: str, resource: str) -> Access:
+    try:
+        return Access.parse(action, resource)
+    except ValueError as error:
+        said = str(error)
+        if action not in ACTIONS:
+            said = f"{said}; {did_you_mean(action, sorted(ACTIONS))}"
+        raise click.UsageError(said) from error
+
+
+def _from_settings() -> tuple[Path, ...]:
+    """The documents of the setting, as `serve` reads it."""
+    given = os.environ.get("FEDERATION_DOCUMENTS")
+    if not given:
+        raise click.UsageError("set --documents or FEDERATION_DOCUMENTS")
+    paths = tuple(Path(path) for path in given.split(os.pathsep))
+    for path in paths:
+        if not path.exists():
+            raise click.UsageError(f"{path} of FEDERATION_DOCUMENTS does not exist")
+    return paths
+
+
+def _catalog(documents: tuple[Path, ...]) -> Catalog:
+    assembled = load(documents)
+    if assembled.catalog is None:
+        for problem in assembled.problems:
+            click.echo(no_command(str(problem)), err=True)
+        raise click.ClickException("the documents have errors")
+    return assembled.catalog
+
+
+def _of_role(catalog: Catalog, name: str) -> WhatCan:
+    try:
+        return evaluate_role(catalog, name)
+    except KeyError as error:
+        hint = did_you_mean(name, [role.name for role in catalog.roles])
+        raise click.UsageError(f"no Role is called {printable(name, 80)}; {hint}") from error
+
+
+def _show(found: WhoCan) -> None:
+    for way in found.ways:
+        yes = click.style("yes", fg="green") if way.open else click.style("no ", fg="red")
+        statement = way.statement
+        named = click.style(way.role.name, bold=True)
+        click.echo(f"{yes}  Role {named}  by {way.policy}/{statement.sid}")
+        _show_conditions(way.role.conditions, "token must say")
+        _show_conditions(statement.conditions, "access token must say")
+        for denial in way.denied_by:
+            when = "always" if denial.always else "under conditions"
+            brought = f", of Role {denial.role} where it admits too" if denial.role else ""
+            click.echo(f"       denied by {denial.policy}/{denial.sid}  ({when}{brought})")
+        if way.unless_narrowed:
+            click.echo("       not where the job asks for some of its Roles with role")
+        click.echo("")
+    _show_notes(found.notes)
+    if not found.anybody:
+        click.echo("nobody can")
+
+
+def _show_role(found: WhatCan) -> None:
+    click.echo(f"Role {click.style(found.role.name, bold=True)}")
+    _show_conditions(found.role.conditions, "token must say")
+    for policy, statement in found.statements:
+        actions = ", ".join(written_actions(statement.actions))
+        resources = ", ".join(resource.text for resource in statement.resources)
+        click.echo(f"\n{statement.effect}  {policy.name}/{statement.sid}")
+        click.echo(f"       {actions}")
+        click.echo(f"       on {resources}")
+        _show_conditions(statement.conditions, "access token must say")
+    if found.notes:
+        click.echo("")
+    _show_notes(found.notes)
+
+
+def _show_conditions(conditions: Iterable[Condition], heading: str) -> None:
+    lines = [_condition(condition) for condition in conditions]
+    if lines:
+        click.echo(f"       {heading}")
+    for line in lines:
+        click.echo(f"         {line}")
+
+
+def _condition(condition: Condition) -> str:
+    values = " | ".join(printable(value) for value in condition.values)
+    return f"{condition.operator} {printable(condition.key)}  {values}"
+
+
+def _show_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {printable(note)}")

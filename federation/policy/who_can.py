@@ -1,0 +1,310 @@
+"""
+The evaluation behind `federation who-can`: which Roles give an access, and what a Role gives.
+
+It reads documents and no token, so it says what a token must say to be admitted. Statements are
+found by the index that decides requests. A Role is left out only if it is certain that no token
+gets the access through it: its conditions contradict each other, or one of its Policies is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from federation.documents.catalog import Catalog
+from federation.documents.listing import written_conditions
+from federation.documents.model import Effect, Policy, Role, Statement
+from federation.policy.conditions import Condition
+from federation.policy.index import CHOSEN_WITH_ROLE, PolicySet
+from federation.policy.permissions import Access
+from federation.policy.possible import (
+    Held,
+    Values,
+    allow_can_hold,
+    deny_holds,
+    of_subject_token,
+    one_of_issuers,
+    possible_values,
+)
+
+_COMPARISONS = 50_000
+"""How many pairs of Roles are compared for a Deny that another Role brings along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A Deny statement that takes the access away from some or all tokens of a Role."""
+
+    policy: str
+    sid: str
+    always: bool
+    """True if it applies to every token that gets the access by the Role."""
+    role: str = ""
+    """The other Role that brings it along, for tokens that both admit. Empty: the Role itself."""
+
+    def as_json(self) -> dict[str, object]:
+        """The denial for programs."""
+        return {"policy": self.policy, "sid": self.sid, "always": self.always, "role": self.role}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to an access: a Role, and the Allow statement by which it gives it."""
+
+    role: Role
+    policy: str
+    statement: Statement
+    denied_by: tuple[Denial, ...]
+
+    @property
+    def open(self) -> bool:
+        """True unless a Deny always takes the access away."""
+        return not any(denial.always for denial in self.denied_by)
+
+    @property
+    def unless_narrowed(self) -> bool:
+        """True if a token loses the access when its job asks for some of its Roles."""
+        return any(c.path[0] in CHOSEN_WITH_ROLE for c in self.statement.conditions)
+
+    def as_json(self) -> dict[str, object]:
+        """The way for programs. Each condition says whether the Role or the statement has it."""
+        role = written_conditions(self.role.conditions)
+        statement = written_conditions(self.statement.conditions)
+        return {
+            "name": self.role.name,
+            "policy": self.policy,
+            "sid": self.statement.sid,
+            "conditions": [
+                *(each | {"of": "role"} for each in role),
+                *(each | {"of": "statement"} for each in statement),
+            ],
+            "denied_by": [denial.as_json() for denial in self.denied_by],
+            "unless_narrowed": self.unless_narrowed,
+            "shadowed": False,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WhoCan:
+    """Everybody who gets an access."""
+
+    access: Access
+    ways: tuple[Way, ...]
+    notes: tuple[str, ...]
+    """What else decides about it, in sentences."""
+
+    @property
+    def anybody(self) -> bool:
+        """True if a Role gives the access and no Deny always takes it away."""
+        return any(way.open for way in self.ways)
+
+    def as_json(self) -> dict[str, object]:
+        """The answer for programs."""
+        return {
+            "action": self.access.action,
+            "resource": self.access.resource,
+            "roles": [way.as_json() for way in self.ways],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WhatCan:
+    """Everything that a Role gives, and takes away."""
+
+    role: Role
+    statements: tuple[tuple[Policy, Statement], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def anything(self) -> bool:
+        """True if the Role gives something."""
+        return any(statement.effect is Effect.ALLOW for _, statement in self.statements)
+
+    def as_json(self) -> dict[str, object]:
+        """The answer for programs."""
+        return {
+            "role": self.role.name,
+            "conditions": written_conditions(self.role.conditions),
+            "grants": [
+                {
+                    "policy": policy.name,
+                    "sid": statement.sid,
+                    "effect": statement.effect,
+                    "actions": sorted(statement.actions),
+                    "resources": [resource.text for resource in statement.resources],
+                    "conditions": written_conditions(statement.conditions),
+                }
+                for policy, statement in self.statements
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def who_can(catalog: Catalog, access: Access) -> WhoCan:
+    """Find every Role by which some token may do *access*, each with the statement that says so."""
+    return _Search(catalog, access).found()
+
+
+def what_can(catalog: Catalog, name: str) -> WhatCan:
+    """List the statements of the Policies of the Role *name*. Raises: KeyError without such a Role."""
+    role = next((role for role in catalog.roles if role.name == name), None)
+    if role is None:
+        raise KeyError(name)
+    held = [catalog.policies[policy] for policy in role.policies if policy in catalog.policies]
+    statements = tuple((policy, statement) for policy in held for statement in policy.statements)
+    notes = list(_missing(catalog, [role]))
+    if (
+        possible_values(role.conditions, one_of_issuers(catalog.issuers)) is None
+        or not role.conditions
+    ):
+        notes.append(f"Role {role.name} admits no token: no token satisfies its conditions.")
+    return WhatCan(role, statements, tuple(notes))
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A Role that can admit tokens, with its statements about the access."""
+
+    role: Role
+    values: Values
+    """The values that its conditions list."""
+    allows: list[tuple[str, Statement]]
+    denies: list[tuple[str, Statement]]
+
+
+@dataclass(slots=True)
+class _Search:
+    catalog: Catalog
+    access: Access
+    _about: dict[str, list[Statement]] = field(default_factory=dict)
+    """The statements of each Policy about the access."""
+    _compared: int = 0
+    _of_issuers: Condition = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._of_issuers = one_of_issuers(self.catalog.issuers)
+
+    def found(self) -> WhoCan:
+        roles = sorted(self.catalog.roles, key=attrgetter("name"))
+        candidates = [made for role in roles if (made := self._candidate(role)) is not None]
+        denying = [candidate for candidate in candidates if candidate.denies]
+        ways = tuple(way for each in candidates for way in self._ways(each, denying))
+        notes = [*_missing(self.catalog, roles), *self._refusing()]
+        if self._compared > _COMPARISONS:
+            notes.append(
+                "There are too many Roles with a Deny about this access to compare all of them;"
+                " some that other Roles bring along are not listed."
+            )
+        return WhoCan(self.access, ways, tuple(notes))
+
+    def _candidate(self, role: Role) -> _Candidate | None:
+        """Return *role* with its statements, None if it says nothing or can never give anything."""
+        if not role.conditions or any(p not in self.catalog.policies for p in role.policies):
+            return None
+        about = [(name, s) for name in dict.fromkeys(role.policies) for s in self._of(name)]
+        values = possible_values(role.conditions, self._of_issuers) if about else None
+        if values is None:
+            return None
+        return _Candidate(
+            role,
+            values,
+            [(name, s) for name, s in about if s.effect is Effect.ALLOW],
+            [(name, s) for name, s in about if s.effect is Effect.DENY],
+        )
+
+    def _of(self, policy: str) -> list[Statement]:
+        if policy not in self._about:
+            one = PolicySet([self.catalog.policies[policy]])
+            access = self.access
+            found = one.about(access.action, access.namespace, access.name)
+            self._about[policy] = [statement for _, statement in found]
+        return self._about[policy]
+
+    def _ways(self, candidate: _Candidate, denying: Sequence[_Candidate]) -> Iterator[Way]:
+        for policy, statement in candidate.allows:
+            read = [c for c in statement.conditions if of_subject_token(c)]
+            conditions = (*candidate.role.conditions, *read)
+            values = possible_values(conditions, self._of_issuers) if read else candidate.values
+            rest = [c for c in statement.conditions if not of_subject_token(c)]
+            if values is None or not all(allow_can_hold(c, values) for c in rest):
+                continue
+            own = self._own_denials(candidate, values)
+            brought = self._brought_denials(candidate, conditions, values, denying)
+            yield Way(candidate.role, policy, statement, (*own, *brought))
+
+    def _own_denials(self, candidate: _Candidate, values: Values) -> Iterator[Denial]:
+        for policy, deny in candidate.denies:
+            held = _held(deny, values, candidate.role)
+            if held is not Held.NEVER:
+                yield Denial(policy, deny.sid, always=held is Held.ALWAYS)
+
+    def _brought_denials(
+        self,
+        candidate: _Candidate,
+        conditions: tuple[Condition, ...],
+        values: Values,
+        denying: Sequence[_Candidate],
+    ) -> Iterator[Denial]:
+        """Yield each Deny of another Role that admits some of the same tokens, once."""
+        told = {(policy, deny.sid) for policy, deny in candidate.denies}
+        for other in denying:
+            new = [(p, d) for p, d in other.denies if (p, d.sid) not in told]
+            if other.role is candidate.role or not new:
+                continue
+            self._compared += 1
+            if self._compared > _COMPARISONS:
+                return
+            if _apart(values, other.values):
+                continue
+            both = possible_values((*conditions, *other.role.conditions), self._of_issuers)
+            if both is None:
+                continue
+            for policy, deny in new:
+                held = _held(deny, both, other.role)
+                if held is not Held.NEVER:
+                    always = held is Held.ALWAYS and self._admits_all_of(other.role, conditions)
+                    told.add((policy, deny.sid))
+                    yield Denial(policy, deny.sid, always=always, role=other.role.name)
+
+    def _admits_all_of(self, other: Role, conditions: Sequence[Condition]) -> bool:
+        """Return whether *other* admits every token that satisfies *conditions*, for certain."""
+        if not set(other.conditions) <= set(conditions):
+            return False
+        # It may not name what a token's situation demands, such as an event of outsiders.
+        profiles = (issuer.profile for issuer in self.catalog.issuers.values())
+        demands = (demand for profile in profiles for demand in profile.demands)
+        return all(other.names(d.keys) for d in demands if any(c.key in d.keys for c in conditions))
+
+    def _refusing(self) -> Iterator[str]:
+        for role in self.catalog.refusing:
+            yield (
+                f"Role {role.name}, or a Policy that it names, cannot be read, so a token that it"
+                " would admit is refused."
+            )
+
+
+def _apart(some: Values, others: Values) -> bool:
+    """Return whether a claim has values in *some* and none of them in *others*. It is a quick look."""
+    return any(
+        key in others and set(values).isdisjoint(others[key]) for key, values in some.items()
+    )
+
+
+def _held(deny: Statement, values: Values, role: Role) -> Held:
+    """Return how far *deny* applies to access tokens of *role*: all of its conditions must hold."""
+    each = {deny_holds(c, values, role.name, role.policies) for c in deny.conditions}
+    if Held.NEVER in each:
+        return Held.NEVER
+    return Held.SOMETIMES if Held.SOMETIMES in each else Held.ALWAYS
+
+
+def _missing(catalog: Catalog, roles: Iterable[Role]) -> Iterator[str]:
+    for role in roles:
+        for policy in dict.fromkeys(role.policies):
+            if policy not in catalog.policies:
+                yield (
+                    f"Role {role.name} names the Policy {policy}, which is not in force, so a token"
+                    " that it admits is allowed nothing."
+                )

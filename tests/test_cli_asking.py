@@ -1,0 +1,140 @@
+"""`federation who-can` and `federation role from-token`, as people call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from federation.cli import main
+from tests.harness.builders import sample
+from tests.harness.documents import DOCUMENTS
+from tests.harness.issuer import FakeIssuer
+
+VECTORS = Path(__file__).parent / "vectors" / "claims"
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    path = tmp_path / "all.yaml"
+    path.write_text(DOCUMENTS, "utf-8")
+    return path
+
+
+def run(*words: object, given: bytes | str | None = None, **environ: str) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], input=given, env=environ)
+
+
+def who_can(documents: Path, *words: object) -> Result:
+    return run("who-can", *words, f"--documents={documents}")
+
+
+def test_who_can_names_roles_conditions_and_denies(documents: Path) -> None:
+    said = who_can(documents, "Function:Create", "dev:figlet")
+    assert said.exit_code == 0
+    assert "yes  Role octo-deployer  by deploy/deploy" in said.output
+    assert "StringEqual jwt:ref  refs/heads/main" in said.output
+    said = who_can(documents, "Function:Invoke", "dev:vault")
+    assert said.exit_code == 1
+    assert "no   Role octo-deployer  by deploy/deploy" in said.output
+    assert "denied by deploy/never  (always)" in said.output
+    assert said.output.endswith("nobody can\n")
+
+
+def test_nobody_can_is_exit_code_1(documents: Path) -> None:
+    said = who_can(documents, "Secret:List", "dev:*")
+    assert (said.exit_code, said.output) == (1, "nobody can\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "saying"),
+    [
+        (["Function:Creat", "dev:x"], "did you mean Function:Create?"),
+        (["Function:*", "dev:x"], "is not an action"),
+        (["Function:Create", "dev"], "is not *, <namespace>:* or"),
+        (["Function:Create", "a:b:c"], "is not *, <namespace>:* or"),
+        (["Audit:Read", "dev:*"], "the only resource of Audit:Read"),
+        (["Function:Create"], "give either ACTION and RESOURCE, or --role"),
+        ([], "give either"),
+        (["Function:Create", "dev:x", "--role=r"], "give either"),
+        (["--role=octo-deploye"], "did you mean octo-deployer?"),
+        (["--role=\x1b[2J"], "no Role is called"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(documents: Path, words: list[str], saying: str) -> None:
+    said = who_can(documents, *words)
+    assert said.exit_code == 2
+    assert saying in said.output
+    assert "\x1b" not in said.output
+
+
+def test_a_role_is_asked_the_other_way_round(documents: Path) -> None:
+    said = who_can(documents, "--role", "octo-deployer")
+    assert said.exit_code == 0
+    assert "Allow  deploy/deploy\n       Function:*\n       on dev:*" in said.output
+    assert "Deny  deploy/never\n       Function:Invoke\n       on dev:vault" in said.output
+    told = json.loads(who_can(documents, "--role=octo-deployer", "--format=json").output)
+    assert [grant["effect"] for grant in told["grants"]] == ["Allow", "Deny"]
+
+
+def test_the_documents_of_the_setting_are_the_default(documents: Path) -> None:
+    words = ("who-can", "Function:Create", "dev:figlet")
+    assert run(*words, FEDERATION_DOCUMENTS=str(documents)).exit_code == 0
+    missing = run(*words, FEDERATION_DOCUMENTS=str(documents / "none"))
+    assert missing.exit_code == 2
+    unset = run(*words, FEDERATION_DOCUMENTS="")
+    assert unset.exit_code == 2
+    assert "FEDERATION_DOCUMENTS" in unset.output
+
+
+def test_documents_with_errors_are_told_and_nothing_else(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("apiVersion: iam.openfaas.com/v1\nkind: Role\nmetadata: {name: r}\n", "utf-8")
+    said = who_can(bad, "Function:Create", "dev:x")
+    assert said.exit_code == 1
+    assert "bad.yaml" in said.output
+    assert "nobody can" not in said.output
+
+
+def test_a_role_is_made_from_claims_or_from_a_token() -> None:
+    path = VECTORS / "github-push-main.json"
+    by_file = run("role", "from-token", path)
+    assert by_file.exit_code == 0
+    assert '"jwt:repository_id": ["412890077"]' in by_file.output
+    token = FakeIssuer("https://token.actions.githubusercontent.com").token(
+        sample("github-push-main")
+    )
+    assert run("role", "from-token", "-", given=f" {token}\n").output == by_file.output
+    named = run("role", "from-token", path, "--policy=release")
+    assert 'policy: ["release"]' in named.output
+
+
+def test_notes_are_comments_so_that_the_output_is_a_document() -> None:
+    said = run("role", "from-token", VECTORS / "github-pull-request-target.json")
+    assert said.output.startswith("# Careful: Outsiders can cause this event")
+    assert said.exit_code == 0
+    told = run("role", "from-token", VECTORS / "github-pull-request-target.json", "--format=json")
+    written = json.loads(told.output)
+    assert written["rule"].startswith("apiVersion:")
+    assert written["rule_notes"][0].startswith("Careful:")
+
+
+def test_a_token_that_no_role_can_admit_is_exit_code_1() -> None:
+    said = run("role", "from-token", VECTORS / "gitlab-user-login.json")
+    assert said.exit_code == 1
+    assert "it lacks project_id" in said.output
+    told = run("role", "from-token", VECTORS / "gitlab-user-login.json", "--format=json")
+    assert (told.exit_code, json.loads(told.output)["rule"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"a":1,"a":2}', b"a.b.c", b"secret-words", b"{}" * 9],
+    ids=repr,
+)
+def test_what_is_no_token_is_refused_and_not_quoted(given: bytes) -> None:
+    said = run("role", "from-token", "-", given=given)
+    assert said.exit_code == 2
+    assert "secret-words" not in said.output

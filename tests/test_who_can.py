@@ -1,0 +1,374 @@
+"""Who can do something, and what a Role gives; tests/test_cli_asking.py has the command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from federation.claims import Claims
+from federation.documents.catalog import Catalog
+from federation.documents.model import Policy, Role
+from federation.policy.conditions import Condition, holds
+from federation.policy.explain import Explanation, explain
+from federation.policy.permissions import Access
+from federation.policy.roles import Admission
+from federation.policy.who_can import WhoCan, what_can, who_can
+from federation.tokens.mint import access_claims
+from tests.harness import generators, second_evaluator
+from tests.harness.builders import GITHUB, GITLAB, catalog, pinned, policy, role
+from tests.harness.generators import PROVIDERS, Plain
+
+ASKED = Access.parse("Function:Create", "dev:fn")
+DEPLOY = policy("deploy", {"action": ["Function:Create"], "resource": ["dev:*"]})
+MAIN = pinned("main", repository_id="1", ref="refs/heads/main")
+
+
+def names(found: WhoCan) -> list[str]:
+    """The Roles by which the access is open."""
+    return [way.role.name for way in found.ways if way.open]
+
+
+def denying(**statement: Any) -> Policy:
+    """A Policy that denies the access, under the conditions of *statement*."""
+    return policy(
+        "guard",
+        {"sid": "no", "effect": "Deny", "action": ["Function:*"], "resource": ["*"], **statement},
+    )
+
+
+def test_each_role_is_named_with_the_statement_and_what_a_token_must_say() -> None:
+    other = role("other", policy=["none"], condition={"StringEqual": {"jwt:iss": GITHUB}})
+    none = policy("none", {"action": ["Function:Create"], "resource": ["prod:*"]})
+    found = who_can(catalog(other, MAIN, policies=[DEPLOY, none]), ASKED)
+    assert found.as_json() == {
+        "action": "Function:Create",
+        "resource": "dev:fn",
+        "roles": [
+            {
+                "name": "main",
+                "policy": "deploy",
+                "sid": "s0",
+                "conditions": [
+                    {"operator": "StringEqual", "key": f"jwt:{k}", "values": [v], "of": "role"}
+                    for k, v in (
+                        ("iss", GITHUB),
+                        ("repository_id", "1"),
+                        ("ref", "refs/heads/main"),
+                    )
+                ],
+                "denied_by": [],
+                "unless_narrowed": False,
+                "shadowed": False,
+            }
+        ],
+        "notes": [],
+    }
+    assert found.anybody
+    assert not who_can(catalog(other, policies=[none]), ASKED).anybody
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ({"StringEqual": {"jwt:iss": "https://nobody.example"}}, "no such issuer"),
+        ({"StringEqual": {"jwt:iss": GITHUB, "jwt:ref": "a"}, "StringLike": {"jwt:ref": "b*"}}, "two"),
+        ({"StringEqual": {"jwt:iss": GITHUB, "jwt:/ref": "a"}, "StringNotEqual": {"jwt:ref": "a"}}, "not"),
+        ({"StringEqual": {"jwt:iss": GITHUB, "jwt:g": "a"},
+          "ForAnyValue:StringEqual": {"jwt:g": "a"}}, "a list and one value"),
+        ({"StringEqual": {"jwt:iss": GITHUB, "jwt:ref": ""}}, "empty"),
+        ({"StringEqual": {"jwt:iss": GITHUB}, "ForAnyValue:StringEqual": {"jwt:sub": "a"}}, "no list"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_role_that_no_token_satisfies_is_not_named(condition: Plain, why: str) -> None:
+    assert why
+    assert not who_can(catalog(role("r", condition=condition), policies=[DEPLOY]), ASKED).ways
+
+
+def test_a_role_without_conditions_or_without_one_of_its_policies_gives_nothing() -> None:
+    bare = Role("bare", ("deploy",), ())
+    lacking = replace(MAIN, name="lacking", policies=("deploy", "gone"))
+    found = who_can(catalog(bare, lacking, policies=[DEPLOY]), ASKED)
+    assert not found.ways
+    (note,) = found.notes
+    assert "Role lacking names the Policy gone" in note
+
+
+def test_a_role_that_cannot_be_read_is_told() -> None:
+    snapshot = replace(catalog(MAIN, policies=[DEPLOY]), refusing=(replace(MAIN, name="broken"),))
+    (note,) = who_can(snapshot, ASKED).notes
+    assert "Role broken" in note
+
+
+@pytest.mark.parametrize(
+    ("condition", "denials"),
+    [
+        ({}, [True]),
+        ({"StringEqual": {"jwt:ref": "refs/heads/main"}}, [True]),
+        ({"StringNotEqual": {"jwt:ref": "refs/heads/main"}}, []),
+        ({"StringEqual": {"jwt:ref": "refs/heads/other"}}, []),
+        ({"StringNotLike": {"jwt:environment": "dev"}}, [False]),
+        ({"StringEqual": {"jwt:repository_id": "1"}, "StringLike": {"jwt:actor": "x"}}, [False]),
+        ({"StringEqual": {"jwt:fed:iss": GITHUB}}, [True]),
+        ({"StringEqual": {"jwt:fed:iss": GITLAB}}, []),
+        ({"StringEqual": {"jwt:nonce": "n"}}, [True]),
+        ({"StringEqual": {"jwt:role": "main"}}, [True]),
+        ({"ForAnyValue:StringEqual": {"jwt:role": "main"}}, [True]),
+        ({"ForAnyValue:StringEqual": {"jwt:role": "other"}}, [False]),
+        ({"ForAnyValue:StringEqual": {"jwt:policy": "deploy"}}, [True]),
+        ({"StringEqual": {"jwt:sub": "fed:x"}}, [False]),
+    ],
+    ids=str,
+)
+def test_a_deny_is_told_as_far_as_it_applies(condition: Plain, denials: list[bool]) -> None:
+    guarded = replace(MAIN, policies=("deploy", "guard"))
+    found = who_can(catalog(guarded, policies=[DEPLOY, denying(condition=condition)]), ASKED)
+    (way,) = found.ways
+    assert [denial.always for denial in way.denied_by] == denials
+    assert all((denial.policy, denial.sid) == ("guard", "no") for denial in way.denied_by)
+    assert found.anybody == (True not in denials)
+
+
+@pytest.mark.parametrize(
+    ("changes", "denials"),
+    [
+        ({}, [True]),
+        ({"ref": "refs/heads/main"}, [True]),
+        ({"environment": "prod"}, [False]),
+        ({"ref": "refs/heads/other"}, []),
+        ({"iss": GITLAB}, []),
+    ],
+    ids=str,
+)
+def test_a_deny_that_another_role_brings_along_is_told(
+    changes: dict[str, str], denials: list[bool]
+) -> None:
+    brings = replace(pinned("brings", **changes), policies=("guard",))
+    (way,) = who_can(catalog(MAIN, brings, policies=[DEPLOY, denying()]), ASKED).ways
+    assert [(d.always, d.role) for d in way.denied_by] == [(a, "brings") for a in denials]
+
+
+def test_a_role_that_does_not_name_the_event_does_not_always_bring_its_deny() -> None:
+    named = pinned("named", repository_id="1", event_name="issues")
+    brings = replace(pinned("brings", repository_id="1"), policies=("guard",))
+    found = who_can(catalog(named, brings, policies=[DEPLOY, denying()]), ASKED)
+    assert names(found) == ["named"], "an outsider's event is admitted by this Role alone"
+
+
+@pytest.mark.parametrize(
+    ("condition", "can"),
+    [
+        ({"StringEqual": {"jwt:ref": "refs/heads/main"}}, True),
+        ({"StringEqual": {"jwt:ref": "refs/heads/other"}}, False),
+        ({"StringEqual": {"jwt:nonce": "n"}}, False),
+        ({"StringEqual": {"jwt:sub": "repo:a/b"}}, False),
+        ({"StringEqual": {"jwt:sub": "fed:repo:a/b"}}, True),
+        ({"StringEqual": {"jwt:fed:iss": GITHUB}}, True),
+        ({"StringEqual": {"jwt:fed:iss": GITLAB}}, False),
+        ({"StringEqual": {"jwt:role": "main"}}, False),
+        ({"ForAnyValue:StringEqual": {"jwt:role": "main"}}, True),
+        ({"StringEqual": {"jwt:fed:made-up": "x"}}, False),
+        ({"StringEqual": {"jwt:iss": "https://gateway.example.com"}}, True),
+    ],
+    ids=str,
+)
+def test_the_conditions_of_a_statement_are_about_the_access_token(
+    condition: Plain, can: bool
+) -> None:
+    give = policy(
+        "deploy", {"action": ["*"], "resource": ["*"], "sid": "all", "condition": condition}
+    )
+    found = who_can(catalog(MAIN, policies=[give]), ASKED)
+    assert found.anybody == can
+    for way in found.ways:
+        assert way.unless_narrowed == ("jwt:role" in str(condition))
+        of = [each["of"] for each in way.as_json()["conditions"]]  # type: ignore[attr-defined]
+        assert of == ["role"] * 3 + ["statement"]
+
+
+def test_calls_of_functions_have_no_regard_to_case() -> None:
+    call = policy("deploy", {"action": ["Function:Invoke"], "resource": ["dev:figlet"]})
+    snapshot = catalog(MAIN, policies=[call])
+    assert who_can(snapshot, Access.parse("Function:Invoke", "dev:FIGLET")).anybody
+
+
+def test_what_a_role_gives_is_the_other_way_round() -> None:
+    guarded = replace(MAIN, policies=("deploy", "guard", "gone"))
+    found = what_can(catalog(guarded, policies=[DEPLOY, denying()]), "main")
+    written = found.as_json()
+    assert written["role"] == "main"
+    grants = written["grants"]
+    assert isinstance(grants, list)
+    assert [(g["policy"], g["sid"], g["effect"]) for g in grants] == [
+        ("deploy", "s0", "Allow"),
+        ("guard", "no", "Deny"),
+    ]
+    assert grants[0]["actions"] == ["Function:Create"]
+    assert grants[0]["resources"] == ["dev:*"]
+    assert "gone" in found.notes[0]
+    with pytest.raises(KeyError):
+        what_can(catalog(MAIN), "nobody")
+
+
+def test_ten_thousand_roles_are_asked_within_bounds() -> None:
+    many = [
+        replace(
+            pinned(f"r{n}", repository_id=str(n), ref="refs/heads/main"),
+            policies=("deploy", f"guard-{n % 50}"),
+        )
+        for n in range(10_000)
+    ]
+    guards = [replace(denying(condition={"StringEqual": {"jwt:x": "1"}}), name=f"guard-{n}") for n in range(50)]  # fmt: skip
+    found = who_can(catalog(*many, policies=[DEPLOY, *guards]), ASKED)
+    assert len(found.ways) == 10_000
+    assert any("too many Roles" in note for note in found.notes)
+
+
+# -- compared with the evaluation that decides
+
+
+def explained(snapshot: Catalog, claims: Plain, access: Access) -> Explanation:
+    """What the broker decides about a verified token with *claims*."""
+
+    def minted(admission: Admission) -> Claims:
+        return access_claims(
+            Claims(claims), admission, issuer_url="https://broker.example", now=1.0, jti="j"
+        )
+
+    return explain(
+        snapshot, Claims(claims), [access], refusal=None, verified=True, access_claims=minted
+    )
+
+
+def documents(rng: Random, near: Plain) -> tuple[dict[str, Plain], Catalog]:
+    """Generated Roles about claims like *near*, as they are written, and a catalog with them."""
+    policies = [
+        policy(f"p{n}", *generators.statements(rng, near, ["r0", "r1"], conditional=0.3))
+        for n in range(3)
+    ]
+    specs: dict[str, Plain] = {}
+    for number in range(rng.randint(1, 3)):
+        if rng.random() < 0.3:
+            spec = generators.admitting_role(rng, near, ["p0", "p1", "p2"])
+        else:
+            spec = generators.role(rng, near, ["p0", "p1", "p2"])
+        specs[f"r{number}"] = spec
+    roles = [role(name, **spec) for name, spec in specs.items()]
+    return specs, catalog(*roles, policies=policies)
+
+
+def changed(rng: Random, near: Plain) -> Plain:
+    """Claims like *near*, of which some are others."""
+    others = generators.claims(rng)
+    return {
+        name: others.get(name) if rng.random() < 0.15 else value
+        for name, value in (others | near).items()
+    } | {"iss": near["iss"], "sub": str(near.get("sub") or "s")}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_role_that_is_not_named_never_gives_the_access(seed: int) -> None:
+    allowed = sum(_compared(Random(f"{seed} {number}")) for number in range(60))  # noqa: S311
+    assert allowed > 5
+
+
+def _compared(rng: Random) -> int:
+    """Compare who_can with decisions. Return how many of them were yes."""
+    allowed = 0
+    near = generators.claims(rng)
+    specs, snapshot = documents(rng, near)
+    access = Access.parse(rng.choice(["Function:Get", "Secret:List", "Function:Invoke"]),
+                          generators.asked(rng))  # fmt: skip
+    found = who_can(snapshot, access)
+    ways = {(w.role.name, w.policy, w.statement.sid) for w in found.ways if w.open}
+    for _ in range(12):
+        claims = changed(rng, near)
+        told = explained(snapshot, claims, access)
+        admitted = [e.role.name for e in told.evaluations if e.admits]
+        assert admitted == second_evaluator.admitting(specs, PROVIDERS, claims)
+        (decision,) = told.decisions
+        if decision.allowed:
+            by = {(name, decision.policy, decision.sid) for name in admitted}
+            assert by & ways, (specs, claims, decision)
+            allowed += 1
+    return allowed
+
+
+def witness(rng: Random, conditions: Sequence[Condition], near: Plain) -> Plain | None:
+    """Claims that satisfy all *conditions*, None if none are found."""
+    made: Plain = {
+        **near,
+        "event_name": "push",
+        "pipeline_source": "push",
+        "job_project_id": near.get("project_id"),
+        "sub": "s",
+    }
+    by_path: dict[tuple[str, ...], list[Condition]] = {}
+    for condition in conditions:
+        by_path.setdefault(condition.path, []).append(condition)
+    for path, about in by_path.items():
+        value = next((v for v in _candidates(rng, about) if all(
+            holds([c], _at(path, v)) for c in about)), None)  # fmt: skip
+        if value is None:
+            return None
+        if len(path) == 1:
+            made[path[0]] = value
+        else:
+            _put(made, path, value)
+    return made if holds(conditions, Claims(made)) else None
+
+
+def _candidates(rng: Random, about: Sequence[Condition]) -> Iterator[Any]:
+    written = [value for condition in about for value in condition.values]
+    texts = [v.replace("*", star).replace("?", "q") for v in written for star in ("", "x", "/")]
+    texts += ["some other value", generators.word(rng), "1"]
+    if any(condition.operator.of_list for condition in about):
+        yield from ([text] for text in texts)
+        yield texts
+    else:
+        yield from texts
+
+
+def _at(path: Sequence[str], value: object) -> Claims:
+    made: Plain = {}
+    _put(made, path, value)
+    return Claims(made)
+
+
+def _put(claims: Plain, path: Sequence[str], value: object) -> None:
+    here = claims
+    for step in path[:-1]:
+        inner = here.get(step)
+        here[step] = dict(inner) if isinstance(inner, dict) else {}
+        here = here[step]
+    here[path[-1]] = value
+
+
+def test_a_role_that_is_named_gives_the_access_to_a_token_that_says_so() -> None:
+    counted = Counter[str]()
+    for seed in range(600):
+        rng = Random(seed)  # noqa: S311
+        near = generators.claims(rng)
+        specs, snapshot = documents(rng, near)
+        access = Access.parse(rng.choice(["Function:Get", "Secret:List"]), generators.asked(rng))
+        for way in who_can(snapshot, access).ways:
+            if way.denied_by or any(
+                c.path[0] in {"role", "policy", "iss", "sub"} for c in way.statement.conditions
+            ):
+                continue
+            claims = witness(rng, (*way.role.conditions, *way.statement.conditions), near)
+            admitted = claims and second_evaluator.admitting(specs, PROVIDERS, claims)
+            if not claims or not admitted or way.role.name not in admitted:
+                counted["no witness"] += 1
+                continue
+            told = explained(snapshot, claims, access)
+            assert way.role.name in [e.role.name for e in told.evaluations if e.admits]
+            assert told.yes, (specs, claims, access)
+            counted["gives"] += 1
+    assert counted["gives"] > 150
+    assert counted["gives"] > 4 * counted["no witness"], counted
