@@ -26,6 +26,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "explained", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),
+    "sign_on": 4.5,  # exchanges and saves tokens as a job's client does
     **dict.fromkeys(("demo", "config", "logs", "server", "app", "admission"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }

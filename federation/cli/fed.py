@@ -1,5 +1,7 @@
 """
-`fed`: a plugin of faas-cli. `faas-cli fed auth` signs faas-cli in.
+`fed`: a plugin of faas-cli, which signs people and CI jobs in.
+
+`faas-cli fed login` signs a person in, and `faas-cli fed auth` a CI job.
 
 faas-cli runs an executable in `~/.openfaas/plugins` by its name:
 `mkdir -p ~/.openfaas/plugins && ln -s "$(command -v fed)" ~/.openfaas/plugins/`.
@@ -11,12 +13,16 @@ import click
 
 from federation import __version__
 from federation.cli.exchange import exchange, from_option, role_option
+from federation.cli.login import login
+from federation.cli.logout import logout
+from federation.cli.token import token
+from federation.cli.whoami import whoami
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fed")
 def fed() -> None:
-    """Sign faas-cli in with this CI job's identity."""
+    """Sign faas-cli in: with your browser (login), or with this CI job's identity (auth)."""
 
 
 @fed.command()
@@ -62,3 +68,7 @@ def auth(
         functions=(),
         for_faas_cli=True,
     )
+
+
+for command in (login, token, whoami, logout):
+    fed.add_command(command)

@@ -1,5 +1,5 @@
 """
-What a CI author can do about each refusal of the broker.
+What a CI author, or a person who signs in, can do about each refusal of the broker.
 
 docs/refusals.md says more, but is not at hand in a job. A reason that is not in the table comes
 from a newer broker.
@@ -54,7 +54,29 @@ _ADVICE: Mapping[str, str] = {
     "too_many_failures": "Other jobs from this address failed too often. Wait a minute, and run the"
     " job again.",
 }
+_FOR_PEOPLE: Mapping[str, str] = {
+    "untrusted_issuer": "You signed in at {iss}. The gateway takes people from there once its"
+    " operator adds a JwtIssuer with exactly this iss, and your client id under clients.",
+    "wrong_audience": "You signed in as the client {aud}. The operator of the gateway adds it to"
+    " the JwtIssuer, under clients.",
+    "wrong_party": "You signed in as a client that the gateway does not take. Check --client-id.",
+    "wrong_token_type": "The provider gave a token that is no ID token. Its operator can say more.",
+    "token_too_large": "You are in very many groups, or have other large claims. Have the operator"
+    " of the provider put fewer of them into the token.",
+    "no_role_admits": "No Role of this gateway is for you. Ask its operator to compare what the"
+    " provider says about you with the Roles.",
+    "role_not_admitted": "A Role of --role does not exist or is not for you. Leave the option out.",
+    "already_used": "Sign in again. The operator can let ID tokens of people be used many times:"
+    " subjectTokenUse of the JwtIssuer.",
+    "expired": "Sign in again. If it fails again, the clocks of provider and broker differ.",
+    "not_yet_valid": "Sign in again. If it fails again, the clocks of provider and broker differ.",
+    "unknown_key": "If the provider has just replaced its keys, sign in again in a minute.",
+    "revoked": "Sign in again.",
+    "too_many_exchanges": "Wait a minute, then sign in again.",
+    "too_many_failures": "Others from your address failed too often. Wait a minute, then try again.",
+}
 _LATER = "Run the job again later."
+_LATER_FOR_PEOPLE = "Try again later."
 _OTHER = "The operator of the broker can say more."
 _SHOWS_CLAIMS = frozenset(
     {
@@ -75,3 +97,12 @@ def advice_on(reason: str, token: SubjectToken, *, temporary: bool) -> str:
         "Save them as claims.json; this shows the operator each condition that failed:\n\n"
         "  federation explain --documents DOCUMENTS --claims claims.json"
     )
+
+
+def advice_for_person(reason: str, token: SubjectToken, *, temporary: bool) -> str:
+    """Return what a person who signs in can do about *reason*, with the claims that matter."""
+    advice = _FOR_PEOPLE.get(reason, _LATER_FOR_PEOPLE if temporary else _OTHER)
+    advice = advice.replace("{iss}", token.text_of("iss")).replace("{aud}", token.text_of("aud"))
+    if reason not in _SHOWS_CLAIMS:
+        return no_command(advice)
+    return f"{no_command(advice)}\n\nThe provider says about you:\n\n{token.shown(personal=True)}"

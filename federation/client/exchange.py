@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx2
 
 from federation.client import ClientError
-from federation.client.advice import advice_on
+from federation.client.advice import advice_for_person, advice_on
 from federation.client.http import Sender, json_of, require_secure_url, server_of
 from federation.client.subject import SubjectToken
 from federation.text import printable
 
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_LONGEST_SECONDS = 366 * 24 * 3600
+_MAX_TOKEN_CHARS = 64 * 1024
+"""No server takes such a header, and a session with a longer one could not be kept."""
+_TOKEN = re.compile(r"[!-~]+")
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 
 
@@ -25,26 +30,38 @@ class AccessToken:
     expires_in_seconds: int
 
 
+class BrokerRefused(ClientError):
+    """A refusal of the broker. *reason* is a slug of docs/refusals.md."""
+
+    def __init__(self, reason: str, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.reason = reason
+
+
 def exchange(
     url: str,
     token: str,
     sender: Sender,
     *,
-    audience: str = "",
+    audience: str | None = "",
     roles: Sequence[str] = (),
     functions: Sequence[str] = (),
+    person: bool = False,
 ) -> AccessToken:
     """
     Exchange *token* at the broker at *url*.
 
-    The token must be issued for *audience*, by default the broker's URL, or it is not sent. With
+    The token must be issued for *audience*, by default the broker's URL, or it is not sent. None
+    stands for any: only a person who has named both the provider and the gateway may say so. With
     *functions* (`<namespace>:<function>`), ask for a function token for them instead of an access
-    token. A refusal is not retried.
-    Raises: ClientError, with the broker's reason if it refused.
+    token. *person* has the advice on a refusal speak to a person, not about a job. A refusal is not
+    retried.
+    Raises: ClientError; BrokerRefused with the broker's reason.
     """
     require_secure_url(url, "The broker's URL")
     subject = SubjectToken.read(token)
-    subject.require_audience(audience or url.rstrip("/"))
+    if audience is not None:
+        subject.require_audience(audience or url.rstrip("/"))
     form: dict[str, str | list[str]] = {
         "grant_type": _GRANT_TYPE,
         "subject_token": subject.text,
@@ -56,20 +73,28 @@ def exchange(
         form |= {"scope": "function", "audience": list(functions)}
     response = sender.send("POST", f"{url.rstrip('/')}/oauth/token", form=form)
     if response.status_code != 200:
-        raise _refused(response, subject)
+        raise _refused(response, subject, person=person)
     match json_of(response):
-        case {"access_token": str(access_token), "expires_in": int(seconds)} if access_token:
+        case {"access_token": str(access_token), "expires_in": int(seconds)} if (
+            _TOKEN.fullmatch(access_token)  # it is printed, and sent in headers
+            and len(access_token) <= _MAX_TOKEN_CHARS
+            and not isinstance(seconds, bool)
+            and 0 < seconds <= _LONGEST_SECONDS
+        ):
             return AccessToken(access_token, seconds)
         case _:
             raise ClientError(f"{url} answered, but not as a broker does.", "Check the URL.")
 
 
-def _refused(response: httpx2.Response, subject: SubjectToken) -> ClientError:
+def _refused(response: httpx2.Response, subject: SubjectToken, *, person: bool) -> ClientError:
     server = server_of(response.url)
     match json_of(response):
         case {"error_description": str(description), "reason": str(reason), "request_id": str(rid)}:
-            advice = advice_on(reason, subject, temporary=response.status_code >= 500)
-            return ClientError(
+            temporary = response.status_code >= 500
+            advise = advice_for_person if person else advice_on
+            advice = advise(reason, subject, temporary=temporary)
+            return BrokerRefused(
+                reason,
                 f"The broker refused ({printable(reason, 64)}): {printable(description, 2000)}",
                 f"{advice}\n\nThe operator finds the details in the broker's log and audit trail"
                 f" under request id {printable(rid, 128)}.",

@@ -33,6 +33,31 @@ def gateway_name(url: str) -> str:
     return url.lower().rstrip("/")
 
 
+def saved_entries(path: Path, url: str) -> list[tuple[str, str]]:
+    """
+    Return `auth` and token of each entry for the gateway at *url*.
+
+    Raises: ClientError if the file exists and is not a configuration of faas-cli.
+    """
+    ours, _ = _divided(_read(path), path, gateway_name(url))
+    return [(str(entry.get("auth", "")), str(entry.get("token", ""))) for entry in ours]
+
+
+def remove_token(path: Path, url: str, token: str) -> bool:
+    """
+    Remove the entry for the gateway at *url* if it holds *token*. False if there is none.
+
+    Raises: ClientError if the file exists and is not a configuration of faas-cli.
+    """
+    config = _read(path)
+    ours, others = _divided(config, path, gateway_name(url))
+    kept = [entry for entry in ours if entry.get("token") != token]
+    if kept == ours:
+        return False
+    _write(path, {**config, "auths": [*others, *kept]})
+    return True
+
+
 def save_token(path: Path, url: str, token: str) -> list[str]:
     """
     Save *token* for the gateway at *url* in the file *path*, which only its owner can read.
@@ -42,20 +67,30 @@ def save_token(path: Path, url: str, token: str) -> list[str]:
     """
     gateway = gateway_name(url)
     config = _read(path)
-    entries = config.get("auths") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise _foreign(path)
-    ours = [e for e in entries if gateway_name(str(e.get("gateway", ""))) == gateway]
-    others = [entry for entry in entries if entry not in ours]
+    ours, others = _divided(config, path, gateway)
     new = {"gateway": gateway, "auth": "oauth2", "token": token}
     _write(path, {**config, "auths": [*others, new]})
     return [str(entry.get("auth", "")) for entry in ours]
 
 
+def _divided(
+    config: Mapping[str, object], path: Path, gateway: str
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """The entries for *gateway*, and all others."""
+    entries = config.get("auths") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _foreign(path)
+    ours = [e for e in entries if gateway_name(str(e.get("gateway", ""))) == gateway]
+    return ours, [entry for entry in entries if entry not in ours]
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            config = yaml.safe_load(file.read(_CONFIG_BYTES))
+            content = file.read(_CONFIG_BYTES + 1)
+        if len(content) > _CONFIG_BYTES:  # what is cut off would be lost with the next write
+            raise ValueError("it is larger than 1 MiB")
+        config = yaml.safe_load(content)
     except FileNotFoundError:
         return {}
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:

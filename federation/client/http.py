@@ -10,21 +10,27 @@ at most 256 KiB and comes within 30 seconds. Proxies and a private CA come from 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import httpx2
 
 from federation.client import ClientError
-from federation.providers.profile import ByMetadata
-from federation.providers.table import PROFILES
+from federation.client.connection import (
+    ANSWER_BYTES,
+    ANSWER_SECONDS,
+    advice_on_transport,
+    open_client,
+    tls_advice,
+    transport_problem,
+)
 
-_TIMEOUT = httpx2.Timeout(20.0, connect=5.0)
 _TRIES = 4
 _TOTAL_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 10.0
-_ANSWER_BYTES = 256 * 1024
-_ANSWER_SECONDS = 30.0
 
 
 class Sender:
@@ -40,7 +46,7 @@ class Sender:
         pause: Callable[[float], None] = time.sleep,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self._client = client or _open_client()
+        self._client = client or open_client()
         self._pause = pause
         self._tell = tell or (lambda _line: None)
 
@@ -60,6 +66,8 @@ class Sender:
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """Send a request and return the final answer. Raises: ClientError if no answer came."""
+        # No compression is asked for, so that a small answer cannot unpack to a large one.
+        headers = {"Accept-Encoding": "identity", **(headers or {})}
         request = self._client.build_request(method, url, data=form, headers=headers)
         began, problem = time.monotonic(), ""
         server = server_of(request.url)
@@ -67,13 +75,12 @@ class Sender:
             try:
                 response = self._answer(request)
             except httpx2.TransportError as error:
-                problem, wait = _transport_problem(error), None
-                if isinstance(error, httpx2.LocalProtocolError) or _tls_advice(problem):
+                problem, wait = transport_problem(error), None
+                if isinstance(error, httpx2.LocalProtocolError) or tls_advice(problem):
                     break
             except httpx2.RequestError as error:
-                raise ClientError(
-                    f"{server} answered what cannot be read: {type(error).__name__}."
-                ) from error
+                said = str(error) or type(error).__name__
+                raise ClientError(f"{server} answered what cannot be read: {said}.") from error
             else:
                 if response.status_code != 429 and response.status_code < 500:
                     return response
@@ -85,20 +92,44 @@ class Sender:
                 break
             self._tell(f"{server}: {problem}. Trying again in {pause:.1f} s.")
             self._pause(pause)
-        raise ClientError(f"{server} could not be reached: {problem}.", _advice(problem))
+        raise ClientError(
+            f"{server} could not be reached: {problem}.", advice_on_transport(problem)
+        )
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
-        """The whole answer to *request*, within the limits of time and size."""
-        ends = time.monotonic() + _ANSWER_SECONDS
+        """
+        The whole answer to *request*, within the limits of time and size.
+
+        The limit of the client is for each read alone: a server that sends a header now and then
+        would hold it for days. So a thread reads, and is left behind if it takes too long.
+        """
+        outcome: Future[httpx2.Response] = Future()
+        ends = time.monotonic() + ANSWER_SECONDS
+
+        def read() -> None:
+            try:
+                outcome.set_result(self._read(request, ends))
+            except Exception as error:  # raised again by the caller
+                outcome.set_exception(error)
+
+        threading.Thread(target=read, name="answer", daemon=True).start()
+        try:
+            return outcome.result(ANSWER_SECONDS)
+        except FutureTimeout:
+            raise _too_slow(request) from None
+
+    def _read(self, request: httpx2.Request, ends: float) -> httpx2.Response:
         response = self._client.send(request, stream=True)
         try:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise httpx2.DecodingError("it is compressed, though asked not to", request=request)
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > _ANSWER_BYTES:
+                if len(body) > ANSWER_BYTES:
                     raise ClientError(f"{request.url.host} answered with more than 256 KiB.")
                 if time.monotonic() > ends:
-                    raise httpx2.ReadTimeout("the answer did not end in time", request=request)
+                    raise _too_slow(request)
         finally:
             response.close()
         # The body was decoded on the way, so the headers about its encoding are not true any more.
@@ -106,6 +137,10 @@ class Sender:
         return httpx2.Response(
             response.status_code, headers=headers, content=bytes(body), request=request
         )
+
+
+def _too_slow(request: httpx2.Request) -> httpx2.ReadTimeout:
+    return httpx2.ReadTimeout("the answer did not end in time", request=request)
 
 
 def server_of(url: httpx2.URL) -> str:
@@ -120,7 +155,7 @@ def json_of(response: httpx2.Response) -> object:
     """Return the JSON in *response*, None if there is none."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -143,52 +178,6 @@ def require_secure_url(url: str, what: str) -> None:
         raise ClientError(f"{what} {url!r} is not an https URL.", "A token is never sent in clear.")
 
 
-def _never_by_proxy() -> dict[str, None]:
-    """Metadata servers. A proxy would see the token, and would reach its own server instead."""
-    return {
-        f"all://{httpx2.URL(source.url).host}": None
-        for profile in PROFILES.values()
-        for source in (profile.job_token.sources if profile.job_token else ())
-        if isinstance(source, ByMetadata)
-    }
-
-
-def _open_client() -> httpx2.Client:
-    try:
-        return httpx2.Client(timeout=_TIMEOUT, follow_redirects=False, mounts=_never_by_proxy())
-    except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
-        raise ClientError(
-            f"The proxy or CA that the environment names cannot be used: {error}.",
-            "Check SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.",
-        ) from error
-
-
 def _retry_after(response: httpx2.Response) -> float | None:
     given = response.headers.get("retry-after", "")
     return min(float(given), _LONGEST_PAUSE_SECONDS) if given.isdecimal() else None
-
-
-def _transport_problem(error: httpx2.TransportError) -> str:
-    if isinstance(error, httpx2.LocalProtocolError):
-        return type(error).__name__  # its text quotes headers, which contain tokens
-    return str(error) or type(error).__name__
-
-
-def _advice(problem: str) -> str:
-    return _tls_advice(problem) or (
-        "Check the URL, the network of this runner, and HTTPS_PROXY / NO_PROXY."
-    )
-
-
-def _tls_advice(problem: str) -> str:
-    """Return what to do about an error of TLS, empty if *problem* is none."""
-    problem = problem.lower()
-    if "certificate has expired" in problem:
-        return "Its certificate has expired: the operator of the server renews it."
-    if "hostname mismatch" in problem or "ip address mismatch" in problem:
-        return "Its certificate is for another name: check the URL."
-    if "certificate" in problem:
-        return "Its certificate is not trusted: set SSL_CERT_FILE to a bundle with your CA."
-    if "wrong_version_number" in problem:
-        return "It does not speak TLS at this port: check the URL and its port."
-    return ""

@@ -22,6 +22,7 @@ from federation.text import no_command, printable
 _BEARER = re.compile(r"\Abearer\s+", re.IGNORECASE)
 _PERSONAL = frozenset({"jti", "user_email", "user_identities", "groups_direct", "email"})
 """Claims that are not shown: those about a person, and `jti`, without which it is no token."""
+_PROTOCOL = frozenset({"jti", "nonce", "at_hash", "c_hash", "s_hash", "sid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,14 @@ class SubjectToken:
             " than its URL, give that with --audience.",
         )
 
-    def shown(self) -> str:
-        """Return the claims as JSON, one a line, without those about a person."""
-        told = {name: value for name, value in self.claims.items() if name not in _PERSONAL}
+    def shown(self, *, personal: bool = False) -> str:
+        """
+        Return the claims as JSON, one a line, without those about a person, and without `jti`.
+
+        With *personal*, to the person whom they are about, only those of the protocol are left out.
+        """
+        hidden = _PROTOCOL if personal else _PERSONAL
+        told = {name: value for name, value in self.claims.items() if name not in hidden}
         lines = ",\n".join(f"  {json.dumps(n)}: {json.dumps(v)}" for n, v in told.items())
         return "\n".join(map(no_command, ["{", *lines.split("\n"), "}"]))
 

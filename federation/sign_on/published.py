@@ -1,0 +1,136 @@
+"""
+The sign-in settings that a gateway publishes (RFC 9728).
+
+A gateway that lies could name the provider and the client of another gateway, and present the ID
+token there that a person signed in for (mix-up; RFC 9700, section 4.4, has it for authorization
+servers). So what a gateway published is told before the browser opens, and `require_no_mix_up`
+stops where another gateway of this person has the same client. Nobody's client secret is sent to a
+provider that a gateway named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import httpx2
+
+from federation.client import ClientError
+from federation.client.faas_cli import gateway_name
+from federation.client.http import Sender, require_secure_url, server_of
+from federation.jose.strict_json import loads_object
+from federation.sign_on.sessions import Sessions, SignInSettings
+from federation.text import printable
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_DEFAULT_SCOPES = "openid profile email"
+_MAX_CHARS = 512
+_CLIENT_ID = re.compile(r"[!-~]+(?: [!-~]+)*")
+_SCOPES = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749, section 3.3
+_GIVE = "Give --authority and --client-id. The operator of the gateway knows them."
+
+
+def published_settings(gateway: str, sender: Sender) -> SignInSettings:
+    """
+    Return how people sign in for *gateway*, as the gateway says.
+
+    Raises: ClientError if it says nothing, or what cannot be used.
+    """
+    response = sender.send("GET", f"{gateway}{WELL_KNOWN}", headers={"Accept": "application/json"})
+    if response.status_code != httpx2.codes.OK:
+        raise ClientError(
+            f"{server_of(response.url)} does not publish how people sign in"
+            f" (HTTP {response.status_code} for {WELL_KNOWN}).",
+            _GIVE,
+        )
+    try:
+        document = loads_object(response.content)
+    except ValueError:
+        raise ClientError(
+            f"{server_of(response.url)} answered, but not as a broker does.",
+            f"Check the gateway's URL. {_GIVE}",
+        ) from None
+    return _read(document, gateway)
+
+
+def require_reachable(gateway: str, sender: Sender) -> None:
+    """
+    Check that *gateway* answers, whatever it says: a broker need not publish how people sign in.
+
+    Raises: ClientError.
+    """
+    response = sender.send("GET", f"{gateway}{WELL_KNOWN}", headers={"Accept": "application/json"})
+    if response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        raise ClientError(
+            f"{server_of(response.url)} answered HTTP {response.status_code}: it is down.",
+            "Try again in a minute. Nobody was asked to sign in.",
+        )
+
+
+def _read(document: Mapping[str, object], gateway: str) -> SignInSettings:
+    resource = document.get("resource")
+    if not isinstance(resource, str) or gateway_name(resource) != gateway:
+        # RFC 9728, section 3.3: else one gateway could speak for another.
+        raise ClientError(
+            f"What {gateway} publishes is about {_told(resource)}, and not about itself.",
+            "Give the gateway's public URL, as its operator has set it (issuer-url).",
+        )
+    authority = _authority(document.get("authorization_servers"), gateway)
+    client_id = document.get("federation_client_id")
+    if not _is_like(_CLIENT_ID, client_id):
+        raise ClientError(f"{gateway} publishes no usable client id.", _GIVE)
+    scopes = document.get("federation_scopes", _DEFAULT_SCOPES)
+    if not _is_like(_SCOPES, scopes):
+        raise ClientError(f"{gateway} publishes scopes that cannot be used.", _GIVE)
+    return SignInSettings(authority, str(client_id), str(scopes), published=True)
+
+
+def _authority(servers: object, gateway: str) -> str:
+    match servers:
+        case [str(authority)] if len(authority) <= _MAX_CHARS:
+            pass
+        case [_, _, *_]:
+            raise ClientError(f"People sign in for {gateway} at several providers.", _GIVE)
+        case _:
+            raise ClientError(f"{gateway} publishes no provider.", _GIVE)
+    require_secure_url(authority, f"The provider that {gateway} publishes,")
+    parts = httpx2.URL(authority)
+    if not authority.isascii() or parts.userinfo or parts.query or parts.fragment:
+        # RFC 8414, section 2: an issuer has neither query nor fragment. Before or behind a host
+        # that a person knows, or with a letter that looks like another, they mislead who reads it.
+        raise ClientError(f"{gateway} publishes an address that is no provider's.", _GIVE)
+    if parts.scheme != "https" and httpx2.URL(gateway).scheme == "https":
+        # A gateway elsewhere has no business with what runs on this machine.
+        raise ClientError(f"{gateway} publishes a provider on this machine.", _GIVE)
+    return authority
+
+
+def require_no_mix_up(settings: SignInSettings, gateway: str, sessions: Sessions) -> None:
+    """
+    Check that no other gateway of this person has the same client, if a gateway published it.
+
+    An ID token for that client is good at both gateways, so each of them could use it at the other.
+    Raises: ClientError.
+    """
+    if not settings.published:
+        return
+    if others := sessions.others_with(settings, gateway):
+        raise ClientError(
+            f"{gateway} publishes the provider and client that you sign in with for"
+            f" {_listed(others)}. If one of them is not honest, it could act as you at the other.",
+            "If both gateways are yours, say so by giving the settings yourself:\n\n"
+            f"  federation login --gateway {gateway} --authority {settings.authority}"
+            f" --client-id {settings.client_id}",
+        )
+
+
+def _listed(gateways: Sequence[str]) -> str:
+    return " and ".join(gateways[:3]) + (" and others" if len(gateways) > 3 else "")
+
+
+def _is_like(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_CHARS and bool(pattern.fullmatch(value))
+
+
+def _told(value: object) -> str:
+    return printable(value, 200) if isinstance(value, str) else "nothing"
