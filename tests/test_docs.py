@@ -153,6 +153,7 @@ def test_every_warning_and_error_of_the_log_is_in_the_docs(message: str) -> None
         "docs/monitoring.md",
         "docs/troubleshooting.md",
         "docs/kubernetes.md",
+        "docs/dashboard.md",
     )
     assert any(message in page(path) for path in pages)
 

@@ -47,11 +47,35 @@ def without(hidden: set[str], *words: str) -> subprocess.CompletedProcess[str]:
 
 
 SERVER = libraries(EXTRAS["server"])
+DASHBOARD = libraries(EXTRAS["dashboard"]) - {"federation"}
 
 
-@pytest.mark.parametrize("command", ["check", "explain", "exchange", "keys", "audit"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("check", "explain", "who-can", "role", "exchange", "keys", "audit"),
+        *("login", "token", "whoami", "logout"),
+    ],
+)
 def test_the_plain_install_has_every_command_but_the_server(command: str) -> None:
-    assert without(SERVER | {"redis"}, command, "--help").returncode == 0
+    # authlib brings joserfc.
+    hidden = SERVER | DASHBOARD - {"joserfc"} | {"redis"}
+    assert without(hidden, command, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("library", ["httptools", "starlette", "uvicorn", *sorted(DASHBOARD)])
+def test_a_dashboard_without_its_libraries_says_how_to_install_them(
+    library: str, tmp_path: Path
+) -> None:
+    ran = without(
+        {library},
+        *("dashboard", "--public-url", "http://localhost", "--gateway", "http://127.0.0.1:1"),
+        *("--issuer", "http://127.0.0.1:2", "--client-id", "dashboard", "--port", "0"),
+        *("--state", str(tmp_path)),
+    )
+    assert ran.returncode == 1
+    assert f"federation dashboard needs {library}, which is not installed" in ran.stderr
+    assert "pip install '.[dashboard]'" in ran.stderr
 
 
 def test_the_plain_install_checks_documents() -> None:

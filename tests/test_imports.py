@@ -27,7 +27,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("exchange", "explained", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),
     "sign_on": 4.5,  # exchanges and saves tokens as a job's client does
-    **dict.fromkeys(("demo", "config", "logs", "server", "app", "admission"), 5),
+    **dict.fromkeys(("demo", "config", "logs", "server", "app", "admission", "dashboard"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
 APART = {2, 3, 4}

@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, str] = {
     "audit": "Read, verify and deliver again the audit trail.",
     "convert": "Print documents in the form that a Kubernetes cluster takes.",
     "crds": "Print the CustomResourceDefinitions for a Kubernetes cluster.",
+    "dashboard": "Run the pages where people sign in.",
     "admission": "Judge Kubernetes objects before they are kept.",
 }
 _DASHBOARD_LIBRARIES = frozenset({"jinja2", "joserfc", "markupsafe"})
