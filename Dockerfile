@@ -9,7 +9,7 @@ COPY federation ./federation
 # The environment has no pip of its own: nothing can be installed into the finished image.
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
  && python -m venv --without-pip /opt/federation \
- && python -m pip --python /opt/federation install --no-cache-dir "$(echo /tmp/wheel/*.whl)[redis,server]"
+ && python -m pip --python /opt/federation install --no-cache-dir "$(echo /tmp/wheel/*.whl)[dashboard,redis,server]"
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="federation" \

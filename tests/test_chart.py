@@ -12,6 +12,7 @@ import yaml
 
 from federation import __version__
 from federation.config import Settings
+from federation.config.dashboard import DashboardSettings
 from federation.documents.schema import SPECS, Statement
 
 CHART = Path(__file__).parents[1] / "deploy" / "helm" / "federation"
@@ -34,11 +35,30 @@ SET_BY_THE_CHART = {
     "audit-webhook",
     "audit-webhook-secret",
     "metrics-port",
+    "sign-in-issuer",
+    "sign-in-client-id",
+    "sign-in-scopes",
     "kubernetes-namespace",
     "kubeconfig",
     "bearer-token-files",
 }
 """Settings that a value of its own sets, or that a pod has no use for."""
+
+SET_FOR_THE_DASHBOARD = {
+    "public-url",
+    "gateway",
+    "gateway-url",
+    "issuer",
+    "client-id",
+    "client-secret-file",
+    "scopes",
+    "session-key",
+    "state",
+    "shared-state",
+    "port",
+    "trusted-proxies",
+}
+"""The same for the dashboard."""
 
 
 def test_the_admission_policy_knows_exactly_the_fields_that_the_models_have() -> None:
@@ -52,6 +72,12 @@ def test_the_admission_policy_knows_exactly_the_fields_that_the_models_have() ->
 def test_every_other_setting_of_the_broker_can_be_given() -> None:
     settings = {name.replace("_", "-") for name in Settings.model_fields}
     assert set(SCHEMA["properties"]["settings"]["properties"]) == settings - SET_BY_THE_CHART
+
+
+def test_every_other_setting_of_the_dashboard_can_be_given() -> None:
+    settings = {name.replace("_", "-") for name in DashboardSettings.model_fields}
+    properties = SCHEMA["properties"]["dashboard"]["properties"]
+    assert set(properties["settings"]["properties"]) == settings - SET_FOR_THE_DASHBOARD
 
 
 def test_the_chart_has_the_version_of_the_broker() -> None:

@@ -66,7 +66,7 @@ def test_base_images_are_slim_and_pinned_by_tag_or_digest() -> None:
 
 def test_the_image_can_serve_and_share_state_in_redis() -> None:
     installs = [i.value for i in ALL if i.name == "RUN" and " install " in i.value]
-    assert any(run.endswith('whl)[redis,server]"') for run in installs)
+    assert any(run.endswith('whl)[dashboard,redis,server]"') for run in installs)
 
 
 def test_pip_leaves_no_cache_behind() -> None:

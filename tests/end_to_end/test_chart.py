@@ -27,6 +27,34 @@ CA = """
 MII=
 -----END CERTIFICATE-----
 """
+DASHBOARD_URL = "https://dashboard.example.com"
+DASHBOARD: Mapping[str, Any] = {
+    "enabled": True,
+    "publicURL": DASHBOARD_URL,
+    "dashboardIssuer": {"url": "https://idp.example.com/realms/people", "clientId": "dashboard"},
+}
+"""What a dashboard needs, and no more."""
+DASHBOARD_REPLICAS: Mapping[str, Any] = {
+    **DASHBOARD,
+    "replicas": 2,
+    "signingKeySecret": "dashboard-key",
+    "signingKeyEntries": ["key", "old"],
+    "sharedState": {"secretName": "dashboard-redis"},
+    "dashboardIssuer": {
+        "url": "https://idp.example.com:8443/",
+        "clientId": "dashboard",
+        "clientSecret": "dashboard-client",
+        "scopes": ["openid", "groups"],
+    },
+    "settings": {"session-lifetime": "8h", "log-format": "json"},
+    "ingress": {
+        "enabled": True,
+        "ingressClassName": "nginx",
+        "annotations": {"example.com/d": "e"},
+        "tls": [{"secretName": "dashboard-tls", "hosts": ["dashboard.example.com"]}],
+    },
+    "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]},
+}
 REPLICAS = {
     "replicas": 3,
     "sharedState": {"secretName": "redis", "wait": 1},
@@ -59,6 +87,8 @@ EVERYTHING = {
         "gateway": {"enabled": True},
     },
     "webhook": {"enabled": True},
+    "dashboard": DASHBOARD_REPLICAS,
+    "signIn": {"issuer": "https://idp.example.com:8443/", "clientId": "faas-cli"},
     "priorityClassName": "system-cluster-critical",
     "tolerations": [{"key": "a", "operator": "Exists"}],
     "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -69,6 +99,8 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "everything": EVERYTHING,
     "files-only": {"kubernetes": {"enabled": False}, "documentsConfigMap": "documents"},
     "no-volume": {**REPLICAS, "persistence": {"enabled": False}},
+    "dashboard": {"dashboard": DASHBOARD},
+    "dashboard-replicas": {"dashboard": DASHBOARD_REPLICAS},
     "no-admission-policy": {"admissionPolicy": {"enabled": False}},
 }
 REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
@@ -248,7 +280,7 @@ def test_values_that_openfaas_has_too_mean_what_they_mean_there(tmp_path: Path) 
     assert environ["FEDERATION_ISSUER_URL"] == URL
     assert environ["FEDERATION_FUNCTION_NAMESPACE"] == "fn"
     assert {"issuer-key", "basic-auth"} <= secrets
-    ingress = of_kind(manifests, "Ingress")
+    ingress = of_kind(manifests, "Ingress", "federation")
     assert ingress["metadata"]["annotations"]["example.com/a"] == "b"
     assert ingress["spec"]["ingressClassName"] == "nginx"
     assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["gateway.example.com"]
@@ -267,6 +299,7 @@ def test_replicas_share_redis_and_are_not_all_drained_at_once(tmp_path: Path) ->
     budget = of_kind(manifests, "PodDisruptionBudget", "federation")["spec"]
     assert budget["selector"]["matchLabels"].items() <= labels
     assert budget["maxUnavailable"] == 1
+    assert of_kind(manifests, "PodDisruptionBudget", "-dashboard")["spec"]["maxUnavailable"] == 1
     [ports] = of_kind(manifests, "ServiceMonitor")["spec"]["endpoints"]
     named = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
     assert ports["port"] in named

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +248,75 @@ def _refusal_of_a_stranger(cluster: Cluster) -> str:
     except CommandFailed as failed:
         return str(failed)
     return ""
+
+
+def test_the_dashboard_runs_as_the_deployment_says(installed: Installed, tmp_path: Path) -> None:
+    with provider() as issuer:
+        installed.install(
+            {
+                "dashboard": {
+                    "enabled": True,
+                    "publicURL": "https://dashboard.example.com",
+                    "signingKeySecret": "issuer-key",
+                    "signingKeyEntries": ["issuer.key"],
+                    "dashboardIssuer": {
+                        "url": issuer,
+                        "clientId": "dashboard",
+                        "clientSecret": "webhook",
+                        "clientSecretKey": "webhook-secret",
+                    },
+                }
+            }
+        )
+        pod = installed.pod("deployment", f"{RELEASE}-dashboard")
+        port = free_port()
+        replaced = {
+            "FEDERATION_DASHBOARD_HOST": "127.0.0.1",
+            "FEDERATION_DASHBOARD_PORT": str(port),
+        }
+        world = World(installed.cluster, installed.secrets)
+        dashboard = Container(pod, tmp_path, world, port, replaced)
+        with dashboard.running():
+            page = httpx2.get(
+                dashboard.url("/"), headers={"Host": "dashboard.example.com"}, timeout=20
+            )
+            assert page.status_code in {200, 303}, page.text
+            assert "signs-deliveries" not in dashboard.output()
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """An OpenID provider that has metadata and nothing else; its issuer URL."""
+
+    class Metadata(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            issuer = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
+            endpoints = ("authorization", "token", "end_session", "revocation")
+            document = {
+                "issuer": issuer,
+                "jwks_uri": f"{issuer}/jwks",
+                **{f"{each}_endpoint": f"{issuer}/{each}" for each in endpoints},
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "code_challenge_methods_supported": ["S256"],
+            }
+            body = json.dumps(document if "well-known" in self.path else {"keys": []}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 # Rights

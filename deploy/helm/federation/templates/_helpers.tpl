@@ -89,6 +89,9 @@ app.kubernetes.io/part-of: openfaas-iam
 {{- if eq .Values.functionNamespace .Release.Namespace -}}
 {{- fail "functionNamespace: who deploys a function chooses its labels, and with those of the broker it would get the broker's requests and pass its NetworkPolicy; install the chart in another namespace than the functions" -}}
 {{- end -}}
+{{- if ne (empty .Values.signIn.issuer) (empty .Values.signIn.clientId) -}}
+{{- fail "signIn.issuer and signIn.clientId need each other: set both to publish where people sign in" -}}
+{{- end -}}
 {{- if not (or .Values.kubernetes.enabled .Values.documentsConfigMap (include "federation.ownDocuments" .)) -}}
 {{- fail "no documents: set kubernetes.enabled, documents or documentsConfigMap" -}}
 {{- end -}}
@@ -122,6 +125,11 @@ app.kubernetes.io/part-of: openfaas-iam
 {{- end -}}
 {{- if .Values.sharedState.wait -}}{{- $_ := set $made "shared-state-wait" (.Values.sharedState.wait | toString) -}}{{- end -}}
 {{- with .Values.trustedProxies -}}{{- $_ := set $made "trusted-proxies" . -}}{{- end -}}
+{{- if .Values.signIn.issuer -}}
+{{- $_ := set $made "sign-in-issuer" .Values.signIn.issuer -}}
+{{- $_ := set $made "sign-in-client-id" .Values.signIn.clientId -}}
+{{- with include "federation.scopes" .Values.signIn.scopes -}}{{- $_ := set $made "sign-in-scopes" . -}}{{- end -}}
+{{- end -}}
 {{- with .Values.eventSubscription.endpoint -}}{{- $_ := set $made "audit-webhook" . -}}{{- end -}}
 {{- if and .Values.eventSubscription.endpoint .Values.eventSubscription.endpointSecret -}}
 {{- $_ := set $made "audit-webhook-secret" "/var/secrets/webhook/webhook-secret" -}}
