@@ -68,7 +68,7 @@ def signed_in(steps: Steps, host: str = "127.0.0.1", **how: bool) -> str:
 
 
 class Inputs(HTMLParser):
-    """What a page loads and runs."""
+    """The start tags of a page, with their attributes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def changed(document: Raw, **spec: Any) -> Raw:
 
 
 def broken(document: Raw) -> Raw:
-    """*document* with a field that does not exist, of which nobody knows what it meant."""
+    """*document* with an unknown field, whose meaning cannot be guessed."""
     return changed(document, surprise="?")
 
 

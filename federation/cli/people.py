@@ -1,4 +1,4 @@
-"""What the commands of people share: where their sessions are, which gateway, and what is told."""
+"""Shared by `login`, `token`, `whoami` and `logout`: the sessions, the gateway, and messages."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def refuse(answer: Answer) -> NoReturn:
 
 
 def _sentence(answer: Answer) -> str:
-    """What the broker says in an error: `error_description`, or its one line of text."""
+    """The sentence in an error of the broker: `error_description`, or its one line of text."""
     text = answer.body.decode("utf-8", "replace").strip()
     if "json" in answer.content_type:
         try:

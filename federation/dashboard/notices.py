@@ -1,5 +1,5 @@
 """
-What a page has to say after a redirect: in a sealed cookie for a minute, never in a URL.
+Messages for the page after a redirect, in a sealed cookie for a minute, never in a URL.
 
 The provider's answer comes in the query of `/auth/callback`, with the code in it. A page at that
 address would keep the code in the history, so even a refusal is told at another address.

@@ -1,4 +1,4 @@
-"""How a page is made: who asks, what a change needs, and how a template is answered."""
+"""Wrap and render pages: find the session, check forms against CSRF, fill templates."""
 
 from __future__ import annotations
 

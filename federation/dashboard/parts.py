@@ -1,4 +1,4 @@
-"""What the pages of one dashboard share: made once by `app.build`, reached by `parts_of`."""
+"""The objects that all pages share: `app.build` makes them once, and `parts_of` finds them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-What an OpenID provider publishes about itself, read strictly.
+Read the metadata of an OpenID provider strictly.
 
 OpenID Connect Discovery 1.0 and RFC 8414 define the fields. Codes, secrets and refresh tokens are
 sent to the endpoints that stand here, so the document must come from the authority that the person

@@ -93,7 +93,7 @@ def _end(why: str) -> bytes:
 
 
 class _Ending:
-    """Whether a page must end, and why."""
+    """The limits of a page that grows. `why` says why it ended, and is empty until then."""
 
     def __init__(self, visit: Visit) -> None:
         self.why = ""

@@ -1,5 +1,5 @@
 """
-What every endpoint of the API does: authenticate the caller, decide, answer, record.
+The base of every API endpoint: authenticate the caller, decide, answer, record.
 
 The caller shows an access token, as at the gateway. A function token is never taken: functions
 get it, and they must not act for the person. What an endpoint needs is decided before its body is
