@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from federation.documents.codes import Code
 from federation.documents.kubernetes.crds import crds, text
+from federation.documents.load import Sort, sort
 from federation.documents.schema import PLURALS, SPECS, Statement
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,30 @@ EVERY = [each for kind in KINDS for each in schemas(spec_of(kind), kind)]
 def test_the_published_definitions_are_current() -> None:
     published = (ROOT / "deploy" / "crds.yaml").read_text("utf-8")
     assert published == text(), "run: federation crds >deploy/crds.yaml"
+
+
+def test_no_text_is_one_that_other_readers_of_yaml_take_for_something_else() -> None:
+    # kubectl reads YAML 1.1, in which `n`, the modulus of an RSA key, is a boolean.
+    plain = [
+        node.value
+        for root in yaml.compose_all(text(), yaml.SafeLoader)
+        for node in scalars(root)
+        if node.style is None and node.tag == "tag:yaml.org,2002:str"
+    ]
+    assert [each for each in plain if sort(each) is not Sort.TEXT] == []
+
+
+def scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Every scalar of a composed document, keys and values."""
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from scalars(item)
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            for each in pair:
+                yield from scalars(each)
 
 
 def test_the_command_prints_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from textwrap import dedent
 
@@ -953,6 +954,17 @@ def test_a_pinned_key_that_the_key_ring_would_skip_is_refused(key: dict[str, obj
     good = {**RSA, "kid": "good"}
     text = f"{ISSUER}  jwks:\n    keys:\n    - {json.dumps(good)}\n    - {json.dumps(key)} # here\n"
     assert reported(text) == [("D020", here(text))]
+
+
+@pytest.mark.parametrize(("key", "lost", "read"), [(RSA, "n", "false"), (EC, "y", "true")])
+def test_a_name_that_kubectl_took_for_a_boolean_is_explained(
+    key: Mapping[str, object], lost: str, read: str
+) -> None:
+    read_by_kubectl = {read if name == lost else name: value for name, value in key.items()}
+    text = f"{ISSUER}  jwks: {json.dumps({'keys': [read_by_kubectl]})}\n"
+    (problem,) = parse("a.yaml", text.encode()).problems
+    assert problem.code == "D020"
+    assert "in quotes" in problem.hint
 
 
 def test_every_unusable_pinned_key_is_reported_at_its_line() -> None:

@@ -434,10 +434,14 @@ class PinnedKey(Written):
         try:
             parse_key(self.members())
         except ValueError as error:
-            hint = "remove it, or pin a key that can be used"
             message = f"cannot be used: {error}"
-            raise _wrong(Code.BAD_KEY_MATERIAL, message, hint) from None
+            raise _wrong(Code.BAD_KEY_MATERIAL, message, self._hint()) from None
         return self
+
+    def _hint(self) -> str:
+        if (self.kty, self.n) == ("RSA", None) or (self.kty, self.y) == ("EC", None):
+            return 'write the names "n" and "y" in quotes: kubectl and Helm read them as booleans'
+        return "remove it, or pin a key that can be used"
 
     def members(self) -> Mapping[str, object]:
         """Return the members that the document has."""

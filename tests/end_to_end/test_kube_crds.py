@@ -107,6 +107,19 @@ def test_the_demos_documents_can_be_applied_as_they_are(cluster: Cluster) -> Non
     cluster.kubectl("apply", "--dry-run=server", "-f", str(path))
 
 
+def test_every_member_of_a_pinned_key_is_a_field_after_kubectl_applied_the_definitions(
+    cluster: Cluster,
+) -> None:
+    crd = cluster.get("crd", "jwtissuers.iam.openfaas.com")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    jwks = schema["properties"]["spec"]["properties"]["jwks"]
+    fields = jwks["properties"]["keys"]["items"]["properties"]
+    assert {"n", "e", "x", "y"} <= fields.keys()
+    assert not {"true", "false"} & fields.keys()
+    wrong = good("JwtIssuer", jwks={"keys": [{**RSA, "n": "not base64url!"}]})
+    assert "spec.jwks.keys[0].n" in answer(cluster, wrong)
+
+
 ACCEPTED = [
     *(good("JwtIssuer", provider=name) for name in PROFILES),
     good("JwtIssuer", iss="https://kubernetes.default.svc", provider="kubernetes"),

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from federation.documents import schema
 from federation.documents.kubernetes import crd_rules as rules
+from federation.documents.kubernetes import list_form
 from federation.documents.kubernetes.verdicts import (
     CODE_CHARS,
     FIELD_CHARS,
@@ -44,22 +43,13 @@ def crds() -> list[Schema]:
 
 def text() -> str:
     """Return the definitions as `deploy/crds.yaml` holds them."""
-    return _HEAD + yaml.dump_all(
-        crds(), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True
-    )
+    return _HEAD + list_form.text(crds(), width=100)
 
 
 _HEAD = """\
 # Made by `federation crds`; do not edit. Apply it with
 # kubectl apply --server-side --field-manager=federation-crds -f deploy/crds.yaml
 """
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what stands in several places several times, since kubectl takes few aliases."""
-
-    def ignore_aliases(self, _data: object) -> bool:
-        return True
 
 
 # The three kinds

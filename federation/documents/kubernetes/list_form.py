@@ -34,14 +34,19 @@ def rewritten(path: str, data: bytes) -> tuple[list[Written], list[Problem]]:
     return list(_documents(path, data)), []
 
 
-def text(documents: Iterable[Written]) -> str:
-    """Return *documents* as YAML."""
+def text(documents: Iterable[Written], *, width: int = 1_000_000) -> str:
+    """
+    Return *documents* as YAML with lines of about *width* characters.
+
+    kubectl, Helm and Argo CD read YAML 1.1, in which `n` and `y` are booleans. So the members of
+    those names of a key are quoted, as names too.
+    """
     return yaml.dump_all(
         documents,
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
-        width=1_000_000,
+        width=width,
         explicit_start=True,
     )
 
@@ -124,7 +129,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes each text that some reader of YAML could take for another type."""
 
     def ignore_aliases(self, _data: object) -> bool:
-        """Write what stands in several places several times."""
+        """Write what stands in several places several times, since kubectl takes few aliases."""
         return True
 
     def write_text(self, data: str) -> yaml.ScalarNode:
