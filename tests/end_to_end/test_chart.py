@@ -359,8 +359,7 @@ def test_objects_survive_an_upgrade_and_an_uninstall(
     own: Cluster, tmp_path: Path, version: str
 ) -> None:
     helm = Helm(version, tmp_path, own)
-    own.kubectl("apply", "--server-side", "--field-manager=federation-crds", "-f", str(_CRDS))
-    own.kubectl("wait", "--for=condition=Established", "crd", "--all")
+    own.apply_crds()
     target = ("--namespace", "openfaas")
     small = helm.values_file(with_needed({}))
     notes = helm.run("install", version, str(CHART), *target, "-f", small)
@@ -421,7 +420,6 @@ def _write_certificate(cluster: Cluster, name: str, ca: str) -> None:
 
 
 _CONFIGURATION = "validatingwebhookconfiguration"
-_CRDS = CHART.parents[1] / "crds.yaml"
 _KINDS = ",".join(
     (
         *(

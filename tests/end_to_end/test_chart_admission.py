@@ -104,8 +104,7 @@ def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster_running(folder / "cluster") as cluster:
         for name in ("openfaas", "team"):
             cluster.create_namespace(name)
-        cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
-        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+        cluster.apply_crds()
         old = role(condition={"StringEqual": PINS}, since="before the policies")
         send(cluster, {**old, "metadata": {"name": "old", "namespace": "openfaas"}})
         install(cluster, folder, {"admissionPolicy": {"namespaces": ["team"]}})

@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root"),
 ]
 
-CRDS = CHART.parents[1] / "crds.yaml"
 RELEASE = "federation"
 NAMESPACE = "openfaas"
 UID = "jwt:/kubernetes.io/serviceaccount/uid"
@@ -92,8 +91,7 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     }
     with cluster_running(folder / "cluster") as cluster:
         cluster.create_namespace(NAMESPACE)
-        cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
-        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+        cluster.apply_crds()
         # A controller puts the cluster's CA into each namespace.
         root = {"ca.crt": cluster.ca.read_text("ascii")}
         metadata = {"name": "kube-root-ca.crt", "namespace": NAMESPACE}

@@ -46,9 +46,8 @@ def described() -> list[dict[str, Any]]:
 
 @pytest.fixture(name="prepared", scope="module")
 def _prepared(cluster: Cluster) -> Cluster:
-    """The cluster with our CRDs, and with everything that the webhook needs but itself."""
+    """The cluster with everything that the webhook needs but itself."""
     cluster.create_namespace(NAMESPACE)
-    cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "deploy" / "crds.yaml"))
     cluster.apply(*(each for each in described() if not each["kind"].startswith("Validating")))
     return cluster
 

@@ -148,7 +148,6 @@ class World:
 
 @pytest.fixture(name="world")
 def _world(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> World:
-    apply_crds(cluster, crds())
     return World(cluster, tmp_path, f"ns-{abs(hash(request.node.name)) % 10**8}")
 
 

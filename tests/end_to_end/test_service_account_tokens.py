@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.harness import documents
 from tests.harness.broker import AUDIENCE, Served, refusal, said
 from tests.harness.kube import Cluster
 from tests.harness.kube_replica import RIGHTS
-from tests.harness.process import ROOT, until
+from tests.harness.process import until
 
 pytestmark = pytest.mark.e2e
 
@@ -189,8 +188,6 @@ def test_the_keys_of_a_usual_cluster_are_at_jwks_uri_and_not_where_discovery_say
 def test_an_object_may_name_a_token_in_the_folder_and_no_other_file(
     accounts: Cluster, tmp_path: Path
 ) -> None:
-    crds = list(yaml.safe_load_all((ROOT / "deploy" / "crds.yaml").read_text("utf-8")))
-    accounts.apply(*crds, words=("--server-side", "--field-manager=federation-crds"))
     accounts.grant(NAMESPACE, "broker", RIGHTS)
     token = accounts.token(NAMESPACE, "broker")
     kubeconfig = accounts.write_kubeconfig(token, tmp_path / "kubeconfig")
