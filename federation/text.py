@@ -14,6 +14,7 @@ from difflib import get_close_matches
 _QUOTED_CHARS = 80
 _OAUTH_CHARS = 200
 _WORD_CHARS = 128
+_LISTED_CHARS = 500
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -49,6 +50,11 @@ def no_command_within(line: str) -> str:
     return re.sub(r"##(?=\[|vso\[)", "# #", line)
 
 
+def no_command_in_json(written: str) -> str:
+    """Return the JSON *written* such that no CI runner finds a command. It stands for the same values."""
+    return written.replace("##", "#\\u0023")
+
+
 def quoted(text: str, limit: int = _QUOTED_CHARS) -> str:
     """*text* in double quotes as YAML reads it, printable, at most *limit* characters within."""
     escaped = text[: limit + 1].replace("\\", "\\\\").replace('"', '\\"')
@@ -80,6 +86,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     choices = tuple(known)
     near = nearest(word, choices)
     return f"did you mean {near}?" if near else f"known here: {', '.join(choices)}"
+
+
+def listed(text: str) -> str:
+    """
+    A hint for *text* that lists several values in one with commas, empty if it does not.
+
+    A long one is not written out: it may be a megabyte of commas.
+    """
+    if len(text) > _LISTED_CHARS:
+        return "write each as a value of its own" if "," in text else ""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) < 2 or not all(parts):
+        return ""
+    return f"write each as a value of its own: [{', '.join(map(quoted, parts))}]"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """*host* and *port* as a URL has them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def counted(number: int, thing: str) -> str:

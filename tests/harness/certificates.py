@@ -1,4 +1,8 @@
-"""Certificate authorities for tests, each with a certificate for a server on 127.0.0.1."""
+"""
+Certificate authorities for tests, each with a certificate for a server on 127.0.0.1.
+
+Like those of many companies, they have no key identifiers.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,16 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """A certificate authority. Its certificate is the file `certificate`, in *folder*."""
+    """
+    A certificate authority. Its certificate is the file `certificate`, in *folder*.
+
+    The file `served` has a server's private key and certificate.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.certificate = folder / "ca.pem"
-        self._served = folder / "server.pem"
+        self.served = folder / "server.pem"
         self._key = key = ec.generate_private_key(ec.SECP256R1())
         own = ec.generate_private_key(ec.SECP256R1())
         self._name = name = _name(f"authority {folder.name}")
@@ -27,7 +35,7 @@ class Authority:
         server = _certificate(_name("127.0.0.1"), name, own, key, ca=False)
         pem = serialization.Encoding.PEM
         self.certificate.write_bytes(authority.public_bytes(pem))
-        self._served.write_bytes(_pem(own) + server.public_bytes(pem))
+        self.served.write_bytes(_pem(own) + server.public_bytes(pem))
 
     def client(self, folder: Path) -> tuple[Path, Path]:
         """The files of a client's certificate of this authority, and of its private key."""
@@ -41,9 +49,9 @@ class Authority:
         return certificate, private
 
     def server(self) -> ssl.SSLContext:
-        """The TLS context of a server on 127.0.0.1, with a certificate of this authority."""
+        """The TLS context of a server, with a certificate of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._served)
+        context.load_cert_chain(self.served)
         return context
 
 
@@ -68,9 +76,13 @@ def _certificate(
     ca: bool,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    # The last two stand for servers elsewhere: a client does not take them for this machine.
-    names = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-    loopback = x509.SubjectAlternativeName([x509.IPAddress(ip_address(name)) for name in names])
+    # The names are those of servers elsewhere: a client does not take them for this machine.
+    names = x509.SubjectAlternativeName(
+        [
+            *(x509.IPAddress(ip_address(each)) for each in ("127.0.0.1", "2001:db8::1")),
+            x509.DNSName("*.elsewhere.example"),
+        ]
+    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -80,6 +92,6 @@ def _certificate(
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(loopback, critical=False)
+        .add_extension(names, critical=False)
         .sign(signs, hashes.SHA256())
     )
