@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from federation.pages import of_refusal
+
 
 class Reason(StrEnum):
     """The stable identifier of a refusal. `docs/refusals.md` says what to do about each."""
@@ -83,6 +85,11 @@ class Reason(StrEnum):
         if self is Reason.SERVER_ERROR:
             return 500
         return 503 if self.temporary else 400
+
+    @property
+    def page(self) -> str:
+        """The page of the docs about this reason, with the anchor of its section."""
+        return of_refusal(self.value)
 
     @property
     def temporary(self) -> bool:

@@ -30,7 +30,7 @@ from federation.documents.parse import FILE_BYTES, Parsed, parse
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, duration
 from federation.errors import Problem, Severity
-from federation.jose.jwk import MAX_KEYS, parse_key_set
+from federation.jose.jwk import MAX_PINNED_KEYS, parse_key_set
 from federation.policy.conditions import PATTERN_CHARS, Operator
 
 ISSUER = """\
@@ -482,7 +482,7 @@ BAD: list[tuple[str, str, str]] = [
     ("unknown version", "D004", ISSUER.replace("com/v1", "com/v2 # here", 1)),
     ("unknown kind", "D004", "apiVersion: iam.openfaas.com/v1 # here\nkind: Rol\n"),
     ("unknown field", "D005", ISSUER + "  tokenExpires: 5m # here\n"),
-    ("unknown top field", "D005", ISSUER + "status: {} # here\n"),
+    ("unknown top field", "D005", ISSUER + "state: {} # here\n"),
     ("merge key", "D005", ISSUER + "  <<: {tokenExpiry: 5m} # here\n"),
     ("unknown metadata", "D005", ISSUER.replace("{name: github}", "{name: a, nam: b} # here")),
     ("no iss", "D006", ISSUER.replace("spec:", "spec: # here").replace("  iss", "  # iss")),
@@ -1000,7 +1000,7 @@ def test_an_empty_member_of_a_pinned_key_is_as_if_it_were_absent(empty: object) 
 
 
 def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
-    keys = [{**RSA, "kid": f"k{n}"} for n in range(MAX_KEYS + 1)]
+    keys = [{**RSA, "kid": f"k{n}"} for n in range(MAX_PINNED_KEYS + 1)]
     assert reported(f"{ISSUER}  jwks: {json.dumps({'keys': keys})}\n") == [("D024", 7)]
     assert issuer(f"jwks: {json.dumps({'keys': keys[1:]})}").jwks is not None
 
@@ -1022,6 +1022,19 @@ def test_no_more_keys_can_be_pinned_than_the_key_ring_keeps() -> None:
 )
 def test_a_ca_bundle_must_be_certificates(pem: str) -> None:
     assert reported(f"{ISSUER}  caBundle: {json.dumps(pem)}\n") == [("D020", 7)]
+
+
+@pytest.mark.parametrize("mark", [">", ">-", ">+"])
+def test_a_folded_ca_bundle_is_named(mark: str) -> None:
+    """`>` joins all lines into one, and TLS reads a certificate line by line."""
+    block = "".join(f"    {line}\n" for line in PEM.splitlines())
+    (problem,) = errors(f"{ISSUER}  caBundle: {mark}\n{block}")
+    assert (problem.code, problem.line) == ("D020", 7)
+    assert (
+        problem.message == "caBundle has a certificate without its line breaks, as after > in YAML"
+    )
+    assert problem.hint == "write the CA's certificates in PEM, after |"
+    assert issuer(f"caBundle: |\n{block}").ca_bundle is not None
 
 
 # Trees

@@ -119,7 +119,7 @@ class Copy:
         without_caches = shutil.ignore_patterns("__pycache__")
         shutil.copytree(package, home / "federation", ignore=without_caches)
         (home / "docs").mkdir()
-        for page in ("providers.md", "cli.md"):
+        for page in ("providers.md", "claims.md", "cli.md"):
             shutil.copy(ROOT / "docs" / page, home / "docs")
         samples = home / "tests" / "vectors" / "claims"
         samples.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_exchange_recognises_its_jobs(copy: Copy) -> None:
 
 
 def test_the_pages_get_its_facts_and_a_section(copy: Copy) -> None:
-    pages = ("docs/providers.md", "docs/cli.md")
+    pages = ("docs/providers.md", "docs/cli.md", "docs/claims.md")
     before = {page: copy.home.joinpath(page).read_text("utf-8") for page in pages}
     done = copy.run("-m", "federation.providers.page", *pages)
     assert (done.returncode, done.stderr) == (0, "")
@@ -196,4 +196,6 @@ def test_the_pages_get_its_facts_and_a_section(copy: Copy) -> None:
     assert "| `job` | every customer can have a job called so |" in section
     assert "| samples | `acme-push` |" in section
     assert "| `acme` | `ACME_CI=yes` | variable `ACME_ID_TOKEN` |" in after[pages[1]]
+    assert "\n## Acme CI\n" in after[pages[2]]
+    assert "| `customer_id` | `7` | **the owner, by id** |" in after[pages[2]]
     assert all("Acme CI" not in text for text in before.values())

@@ -38,11 +38,19 @@ def documents(section: str) -> str:
     return block
 
 
-@pytest.mark.parametrize("page", ["docs/providers.md", "docs/cli.md"])
+@pytest.mark.parametrize("page", ["docs/providers.md", "docs/claims.md", "docs/cli.md"])
 def test_a_page_says_what_the_code_says(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
-    again = rewritten(text, PROFILES, SAMPLES)
+    again = rewritten(text, PROFILES, {name: sample(name) for name in SAMPLES})
     assert text == again, f"run: python -m federation.providers.page {page}"
+
+
+def test_every_claim_of_a_sample_is_on_the_page_of_what_is_sent() -> None:
+    page = (ROOT / "docs" / "claims.md").read_text("utf-8")
+    for name in SAMPLES:
+        title = PROFILES[provider_of(name)].display_name
+        section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        assert [claim for claim in sample(name) if f"\n| `{claim}` | " not in section] == []
 
 
 def test_every_provider_has_a_section_under_its_name() -> None:

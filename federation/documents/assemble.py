@@ -17,7 +17,7 @@ from federation.documents.model import JwtIssuer, Origin, Policy, Role, field_te
 from federation.documents.parse import Parsed
 from federation.documents.rules.lint import lint
 from federation.errors import Problem, Severity
-from federation.text import quoted
+from federation.text import listed, quoted
 
 DOCUMENTS = 100_000
 
@@ -30,6 +30,8 @@ class Assembled:
     problems: tuple[Problem, ...]
     """Errors and warnings, sorted by file and line."""
     documents: int
+    passed_over: tuple[str, ...] = ()
+    """A sentence about each file that is another program's."""
 
 
 def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = ()) -> Assembled:
@@ -39,9 +41,10 @@ def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = 
     *digest* identifies the content of the files; the catalog carries it.
     """
     collected = _Collected()
-    found = 0
+    found, passed_over = 0, list[str]()
     for parsed in files:
         found += parsed.found
+        passed_over += parsed.passed_over
         collected.problems += parsed.problems
         for document in parsed.documents:
             collected.put(document, whole=True)
@@ -49,7 +52,8 @@ def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = 
             collected.put(document, whole=False)
     problems = [*collected.problems, *_of_the_set(collected, found, places)]
     problems.sort()
-    return Assembled(_catalog(collected, problems, digest), tuple(problems), found)
+    catalog = _catalog(collected, problems, digest)
+    return Assembled(catalog, tuple(problems), found, tuple(passed_over))
 
 
 @dataclass(slots=True)
@@ -138,7 +142,7 @@ def _missing_policies(collected: _Collected) -> Iterable[Problem]:
             if ("Policy", name) not in collected.names:
                 message = f"no Policy is called {quoted(name)}"
                 place = ("spec", "policy", index)
-                yield _problem(role, Code.POLICY_MISSING, place, message)
+                yield _problem(role, Code.POLICY_MISSING, place, message, listed(name))
 
 
 def _catalog(collected: _Collected, problems: Sequence[Problem], digest: str) -> Catalog | None:

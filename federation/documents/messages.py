@@ -7,7 +7,6 @@ the code of a check in `documents.schema`, which wrote its own message.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,11 @@ from federation.documents import schema
 from federation.documents.codes import Code
 from federation.documents.load import Bare, Fields, Items, Place, Value, is_null
 from federation.documents.model import field_text
+from federation.documents.platforms import unrendered
+from federation.documents.suggest import resource_hint
 from federation.errors import Problem, Severity
 from federation.policy.conditions import PATTERN_CHARS
-from federation.text import did_you_mean, printable, quoted
+from federation.text import did_you_mean, listed, printable, quoted
 
 _PLACE_CHARS = 300
 
@@ -90,7 +91,16 @@ def complaints(error: ValidationError, kind: str, root: Fields) -> Iterator[Comp
             code, message, hint = Code(what), context["message"], context["hint"]
         else:  # a type that a later version of pydantic may add
             code, message, hint = Code.BAD_VALUE, printable(details["msg"]), ""
+        if filled := _unfilled(details["input"]):
+            hint = filled
         yield Complaint(place, code, message, hint)
+
+
+def _unfilled(value: object) -> str:
+    """Return what to do about a template or placeholder in a wrong *value*, empty if none is."""
+    text = value.text if isinstance(value, Bare) else value
+    found = unrendered(text) if isinstance(text, str) else None
+    return f"it {found[0]}; {found[1]}" if found else ""
 
 
 def _located(root: Fields, location: Place) -> tuple[Place, int]:
@@ -139,7 +149,7 @@ def _not_a_list(value: object, context: _Context) -> _Explained:
     if is_null(value):
         return _too_short(value, context)
     text = value.text if isinstance(value, Bare) else value
-    hint = f"write [{quoted(text)}]" if isinstance(text, str) else ""
+    hint = (listed(text) or f"write [{quoted(text)}]") if isinstance(text, str) else ""
     return Code.BAD_VALUE, f"is {schema.what(value)}, not a list", hint
 
 
@@ -172,18 +182,10 @@ def _bad_name(name: str) -> _Explained:
 
 
 def _bad_resource(resource: str) -> _Explained:
-    # A name alone is more often meant as a function, and taking it for a namespace grants more.
-    hint = ""
-    function, example = f"<namespace>:{resource}", f"openfaas-fn:{resource}"
-    if re.fullmatch(schema.RESOURCE, example):
-        hint = (
-            f"for a function write {quoted(function)}, for example {quoted(example)};"
-            f" only for a whole namespace {quoted(f'{resource}:*')}"
-        )
     return (
         Code.BAD_RESOURCE,
         f"{quoted(resource)} is not *, <namespace>:* or <namespace>:<function>",
-        hint,
+        listed(resource) or resource_hint(resource),
     )
 
 
@@ -224,17 +226,19 @@ def _unknown(kind: str, place: Place) -> _Explained:
             known = schema.SPECS[kind].names()
         case _:
             known = schema.MODELS[kind].names()
-    where = _home(kind, written)
-    hint = f"it belongs under {where}" if where else did_you_mean(written, known)
+    hint = _home(kind, written) or did_you_mean(written, [one for one in known if one != "status"])
     return Code.UNKNOWN_FIELD, "is not a field here", hint
 
 
 def _home(kind: str, written: str) -> str:
-    """Return where a document of *kind* has the field *written*, empty if nowhere else."""
-    homes = {"metadata": schema.Metadata.names(), "spec": schema.SPECS[kind].names()}
-    if kind == "Policy":
-        homes["spec.statement"] = schema.Statement.names()
-    return next((home for home, names in homes.items() if written in names), "")
+    """Return where a document has the field *written*, this *kind* first; empty if nowhere."""
+    for other in (kind, *schema.MODELS):
+        homes = {"metadata": schema.Metadata.names(), "spec": schema.SPECS[other].names()}
+        if other == "Policy":
+            homes["spec.statement"] = schema.Statement.names()
+        if where := next((home for home, names in homes.items() if written in names), ""):
+            return f"it belongs under {where}" + (f" of a {other}" if other != kind else "")
+    return ""
 
 
 def _unknown_operator(written: str) -> _Explained:

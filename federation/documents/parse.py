@@ -7,8 +7,11 @@ unclear or beyond its limits is a problem at its line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
 
 from pydantic import ValidationError
 
@@ -21,13 +24,16 @@ from federation.documents.load import (
     Fault,
     Fields,
     Items,
+    Place,
     Value,
+    is_null,
     json_documents,
     plain_document,
     yaml_documents,
 )
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import Origin
+from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
 
@@ -35,6 +41,11 @@ FILE_BYTES = 16 * 1024 * 1024
 _NAME_CHARS = 253
 _BOM = b"\xef\xbb\xbf"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
+_LISTS = frozenset(f"{kind}List" for kind in schema.MODELS)
+"""The kinds of the lists that an API server answers with."""
+_SPECS = frozenset({"iss", "policy", "statement"})
+"""One key of the spec of each kind, by which it is known with mistakes in its head."""
+_KINDS_IN_LOWER_CASE = frozenset(kind.lower() for kind in schema.MODELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Parsed:
     """Documents with errors, as far as others may refer to them."""
     found: int = 0
     """The number of documents in the file, with errors or without."""
+    passed_over: tuple[str, ...] = ()
+    """A sentence about the file if it is another program's, and so was not read."""
 
 
 def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
@@ -110,30 +123,114 @@ def _file_problem(path: str, message: str, hint: str = "", line: int = 0) -> Pro
 
 
 def pages(path: str, data: bytes) -> Iterator[Document | Fault]:
-    """Yield each document of a file; a List as `kubectl get` writes it is taken apart."""
+    """
+    Yield each document of a file.
+
+    Lists are taken apart: a `List` as `kubectl get` writes it, that of one kind as the API server
+    writes it, and a plain list of documents.
+    """
     data = data.removeprefix(_BOM)
-    for page in json_documents(data) if path.endswith(".json") else yaml_documents(data):
-        items = _list_items(page) if isinstance(page, Document) else None
-        if isinstance(page, Fault) or items is None:
-            yield page
-            continue
-        for index, item in enumerate(items):
-            duplicates = [(p[2:], line) for p, line in page.duplicates if p[1] == index]
-            line = item.line if isinstance(item, Fields | Items) else items.lines[index]
-            yield Document(item, line, tuple(duplicates))
+    if path.endswith(".json"):
+        read = json_documents(data)
+    else:
+        read = map(partial(_template_named, data), yaml_documents(data))
+    for page in read:
+        yield from _taken_apart(page)
 
 
-def _list_items(document: Document) -> Items | None:
-    """Return the members of a List; None if the document is not one, or holds more than that."""
+def _template_named(data: bytes, page: Document | Fault) -> Document | Fault:
+    """Return *page*, but where a template near it made its fault, that fault in better words."""
+    found = template_near(data, page.line) if isinstance(page, Fault) else None
+    return page if found is None else Fault(*found)
+
+
+def _taken_apart(page: Document | Fault) -> Iterator[Document | Fault]:
+    """Yield the documents in *page*, which may be a list of them, or lists of lists."""
+    # The loader bounds nesting, so this recursion is bounded too.
+    found = _list_items(page) if isinstance(page, Document) else None
+    if isinstance(page, Fault) or found is None:
+        yield page
+        return
+    items, depth = found
+    # Sorted once: a hostile file has as many of them as members.
+    duplicates = defaultdict[object, list[tuple[Place, int]]](list)
+    for place, line in page.duplicates:
+        duplicates[place[depth - 1]].append((place[depth:], line))
+    for index, item in enumerate(items):
+        line = item.line if isinstance(item, Fields | Items) else items.lines[index]
+        yield from _taken_apart(Document(item, line, tuple(duplicates.get(index, ()))))
+
+
+def _list_items(document: Document) -> tuple[Items, int] | None:
+    """
+    Return the members of a list and how deep they are; None if the document is not one.
+
+    A List that holds more than its members is none: what it holds besides would be dropped.
+    """
     root = document.root
-    if not isinstance(root, Fields) or root.keys() - _LIST_FIELDS:
-        return None
-    if (_word(root, "apiVersion"), _word(root, "kind")) != ("v1", "List"):
+    if isinstance(root, Items):
+        # An empty list, or one of texts, is a mistake.
+        return (root, 1) if any(isinstance(item, Fields) for item in root) else None
+    if not isinstance(root, Fields) or root.keys() - _LIST_FIELDS or not _is_list(root):
         return None
     if any(len(place) < 3 or place[0] != "items" for place, _ in document.duplicates):
         return None
     items = root.get("items")
-    return items if isinstance(items, Items) else None
+    return (items, 2) if isinstance(items, Items) else None
+
+
+def _is_list(root: Fields) -> bool:
+    version, kind = _word(root, "apiVersion"), _word(root, "kind")
+    return (version, kind) == ("v1", "List") or (version == schema.API_VERSION and kind in _LISTS)
+
+
+def passed_over(path: str, data: bytes) -> str:
+    """
+    Return whose file *path* is if it is another program's and holds no document, else nothing.
+
+    A file that says anything of ours, or that cannot be read, is none: a Deny in it would be lost.
+    Such files are mappings, so one that is a text or a list holds something else.
+    """
+    owner = owner_of(PurePath(path).name)
+    if not owner or _unreadable(path, data):
+        return ""
+    return "" if any(map(_may_be_ours, pages(path, data))) else owner
+
+
+def _may_be_ours(page: Document | Fault) -> bool:
+    """Return whether *page* is a document or a list of them, or was meant as one."""
+    if isinstance(page, Fault):
+        return True
+    root = page.root
+    if not isinstance(root, Fields):
+        return not is_null(root)
+    return (
+        _of_ours(root)
+        or (kind := _word(root, "kind").lower()) in _KINDS_IN_LOWER_CASE
+        or kind.endswith("list")
+        or (
+            "spec" in root
+            and not (_word(root, "apiVersion") and _SPECS.isdisjoint(_keys(root["spec"])))
+        )
+        or any(place in {("apiVersion",), ("kind",)} for place, _ in page.duplicates)
+        or any(map(_holds_ours, root.values()))
+    )
+
+
+def _holds_ours(value: Value) -> bool:
+    """Return whether a document of ours is somewhere within *value*."""
+    if isinstance(value, Fields):
+        # The kind alone is no sign here: patches of Kustomize name it as their target.
+        return _of_ours(value) or any(map(_holds_ours, value.values()))
+    return isinstance(value, Items) and any(map(_holds_ours, value))
+
+
+def _keys(value: Value) -> Iterable[str]:
+    return value if isinstance(value, Fields) else ()
+
+
+def _of_ours(root: Fields) -> bool:
+    return "openfaas.com" in _word(root, "apiVersion").lower()
 
 
 def _read(page: Document | Fault, report: Report, places: Places) -> AnyDocument | None:
@@ -183,7 +280,7 @@ def _checked(root: Fields, report: Report, places: Places) -> AnyDocument | None
 def _not_ours(root: Fields) -> Complaint | None:
     """Return why the document is not one of ours, None if it is."""
     version, kind = _word(root, "apiVersion"), _word(root, "kind")
-    if (version, kind) == ("v1", "List"):
+    if _is_list(root):
         message, hint = "is a List with more than items", "write the documents alone"
     elif version not in {schema.API_VERSION, schema.OLD_API_VERSION}:
         shown = f"apiVersion {quoted(version)}" if version else "no apiVersion"

@@ -45,10 +45,10 @@ from federation.documents.load import Bare, Sort, is_null
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
-from federation.jose.jwk import MAX_KEYS, PRIVATE_MEMBERS, parse_key
+from federation.jose.jwk import MAX_PINNED_KEYS, PRIVATE_MEMBERS, parse_key
 from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Operator, key_path
 from federation.providers.table import PROFILES
-from federation.text import did_you_mean, quoted
+from federation.text import did_you_mean, listed, quoted
 
 GROUP, VERSION = "iam.openfaas.com", "v1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -209,7 +209,7 @@ def _one_of(choices: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
 def _check_action(action: str) -> str:
     if action not in ACTION_SETS:
         message = f"{quoted(action)} is not an action"
-        raise _wrong(Code.UNKNOWN_ACTION, message, action_hint(action))
+        raise _wrong(Code.UNKNOWN_ACTION, message, listed(action) or action_hint(action))
     return action
 
 
@@ -453,7 +453,7 @@ class Jwks(Written):
 
     model_config = ConfigDict(extra="ignore")
 
-    keys: Annotated[list[PinnedKey], Field(min_length=1, max_length=MAX_KEYS)]
+    keys: Annotated[list[PinnedKey], Field(min_length=1, max_length=MAX_PINNED_KEYS)]
 
     @model_validator(mode="before")
     @classmethod
@@ -622,6 +622,7 @@ class _Document(Written):
     )
     kind: str
     metadata: Metadata
+    status: Any = Field(None, description="What `kubectl get -o yaml` adds. Not read.")
 
 
 class JwtIssuer(_Document):

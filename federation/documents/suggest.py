@@ -1,5 +1,5 @@
 """
-Hints for an action that does not exist.
+Hints for an action that does not exist, and for a resource that cannot be read.
 
 A hint is often copied without a second look, so it must never give more than was meant: a word
 for deploying is never taken for Delete, however alike the two look, nor one for deployments or
@@ -8,10 +8,11 @@ components for Documents, which shows all rules.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS
-from federation.text import nearest
+from federation.text import nearest, quoted
 
 _GROUPS = tuple(dict.fromkeys(a.partition(":")[0] for a in ACTION_SETS if ":" in a))
 _MEANT: Mapping[str, Sequence[str]] = {
@@ -46,3 +47,15 @@ def action_hint(action: str) -> str:
     if near and (near not in _TAKES or nearest(verb, [near], cutoff=_SURELY)):
         return f"did you mean {group}:{near}?"
     return f"known here: {', '.join(f'{group}:{each}' for each in verbs)}"
+
+
+def resource_hint(resource: str) -> str:
+    """Return what to write instead of *resource*, which lacks its namespace; empty if unknown."""
+    # A name alone is more often meant as a function, and taking it for a namespace grants more.
+    if not re.fullmatch(r"[-a-zA-Z0-9_.*]+", resource):
+        return ""
+    function, example = f"<namespace>:{resource}", f"openfaas-fn:{resource}"
+    return (
+        f"for a function write {quoted(function)}, for example {quoted(example)};"
+        f" only for a whole namespace {quoted(f'{resource}:*')}"
+    )

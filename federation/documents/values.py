@@ -116,6 +116,7 @@ def _timedelta(microseconds: Decimal) -> timedelta:
 
 
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s([^-]*)-----END \1-----")
+_PEM_FIRST_LINE = re.compile(r"(?m)^-----BEGIN CERTIFICATE-----[ \t]*\r?$")
 
 
 def certificates_fault(pem: str) -> str | None:
@@ -130,12 +131,19 @@ def certificates_fault(pem: str) -> str | None:
             return f"holds a {label.lower()}"
         if not _is_der(body):
             return "has a certificate that is not base64"
+    if len(_PEM_FIRST_LINE.findall(pem)) < len(blocks):
+        # TLS reads line by line, and `caBundle: >` makes one line of all.
+        return "has a certificate without its line breaks, as after > in YAML"
+    return None if _is_loaded(pem) else "has a certificate that cannot be read"
+
+
+def _is_loaded(pem: str) -> bool:
     try:
         # Exactly what is done with it when keys are fetched.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, ValueError):
-        return "has a certificate that cannot be read"
-    return None
+        return False
+    return True
 
 
 def _is_der(body: str) -> bool:

@@ -11,9 +11,9 @@ algorithms differ (RFC 7517, section 4.5). Where more than one key would do, non
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -26,12 +26,17 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 from jwt.exceptions import InvalidKeyError
 
 from federation.claims import shown
 
-MAX_KEYS = 100
+MAX_KEYS = 1000
+"""The most keys of a published set that are read. An answer of 256 KiB has room for twice as many."""
+MAX_PINNED_KEYS = 100
+"""How many keys a document may pin."""
+_MAX_REASONS = 100
 MAX_KID_CHARS = 256
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """Members that only a private or a symmetric key has (RFC 7518, section 6)."""
@@ -138,7 +143,7 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
     Return the usable keys of a JWK set, with a reason for each unusable key.
 
     One bad key does not spoil the others. Only the first `MAX_KEYS` entries are read, because
-    reading a key costs 0.1 ms, and an issuer may publish thousands.
+    reading a key costs up to 0.1 ms, and an issuer may publish thousands.
     Raises: ValueError if *document* has no list of keys, or an empty one.
     """
     published = document.get("keys")
@@ -151,15 +156,26 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
             keys.append(parse_key(jwk))
         except ValueError as error:
             skipped[_name(jwk, index)] = str(error)
-    if len(published) > MAX_KEYS:
-        skipped[f"#{MAX_KEYS}"] = f"only the first {MAX_KEYS} of {len(published)} keys are read"
-    ambiguous = ambiguous_kids(keys)
+    # First each key once: comparing every key with every other would take seconds.
+    once = {(key.kid, key.alg, _der(key)): key for key in reversed(keys)}
+    distinct = list(reversed(once.values()))
+    ambiguous = ambiguous_kids(distinct)
     skipped |= dict.fromkeys(ambiguous, "two different keys have this kid")
-    kept: list[Key] = []
-    for key in keys:
-        if key.kid not in ambiguous and key not in kept:
-            kept.append(key)
-    return KeySet(tuple(kept), skipped)
+    kept = tuple(key for key in distinct if key.kid not in ambiguous)
+    return KeySet(kept, dict(_bounded(skipped, len(published))))
+
+
+def _bounded(skipped: Mapping[str, str], published: int) -> Iterator[tuple[str, str]]:
+    """Yield the first of the reasons, and what else was left out."""
+    yield from islice(skipped.items(), _MAX_REASONS)
+    if (more := len(skipped) - _MAX_REASONS) > 0:
+        yield "#more", f"{more} more keys cannot be used"
+    if published > MAX_KEYS:
+        yield f"#{MAX_KEYS}", f"only the first {MAX_KEYS} of {published} keys are read"
+
+
+def _der(key: Key) -> bytes:
+    return key.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def ambiguous_kids(keys: Sequence[Key]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from federation.claims import UnverifiedClaims
 from federation.errors import Reason, Refusal
+from federation.jose.mistakes import mistake
 from federation.jose.strict_json import loads_object
 
 MAX_TOKEN_BYTES = 16 * 1024
@@ -39,9 +40,9 @@ def parse(token: str) -> Unverified:
         raise Refusal(Reason.TOKEN_TOO_LARGE, evidence={"chars": len(token)})
     try:
         return _parts(token.encode("ascii"))
-    except ValueError as error:
-        sentence = f"{Reason.MALFORMED_TOKEN.sentence}{_mistake(token)}"
-        raise Refusal(Reason.MALFORMED_TOKEN, sentence, evidence={"why": _why(error)}) from None
+    except ValueError:
+        sentence = f"{Reason.MALFORMED_TOKEN.sentence} {mistake(token)}".rstrip()
+        raise Refusal(Reason.MALFORMED_TOKEN, sentence, evidence={"why": _why(token)}) from None
 
 
 def _parts(token: bytes) -> Unverified:
@@ -85,19 +86,21 @@ _PADDING = (b"", b"===", b"==", b"=")
 """The padding for a last group of this many characters. One character is always an error."""
 
 
-def _mistake(token: str) -> str:
-    """Return a sentence about a mistake that callers often make, or nothing."""
-    if token.startswith("{"):
-        return " It is a JSON object; send only the token in it."
-    if token[:7].lower() == "bearer ":
-        return " It begins with Bearer; send only the token after it."
-    if token.endswith(("\n", "\r")):
-        return " It has a line end at its end; send the token without it."
-    return ""
-
-
-def _why(error: ValueError) -> str:
-    """Return the cause without the text that caused it, because that is a part of the token."""
-    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
-        return f"not {error.encoding}"
-    return str(error).partition(": line ")[0]
+def _why(token: str) -> str:
+    """Return the cause for the operator, without the text that caused it: it is the token's."""
+    segments = token.encode("utf-8", "replace").split(b".", 3)
+    if len(segments) != 3 or not all(segments):
+        return "not three segments"
+    if not token.isascii():
+        return "not ascii"
+    for name, segment in zip(("header", "payload", "signature"), segments, strict=True):
+        try:
+            decoded = decode_base64url(segment)
+        except ValueError:
+            return f"the {name} is not base64url in its only form"
+        try:
+            if name != "signature":
+                loads_object(decoded)
+        except ValueError as error:
+            return f"the {name}: {str(error).partition(', at line ')[0]}"
+    return "cannot be read"

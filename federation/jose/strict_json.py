@@ -43,7 +43,13 @@ def loads(data: bytes) -> object:
     Raises: ValueError.
     """
     value = _quick(data)
-    return _careful(data.decode("utf-8")) if value is _UNDECIDED else value
+    if value is not _UNDECIDED:
+        return value
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("not utf-8") from None
+    return _careful(text)
 
 
 def dumps(value: object) -> bytes:
@@ -83,14 +89,36 @@ def _careful(text: str) -> object:
     """Parse *text* with a check of each member and number."""
     try:
         value: object = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(_in_words(text, error)) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text.count("{") + text.count("[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, value):
         raise ValueError("nested too deeply")
     if _ESCAPED_SURROGATE.search(text):
         # Two escapes of a pair are one character. Encoding fails if one of them is missing.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("a text has half of a surrogate pair") from None
     return value
+
+
+def _in_words(text: str, error: json.JSONDecodeError) -> str:
+    """Return why *text* is not JSON, in words for people. Nothing of the text is quoted."""
+    begins = text.lstrip()[:1]
+    if not begins:
+        return "it is empty"
+    if begins == "\ufeff":
+        return "it begins with a byte order mark; save it as UTF-8 without one"
+    if begins == "<":
+        return "it is a web page or XML, not JSON"
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+        return "it ends too soon: a part is missing"
+    where = f", at line {error.lineno}, column {error.colno}"
+    if error.msg == "Extra data":
+        return f"more follows after the JSON{where}"
+    return f"it is not JSON{where}"
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

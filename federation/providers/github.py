@@ -19,6 +19,7 @@ from federation.providers.profile import (
     ByRequest,
     Demand,
     JobToken,
+    LookAlike,
     NameWithId,
     OwnerClaims,
     Profile,
@@ -263,5 +264,21 @@ PROFILE = Profile(
         "In a reusable workflow the calling job must grant it too.",
         fork_advice="The pull request comes from a fork, and GitHub gives those no ID token, "
         "whatever the job asks for. Deploy after the merge, from a push.",
+        look_alikes=(
+            LookAlike(
+                name="Gitea",
+                mark=("GITEA_ACTIONS", "true"),
+                advice="Gitea so far issues no ID tokens to jobs, so adding permissions does not "
+                "help. Deploy from a CI system that issues them, or give a token in "
+                "FEDERATION_ID_TOKEN.",
+            ),
+            LookAlike(
+                name="act",
+                mark=("ACT", "true"),
+                advice="act has no token service, so adding permissions does not help. Run the job "
+                "on GitHub. To see here what a job would get, use federation explain or "
+                "federation demo --keep.",
+            ),
+        ),
     ),
 )

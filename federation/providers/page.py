@@ -2,12 +2,13 @@
 Writes the facts of the provider table into documentation pages.
 
 A page has marked places, such as `<!-- facts github -->`, and what stands there is made from the
-profiles. `python -m federation.providers.page docs/providers.md docs/cli.md` rewrites these places
-and nothing else, and adds a section for each provider that has none.
+profiles. `python -m federation.providers.page docs/providers.md docs/claims.md docs/cli.md` rewrites
+these places and nothing else, and adds a section for each provider that has none.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,17 +29,18 @@ from federation.providers.profile import (
     Profile,
     TokenSource,
 )
+from federation.providers.sent import Payloads, sent
 
 _PLACE = re.compile(
-    r"(<!-- (glance|systems|facts) ?([a-z0-9-]*) -->\n).*?(<!-- /\2 -->)", re.DOTALL
+    r"(<!-- (glance|systems|facts|sent) ?([a-z0-9-]*) -->\n).*?(<!-- /\2 -->)", re.DOTALL
 )
 
 
-def rewritten(page: str, profiles: Mapping[str, Profile], samples: Sequence[str] = ()) -> str:
+def rewritten(page: str, profiles: Mapping[str, Profile], samples: Payloads | None = None) -> str:
     """
     Return *page* with the facts of *profiles* in its marked places.
 
-    *samples* are the names of sample payloads. A page that has a table of all providers gets a
+    *samples* are sample payloads by name. A page that has a table of all providers gets a
     section for each that it lacks. Raises: KeyError for the facts of an unknown provider.
     """
     if "<!-- glance -->" in page:
@@ -52,9 +54,11 @@ def rewritten(page: str, profiles: Mapping[str, Profile], samples: Sequence[str]
                 lines = _glance(profiles.values())
             case "systems":
                 lines = _systems(profiles.values())
+            case "sent":
+                lines = sent(profiles.values(), samples or {})
             case _:
                 profile = profiles[name]
-                own = [sample for sample in samples if sample.startswith(f"{name}-")]
+                own = [sample for sample in samples or () if sample.startswith(f"{name}-")]
                 lines = _facts(profile, own)
         return opening + "".join(line + "\n" for line in lines) + closing
 
@@ -266,7 +270,8 @@ def main(pages: Sequence[str]) -> None:
     """Rewrite the files *pages*, which lie beside `tests/vectors/claims`."""
     for page in map(Path, pages):
         vectors = page.resolve().parents[1] / "tests" / "vectors" / "claims"
-        samples = sorted(path.stem for path in vectors.glob("*.json"))
+        files = sorted(vectors.glob("*.json"), key=lambda file: file.stem)
+        samples = {file.stem: json.loads(file.read_text("utf-8")) for file in files}
         text = page.read_text("utf-8")
         page.write_text(rewritten(text, federation.providers.table.PROFILES, samples), "utf-8")
 

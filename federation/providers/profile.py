@@ -272,6 +272,17 @@ TokenSource: TypeAlias = InVariable | InFile | ByRequest | ByCommand | ByMetadat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookAlike:
+    """A runner that sets the variables of another system, and gives its jobs no ID token."""
+
+    name: str
+    mark: tuple[str, str]
+    """The environment variable that tells it, and its value."""
+    advice: str
+    """What to do there instead of what a job of the provider does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobToken:
     """How a job of the provider gets its token; `federation exchange` looks for it there."""
 
@@ -284,6 +295,8 @@ class JobToken:
     """What to add to the job if it has no token. `{audience}` stands for the audience."""
     fork_advice: str = ""
     """What to do instead if the job is of a fork's pull request, as `GITHUB_EVENT_PATH` tells."""
+    look_alikes: tuple[LookAlike, ...] = ()
+    """Runners that have the marks of the provider and give no ID tokens."""
     also_marked_as: tuple[str, ...] = ()
     """Providers whose marks such a job has too."""
     platform: bool = False

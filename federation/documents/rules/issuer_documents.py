@@ -20,7 +20,7 @@ from federation.documents.rules.role_facts import Fault
 from federation.errors import Problem, Severity
 from federation.policy.conditions import KEY_PREFIX
 from federation.providers.table import GENERIC, PROFILES, likely_providers
-from federation.text import quoted
+from federation.text import listed, quoted
 
 
 def forgotten_providers(
@@ -138,6 +138,10 @@ def nobodys_issuers(issuer: JwtIssuer) -> Iterator[Fault]:
         if why := profile.no_issuers.get(issuer.iss.rstrip("/")):
             yield Fault(("spec", "iss"), f"{quoted(issuer.iss)} signs no tokens: {why}", "mend iss")
     for number, audience in enumerate(issuer.audiences):
+        if audience.count("://") > 1 and (hint := listed(audience)):
+            never = "is one value with commas within, and no token is for it"
+            yield Fault(("spec", "aud", number), f"{quoted(audience)} {never}", hint)
+            continue
         parts = urlsplit(audience)
         if parts.scheme in {"http", "https"} and parts.path == "/":
             yield Fault(

@@ -18,7 +18,7 @@ from federation.documents.rules.trust import nearest_issuer
 from federation.policy.conditions import Condition, Operator, ascii_lower
 from federation.providers.profile import Shape
 from federation.providers.table import PROFILES, Profile
-from federation.text import nearest, quoted
+from federation.text import listed, nearest, quoted
 
 
 def contradictions(facts: RoleFacts) -> Iterator[Fault]:
@@ -107,8 +107,20 @@ def _wrong_values(facts: RoleFacts) -> Iterator[Fault]:
         if shape is None or placed.operator.of_list:
             continue
         for place, value in placed.placed_values:
-            if value and not _possible(placed, shape, value):
+            if several := _several_in_one(placed, shape, value):
+                yield Fault(place, *several)
+            elif value and not _possible(placed, shape, value):
                 yield Fault(place, *_shape_words(placed, shape, value))
+
+
+def _several_in_one(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str] | None:
+    """What is wrong with a *value* that lists several with commas, each of which is possible."""
+    hint = listed(value)
+    parts = [part.strip() for part in value.split(",")]
+    if not hint or not all(_possible(placed, shape, part) for part in parts):
+        return None
+    never = "never matches" if placed.positive else "excludes nothing"
+    return f"{quoted(value)} is one value with commas within, and so {never}", hint
 
 
 def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
@@ -275,12 +287,12 @@ def void_statements(
                 denies[name].append(statement)
     if not denies:
         return
-    for name, listed in _denying_policies(roles, policies, denies).items():
+    for name, denials in _denying_policies(roles, policies, denies).items():
         policy = policies[name]
         for number, statement in enumerate(policy.statements):
             if statement.effect is not Effect.ALLOW:
                 continue
-            reasons = [_voiding(statement, denying, denies) for denying in listed]
+            reasons = [_voiding(statement, denying, denies) for denying in denials]
             if reasons and all(reasons):
                 message = (
                     f"statement {quoted(statement.sid)} grants nothing: {reasons[0]} denies all "
