@@ -11,8 +11,8 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -31,22 +31,24 @@ _SHARED: tuple[Processor, ...] = (
 )
 
 
-def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
+def configure_logs(log_format: str | None, level: str = "info", *, quiet: bool = False) -> None:
     """
     Make every logger of this process write lines of *log_format* to standard error.
 
-    None means text with colours on a terminal, else JSON. *quiet* logs errors only.
+    None means text with colours on a terminal, else JSON. Lines below *level* are left out: it is
+    `debug`, `info`, `warning`, `error`, or `critical`, which the broker never uses. *quiet* logs
+    errors only.
     """
     stream = sys.stderr
     text = log_format == "text" or (log_format is None and sys.stderr.isatty())
-    level = logging.ERROR if quiet else logging.INFO
+    least = logging.ERROR if quiet else logging.getLevelNamesMapping()[level.upper()]
     last: list[Processor] = [
         structlog.processors.format_exc_info,
         _text_line if text else _json_line,
     ]
     structlog.configure(
         processors=[*_SHARED, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda name="": _Stream(name, stream),
         cache_logger_on_first_use=True,
     )
@@ -60,10 +62,26 @@ def configure_logs(log_format: str | None, *, quiet: bool = False) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    # What libraries say for their own debugging holds requests, and with them tokens.
+    root.setLevel(max(least, logging.INFO))
     # These libraries log URLs with their query strings, which may hold tokens.
     for name in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """
+    Log nothing until the block ends: a command says what matters itself, and its output is read.
+
+    Unless configured, structlog writes to standard output, between the lines of the result.
+    """
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def quick_info(name: str) -> Callable[..., None]:

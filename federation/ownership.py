@@ -30,6 +30,10 @@ STATE_FOLDERS = ("audit", "audit/outsiders", "signing-keys")
 _KEY_BYTES = 64 * 1024
 _READABLE_BY_OTHERS = 0o044
 _WRITABLE_BY_OTHERS = 0o022
+_IN_A_POD = (
+    "in a pod, give its volume to a group of the pod by fsGroup (OpenShift chooses user and group"
+    " itself: leave runAsUser and fsGroup out)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,17 @@ class Account:
 
 
 class NotTrusted(ValueError):
-    """A file or folder that the broker must not use, and the command that mends it."""
+    """A file or folder that the broker must not or cannot use, and what mends it."""
 
-    def __init__(self, problem: str, command: str, *, as_root: bool = True) -> None:
+    def __init__(
+        self, problem: str, command: str = "", *, as_root: bool = True, advice: str = ""
+    ) -> None:
         how = "run as root" if as_root and os.geteuid() != ROOT_UID else "run"
-        super().__init__(f"{problem}; {how}: {command}")
         self.problem = problem
-        self.remedy = f"{how}: {command}"
+        self.remedy = "; ".join(
+            [*([f"{how}: {command}"] if command else []), *filter(None, [advice])]
+        )
+        super().__init__(f"{problem}; {self.remedy}")
 
 
 def check_state(state: Path, account: Account | None = None) -> None:
@@ -62,16 +70,38 @@ def check_state(state: Path, account: Account | None = None) -> None:
     Raises: NotTrusted.
     """
     account = account or Account.current()
-    if not state.exists():
-        _check_can_be_made(state, account)
-    elif state.is_dir():
-        chown = f"chown -R {account.uid} {_word(state)}"
-        for path in _entries(state):
-            with suppress(FileNotFoundError):  # dropped since the listing
-                _check_owner(path, account, chown)
-                _check_not_writable_by_others(path)
-                if not _usable(path):
-                    raise NotTrusted(f"uid {account.uid} cannot read and write {path}", chown)
+    try:
+        if not state.exists():
+            _check_can_be_made(state, account)
+        elif state.is_dir():
+            for path in _entries(state):
+                with suppress(FileNotFoundError):  # dropped since the listing
+                    _check_entry(path, state, account)
+        else:
+            raise NotTrusted(f"{state} is not a folder", advice="name a folder, or remove the file")
+    except PermissionError as error:
+        raise NotTrusted(
+            f"uid {account.uid} may not look at {error.filename}",
+            advice="let this user through the folders above it (chmod o+x), or name another folder",
+        ) from error
+
+
+def _check_entry(path: Path, state: Path, account: Account) -> None:
+    chown = _chown(state, account)
+    _check_owner(path, account, chown, advice=_IN_A_POD)
+    _check_not_writable_by_others(path)
+    if _read_only(path):
+        # A disk that came back read-only is passing trouble, like a full one: the broker starts,
+        # and is not ready until it can write. In a folder that was never used, no volume is there.
+        if _used(state):
+            return
+        raise NotTrusted(
+            f"{path} is on a read-only file system",
+            advice="mount a volume there that can be written, or name a folder on one",
+        )
+    if not _usable(path):
+        problem = f"uid {account.uid} cannot read and write {path}"
+        raise NotTrusted(problem, chown, advice=_IN_A_POD)
 
 
 def check_folder(folder: Path, account: Account | None = None) -> None:
@@ -81,8 +111,7 @@ def check_folder(folder: Path, account: Account | None = None) -> None:
     Raises: NotTrusted, OSError.
     """
     account = account or Account.current()
-    chown = f"chown -R {account.uid} {_word(folder)}"
-    _check_owner(folder, account, chown)
+    _check_owner(folder, account, _chown(folder, account))
     _check_not_writable_by_others(folder)
 
 
@@ -119,6 +148,20 @@ def read_key(path: Path, account: Account | None = None) -> bytes:
         return file.read(_KEY_BYTES)
 
 
+def fault(error: OSError) -> str:
+    """Return what *error* of using a file means and what to do, in one sentence."""
+    path = error.filename or "the folder"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"uid {os.geteuid()} may not use {path}; run this as its owner or as root"
+    if error.errno == errno.EROFS:
+        return f"{path} is on a read-only file system; name a folder that can be written"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"there is no space left for {path}; make room on its disk"
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return f"a part of {path} is not a folder; name another folder"
+    return f"{path}: {error.strerror}" if error.strerror else str(error)
+
+
 def keeper_of(state: Path) -> Account:
     """
     Return the user that the broker with this *state* runs as.
@@ -140,12 +183,13 @@ def shared_by_group(folder: os.stat_result, account: Account) -> bool:
 
     New files in it get its group, so a file's group shows that a member of the group made it.
     """
+    return _for_a_group(folder, account) and folder.st_uid in {ROOT_UID, account.uid}
+
+
+def _for_a_group(folder: os.stat_result, account: Account) -> bool:
     needed = stat.S_ISGID | stat.S_IWGRP
-    return (
-        folder.st_mode & (needed | stat.S_IWOTH) == needed
-        and folder.st_uid in {ROOT_UID, account.uid}
-        and folder.st_gid in account.groups
-    )
+    shared = folder.st_mode & (needed | stat.S_IWOTH) == needed
+    return shared and folder.st_gid in account.groups
 
 
 def _entries(state: Path) -> Iterable[Path]:
@@ -163,31 +207,57 @@ def _entries(state: Path) -> Iterable[Path]:
                 yield from (Path(entry.path) for entry in entries if not entry.is_dir())
 
 
+def _used(state: Path) -> bool:
+    """Return whether a broker has put something into the folder *state*."""
+    return any(path != state for path in _entries(state))
+
+
 def _check_can_be_made(folder: Path, account: Account) -> None:
     parent = folder.absolute().parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
-    if parent.is_dir() and not _usable(parent):
+    if not parent.is_dir():
+        raise NotTrusted(
+            f"{folder} cannot be made, because {parent} is not a folder",
+            advice="name another folder",
+        )
+    if _read_only(parent):
+        raise NotTrusted(
+            f"{folder} cannot be made, because {parent} is on a read-only file system",
+            advice="mount a volume there that can be written, or name a folder on one",
+        )
+    if not _usable(parent):
         command = f"install -d -m 700 -o {account.uid} {_word(folder)}"
-        raise NotTrusted(f"uid {account.uid} cannot make {folder}", command)
+        problem = f"uid {account.uid} cannot make {folder}"
+        raise NotTrusted(problem, command, advice="in a pod or container, mount a volume there")
 
 
-def _check_owner(path: Path, account: Account, chown: str) -> None:
+def _check_owner(path: Path, account: Account, chown: str, advice: str = "") -> None:
     # A link of somebody else's could be moved to another file at any time.
-    _check_owner_of(path.lstat(), path, account, chown)
-    _check_owner_of(path.stat(), path, account, chown)
+    _check_owner_of(path.lstat(), path, account, chown, advice)
+    _check_owner_of(path.stat(), path, account, chown, advice)
 
 
-def _check_owner_of(found: os.stat_result, path: Path, account: Account, chown: str) -> None:
+def _check_owner_of(
+    found: os.stat_result, path: Path, account: Account, chown: str, advice: str = ""
+) -> None:
     if found.st_uid in {account.uid, ROOT_UID} or _of_a_volume(found, path, account):
         return
     problem = f"{path} belongs to uid {found.st_uid}, but this runs as uid {account.uid}"
-    raise NotTrusted(problem, chown)
+    raise NotTrusted(problem, chown, advice=advice)
 
 
 def _of_a_volume(found: os.stat_result, path: Path, account: Account) -> bool:
-    folder = path.absolute().parent.stat()
-    return shared_by_group(folder, account) and found.st_gid == folder.st_gid
+    """
+    Return whether *path* is in a volume that Kubernetes shares by `fsGroup` with *account*.
+
+    Its folder may belong to the user of an earlier pod, if that folder is in such a volume itself.
+    """
+    around = path.absolute().parent
+    folder = around.stat()
+    if found.st_gid != folder.st_gid or not _for_a_group(folder, account):
+        return False
+    return folder.st_uid in {ROOT_UID, account.uid} or _of_a_volume(folder, around, account)
 
 
 def _check_not_writable_by_others(path: Path) -> None:
@@ -227,10 +297,16 @@ def _usable(path: Path) -> bool:
     """Return whether this process can read and write *path*, as far as its mode says."""
     wanted = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
     effective = os.access in os.supports_effective_ids
-    if os.access(path, wanted, effective_ids=effective):
-        return True
-    # No owner could write here, so another owner would not help.
+    return os.access(path, wanted, effective_ids=effective)
+
+
+def _read_only(path: Path) -> bool:
+    """Return whether no owner could write here, so that another owner would not help."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _chown(folder: Path, account: Account) -> str:
+    return f"chown -R {account.uid} {_word(folder)}"
 
 
 def _owned(found: os.stat_result) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -308,7 +309,7 @@ def test_a_webhook_ca_without_a_certificate_stops_the_start(
     ca = private(tmp_path / "ca.pem", pem())
     webhook = {"audit_webhook": "https://127.0.0.1:9/", "audit_webhook_ca": ca}
     (problem,) = problems(settings, **webhook)
-    assert problem.startswith(f"audit-webhook-ca: {ca} holds no certificate")
+    assert problem.startswith(f"audit-webhook-ca: {ca} holds a private key, and no certificate")
 
 
 def test_a_webhook_header_that_is_none_stops_the_start(settings: Settings, tmp_path: Path) -> None:
@@ -385,3 +386,17 @@ def test_a_failed_background_task_is_logged(settings: Settings) -> None:
     failures = [line for line in told if line["event"].startswith("a background task failed")]
     assert len(failures) == 1
     assert "gone for good" in failures[0]["exception"]
+
+
+def test_refusals_name_the_page_where_the_docs_are_published(settings: Settings) -> None:
+    docs = "https://docs.example.com/federation"
+
+    async def refused(app: object) -> dict[str, object]:
+        transport = httpx2.ASGITransport(app)  # type: ignore[arg-type]
+        async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+            told: dict[str, object] = (await client.post("/oauth/token")).json()
+            return told
+
+    published = asyncio.run(refused(build(settings.model_copy(update={"docs_url": docs}))))
+    assert published["error_uri"] == f"{docs}/refusals.md#invalid_request"
+    assert "error_uri" not in asyncio.run(refused(build(settings)))

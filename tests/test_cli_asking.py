@@ -52,8 +52,12 @@ def test_nobody_can_is_exit_code_1(documents: Path) -> None:
     ("words", "saying"),
     [
         (["Function:Creat", "dev:x"], "did you mean Function:Create?"),
-        (["Function:*", "dev:x"], "is not an action"),
+        (["Function:Deploy", "dev:x"], "; write Function:Create and Function:Update"),
+        (["Function:*", "dev:x"], "is not an action; ask about one action, such as Function:"),
+        (["*", "dev:x"], "is not an action; ask about one action, such as "),
         (["Function:Create", "dev"], "is not *, <namespace>:* or"),
+        (["Function:Create", "figlet"], 'for example "openfaas-fn:figlet"'),
+        (["Function:Create", "de*"], "is not *, <namespace>:* or <namespace>:<function>\n"),
         (["Function:Create", "a:b:c"], "is not *, <namespace>:* or"),
         (["Audit:Read", "dev:*"], "the only resource of Audit:Read"),
         (["Function:Create"], "give either ACTION and RESOURCE, or --role"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -208,6 +209,22 @@ def test_a_store_that_is_away_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         assert (await browser.get("/livez")).status_code == 200
 
     tell(tmp_path, story)
+
+
+def test_a_background_task_that_failed_makes_it_degraded(tmp_path: Path) -> None:
+    async def story(dashboard: InProcess) -> None:
+        async def failing() -> None:
+            raise RuntimeError
+
+        browser = dashboard.browser()
+        assert (await browser.get("/readyz")).json() == {"status": "ok"}
+        await asyncio.wait([dashboard.parts.background.start("sessions", failing())])
+        dashboard.app.state.health._known = (float("-inf"), "")
+        answer = await browser.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"status": "degraded"})
+
+    with logged():
+        tell(tmp_path, story)
 
 
 def test_a_notice_is_shown_for_a_minute_to_its_browser_alone(tmp_path: Path) -> None:

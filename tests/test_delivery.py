@@ -23,10 +23,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from federation.audit.delivery import Delivery, NotDelivered, Webhook, read_header
+from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
 from federation.audit.segments import stored
+from federation.audit.webhook import NotDelivered, Webhook, read_header
+from federation.outbound import Outbound
 from tests.harness.broker import logged
 from tests.harness.certificates import Authority
 from tests.harness.journal_writer import SIZE, event, recorded, recorder, sign
@@ -592,16 +594,14 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("trusted", ["setting", "SSL_CERT_FILE", None], ids=str)
-def test_a_private_ca_is_trusted_where_it_is_given(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, trusted: str | None
-) -> None:
+def test_a_private_ca_is_trusted_where_it_is_given(certificate: Path, trusted: str | None) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    if trusted == "SSL_CERT_FILE":
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    environ = {"SSL_CERT_FILE": str(certificate)} if trusted == "SSL_CERT_FILE" else {}
 
     async def story(url: str) -> None:
-        webhook = Webhook(url, ca=certificate if trusted == "setting" else None)
+        ca = certificate if trusted == "setting" else None
+        webhook = Webhook(url, ca=ca, outbound=Outbound.of(environ))
         try:
             await webhook.post(b"[]", "id")
         finally:
@@ -612,20 +612,17 @@ def test_a_private_ca_is_trusted_where_it_is_given(
             asyncio.run(story(receiver.url))
             assert len(receiver.taken) == 1
         else:
-            with pytest.raises(NotDelivered, match="CERTIFICATE"):
+            with pytest.raises(NotDelivered, match="its certificate is not trusted"):
                 asyncio.run(story(receiver.url))
             assert receiver.seen == []
 
 
-def test_a_proxy_of_the_environment_is_used(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", str(httpx2.URL(receiver.url).copy_with(path="/")))
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+def test_a_proxy_of_the_environment_is_used(receiver: Receiver) -> None:
+    proxy = str(httpx2.URL(receiver.url).copy_with(path="/"))
 
     async def story() -> None:
-        webhook = Webhook("http://receiver.invalid/events")
+        outbound = Outbound.of({"HTTP_PROXY": proxy})
+        webhook = Webhook("http://receiver.invalid/events", outbound=outbound)
         await webhook.post(b"[]", "id")
         await webhook.aclose()
 

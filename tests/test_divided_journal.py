@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from federation.audit.delivery import Delivery, Webhook
+from federation.audit.delivery import Delivery
 from federation.audit.divided import DividedJournal
 from federation.audit.event import Event, Standing
 from federation.audit.journal import FileJournal, fdatasync
 from federation.audit.read import last
 from federation.audit.seals import seal_files
 from federation.audit.segments import OUTSIDERS, parts, set_cursor, stored
+from federation.audit.webhook import Webhook
 from federation.errors import Refusal
 from tests.harness.journal_writer import event, examine, recorded, sign
 from tests.harness.webhook_receiver import receiving

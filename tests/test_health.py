@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 import httpx2
 import pytest
 
-from federation.audit.delivery import Delivery, Webhook
+from federation.audit.delivery import Delivery
 from federation.audit.event import Trail
 from federation.audit.journal import FileJournal
+from federation.audit.webhook import Webhook
 from federation.errors import Problem, Reason, Refusal, Severity
 from federation.server.readiness import (
     Said,
@@ -25,9 +26,9 @@ from federation.server.readiness import (
     write_report,
 )
 from federation.state.memory import MemoryStore
-from tests.harness.broker import BrokenStore, InProcess
+from tests.harness.broker import BrokenStore, InProcess, form, logged
 from tests.harness.builders import NOW
-from tests.harness.issuer import answering
+from tests.harness.issuer import FakeKey, answering
 from tests.harness.journal_writer import sign
 
 Told = TypeVar("Told")
@@ -131,6 +132,105 @@ def test_issuers_without_keys_leave_it_ready_and_are_named() -> None:
     assert said["status"] == "degraded"
     (told,) = said["degraded"]
     assert told.startswith("keys of github: none held; ")
+
+
+def without_issuers(broker: InProcess, *answers: Callable[..., Any]) -> list[httpx2.Response]:
+    """What `/readyz` answers once the issuers were asked, which have *answers* for the broker."""
+
+    async def story(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+        for _ in range(100):
+            answer = await client.get("http://localhost:8080/readyz")
+            if not any("starting" in each for each in answer.json()["unavailable"]):
+                return [answer, await client.post("/oauth/token", data=form(broker.job()))]
+            await asyncio.sleep(0.05)
+        raise AssertionError(answer.text)
+
+    for fake, answer in zip((broker.github, broker.gitlab, broker.idp), answers, strict=True):
+        fake.discovery = answer
+    return up(broker, story)
+
+
+def test_without_a_key_of_any_issuer_it_is_not_ready_as_no_exchange_is_answered() -> None:
+    broker = InProcess()
+    ready_answer, exchanged = without_issuers(broker, *(answering(500),) * 3)
+    assert (ready_answer.status_code, ready_answer.json()["status"]) == (503, "unavailable")
+    (told,) = ready_answer.json()["unavailable"]
+    assert told == "keys: no issuer has a key that can be used, so every token is refused"
+    assert len([each for each in ready_answer.json()["degraded"] if "keys of" in each]) == 3
+    assert exchanged.status_code == 503
+
+
+def test_one_issuer_with_keys_is_enough_to_be_ready() -> None:
+    broker = InProcess()
+    bad = answering(500)
+    ready_answer, exchanged = without_issuers(broker, broker.github.good_discovery, bad, bad)
+    assert (ready_answer.status_code, ready_answer.json()["status"]) == (200, "degraded")
+    assert exchanged.status_code == 200
+
+
+def test_sets_whose_only_usable_key_is_passed_over_make_it_not_ready_and_say_why() -> None:
+    broker = InProcess()
+    for fake in (broker.github, broker.gitlab, broker.idp):
+        fake.keys = (FakeKey("weak", bits=1024),)
+    good = [fake.good_discovery for fake in (broker.github, broker.gitlab, broker.idp)]
+    ready_answer, exchanged = without_issuers(broker, *good)
+    told = ready_answer.json()
+    assert (ready_answer.status_code, told["status"]) == (503, "unavailable")
+    assert "weak: RSA key of 1024 bits" in " ".join(told["degraded"])
+    assert "1024 bits" in told["issuers"][broker.github.iss]["unusable"]["weak"]
+    assert exchanged.status_code != 200
+
+
+def test_the_keys_that_are_passed_over_are_counted_and_the_first_are_named() -> None:
+    broker = InProcess()
+    good = broker.github.keys[0]
+    odd = [{"kid": f"odd-{number}", "kty": "odd"} for number in range(60)]
+
+    async def key_set(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"keys": [*odd, good.jwk()]})
+
+    broker.github.key_set = key_set
+    fakes = (broker.github, broker.gitlab, broker.idp)
+    ready_answer, _ = without_issuers(broker, *(fake.good_discovery for fake in fakes))
+    told = ready_answer.json()
+    assert told["status"] == "ok", "an issuer may publish keys for other purposes"
+    keys = told["issuers"][broker.github.iss]
+    assert (keys["keys"], keys["unusable_keys"], len(keys["unusable"])) == (1, 60, 20)
+
+
+def test_a_background_task_that_ends_is_told_and_leaves_it_ready() -> None:
+    class Ending(MemoryStore):
+        async def run(self) -> None:
+            """Return at once, as no background work should."""
+
+    class Failing(MemoryStore):
+        async def run(self) -> None:
+            raise RuntimeError("hunter2")
+
+    async def story(client: httpx2.AsyncClient) -> dict[str, Any]:
+        await asyncio.sleep(0.2)
+        return dict((await client.get("http://localhost:8080/readyz")).json())
+
+    for store, kind in ((Ending, "no error"), (Failing, "RuntimeError")):
+        with logged() as log:
+            said = up(InProcess(state=store), story)
+        assert said["status"] == "degraded"
+        (told,) = said["degraded"]
+        assert told.startswith(f"background task spent and revoked tokens: ended with {kind}; ")
+        assert "a background task failed; restart the process" in log.getvalue()
+
+
+def test_work_that_may_end_and_work_that_is_cancelled_are_no_failures() -> None:
+    said = up(InProcess(), lambda client: client.get("http://localhost:8080/readyz"))
+    assert said.status_code in {200, 503}
+    broker = InProcess()
+
+    async def nothing(_client: httpx2.AsyncClient) -> None:
+        await asyncio.sleep(0.2)
+
+    up(broker, nothing)
+    up(broker, nothing)  # the lifespan of one application can run again
+    assert broker.app.state.health.background.problems == []
 
 
 def test_the_broker_is_not_ready_before_its_first_key_fetch() -> None:

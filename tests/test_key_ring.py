@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from federation.issuers.fetch import MAX_RESPONSE_BYTES
 from federation.issuers.key_ring import KeyRing
 from federation.jose.jwk import MAX_KEYS, Key, KeySet, parse_key_set
 from federation.providers.table import PROFILES
+from tests.harness.broker import logged
 from tests.harness.builders import GENERIC, GITHUB, GITLAB, issuer
 from tests.harness.clock import Clock
 from tests.harness.issuer import (
@@ -278,7 +280,7 @@ FAULTS: dict[str, tuple[str, Answer, str]] = {
         discovery(jwks_uri="https://evil.example\\@token.actions.githubusercontent.com/jwks"),
         "",
     ),
-    "jwks_uri with a newline": ("discovery", discovery(jwks_uri=f"{GITHUB}/a\nb"), "InvalidURL"),
+    "jwks_uri with a newline": ("discovery", discovery(jwks_uri=f"{GITHUB}/a\nb"), "is no address"),
     "discovery not found": ("discovery", answering(404), "answered 404"),
     "discovery is a page": ("discovery", answering(text="<html>"), "not a discovery document"),
     "discovery is a list": ("discovery", answering(json=[]), "not a discovery document"),
@@ -315,7 +317,7 @@ FAULTS: dict[str, tuple[str, Answer, str]] = {
     ),
     "key set too large": ("key_set", streamed(b" " * 65536, 1000)[0], "more than"),
     "slow key set": ("key_set", slow, "within 0.2 s"),
-    "no connection": ("key_set", broken, "ConnectError"),
+    "no connection": ("key_set", broken, "no connection"),
 }
 
 
@@ -858,7 +860,7 @@ def test_only_a_bounded_part_of_a_huge_key_set_is_read() -> None:
     key_set = parse_key_set({"keys": [*many, {"kid": "late"}, *many]})
     assert len(key_set.keys) == MAX_KEYS
     assert list(key_set.skipped) == [f"#{MAX_KEYS}"], "the bad key after these was not looked at"
-    assert "only the first 100 of 201" in key_set.skipped[f"#{MAX_KEYS}"]
+    assert f"only the first {MAX_KEYS} of {2 * MAX_KEYS + 1}" in key_set.skipped[f"#{MAX_KEYS}"]
 
 
 def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:
@@ -875,6 +877,86 @@ def test_a_weak_key_is_unknown_and_the_evidence_says_why() -> None:
         assert await s.reason("other") is Reason.KEYS_UNAVAILABLE
 
     run(s, story)
+
+
+def test_each_key_that_is_passed_over_is_logged_once_with_its_reason() -> None:
+    s = Setting(FakeIssuer(GITHUB, FakeKey("weak", bits=1024), NEW))
+
+    async def story() -> None:
+        for _ in range(3):
+            await s.ring.refresh_due([s.issuer])
+            s.clock.advance(11 * MINUTE)
+
+    with logged() as log:
+        run(s, story)
+    (line,) = [json.loads(each) for each in log.getvalue().splitlines()]
+    assert line["event"] == "keys of an issuer are passed over"
+    assert (line["iss"], line["number"]) == (GITHUB, 1)
+    assert "1024 bits" in line["keys"]["weak"]
+
+
+def test_a_failure_and_its_end_are_logged_once() -> None:
+    s = Setting()
+
+    async def story() -> None:
+        await s.ring.refresh_due([s.issuer])
+        s.fake.discovery = answering(503)
+        for _ in range(3):
+            s.clock.advance(HOUR)
+            await s.ring.refresh_due([s.issuer])
+        s.fake.discovery = s.fake.good_discovery
+        s.clock.advance(HOUR)
+        await s.ring.refresh_due([s.issuer])
+
+    with logged() as log:
+        run(s, story)
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["event"] for line in told] == [
+        "keys of an issuer cannot be fetched",
+        "keys of an issuer are fetched again",
+    ]
+    assert (told[0]["keys"], told[0]["level"]) == (1, "warning")
+    assert "503" in told[0]["problem"]
+
+
+def test_while_no_key_is_held_a_failed_fetch_is_tried_again_sooner_and_then_more_rarely() -> None:
+    s = Setting()
+    s.fake.discovery = answering(503)
+
+    async def story() -> list[float]:
+        tries: list[float] = []
+        for second in range(120):
+            before = len(s.fake.requests)
+            await s.ring.refresh_due([s.issuer])
+            if len(s.fake.requests) > before:
+                tries.append(second)
+            s.clock.advance(1)
+        return tries
+
+    with logged():
+        assert run(s, story) == [0, 5, 15, 35, 65, 95]
+
+
+def test_an_error_that_nobody_expected_is_a_failure_that_is_told() -> None:
+    def connect(_ca_bundle: str | None) -> httpx2.AsyncClient:
+        raise ImportError("the package socksio is not installed")
+
+    s = Setting()
+    ring = KeyRing(connect, s.clock)
+
+    async def story() -> None:
+        await ring.refresh_due([s.issuer])
+        (status,) = ring.status().values()
+        assert status.failure.startswith("unexpected error (ImportError)")
+        with pytest.raises(Refusal) as caught:
+            await ring.key(s.issuer, "k1", "RS256")
+        assert caught.value.reason is Reason.KEYS_UNAVAILABLE
+        await ring.aclose()
+
+    with logged() as log:
+        asyncio.run(story())
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert "fetching keys failed unexpectedly" in [line["event"] for line in told]
 
 
 KINDS = {

@@ -22,6 +22,7 @@ from federation.sources.kubernetes.access import SERVICE_ACCOUNT
 from tests.harness.broker import form, logged
 from tests.harness.documents import DOCUMENTS
 from tests.harness.fake_kube import NAMESPACE, FakeKube, fake_kube
+from tests.harness.issuer import FakeKey
 from tests.test_kubernetes_source import ISSUER, POLICY, ROLE, eventually
 
 NOWHERE = {"KUBERNETES_SERVICE_HOST": None, "KUBERNETES_SERVICE_PORT": None}
@@ -121,7 +122,9 @@ def test_a_kubeconfig_that_runs_a_program_is_refused(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, exec={"command": "touch", "args": [str(tmp_path / "ran")]})
     flags = ("--kubernetes-namespace=openfaas", f"--kubeconfig={path}")
     told = refusal_of(serve(tmp_path, *flags))
-    assert told.startswith(f"kubeconfig: {path}: its user runs a program to get a token (exec)")
+    assert told.startswith(
+        f"kubeconfig: {path}: the current context's user runs a program to get a token (exec)"
+    )
     assert "tokenFile" in told
     assert "\n" not in told
     assert not (tmp_path / "ran").exists()
@@ -165,7 +168,8 @@ async def running(
 
 
 async def with_objects(kube: FakeKube) -> None:
-    await kube.put("JwtIssuer", "ci", ISSUER)
+    # Pinned, since no issuer is within reach: without a key of any issuer it is not ready.
+    await kube.put("JwtIssuer", "ci", {**ISSUER, "jwks": {"keys": [FakeKey().jwk()]}})
     await kube.put("Policy", "viewer", POLICY)
     await kube.put("Role", "deployer", ROLE)
 

@@ -99,3 +99,34 @@ def test_a_failed_write_loses_no_later_line(monkeypatch: pytest.MonkeyPatch) -> 
 
     asyncio.run(requests())
     assert [json.loads(line)["request_id"] for line in written.getvalue().splitlines()] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("debug", ["debug", "info", "warning"]), ("info", ["info", "warning"]), ("error", [])],
+)
+def test_lines_below_the_level_are_left_out_and_those_of_libraries_for_debugging_always(
+    level: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    configure_logs("json", level)
+    log = structlog.get_logger("federation")
+    log.debug("ours")
+    log.info("ours")
+    log.warning("ours")
+    logging.getLogger("asyncio").debug("a library's, with all headers")
+    lines = map(json.loads, written.getvalue().splitlines())
+    assert [line["level"] for line in lines] == told
+
+
+def test_the_fast_form_of_the_audit_line_keeps_to_the_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    configure_logs("json", "warning")
+
+    async def request() -> None:
+        quick_info("federation.audit")("audit", request_id="r")
+
+    asyncio.run(request())
+    assert written.getvalue() == ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +77,73 @@ def test_a_state_of_somebody_else_is_refused_with_the_command_that_mends_it(
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_state_of_somebody_else_has_advice_for_pods_too(state: Path) -> None:
+    with pytest.raises(NotTrusted) as caught:
+        check_state(state, of_somebody_else(state))
+    assert "fsGroup" in caught.value.remedy
+    assert "OpenShift" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("", "is not a folder; name a folder"), ("inside", "cannot be made, because")],
+)
+def test_a_file_in_place_of_the_state_is_told(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "state").write_text("x")
+    with pytest.raises(NotTrusted, match=told) as caught:
+        check_state(tmp_path / "state" / name)
+    assert "chown" not in str(caught.value)
+
+
+def test_a_read_only_file_system_is_told_before_the_first_request(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReadOnly:
+        f_flag = os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: ReadOnly)
+    unused = state / "unused"
+    unused.mkdir(mode=0o700)
+    for path in (unused, state / "not-yet"):
+        with pytest.raises(NotTrusted, match="read-only file system") as caught:
+            check_state(path)
+        assert "chown" not in str(caught.value), "no owner could write here"
+    check_state(state)  # it was used before: a disk came back read-only, which may pass
+
+
+@pytest.mark.skipif(ME != ownership.ROOT_UID, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("mode", "name", "told"),
+    [
+        (0o755, "state", "cannot make"),
+        (0o700, "state", "may not look at"),
+        (0o755, "", "cannot read and write"),
+        (0o700, "", "cannot read and write"),
+    ],
+)
+def test_the_random_user_of_a_platform_is_told_what_it_lacks(
+    mode: int, name: str, told: str
+) -> None:
+    """OpenShift runs a pod as a user that no image knows, in the group 0."""
+    script = (
+        "import os, sys, pathlib; from federation.ownership import check_state\n"
+        "os.setgroups([]); os.setgid(0); os.setuid(1000660000)\n"
+        "check_state(pathlib.Path(sys.argv[1]))"
+    )
+    # Not in `tmp_path`: its parents are closed to other users.
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        folder = Path(made, "folder")
+        folder.mkdir()
+        folder.chmod(mode)
+        words = [sys.executable, "-c", script, str(folder / name)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    said = done.stderr.splitlines()[-1]
+    assert told in said
+    assert "1000660000" in said
+    assert "[Errno" not in said
+
+
 def test_files_of_others_beside_the_state_are_no_matter(state: Path) -> None:
     (state / "lost+found").mkdir()
     if ME == ownership.ROOT_UID:
@@ -110,14 +180,30 @@ def test_a_volume_keeps_the_files_of_an_earlier_pods_user(state: Path) -> None:
     for path in (state, *state.rglob("*")):
         os.chown(path, STRANGER, group)
         path.chmod(0o2770 if path.is_dir() else 0o660)
-    for path in (state, state / "audit", state / "signing-keys"):
-        os.chown(path, ownership.ROOT_UID, group)
-        path.chmod(0o2770)
+    os.chown(state, ownership.ROOT_UID, group)  # which does not make its folders root's
+    state.chmod(0o2770)
     me = Account(BROKER, frozenset([group]))
     check_state(state, me)
     read_key(state / "signing-keys" / "1.key.pem", me)
     with pytest.raises(NotTrusted, match="belongs to uid 4242"):
         check_state(state, Account(BROKER, frozenset([BROKER])))
+
+
+@pytest.mark.skipif(ME != ownership.ROOT_UID, reason="only root can give files away")
+@pytest.mark.parametrize("mode", [0o770, 0o2750, 0o2777])
+def test_a_strangers_folder_in_a_volume_is_the_groups_or_not_trusted(
+    state: Path, mode: int
+) -> None:
+    group = os.getegid()
+    for path in (state, *state.rglob("*")):
+        os.chown(path, STRANGER, group)
+        path.chmod(0o2770 if path.is_dir() else 0o660)
+    os.chown(state, ownership.ROOT_UID, group)
+    (state / "audit").chmod(mode)
+    (state / "audit" / "2.jsonl").touch(0o600)
+    os.chown(state / "audit" / "2.jsonl", STRANGER, group)
+    with pytest.raises(NotTrusted):
+        check_state(state, Account(BROKER, frozenset([group])))
 
 
 SHARED = {

@@ -173,6 +173,19 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
 
 class TestAddress:
+    @pytest.mark.parametrize(
+        "name",
+        [b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x_forwarded_for"],
+    )
+    def test_no_other_header_names_the_caller(self, name: bytes) -> None:
+        """A proxy that writes the one header passes the others on as the caller wrote them."""
+        scope = request("10.0.0.1", "203.0.113.9")
+        value = b"for=198.51.100.7" if name == b"forwarded" else b"198.51.100.7"
+        scope["headers"] = [(name, value), *scope["headers"], (name, value)]
+        assert caller_of(scope, PROXIES) == "203.0.113.9"
+        scope["headers"] = [(name, value)]
+        assert caller_of(scope, PROXIES) == "10.0.0.1"
+
     @pytest.mark.parametrize("forwarded", [(), ("203.0.113.9",), ("203.0.113.9, 10.0.0.1",)])
     def test_x_forwarded_for_is_ignored_by_default(self, forwarded: tuple[str, ...]) -> None:
         assert caller_of(request("10.0.0.1", *forwarded)) == "10.0.0.1"

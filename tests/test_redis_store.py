@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,13 @@ from federation.errors import Reason, Refusal, SettingsRefused
 from federation.providers.table import LEEWAY
 from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.redis import RedisStore
+from federation.state.redis_errors import unusable_by
 from federation.state.redis_scripts import EPOCH, REVOKED, UNTIL
-from federation.state.redis_server import info_problem, unusable_by
+from federation.state.redis_server import info_problem, mode_in
 from tests.harness.broker import logged
+from tests.harness.certificates import Authority
 from tests.harness.clock import Clock
+from tests.harness.raw_server import serving
 from tests.harness.redis import ask_redis, empty_redis, redis_cluster, redis_server
 from tests.harness.signing import signing_key
 
@@ -279,6 +284,47 @@ class TestLoss:
 
         tell(story())
 
+    def test_a_memory_that_cannot_be_read_is_that_of_a_new_replica(
+        self, two: Replicas, tmp_path: Path
+    ) -> None:
+        for name, content in {"text": b"garbage", "bytes": b"\xff", "cut": b"first:"}.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "epoch").write_bytes(content)
+
+            async def story(name: str = name) -> None:
+                async with two.up(name) as store:
+                    assert await store.spend(name, EXPIRES, NOW)
+                    assert not await store.spend(name, EXPIRES, NOW)
+
+            tell(story())
+
+    def test_without_a_place_for_its_memory_nothing_is_spent(
+        self, two: Replicas, tmp_path: Path
+    ) -> None:
+        (tmp_path / "blocked").write_text("in the way")
+
+        async def story() -> None:
+            async with two.up("blocked/folder") as store:
+                with pytest.raises(Refusal) as caught:
+                    await store.check()
+                assert "cannot be written: Not a directory" in reason(caught)
+
+        tell(story())
+
+    @pytest.mark.parametrize("content", ["garbage", "nan:nan", "x:inf"])
+    def test_an_epoch_that_no_broker_wrote_is_named(
+        self, port: int, two: Replicas, content: str
+    ) -> None:
+        ask_redis(port, f"SET {EPOCH} {content}")
+
+        async def story() -> None:
+            async with two.up() as store:
+                with pytest.raises(Refusal) as caught:
+                    await store.check()
+                assert "delete that key" in reason(caught)
+
+        tell(story())
+
     def test_replicas_whose_clocks_differ_agree_on_an_epoch(self, port: int, two: Replicas) -> None:
         async def story() -> None:
             behind = Clock(NOW - 20)
@@ -341,13 +387,15 @@ class TestExpiry:
         tell(story())
 
 
-def unusable(store_port: int, folder: Path, user: str = "") -> str:
+def unusable(
+    store_port: int, folder: Path, user: str = "", *, database: int = 0, replicas: int = 0
+) -> str:
     """Why the Redis at *store_port* cannot be used; exchanges must then fail with the same."""
     found = []
 
     async def story() -> None:
-        url = f"redis://{user}127.0.0.1:{store_port}/0"
-        store = RedisStore(url, Clock(NOW), folder / "epoch")
+        url = f"redis://{user}127.0.0.1:{store_port}/{database}"
+        store = RedisStore(url, Clock(NOW), folder / "epoch", replicas=replicas)
         try:
             found.append(await store.unusable())
             if found[0]:
@@ -416,7 +464,7 @@ class TestUnusable:
             ("+@all -zadd", "zadd"),
             ("+@all -incr", "incr"),
             ("+@all -info -config", "info"),
-            ("+@all resetkeys ~other:*", "keys"),
+            ("+@all resetkeys ~other:*", "permissions to access"),
         ],
     )
     def test_a_right_is_missing(self, port: int, tmp_path: Path, rights: str, told: str) -> None:
@@ -448,6 +496,70 @@ class TestUnusable:
         finally:
             ask_redis(port, "ACL DELUSER broker")
 
+    def test_a_right_is_missing_that_only_acknowledgement_needs(
+        self, port: int, tmp_path: Path
+    ) -> None:
+        rights = "on >p ~{federation}:* +@all -wait"
+        assert ask_redis(port, f"ACL SETUSER broker {rights}") == "+OK"
+        try:
+            assert unusable(port, tmp_path, "broker:p@") == ""
+            assert "wait" in unusable(port, tmp_path, "broker:p@", replicas=1)
+        finally:
+            ask_redis(port, "ACL DELUSER broker")
+
+    def test_a_right_that_is_taken_later_makes_it_unavailable_at_once(
+        self, port: int, two: Replicas
+    ) -> None:
+        two.url = f"redis://broker:p@127.0.0.1:{port}/0"
+        ask_redis(port, "ACL SETUSER broker on >p ~* +@all")
+
+        async def story() -> None:
+            async with two.up() as store:
+                assert await store.check() == ""
+                ask_redis(port, "ACL SETUSER broker -eval")
+                with pytest.raises(Refusal) as caught:
+                    await store.check()
+                assert "'eval'" in reason(caught)
+                ask_redis(port, "ACL SETUSER broker +eval")
+
+                async def usable() -> bool:
+                    with suppress(Refusal):
+                        return await store.check() == ""
+                    return False
+
+                await until(usable, 10)
+
+        try:
+            tell(story())
+        finally:
+            ask_redis(port, "ACL DELUSER broker")
+
+    @pytest.mark.parametrize("database", [16, 20, 9999])
+    def test_a_database_that_it_does_not_have(
+        self, port: int, tmp_path: Path, database: int
+    ) -> None:
+        told = unusable(port, tmp_path, database=database)
+        assert f"the URL names database {database}" in told
+
+    def test_a_database_that_its_user_may_not_choose(self, port: int, tmp_path: Path) -> None:
+        ask_redis(port, "ACL SETUSER broker on >p ~* +@all -select")
+        try:
+            assert "'select'" in unusable(port, tmp_path, "broker:p@", database=1)
+        finally:
+            ask_redis(port, "ACL DELUSER broker")
+
+    @pytest.mark.parametrize("command", ["CONFIG", "EVAL"])
+    def test_a_managed_service_that_lacks_a_command(self, tmp_path: Path, command: str) -> None:
+        with redis_server(tmp_path / "redis", **{"rename-command": f'{command} ""'}) as managed:
+            ask_redis(managed, "ACL SETUSER blind on >p ~* +@all -info")
+            if command == "CONFIG":
+                assert unusable(managed, tmp_path) == "", "INFO tells the policy"
+                told = unusable(managed, tmp_path, "blind:p@")
+                assert "neither by INFO nor by CONFIG GET" in told
+            else:
+                told = unusable(managed, tmp_path)
+                assert told == "it answered: unknown command 'EVAL'"
+
     def test_a_wrong_password(self, port: int, tmp_path: Path) -> None:
         ask_redis(port, "ACL SETUSER broker on >secret-1 ~* +@all")
         try:
@@ -470,6 +582,58 @@ class TestUnusable:
     def test_what_a_server_says_of_itself(self, info: dict[str, str], told: str | None) -> None:
         problem = info_problem(info)
         assert told in problem if problem and told else problem is told, problem
+
+    @pytest.mark.parametrize(
+        ("url", "sentence"),
+        [
+            ("redis://127.0.0.1:9/0", "it refuses the connection"),
+            ("redis://nowhere.invalid/0", "its host name is not known"),
+            ("rediss://127.0.0.1:{port}/0", "whether it speaks TLS"),
+        ],
+    )
+    def test_one_that_cannot_be_reached_is_told_with_what_to_check(
+        self, port: int, tmp_path: Path, url: str, sentence: str
+    ) -> None:
+        async def story() -> None:
+            store = RedisStore(url.format(port=port), Clock(NOW), tmp_path / "epoch")
+            try:
+                with pytest.raises(Refusal) as caught:
+                    await store.check()
+                assert sentence in reason(caught)
+            finally:
+                await store.aclose()
+
+        tell(story())
+
+    def test_a_ca_without_key_identifiers_is_trusted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As everywhere else: Python 3.13 refuses it by default, which is done here too."""
+        authority, spoken = Authority(tmp_path / "ca"), bytearray()
+        default = ssl.create_default_context
+
+        def strict() -> ssl.SSLContext:
+            context = default()
+            context.verify_flags |= ssl.VERIFY_X509_STRICT
+            return context
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            spoken.extend(await reader.read(100))
+            writer.close()
+
+        async def story() -> None:
+            listener = socket.create_server(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+            url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
+            async with serving(serve, listener, authority.server()):
+                store = RedisStore(url, Clock(NOW), tmp_path / "epoch")
+                with pytest.raises(Refusal):
+                    await store.check()
+                await store.aclose()
+
+        monkeypatch.setattr(ssl, "create_default_context", strict)
+        tell(story())
+        assert spoken.startswith(b"*")
 
     def test_one_that_is_away_is_not_unusable(self, tmp_path: Path) -> None:
         async def story() -> None:
@@ -516,6 +680,30 @@ class TestCluster:
 
         tell(story())
 
+    @pytest.mark.parametrize("node", [0, 1])
+    def test_a_cluster_that_does_not_say_so_is_noticed(
+        self, cluster: Sequence[int], node: int, tmp_path: Path
+    ) -> None:
+        # A user without INFO cannot ask for the mode; CONFIG GET tells the policy.
+        for each in cluster:
+            ask_redis(each, "ACL SETUSER blind on >p ~* +@all -info")
+        empty_redis(cluster[0])
+        assert unusable(cluster[node], tmp_path, "blind:p@") == ""
+
+    @pytest.mark.parametrize("right", ["cluster", "command", "eval"])
+    @pytest.mark.parametrize("node", [0, 1])
+    def test_a_right_is_missing(
+        self, cluster: Sequence[int], node: int, right: str, tmp_path: Path
+    ) -> None:
+        for each in cluster:
+            ask_redis(each, f"ACL SETUSER lacks-{right} on >p ~* +@all -{right}")
+        told = unusable(cluster[node], tmp_path, f"lacks-{right}:p@")
+        assert "its user lacks a right" in told
+        assert right in told
+
+    def test_it_has_one_database(self, cluster: Sequence[int], tmp_path: Path) -> None:
+        assert "a cluster has 0 alone" in unusable(cluster[0], tmp_path, database=3)
+
     def test_a_policy_that_evicts_is_noticed(self, cluster: Sequence[int], tmp_path: Path) -> None:
         ask_redis(cluster[0], "CONFIG SET maxmemory-policy allkeys-lru")
         try:
@@ -536,6 +724,22 @@ class TestCluster:
                 assert reason(caught) == "0 of 1 replicas acknowledged in time"
 
         tell(story())
+
+
+@pytest.mark.parametrize(
+    ("info", "mode"),
+    [
+        ({"redis_mode": "standalone"}, "standalone"),
+        ({"redis_mode": "cluster"}, "cluster"),
+        ({"server_name": "valkey", "server_mode": "cluster"}, "cluster"),
+        ({"redis_version": "7.2.4"}, None),
+    ],
+    ids=["Redis", "a cluster of Redis", "a cluster of Valkey 8", "neither"],
+)
+def test_a_server_tells_its_mode_under_one_of_two_names(
+    info: dict[str, str], mode: str | None
+) -> None:
+    assert mode_in(info) == mode
 
 
 class TestAcknowledgement:

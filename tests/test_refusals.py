@@ -6,6 +6,7 @@ import asyncio
 import json
 from ipaddress import ip_network
 
+import httpx2
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -157,3 +158,23 @@ def test_after_the_response_began_an_error_reaches_the_server_which_closes_the_c
 ) -> None:
     with pytest.raises(type(error)):
         answer(error, begun=True)
+
+
+def test_a_refusal_names_the_page_about_its_reason_where_the_docs_are_published() -> None:
+    docs = "https://docs.example.com/federation"
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise Refusal(Reason.EXPIRED)
+
+    def answer(boundary: ErrorBoundary) -> dict[str, object]:
+        transport = httpx2.ASGITransport(boundary)
+
+        async def story() -> dict[str, object]:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://b") as client:
+                told: dict[str, object] = (await client.get("/")).json()
+                return told
+
+        return asyncio.run(story())
+
+    assert answer(ErrorBoundary(app, (), docs))["error_uri"] == f"{docs}/refusals.md#expired"
+    assert "error_uri" not in answer(ErrorBoundary(app))

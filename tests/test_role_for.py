@@ -195,6 +195,12 @@ def test_where_documents_have_the_issuer_its_provider_counts() -> None:
     assert pinned(clients) == {"jwt:iss", "jwt:sub"}, "a token for a client is a person's"
 
 
+def test_each_provider_whose_claims_fit_an_unknown_issuer_is_named() -> None:
+    claims = {**sample("github-push-main"), "iss": "https://ci.example.org"}
+    _, notes = role_for(UnverifiedClaims(claims))
+    assert "The JwtIssuer must say provider: forgejo or provider: github." in notes
+
+
 HOSTILE = [
     *('a"b', "a\\b", "a\nkind: Policy", "a: b", "# no", "- x", "${X}", "\u2028", "\x00", "\x85"),
     *("\U0001f600", "é", "'", "{}", "[a]", "*", "&a", "!!python/object:os.system", "\ufeff", "%"),

@@ -173,7 +173,7 @@ def test_a_provider_is_https_or_on_this_machine(url: str) -> None:
     ("flags", "saying"),
     [
         ({"sign_in_issuer": "http://idp.example.com"}, "is http"),
-        ({"sign_in_issuer": "https://a@idp.example.com"}, "user name"),
+        ({"sign_in_issuer": "https://a@idp.example.com"}, "a user, a password"),
         ({"sign_in_issuer": "https://idp.example.com?x"}, "has a query"),
         ({"sign_in_issuer": "idp.example.com"}, "does not begin with https://"),
         ({"sign_in_client_id": " x"}, "sign-in-client-id"),

@@ -451,5 +451,5 @@ def test_an_error_of_the_network_names_the_server_and_no_secret() -> None:
     fake.endpoints["token"] = away
     with pytest.raises(ClientError) as caught:
         asyncio.run(sign_in(fake, PUBLIC))
-    assert str(caught.value).startswith("sso.example.com could not be reached: connection refused.")
+    assert str(caught.value).startswith("sso.example.com could not be reached: no connection.")
     assert "verifier" not in str(caught.value)

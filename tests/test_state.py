@@ -19,6 +19,7 @@ from federation.state.expiring import KEPT_LONGER_SECONDS
 from federation.state.memory import MemoryStore
 from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
+from federation.state.sqlite_errors import told
 from tests.harness.clock import Clock
 from tests.harness.redis import ask_redis, empty_redis, redis_server
 
@@ -563,3 +564,74 @@ class TestRedis:
                 assert caught.value.reason is Reason.STATE_UNAVAILABLE
 
         tell(lambda clock: RedisStore(f"redis://127.0.0.1:{port}/0", clock, tmp_path / "l"), story)
+
+
+class TestWhatIsWrongWithTheFile:
+    """A store that cannot be used says why and what to do; SQLite's own words do not."""
+
+    @staticmethod
+    def told(path: Path) -> str:
+        async def story() -> str:
+            store = SqliteStore(path, Clock(NOW))
+            try:
+                with pytest.raises(Refusal) as caught:
+                    await store.check()
+                return str(caught.value.evidence["store"])
+            finally:
+                await store.aclose()
+
+        return asyncio.run(story())
+
+    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "state.db"
+        path.write_text("not a database, and long enough to have a header" * 40)
+        assert "is no database of SQLite: stop every worker" in self.told(path)
+
+    def test_a_database_that_is_damaged(self, tmp_path: Path) -> None:
+        path = tmp_path / "state.db"
+
+        async def filled() -> None:
+            store = SqliteStore(path, Clock(NOW))
+            for number in range(500):
+                await store.spend(f"{number:064x}", NOW + 900, NOW)
+            await store.aclose()
+
+        asyncio.run(filled())
+        content = bytearray(path.read_bytes())
+        for page in range(4096, len(content), 4096):
+            content[page : page + 64] = b"\xff" * 64
+        path.write_bytes(content)
+        assert "is damaged: stop every worker" in self.told(path)
+
+    def test_a_folder_in_its_place(self, tmp_path: Path) -> None:
+        (tmp_path / "state.db").mkdir()
+        assert "cannot be opened: check that the state folder exists" in self.told(
+            tmp_path / "state.db"
+        )
+
+    def test_a_file_in_place_of_its_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "state").write_text("x")
+        assert "is not a folder; name another folder" in self.told(tmp_path / "state" / "state.db")
+
+    def test_a_process_that_holds_the_lock(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("federation.state.sqlite._BUSY_SECONDS", 0.1)
+        path = tmp_path / "state.db"
+
+        async def made() -> None:
+            store = SqliteStore(path, Clock(NOW))
+            await store.check()
+            await store.aclose()
+
+        asyncio.run(made())
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert "is locked by another process" in self.told(path)
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        assert (
+            told(error, tmp_path) == f"there is no space left for {tmp_path}; make room on its disk"
+        )

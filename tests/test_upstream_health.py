@@ -10,7 +10,7 @@ import pytest
 from federation.gateway import upstream_health
 from federation.gateway.client import ConnectionPool
 from federation.gateway.upstream import BasicAuth, Upstream
-from federation.gateway.upstream_health import upstream_problem
+from federation.gateway.upstream_health import password_problem, upstream_problem
 from tests.harness.process import free_port
 from tests.harness.raw_server import http_answer, raw_server
 
@@ -60,10 +60,37 @@ def test_one_that_hangs_up_is_not_well() -> None:
 
 
 def test_one_that_is_not_there_is_not_well() -> None:
-    assert "Cannot connect" in asyncio.run(ask(f"http://127.0.0.1:{free_port()}"))
+    problem = asyncio.run(ask(f"http://127.0.0.1:{free_port()}"))
+    assert problem == "nothing listens there (connection refused); check host and port"
 
 
 def test_without_its_password_calls_would_fail_and_it_is_not_asked(tmp_path: Path) -> None:
     problem, asked = problem_at(http_answer(""), BasicAuth(tmp_path))
     assert problem.startswith("its password cannot be read")
     assert asked == []
+
+
+def test_a_password_that_the_api_does_not_take_is_told_without_it(tmp_path: Path) -> None:
+    (tmp_path / "basic-auth-user").write_text("admin")
+    (tmp_path / "basic-auth-password").write_text("hunter2")
+
+    async def story(auth: BasicAuth | None, status: str) -> str:
+        async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+            writer.write(http_answer("", status))
+
+        async with raw_server(reply) as (url, asked):
+            pool = ConnectionPool(url, 10, 60)
+            try:
+                problem = await password_problem(Upstream(pool, pool, pool, auth))
+            finally:
+                await pool.aclose()
+            assert asked == ["/system/info"]
+            return problem
+
+    refused = asyncio.run(story(BasicAuth(tmp_path), "401 Unauthorized"))
+    assert refused.startswith("its API answers 401 to the password; ")
+    assert "hunter2" not in refused
+    without = asyncio.run(story(None, "401 Unauthorized"))
+    assert without.endswith("; set --upstream-secrets")
+    assert asyncio.run(story(BasicAuth(tmp_path), "200 OK")) == ""
+    assert asyncio.run(story(BasicAuth(tmp_path), "404 Not Found")) == ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -37,6 +37,7 @@ from federation.admission.review import (
     read_review,
     refused,
 )
+from federation.background import Background
 from federation.documents.kubernetes.api_objects import read_object
 from federation.documents.parse import Parsed
 from federation.gateway.body_budget import BodyBudget
@@ -145,24 +146,23 @@ def build(
     endpoint: Endpoint, certificates: Certificates, close: Callable[[], Any] | None = None
 ) -> Starlette:
     """Return the application. While it runs, *certificates* are kept."""
+    background = Background("federation.admission")
 
     async def alive(_request: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def ready(_request: Request) -> Response:
         if certificates.trusted:
-            return PlainTextResponse("ok")
+            return PlainTextResponse("\n".join(background.problems) or "ok")
         return PlainTextResponse("API servers do not trust the certificate yet", 503)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        keeping = asyncio.create_task(certificates.keep())
+        background.start("certificates", certificates.keep())
         try:
             yield
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await background.aclose()
             endpoint.close()
             await certificates.connection.aclose()
 

@@ -27,12 +27,13 @@ from federation.audit.divided import DividedJournal
 from federation.audit.kept_claims import AuditClaims
 from federation.audit.log import LOGGER, LoggedJournal
 from federation.audit.seals import SEAL_TYPE
-from federation.config import Settings
+from federation.config import Settings, read_outbound
 from federation.errors import Problems
 from federation.exchange import Broker
 from federation.gateway.upstream import Upstream
 from federation.issuers.key_ring import KeyRing
 from federation.logs import quick_info
+from federation.outbound import Outbound
 from federation.policy.index import PolicySets
 from federation.server.metrics import Metrics
 from federation.sources import Source
@@ -68,12 +69,16 @@ def build(
     journal: Journal | None = None,
     metrics: Metrics | None = None,
     upstream: Upstream | None = None,
+    outbound: Outbound | None = None,
     clock: Callable[[], float] = time.time,
     on_adopt: Callable[[Adopted], None] | None = None,
     last_good: bytes | None = None,
 ) -> BrokerApp:
     """
-    Return the broker as an ASGI application. Arguments replace what *settings* would make.
+    Return the broker as an ASGI application.
+
+    Arguments replace what *settings* would make. Without *outbound*, the environment says how other
+    machines are reached.
 
     *on_adopt* is called with each set of documents that is adopted. *last_good* is such a set of
     another process, and is served if the documents have errors.
@@ -82,16 +87,20 @@ def build(
     """
     metrics = metrics or Metrics()
     problems = Problems()
+    way = outbound or Outbound()
+    if outbound is None:
+        with problems.collected():
+            way = read_outbound()
     documents = Documents.given(source) if source else None
     if documents is None:
         with problems.collected():
-            documents = read_documents(settings, metrics, clock, on_adopt, last_good)
+            documents = read_documents(settings, metrics, clock, on_adopt, last_good, outbound=way)
     if signing is None and settings.signing_key:
         with problems.collected():
             signing = parts.given_keys(settings.signing_key)
     if upstream is None:
         with problems.collected():
-            upstream = parts.upstream(settings)
+            upstream = parts.upstream(settings, way)
     with problems.collected():
         parts.check_webhook(settings)
     with problems.collected():
@@ -109,7 +118,7 @@ def build(
     broker = Broker(
         issuer_url=settings.url,
         source=documents.source,
-        keys=keys or KeyRing(on_fetch=metrics.fetched, token_folder=settings.bearer_token_files),
+        keys=keys or parts.key_ring(settings, way, metrics.fetched),
         signing=signing or parts.generated_keys(settings.state),
         state=store,
         journal=journal or _logged(archive, outsiders, metrics.event_lost),
@@ -118,7 +127,7 @@ def build(
         policies=PolicySets(),
         limit_repeats=RepeatedExchanges(time.monotonic).take,
     )
-    deliveries = parts.deliveries((archive, outsiders), settings)
+    deliveries = parts.deliveries((archive, outsiders), settings, way)
     health = Health(
         broker,
         archive if journal is None else None,
@@ -161,6 +170,7 @@ def build(
         ),
         gateway,
         trusted,
+        docs=settings.docs_url,
         access_log=settings.access_log == "on",
         routes=[
             Route("/oauth/token", exchanges, methods=["POST"]),
@@ -178,7 +188,7 @@ def build(
             # With an upstream, its own answer is the better one.
             *([] if gateway else [Route("/healthz", healthz)]),
         ],
-        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted)],
+        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted, docs=settings.docs_url)],
         exception_handlers={HTTPException: not_found},
         lifespan=Lifespan(
             broker,

@@ -20,6 +20,7 @@ from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer
 from federation.documents.rules.issuer_documents import token_file_outside
 from federation.errors import Problem, Problems, Severity
+from federation.outbound import Outbound
 from federation.server.metrics import Metrics
 from federation.sources import Source
 from federation.sources.files import Adopted, FileSource
@@ -74,6 +75,8 @@ def read_documents(
     clock: Callable[[], float],
     on_adopt: Callable[[Adopted], None] | None,
     last_good: bytes | None,
+    *,
+    outbound: Outbound,
 ) -> Documents:
     """
     Return the documents: those of files are read, those of the Kubernetes API awaited.
@@ -85,7 +88,7 @@ def read_documents(
     files: FileSource | None = None
     if settings.kubernetes_namespace:
         with problems.collected():
-            kubernetes = _followed(settings, settings.kubernetes_namespace, metrics)
+            kubernetes = _followed(settings, settings.kubernetes_namespace, metrics, outbound)
     if settings.documents:
         unite_anew = kubernetes.files_changed if kubernetes else lambda: None
         with problems.collected():
@@ -104,9 +107,11 @@ def read_documents(
     return Documents(source, files, kubernetes)
 
 
-def _followed(settings: Settings, namespace: str, metrics: Metrics) -> KubernetesSource:
+def _followed(
+    settings: Settings, namespace: str, metrics: Metrics, outbound: Outbound
+) -> KubernetesSource:
     return KubernetesSource(
-        connect(namespace, settings.kubeconfig, api_server_of_the_pod()),
+        connect(namespace, settings.kubeconfig, api_server_of_the_pod(), outbound),
         judge_issuer=partial(_judged, settings.url, settings.bearer_token_files),
         on_adopt=lambda _united: metrics.reloaded(True),
     )
@@ -134,6 +139,7 @@ def _files(
         refuse=partial(_trusts_itself, settings.url),
         last_good=last_good,
     )
+    _log_passed_over(source.passed_over)
     _log_problems(source.current().warnings)
     if source.problems():
         _log_problems(source.problems())
@@ -164,6 +170,7 @@ def _reloaded(metrics: Metrics, unite_anew: Callable[[], None], assembled: Assem
     unite_anew()
     metrics.reloaded(assembled.catalog is not None)
     _log_problems(assembled.problems)
+    _log_passed_over(assembled.passed_over)
     log = structlog.get_logger("federation.documents")
     if assembled.catalog is None:
         _log_not_adopted()
@@ -171,6 +178,11 @@ def _reloaded(metrics: Metrics, unite_anew: Callable[[], None], assembled: Assem
         log.info(
             "documents adopted", documents=assembled.documents, digest=assembled.catalog.digest
         )
+
+
+def _log_passed_over(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        structlog.get_logger("federation.documents").debug("file passed over", file=sentence)
 
 
 def _log_not_adopted() -> None:

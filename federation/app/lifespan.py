@@ -75,8 +75,14 @@ class Lifespan:
     async def __call__(self, _app: Starlette) -> AsyncIterator[None]:
         """Run the background tasks within the block; close everything after it."""
         self.health.starting = True
-        tasks = [_start(work) for work in self._background_work()]
-        delivering = [_start(delivery.run()) for delivery in self.deliveries]
+        background = self.health.background
+        background.start("first keys", self._fetch_first_keys(), ends=True)
+        for name, work in self._background_work():
+            background.start(name, work)
+        delivering = [
+            background.start("audit webhook", delivery.run(), ends=True)
+            for delivery in self.deliveries
+        ]
         try:
             yield
         finally:
@@ -85,10 +91,7 @@ class Lifespan:
                 delivery.stop()
             if delivering:
                 await asyncio.wait(delivering, timeout=_LAST_DELIVERY_SECONDS)
-                tasks += delivering
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background.aclose()
             await self.documents.aclose()
             await self.broker.keys.aclose()
             if self.gateway:
@@ -98,20 +101,22 @@ class Lifespan:
             for journal in self.journals:
                 await journal.aclose()
 
-    def _background_work(self) -> Iterator[Coroutine[None, None, None]]:
-        yield self._fetch_first_keys()
-        yield _update_gauges(self.metrics, self.health)
-        yield self.broker.keys.refresh(self._trusted)
-        yield self.broker.state.run()
-        yield from self.documents.work()
+    def _background_work(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """Yield the work that goes on until the shutdown, by the names that health tells."""
+        yield "health and gauges", _update_gauges(self.metrics, self.health)
+        yield "issuers' keys", self.broker.keys.refresh(self._trusted)
+        yield "spent and revoked tokens", self.broker.state.run()
+        for work in self.documents.work():
+            yield f"documents ({getattr(work, '__qualname__', 'work')})", work
         if self.key_folder:
-            yield _follow_rotation(self.health, self.key_folder)
+            yield "signing keys", _follow_rotation(self.health, self.key_folder)
         if self.gateway:
-            yield _follow_upstream(self.health, self.gateway.upstream)
-            yield self.gateway.upstream.follow_renewals()
+            yield "upstream health", _follow_upstream(self.health, self.gateway.upstream)
+            if self.gateway.upstream.tls:  # without, there is nothing to follow
+                yield "upstream certificates", self.gateway.upstream.follow_renewals()
         if self.health.journal:  # events go to these, not to a journal that `build` was given
-            for journal in self.journals:
-                yield journal.run()
+            for number, journal in enumerate(self.journals, 1):
+                yield f"audit journal {number}", journal.run()
 
     async def _fetch_first_keys(self) -> None:
         """Stay unready until every issuer was asked for its keys, or for a few seconds."""
@@ -127,20 +132,6 @@ class Lifespan:
 
     def _trusted(self) -> Iterable[JwtIssuer]:
         return self.broker.source.current().issuers.values()
-
-
-def _start(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-    """Run *work* as a task, and log it if it fails: nobody awaits it before the shutdown."""
-
-    def log_failure(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            structlog.get_logger("federation").error(
-                "a background task failed; restart the broker", task=str(work), exc_info=error
-            )
-
-    task = asyncio.create_task(work)
-    task.add_done_callback(log_failure)
-    return task
 
 
 def reload_given_keys(health: Health, paths: Sequence[Path]) -> None:

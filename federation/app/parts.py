@@ -19,19 +19,25 @@ from typing import TYPE_CHECKING
 import structlog
 
 from federation.app.documents import Documents
-from federation.audit.delivery import Delivery, Webhook, read_header, trusting
+from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal
 from federation.audit.seals import Sign
 from federation.audit.segments import OUTSIDERS
+from federation.audit.webhook import Webhook, read_header
 from federation.config import Settings
-from federation.documents.model import READ_AUDIT, READ_DOCUMENTS
+from federation.distribution import how_to_install
+from federation.documents.model import READ_AUDIT, READ_DOCUMENTS, JwtIssuer
 from federation.errors import Refusal, SettingsRefused
 from federation.exchange import Broker
 from federation.gateway.body_budget import BodyBudget
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
 from federation.gateway.upstream import BasicAuth, Tls, Upstream
-from federation.ownership import NotTrusted, read_key
+from federation.issuers.dates import Dates
+from federation.issuers.fetch import open_client
+from federation.issuers.key_ring import KeyRing
+from federation.outbound import Outbound, trusting
+from federation.ownership import NotTrusted, fault, read_key
 from federation.server.metrics import Metrics
 from federation.state import Observe, Store
 from federation.state.sqlite import SqliteStore
@@ -59,8 +65,24 @@ _OUTSIDERS_SHARE = 8
 
 def generated_keys(state: Path) -> SigningKeys:
     """The keys in the folder *state*, made if missing. Raises: SettingsRefused."""
-    with _problem_of("state"):
+    try:
         return KeyFolder.under(state).ensure()
+    except OSError as error:
+        raise SettingsRefused([f"state: {fault(error)}"]) from error
+    except ValueError as error:
+        raise SettingsRefused([f"state: {error}"]) from error
+
+
+def known_keys(settings: Settings) -> SigningKeys | None:
+    """
+    The keys that the broker would sign with, None if its first start would make one.
+
+    Raises: SettingsRefused.
+    """
+    if settings.signing_key:
+        return given_keys(settings.signing_key)
+    with _problem_of("state"):
+        return KeyFolder.under(settings.state).existing()
 
 
 def given_keys(paths: Sequence[Path]) -> SigningKeys:
@@ -71,7 +93,9 @@ def given_keys(paths: Sequence[Path]) -> SigningKeys:
             keys.append(read_pem(read_key(path)))
         except NotTrusted as error:  # it names the file
             problems.append(f"signing-key: {error}")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            problems.append(f"signing-key: {fault(error)}")
+        except ValueError as error:
             problems.append(f"signing-key: {path}: {error}")
     if problems:
         raise SettingsRefused(problems)
@@ -82,7 +106,7 @@ def store(settings: Settings, clock: Callable[[], float], observe: Observe) -> S
     """The record of spent and revoked tokens. Raises: SettingsRefused."""
     if settings.shared_state is None:
         return SqliteStore(settings.state / "state.db", clock, observe=observe)
-    return _redis_store(settings.shared_state.get_secret_value(), settings, clock, observe)
+    return shared_store(settings, clock, observe)
 
 
 def check_shared_state(settings: Settings) -> None:
@@ -93,7 +117,7 @@ def check_shared_state(settings: Settings) -> None:
     """
     if settings.shared_state is None:
         return
-    store = _redis_store(settings.shared_state.get_secret_value(), settings, time.time, None)
+    store = shared_store(settings, time.time, None)
     try:
         problem = asyncio.run(_unusable(store))
     except Refusal as refusal:
@@ -113,30 +137,40 @@ async def _unusable(store: RedisStore) -> str:
         await store.aclose()
 
 
-def _redis_store(
-    url: str, settings: Settings, clock: Callable[[], float], observe: Observe | None
+def shared_store(
+    settings: Settings,
+    clock: Callable[[], float],
+    observe: Observe | None,
+    memory: Path | None = None,
 ) -> RedisStore:
+    """
+    The store in Redis, which remembers its epoch in the file *memory*, by default in the state.
+
+    Raises: SettingsRefused if the library is missing.
+    """
+    assert settings.shared_state is not None  # noqa: S101  for mypy: the caller asked
     try:
         from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise
-        problem = (
-            "shared-state: redis is not installed. Run in the checkout of this project:"
-            " pip install '.[redis,server]'"
-        )
+        problem = f"shared-state: redis is not installed. {how_to_install('redis', 'server')}"
         raise SettingsRefused([problem]) from error
     return RedisStore(
-        url,
+        settings.shared_state.get_secret_value(),
         clock,
-        settings.state / "shared-state-epoch",
+        memory or settings.state / "shared-state-epoch",
         observe,
         replicas=settings.shared_state_wait,
     )
 
 
-def upstream(settings: Settings) -> Upstream | None:
-    """The gateway behind the broker, None if there is none. Raises: SettingsRefused."""
+def upstream(settings: Settings, outbound: Outbound) -> Upstream | None:
+    """
+    The gateway behind the broker, None if there is none. No proxy is asked for it.
+
+    Raises: SettingsRefused.
+    """
     if settings.upstream is None:
         return None
     auth, folder = None, settings.upstream_secrets
@@ -152,7 +186,7 @@ def upstream(settings: Settings) -> Upstream | None:
             connections=settings.upstream_connections,
             timeout_seconds=settings.upstream_timeout.total_seconds(),
             auth=auth,
-            tls=Tls(*files) if any(files) else None,
+            tls=Tls(*files, outbound.trust) if settings.upstream.startswith("https:") else None,
         )
 
 
@@ -254,26 +288,48 @@ def journals(
 def check_webhook(settings: Settings) -> None:
     """Make sure that the files for the webhook can be used. Raises: SettingsRefused."""
     ca, header = settings.audit_webhook_ca, settings.audit_webhook_header
-    with _problem_of(f"audit-webhook-ca: {ca} holds no certificate"):
-        trusting(ca)
+    if ca:
+        with _problem_of("audit-webhook-ca"):
+            trusting(ca)
     if header:
         with _problem_of("audit-webhook-header"):
             read_header(header)
 
 
-def deliveries(journals: Iterable[FileJournal], settings: Settings) -> Sequence[Delivery]:
+def deliveries(
+    journals: Iterable[FileJournal], settings: Settings, outbound: Outbound
+) -> Sequence[Delivery]:
     """A delivery for each journal, with connections of its own: no one waits for the other's."""
     if settings.audit_webhook is None:
         return ()
-    url, secret, header = (
+    return [Delivery(journal, webhook(settings, outbound)) for journal in journals]
+
+
+def webhook(settings: Settings, outbound: Outbound) -> Webhook:
+    """The receiver of audit events that the settings name."""
+    assert settings.audit_webhook is not None  # noqa: S101  for mypy: the caller asked
+    return Webhook(
         settings.audit_webhook,
-        settings.audit_webhook_secret,
-        settings.audit_webhook_header,
+        secret=settings.audit_webhook_secret,
+        header=settings.audit_webhook_header,
+        ca=settings.audit_webhook_ca,
+        outbound=outbound,
     )
-    ca = settings.audit_webhook_ca
-    return [
-        Delivery(journal, Webhook(url, secret=secret, header=header, ca=ca)) for journal in journals
-    ]
+
+
+def key_ring(
+    settings: Settings,
+    outbound: Outbound,
+    on_fetch: Callable[[JwtIssuer, bool], None] = lambda _issuer, _fetched: None,
+    dates: Dates | None = None,
+) -> KeyRing:
+    """The issuers' keys. *dates* learns what the issuers' clocks say."""
+    connect = partial(open_client, outbound=outbound)
+    return KeyRing(
+        dates.watching(connect) if dates else connect,
+        on_fetch=on_fetch,
+        token_folder=settings.bearer_token_files,
+    )
 
 
 @contextmanager

@@ -35,12 +35,13 @@ class BrokerApp(Starlette):
         gateway: Gateway | None,
         trusted_proxies: Sequence[Network],
         *,
+        docs: str | None,
         access_log: bool,
         **starlette: Any,
     ) -> None:
         super().__init__(**starlette)
-        self._exchanges = ErrorBoundary(exchanges, trusted_proxies)
-        self._api = ErrorBoundary(api, trusted_proxies)
+        self._exchanges = ErrorBoundary(exchanges, trusted_proxies, docs)
+        self._api = ErrorBoundary(api, trusted_proxies, docs)
         self._gateway = ErrorBoundary(gateway, trusted_proxies) if gateway else None
         self._own_requests = frozenset(
             (method, route.path)

@@ -8,158 +8,24 @@ back-off until the webhook accepts it. A living process delivers what a dead one
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import random
-import re
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
 
-import httpx2
 import structlog
 
-from federation import __version__
 from federation.audit.backlog import undelivered_from
 from federation.audit.journal import FileJournal
 from federation.audit.read import Batch, batch_of, ends
 from federation.audit.segments import Lock, cursor_of, drop, set_cursor, stored
+from federation.audit.webhook import NotDelivered, Webhook
 
-_TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
-_TOTAL_SECONDS = 15.0
-_ANSWER_BYTES = 64 * 1024
-_SECRET_BYTES = 4096
-_HEADER_LINE = re.compile(
-    rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[!-~]([ \t!-~]*[!-~])?)"
-)
-_OWN_HEADERS = re.compile(
-    r"(?i)x-openfaas-.*|content-.*|transfer-encoding|host|connection|accept-encoding"
-)
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-_LONGEST_RETRY_AFTER_SECONDS = 300.0
 _ADOPT_SECONDS = 5.0
 _TEMPORARY = frozenset({408, 425, 429})
-
-
-class NotDelivered(Exception):
-    """The webhook did not accept a batch."""
-
-    def __init__(
-        self, why: str, *, status: int | None = None, retry_after_seconds: float = 0.0
-    ) -> None:
-        super().__init__(why)
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
-
-
-def trusting(ca: Path | None) -> ssl.SSLContext | bool:
-    """Return what verifies the webhook's certificate: *ca*, or the machine's trust store if None."""
-    return ssl.create_default_context(cafile=str(ca)) if ca else True
-
-
-class Webhook:
-    """
-    Sends batches to the receiver at *url*.
-
-    *header* is a file with one more header line, such as `Authorization: …`. It and the secret are
-    read for each batch and the CA for each new client, so that they can be changed while the broker
-    runs. Proxies and `SSL_CERT_FILE` from the environment apply.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        secret: Path | None = None,
-        header: Path | None = None,
-        ca: Path | None = None,
-        total_seconds: float = _TOTAL_SECONDS,
-    ) -> None:
-        self._url = url
-        self._secret = secret
-        self._header = header
-        self._ca = ca
-        self._total_seconds = total_seconds
-        self._client: httpx2.AsyncClient | None = None
-        self._renewing = False
-
-    def __repr__(self) -> str:
-        return f"<Webhook at {self.host}>"
-
-    @property
-    def host(self) -> str:
-        """The host. The rest of the URL may hold a secret and is never logged."""
-        return httpx2.URL(self._url).host
-
-    async def post(self, body: bytes, delivery_id: str) -> None:
-        """Send *body* and wait for a 2xx answer. Raises: NotDelivered."""
-        if self._renewing:
-            self._renewing = False
-            await self.aclose()
-        try:
-            headers = self._headers(body, delivery_id)
-            client = self._client = self._client or httpx2.AsyncClient(
-                verify=trusting(self._ca), timeout=_TIMEOUT, follow_redirects=False
-            )
-            async with asyncio.timeout(self._total_seconds):
-                await self._send(client, body, headers)
-        except NotDelivered:
-            raise
-        except TimeoutError as error:
-            await self.aclose()
-            raise NotDelivered(f"no whole answer within {self._total_seconds:g} s") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            await self.aclose()  # a new client reads the CA, the proxies and the DNS name again
-            raise NotDelivered(str(error) or type(error).__name__) from error
-
-    def renew(self) -> None:
-        """Make the next batch go over a new connection, which reads the CA again."""
-        self._renewing = True
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        client, self._client = self._client, None
-        if client:
-            await client.aclose()
-
-    async def _send(self, client: httpx2.AsyncClient, body: bytes, headers: dict[str, str]) -> None:
-        async with client.stream("POST", self._url, content=body, headers=headers) as response:
-            read = 0
-            async for chunk in response.aiter_raw():
-                read += len(chunk)
-                if read > _ANSWER_BYTES:
-                    break
-        if not response.is_success:
-            raise NotDelivered(
-                f"HTTP {response.status_code}",
-                status=response.status_code,
-                retry_after_seconds=_retry_after(response),
-            )
-
-    def _headers(self, body: bytes, delivery_id: str) -> dict[str, str]:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"federation/{__version__}",
-            "X-Openfaas-Event": "api_access",
-            "X-Openfaas-Delivery": delivery_id,
-        }
-        if self._secret is not None:
-            digest = hmac.new(_read_secret(self._secret), body, hashlib.sha256).hexdigest()
-            headers["X-Openfaas-Signature-256"] = f"sha256={digest}"
-        if self._header is not None:
-            try:
-                name, value = read_header(self._header)
-            except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or str(error)
-                raise NotDelivered(f"the extra header cannot be read: {why}") from error
-            headers[name] = value
-        return headers
 
 
 class Delivery:
@@ -357,53 +223,3 @@ class Delivery:
         if not path.exists():  # dropped meanwhile, and its cursor must not stay alone
             drop(path)
         return True
-
-
-def _read_secret(path: Path) -> bytes:
-    """
-    Return the secret in *path* without the one line end that editors add.
-
-    Raises: NotDelivered, because a batch that should be signed is not sent unsigned.
-    """
-    try:
-        with path.open("rb") as file:
-            secret = file.read(_SECRET_BYTES + 1)
-    except OSError as error:
-        raise NotDelivered(f"the secret cannot be read: {error.strerror}") from error
-    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
-    if not secret or len(secret) > _SECRET_BYTES:
-        raise NotDelivered("the file with the secret is empty or larger than 4 KiB")
-    return secret
-
-
-def read_header(path: Path) -> tuple[str, str]:
-    """
-    Return name and value of the one header line in *path*.
-
-    No message quotes the line, which may be a secret. Raises: OSError, ValueError.
-    """
-    with path.open("rb") as file:
-        text = file.read(_SECRET_BYTES + 1)
-    line = _HEADER_LINE.fullmatch(text.removesuffix(b"\n").removesuffix(b"\r"))
-    if not line or len(text) > _SECRET_BYTES:
-        raise ValueError(f"{path} must hold one line such as Authorization: Bearer …, up to 4 KiB")
-    name = line["name"].decode("ascii")
-    if _OWN_HEADERS.fullmatch(name):
-        raise ValueError(f"{path} must not set {name}, which the broker sets itself")
-    return name, line["value"].decode("ascii")
-
-
-def _retry_after(response: httpx2.Response) -> float:
-    """Return the seconds of `Retry-After` (RFC 9110, section 10.2.3), within a bound."""
-    given = response.headers.get("retry-after", "").strip()
-    if given.isdecimal() and len(given) < 10:
-        seconds = float(given)
-    else:
-        try:
-            moment = parsedate_to_datetime(given)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            seconds = (moment - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)

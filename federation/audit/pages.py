@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import heapq
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,23 +127,30 @@ def find(folder: Path, event_id: str) -> StoredEvent | None:
 
     It reads files, so it belongs into a thread. Raises: OSError.
     """
-    needle = b'"event_id":' + json.dumps(event_id).encode()
+    return next(search(folder, "event_id", event_id, _SEARCHED_BYTES), None)
+
+
+def search(
+    folder: Path, member: str, value: str, most_bytes: float = math.inf
+) -> Iterator[StoredEvent]:
+    """
+    Yield the events whose *member* is *value*, about the newest first.
+
+    At most *most_bytes* of the journal in *folder* are read. Raises: OSError.
+    """
+    needle = f'"{member}":'.encode() + json.dumps(value).encode()
     heap = _heap(_segments(folder))
-    left = _SEARCHED_BYTES
-    while heap and left > 0:
+    while heap and most_bytes > 0:
         _, segment = heapq.heappop(heap)
         try:
             events, read = segment.search(needle, _SEARCH_STEP)
         except FileNotFoundError:  # dropped since the listing
             continue
-        for event in events:
-            # A caller can write the same text into a claim, but not where the id stands.
-            if event["event_id"] == event_id:
-                return event
-        left -= read
+        # A caller can write the same text into a claim, but not where the member stands.
+        yield from (event for event in events if event.get(member) == value)
+        most_bytes -= read
         if (later := _peeked(segment)) is not None:
             heapq.heappush(heap, (later, segment))
-    return None
 
 
 def _segments(folder: Path) -> list[Backwards]:

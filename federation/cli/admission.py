@@ -24,7 +24,8 @@ from federation.admission.endpoint import Endpoint, build
 from federation.admission.neighbours import NeighbourReader
 from federation.admission.renewal import Certificates, Place, server_context
 from federation.admission.server import run
-from federation.config import api_server_of_the_pod
+from federation.cli.environment_log import log_environment
+from federation.config import api_server_of_the_pod, read_outbound
 from federation.errors import SettingsRefused
 from federation.logs import configure_logs
 from federation.server.listener import listen
@@ -139,8 +140,9 @@ def admission(
     own = own_namespace or namespace
     with ExitStack() as sockets:
         try:
-            connection = connect(namespace, kubeconfig, api_server_of_the_pod())
+            connection = connect(namespace, kubeconfig, api_server_of_the_pod(), read_outbound())
             listener = sockets.enter_context(listen(host, port))
+            log_environment(None)
         except SettingsRefused as refused:
             raise click.UsageError("\n".join(refused.problems)) from refused
         certificates = Certificates(

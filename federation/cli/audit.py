@@ -1,19 +1,16 @@
 """
 `federation audit`: show, verify and resend the audit journal. Nothing here changes it.
 
-Text that a caller could write into an event is shown on one line, with control characters
-escaped, so that it cannot command the terminal or pass for another line.
+`audit_events` has the commands that show events.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -21,76 +18,38 @@ from pathlib import Path
 import click
 import httpx2
 
-from federation.audit.delivery import NotDelivered, Webhook, trusting
-from federation.audit.read import News, StoredEvent, batch_of, ends, last, time_of
-from federation.audit.segments import parts, stored
+from federation.audit.read import batch_of, ends
+from federation.audit.segments import stored
 from federation.audit.verify import check_journal
-from federation.config import loopback, webhook_url
+from federation.audit.webhook import NotDelivered, Webhook
+from federation.cli.audit_events import folders_of, plain_errors, show, state_option, tail
+from federation.cli.terminal import colours
+from federation.config import loopback, read_outbound, webhook_url
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.jose.strict_json import loads_object
+from federation.outbound import trusting
+from federation.outbound.failures import failure
 from federation.ownership import keeper_of
 from federation.text import counted, printable
 from federation.tokens.signing_keys import KeyFolder
 
-_LOOK_SECONDS = 0.3
 _TRIES = 3
 _PAUSE_SECONDS = 0.5
 _JWKS_BYTES = 256 * 1024
 _JWKS_SECONDS = 15.0
 
-_state = click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".federation"),
-    show_default=True,
-    envvar="FEDERATION_STATE",
-    help="The broker's state directory.",
-)
-
 
 @click.group()
 def audit() -> None:
-    """Read, verify and deliver again the audit trail in the state directory."""
+    """Read, search, verify and deliver again the audit trail in the state directory."""
+
+
+for command in (tail, show):
+    audit.add_command(command)
 
 
 @audit.command()
-@_state
-@click.option(
-    "-n",
-    "--lines",
-    "count",
-    type=click.IntRange(0),
-    default=20,
-    show_default=True,
-    help="How many of the last events to show.",
-)
-@click.option("-f", "--follow", is_flag=True, help="Stay, and show events as they come.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="text for people, json for programs: one object a line.",
-)
-def tail(state: Path, count: int, follow: bool, form: str) -> None:
-    """Show the last events of all workers, by time."""
-    show = _as_json if form == "json" else _as_text
-    with _plain_errors():
-        folders = _folders(state)
-        news = [News(folder) for folder in folders]
-        events = _by_time(last(folder, count) for folder in folders)[-count:] if count else []
-        while True:
-            for event in events:
-                click.echo(show(event), color=_colours())
-            if not follow:
-                return
-            time.sleep(_LOOK_SECONDS)
-            events = _by_time(each.read() for each in news)
-
-
-@audit.command()
-@_state
+@state_option
 @click.option(
     "--jwks",
     "places",
@@ -108,12 +67,12 @@ def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None
     Segments that are not closed are not sealed yet: they get a note, and so does half a line that
     a killed process left, because it was never acknowledged.
     """
-    with _plain_errors():
-        folders, keys = _folders(state), _public_keys(state, places)
+    with plain_errors():
+        folders, keys = folders_of(state), _public_keys(state, places)
         checks = [check_journal(folder, keys) for folder in folders]
     for finding in chain.from_iterable(check.findings for check in checks):
         label = click.style("broken", fg="red", bold=True) if finding.broken else "note"
-        click.echo(f"{finding.place}: {label}: {finding.message}", color=_colours())
+        click.echo(f"{finding.place}: {label}: {finding.message}", color=colours())
     whole = all(check.whole for check in checks)
     events = sum(check.events for check in checks)
     segments = sum(check.segments for check in checks)
@@ -123,7 +82,7 @@ def verify(context: click.Context, state: Path, places: tuple[str, ...]) -> None
 
 
 @audit.command()
-@_state
+@state_option
 @click.option("--webhook", required=True, help="URL to deliver to: https, or http on loopback.")
 @click.option(
     "--secret",
@@ -160,10 +119,12 @@ def resend(  # noqa: PLR0917  click passes each option by its name
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--webhook") from error
     moment = _moment(since) if since else None
-    with _plain_errors():
-        trusting(ca)
-        batches = chain.from_iterable(_batches(folder, moment) for folder in _folders(state))
-        receiver = Webhook(webhook, secret=secret, header=header, ca=ca)
+    with plain_errors():
+        outbound = read_outbound()
+        if ca:
+            trusting(ca)
+        batches = chain.from_iterable(_batches(folder, moment) for folder in folders_of(state))
+        receiver = Webhook(webhook, secret=secret, header=header, ca=ca, outbound=outbound)
         sent = asyncio.run(_resend(batches, receiver))
     click.echo(f"{counted(sent, 'event')} delivered")
 
@@ -231,8 +192,10 @@ def _public_keys(state: Path, places: Sequence[str]) -> KeySet:
         if not places:
             return parse_key_set({**KeyFolder.under(state, keeper_of(state)).load().jwks()})
         return parse_key_set({"keys": [jwk for place in places for jwk in _jwks(place)]})
-    except (ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except ValueError as error:
         raise click.ClickException(f"no public keys: {error}; set --jwks") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise click.ClickException(f"no public keys: {failure(error)}; set --jwks") from error
 
 
 def _jwks(place: str) -> list[object]:
@@ -257,9 +220,10 @@ def _fetched(url: httpx2.URL) -> bytes:
         raise ValueError("the URL of a JWKS must be https; http is for loopback addresses only")
     text, headers = b"", {"Accept-Encoding": "identity"}
     deadline = time.monotonic() + _JWKS_SECONDS
-    with httpx2.stream(
-        "GET", url, headers=headers, timeout=_JWKS_SECONDS, follow_redirects=False
-    ) as response:
+    with (
+        read_outbound().client(timeout=httpx2.Timeout(_JWKS_SECONDS)) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
         if response.status_code != httpx2.codes.OK:
             raise ValueError(f"{url.host} answered {response.status_code}")
         for chunk in response.iter_raw():
@@ -269,56 +233,3 @@ def _fetched(url: httpx2.URL) -> bytes:
             if time.monotonic() > deadline:
                 raise ValueError(f"{url.host} did not answer within {_JWKS_SECONDS:g} s")
     return text
-
-
-def _folders(state: Path) -> tuple[Path, ...]:
-    """Return the folders of the journal, of which the first has the events that are owed."""
-    folder = state / "audit"
-    if not folder.is_dir():
-        raise click.ClickException(f"no audit journal under {state}; set --state")
-    return parts(folder)
-
-
-def _by_time(lists: Iterable[list[StoredEvent]]) -> list[StoredEvent]:
-    return sorted(chain.from_iterable(lists), key=time_of)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn errors of the disk into one sentence and exit code 1."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _colours() -> bool | None:
-    """Return False if NO_COLOR asks for it. With None, click colours only for a terminal."""
-    return False if os.environ.get("NO_COLOR") else None
-
-
-def _as_json(event: StoredEvent) -> str:
-    return json.dumps(event, separators=(",", ":"))
-
-
-def _as_text(event: StoredEvent) -> str:
-    """Return time, status, subject and the facts that the event has, on one line."""
-    status = event.get("response_code")
-    good = isinstance(status, int) and status < 400
-    actor = event.get("actor")
-    who = actor.get("sub") if isinstance(actor, dict) else "-"
-    named = ("reason", "actions", "namespace", "roles", "policies", "request_id", "custom_message")
-    facts = [f"{name}={_plain(event[name])}" for name in named if event.get(name)]
-    shown = click.style(_plain(status), fg="green" if good else "red")
-    request = _plain(event.get("method")), _plain(event.get("path"))
-    return " ".join([_plain(event.get("time")), shown, *request, _plain(who), *facts])
-
-
-def _plain(value: object) -> str:
-    """Return *value* with control characters escaped, in quotes if it has spaces."""
-    if isinstance(value, list):
-        return ",".join(_plain(item) for item in value)
-    text = printable(str(value))
-    return json.dumps(text, ensure_ascii=False) if " " in text else text

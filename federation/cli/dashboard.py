@@ -18,6 +18,7 @@ import click
 import structlog
 
 from federation import __version__
+from federation.cli.environment_log import log_environment
 from federation.cli.setting_options import setting_options
 from federation.config.dashboard import (
     DashboardSettings,
@@ -52,6 +53,7 @@ def dashboard(**flags: str | tuple[str, ...] | None) -> None:
             settings = read_dashboard_settings(flags)
             configure_logs(settings.log_format)
             listener, app = _prepare(settings, sockets)
+            log_environment(dashboard_reading())
         except SettingsRefused as refused:
             raise click.UsageError("\n".join(refused.problems)) from refused
         # After its shutdown uvicorn raises the signal again that caused it. That is a normal exit.

@@ -1,6 +1,7 @@
 """
 `federation explain`: shows what a token would be allowed, before the documents are live.
 
+With a code in place of a token, it prints the section of the docs about it, without the network.
 It reads the words, verifies the token or checks its claims, and prints the evaluation that
 `explained` makes.
 """
@@ -9,36 +10,48 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from federation.claims import Claims, UnverifiedClaims, shown
+from federation.claims import Claims, shown
+from federation.cli.access import asked_access
+from federation.cli.claims_file import claims_in, text_of, token_in
+from federation.cli.documents import catalog_in, documents_of_setting
+from federation.cli.manual import about, codes, for_terminal, mentioning
+from federation.client.docs import page_at
+from federation.config import read_outbound
 from federation.documents.catalog import Catalog
-from federation.errors import Refusal
+from federation.errors import Refusal, SettingsRefused
 from federation.explained import explain_claims, explanation
+from federation.issuers.fetch import open_client
 from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_signature, find_signer, verify
-from federation.jose import jws, strict_json
+from federation.jose import jws
+from federation.outbound import Outbound
 from federation.policy.explain import Explanation
 from federation.policy.permissions import Access
-from federation.sources.files import load
-from federation.text import no_command
+from federation.text import nearest, no_command_in_json, quoted
 
-_FILE_BYTES = 1024 * 1024
+_SECTIONS = 3
+_WORD_CHARS = 8
+"""Shorter words stand in too many sections."""
 
 
 @click.command()
+@click.argument("code", required=False)
 @click.option(
     "--documents",
     type=click.Path(path_type=Path, exists=True),
     multiple=True,
-    required=True,
-    help="File or directory of documents; may be given more than once.",
+    help="File or directory of documents; may be given more than once. Default: the setting"
+    " documents, from FEDERATION_DOCUMENTS.",
 )
 @click.option(
     "--token",
@@ -65,7 +78,8 @@ _FILE_BYTES = 1024 * 1024
     show_default=True,
     help="For a person or for a program.",
 )
-def explain(
+def explain(  # noqa: PLR0917  click passes them by name
+    code: str | None,
     documents: tuple[Path, ...],
     token: BinaryIO | None,
     claims: BinaryIO | None,
@@ -73,37 +87,47 @@ def explain(
     output: str,
 ) -> None:
     """
-    Show what a token would be allowed, and why.
+    Show what a token would be allowed, and why; or what a CODE of a message means.
 
-    Which Roles admit it, condition by condition, with the expected values beside the token's;
+    CODE is that of a problem in documents, such as T002, the reason of a refusal, such as expired,
+    or words of a message. It is looked up in the docs, which are in the package.
+
+    With a token or claims: which Roles admit it, condition by condition, with the expected values beside the token's;
     which policies follow; what each access decides and by which statement. Exit code 0 means
     admitted and every access allowed, 1 means no.
     """
+    if code is not None:
+        if documents or token or claims or asked or output != "text":
+            raise click.UsageError("give either CODE or a token, without other options")
+        _print_section(code)
+        return
     given = token or claims
     if given is None or (token and claims):
-        raise click.UsageError("give either --token or --claims")
+        raise click.UsageError("give either --token or --claims, or the CODE of a message")
     accesses = [_access(text) for text in asked]
-    assembled = load(documents)
-    if assembled.catalog is None:
-        for problem in assembled.problems:
-            click.echo(no_command(str(problem)), err=True)
-        raise click.ClickException("the documents have errors")
-    text = _read(given)
+    catalog = catalog_in(documents or documents_of_setting())
+    text = text_of(given)
     if token:
-        found = asyncio.run(_of_token(assembled.catalog, text, accesses))
+        try:
+            outbound = read_outbound()
+        except SettingsRefused as refused:
+            raise click.ClickException(str(refused)) from refused
+        found = asyncio.run(_of_token(catalog, token_in(text), accesses, outbound))
     else:
-        unverified = _claims(text)
-        found = explain_claims(assembled.catalog, unverified, accesses, now=time.time())
+        found = explain_claims(catalog, claims_in(text), accesses, now=time.time())
     if output == "json":
-        click.echo(json.dumps(found.as_json(), indent=2))
+        click.echo(no_command_in_json(json.dumps(found.as_json(), indent=2)))
     else:
-        _show(found)
+        show_explanation(found)
     sys.exit(0 if found.yes else 1)
 
 
-async def _of_token(catalog: Catalog, text: str, accesses: Sequence[Access]) -> Explanation:
+async def _of_token(
+    catalog: Catalog, text: str, accesses: Sequence[Access], outbound: Outbound
+) -> Explanation:
     """The explanation of the token *text*, with its signature and times verified."""
-    keys, claims, refusal = KeyRing(), Claims({}), None
+    keys = KeyRing(partial(open_client, outbound=outbound))
+    claims, refusal = Claims({}), None
     try:
         token = jws.parse(text)
         claims = Claims(token.claims)
@@ -120,27 +144,32 @@ def _access(text: str) -> Access:
     action, equals, resource = text.partition("=")
     try:
         if not equals:
-            raise ValueError(f"{text!r} is not ACTION=RESOURCE")
-        return Access.parse(action, resource)
+            raise ValueError(f"{text!r} is not ACTION=RESOURCE, such as Function:Create=dev:figlet")
+        return asked_access(action, resource)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--access") from error
 
 
-def _claims(text: str) -> UnverifiedClaims:
+def _print_section(code: str) -> None:
+    """Print what the docs say about *code*, and where they say it."""
     try:
-        return UnverifiedClaims(strict_json.loads_object(text.encode()))
-    except ValueError as error:
-        raise click.BadParameter(f"not a JSON object: {error}", param_hint="--claims") from error
+        section = about(code)
+        found = [section] if section else mentioning(code) if len(code) >= _WORD_CHARS else []
+    except OSError as error:
+        raise click.ClickException(f"{error}; install the package anew") from error
+    if not found:
+        near = nearest(code, codes())
+        meant = f"did you mean {near}?" if near else "codes are like T002, W101, D005 or expired"
+        raise click.ClickException(f"no message has the code or words {quoted(code)}; {meant}")
+    for number, one in enumerate(found[:_SECTIONS]):
+        click.echo(("\n" if number else "") + for_terminal(one))
+        click.echo(f"\n{page_at(one.page, os.environ)}")
+    if len(found) > _SECTIONS:
+        click.echo(f"\n{len(found) - _SECTIONS} more sections hold these words; give more of them")
 
 
-def _read(file: BinaryIO) -> str:
-    try:
-        return file.read(_FILE_BYTES).decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise click.BadParameter("the file is not UTF-8 text") from error
-
-
-def _show(explanation: Explanation) -> None:
+def show_explanation(explanation: Explanation) -> None:
+    """Print *explanation* for a person."""
     yes, no = click.style("yes", fg="green"), click.style("no ", fg="red")
     if explanation.refusal:
         click.echo(f"token     {no}  {explanation.refusal.reason}: {explanation.refusal.public}")

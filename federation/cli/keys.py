@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from federation.ownership import ROOT_UID, Account, keeper_of, shared_by_group
+from federation.ownership import ROOT_UID, Account, fault, keeper_of, shared_by_group
 from federation.tokens.signing_keys import KeyFolder
 
 
@@ -25,7 +25,9 @@ def _one_line_errors() -> Iterator[None]:
     """Report an error of the key folder as one sentence with exit code 1."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise click.ClickException(fault(error)) from error
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -36,6 +38,7 @@ def _as_keeper(command: str, state: Path) -> Iterator[KeyFolder]:
         keeper, account = keeper_of(state), Account.current()
         if keeper.uid == account.uid:
             yield KeyFolder.under(state)
+            _note_root(state)
         elif account.uid == ROOT_UID:
             try:
                 with _become(keeper, state):
@@ -53,6 +56,17 @@ def _as_keeper(command: str, state: Path) -> Iterator[KeyFolder]:
                 f"{state} belongs to uid {keeper.uid}, and the broker could not use a key of uid"
                 f" {account.uid}; run: sudo -u '#{keeper.uid}' {run}"
             )
+
+
+def _note_root(state: Path) -> None:
+    """Say that a new key is root's, if nothing in *state* says as whom the broker runs."""
+    if os.geteuid() == ROOT_UID and not (state / "state.db").exists():
+        folder = shlex.quote(str(state))
+        click.echo(
+            f"Note: the key belongs to root, as {state} does. If the broker runs as another user, run:"
+            f" chown -R USER {folder}",
+            err=True,
+        )
 
 
 @contextmanager
@@ -88,11 +102,12 @@ def _reached(state: Path) -> Path:
 
 _state = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    # Not `readable`, which would stop before the advice as whom to run the command.
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     default=Path(".federation"),
     show_default=True,
     envvar="FEDERATION_STATE",
-    help="The broker's state directory.",
+    help="The broker's state directory. [FEDERATION_STATE]",
 )
 
 
@@ -129,7 +144,8 @@ def list_keys(state: Path) -> None:
         stored = KeyFolder.under(state, keeper_of(state)).list()
     if not stored:
         raise click.ClickException(
-            f"no signing key under {state}; `federation keys generate` makes one"
+            f"no signing key under {state}; name the broker's folder with --state, or let"
+            " `federation keys generate` make one"
         )
     for entry in stored:
         click.echo(f"{entry.status:<8} {entry.made:%Y-%m-%dT%H:%M:%SZ} {entry.key.kid}")

@@ -3,7 +3,8 @@
 
 The ports are bound and every setting and document is checked before anything runs, so that one
 start shows every mistake. Then this process serves, or with `--workers` it supervises several.
-SIGHUP makes every process read documents, keys and certificates again.
+`--check-config` ends after the checks. It binds no port and makes no file, so it may run beside a
+broker that serves. SIGHUP makes every process read documents, keys and certificates again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,14 @@ import structlog
 
 from federation import __version__
 from federation.app import BrokerApp, build, check_shared_state
+from federation.app.check_config import check_config
+from federation.cli.environment_log import log_environment
 from federation.cli.setting_options import setting_options
-from federation.config import Settings, read_settings, settings_reading
+from federation.config import Settings, read_outbound, read_settings, settings_reading
+from federation.documents.catalog import Catalog
 from federation.errors import DocumentsRefused, Problem, Problems, SettingsRefused
 from federation.logs import configure_logs
+from federation.ownership import fault
 from federation.server.http_limits import http_config
 from federation.server.listener import listen
 from federation.server.metrics_endpoint import (
@@ -50,7 +55,13 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 @setting_options(settings_reading())
 @click.command()
-def serve(**flags: str | tuple[str, ...] | None) -> None:
+@click.option(
+    "--check-config",
+    "only_check",
+    is_flag=True,
+    help="Check all settings, documents, files and the shared state, then exit. Nothing is started.",
+)
+def serve(*, only_check: bool, **flags: str | tuple[str, ...] | None) -> None:
     """
     Run the broker.
 
@@ -63,9 +74,13 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
     adopted: list[Adopted] = []
     with ExitStack() as sockets:
         try:
-            settings = read_settings(flags)
-            configure_logs(settings.log_format)
+            settings = _read(flags)
+            configure_logs(settings.log_format, settings.log_level)
+            if only_check:
+                click.echo(f"the broker could start with this: {check_config(settings)}")
+                return
             settings, listener, metrics, app = _prepare(settings, sockets, adopted.append)
+            log_environment(settings_reading())
         except SettingsRefused as refused:
             _show(refused.documents)
             raise click.UsageError("\n".join(refused.problems)) from refused
@@ -77,13 +92,25 @@ def serve(**flags: str | tuple[str, ...] | None) -> None:
         with suppress(OSError, ValueError):
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        serving = partial(_log_listening, settings, metrics)
+        served = _numbers(app.state.broker.source.current())
+        serving = partial(_log_listening, settings, metrics, served)
         if settings.workers == 1:
             _run_one(settings, app, listener, metrics, serving)
         else:
             del app  # this process answers nothing, so it needs no documents
             last = adopted[-1] if adopted else None  # None: the workers follow the Kubernetes API
             _run_several(settings, listener, metrics, last, serving)
+
+
+def _read(flags: Mapping[str, str | tuple[str, ...] | None]) -> Settings:
+    """Read the settings. Raises: SettingsRefused, also with what is wrong about proxies and CAs."""
+    try:
+        return read_settings(flags)
+    except SettingsRefused as refused:
+        problems = Problems([*refused.problems])
+        with problems.collected():
+            read_outbound()
+        raise SettingsRefused(problems.settings) from refused
 
 
 def _prepare(
@@ -115,8 +142,19 @@ def _show(problems: tuple[Problem, ...]) -> None:
         click.echo(no_command(str(problem)), err=True)
 
 
-def _log_listening(settings: Settings, metrics: socket.socket | None) -> None:
-    """Say that connections are accepted, and as what."""
+def _numbers(catalog: Catalog) -> dict[str, int]:
+    """Return how many documents *catalog* has of each kind."""
+    return {
+        "issuers": len(catalog.issuers),
+        "roles": len(catalog.roles),
+        "policies": len(catalog.policies),
+    }
+
+
+def _log_listening(
+    settings: Settings, metrics: socket.socket | None, served: Mapping[str, int]
+) -> None:
+    """Say that connections are accepted, as what, and how many documents are *served*."""
     log = structlog.get_logger("federation")
     log.info(
         "listening",
@@ -127,6 +165,9 @@ def _log_listening(settings: Settings, metrics: socket.socket | None) -> None:
         port=settings.port,
         metrics_port=metrics and metrics.getsockname()[1],
         upstream=settings.upstream,
+        functions=settings.functions if settings.upstream else None,
+        **served,
+        kubernetes_namespace=settings.kubernetes_namespace,
         workers=settings.workers,
     )
     if settings.shares_one_address:
@@ -171,7 +212,7 @@ def _run_several(
             try:
                 files = stack.enter_context(worker_files(settings.state))
             except OSError as error:
-                problem = f"the directory for metrics cannot be made: {error}"
+                problem = f"the directory for metrics cannot be made: {fault(error)}"
                 raise click.ClickException(problem) from error
             # prometheus_client takes the directory from the environment, which workers inherit.
             os.environ[_FOLDER] = str(files.path)
@@ -192,7 +233,7 @@ def _run_several(
 
 def _run_worker(settings: Settings, number: int, listener: socket.socket, line: ParentLine) -> None:
     """Serve as one of several workers, with an application of its own."""
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, settings.log_level)
     has_metrics = settings.metrics_port is not None
     if has_metrics:
         count_in_files_of(number)

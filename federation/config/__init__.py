@@ -7,34 +7,43 @@ are reported at once. Only this module reads the broker's environment; rooms tak
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from federation.config.reading import Reading, flag, name_of, paths_of
-from federation.documents.values import duration, loopback, url_fault
+from federation.config.values import (
+    DocsUrl,
+    Duration,
+    ExistingPath,
+    Folder,
+    GatewayUrl,
+    Hosts,
+    Networks,
+    ProviderUrl,
+    PublicUrl,
+    RedisUrl,
+    Scopes,
+    Verbs,
+    WebhookUrl,
+    webhook_url,
+)
+from federation.documents.values import loopback
+from federation.errors import SettingsRefused
+from federation.outbound import Outbound, OutboundError
 from federation.ownership import check_file, check_state, read_key
+from federation.text import host_and_port
 
 __all__ = [
     "Settings",
     "api_server_of_the_pod",
     "flag",
     "loopback",
+    "read_outbound",
     "read_settings",
     "settings_reading",
     "variable",
@@ -52,130 +61,6 @@ _SECRET_PLACES = (
 _API_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The folder of every pod with the token that the API server takes it by."""
 _REPEATABLE = frozenset({"documents", "signing_key"})
-_PUBLIC_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
-)
-_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    return path
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise ValueError(f"{path} is not a folder")
-    return path.absolute()
-
-
-def _public_url(url: str) -> str:
-    found = _PUBLIC_URL.fullmatch(url)
-    if not found or int(found["port"] or 0) > 65535:
-        raise ValueError(
-            f"{url!r} must be like https://gateway.example.com: no path, no slash at the end"
-        )
-    if found["scheme"] == "http" and not loopback(found["host"].strip("[]")):
-        raise ValueError(f"{url!r} must be https; http is for loopback addresses only")
-    return url
-
-
-def _gateway_url(url: str) -> str:
-    if url.startswith("unix:"):
-        if not re.fullmatch(r"unix:/[^/\0][^\0]*", url):
-            raise ValueError(f"{url!r} must be like unix:/run/gateway.sock, with a whole path")
-        return url
-    if not _PUBLIC_URL.fullmatch(url.removesuffix("/")):
-        raise ValueError(
-            f"{url!r} must be like http://gateway.openfaas:8080, without a path,"
-            " or unix:/run/gateway.sock"
-        )
-    return url.removesuffix("/")
-
-
-def webhook_url(url: str) -> str:
-    """Return *url* if audit events may be sent to it. Raises: ValueError."""
-    parts = urlsplit(url)
-    plain = re.fullmatch(r"https?://[!-~]+", url, re.IGNORECASE)
-    if not plain or not parts.hostname or parts.fragment:
-        raise ValueError("it must be like https://receiver.example.com/events")
-    if parts.username is not None:
-        raise ValueError(
-            "it must not hold a password; use audit-webhook-secret or audit-webhook-header instead"
-        )
-    if parts.scheme == "http" and not loopback(parts.hostname):
-        raise ValueError("it must be https; http is for loopback addresses only")
-    return url
-
-
-def _networks(text: str) -> str:
-    for network in filter(None, text.split(",")):
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise ValueError(f"{error}; networks are like 10.0.0.0/8,fd00::/8") from error
-    return text
-
-
-def _hosts(text: str) -> str:
-    for host in filter(None, text.split(",")):
-        if not _HOST.fullmatch(host):
-            raise ValueError(
-                f"{host!r} must be a host name, with a port or without one, like"
-                " hooks.example.com or gateway.openfaas:8080"
-            )
-    return text
-
-
-def _length(text: object) -> timedelta:
-    # A number alone is seconds, as in OpenFaaS's own settings.
-    seconds = f"{text}s" if str(text).isdecimal() else str(text)
-    length = text if isinstance(text, timedelta) else duration(seconds)
-    if length is None:
-        raise ValueError(f"{text!r} must be a duration such as 90s, 1m or 1h30m")
-    return length
-
-
-def _provider_url(url: str) -> str:
-    if fault := url_fault(url):
-        raise ValueError(
-            f"{url!r} {fault}; it must be the issuer URL of an OpenID provider, exactly as it"
-            " stands in iss of its ID tokens"
-        )
-    return url
-
-
-def _scopes(text: str) -> str:
-    # The characters are those of RFC 6749, section 3.3.
-    if not re.fullmatch(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*", text) or "openid" not in text.split(" "):
-        raise ValueError(
-            f"{text!r} must be scopes with one space between them, openid among them: a provider"
-            " gives an ID token for nothing less"
-        )
-    return text
-
-
-def _redis_url(url: SecretStr) -> SecretStr:
-    # A Secret that was made of a file has a line end. The URL may hold a password, so no message
-    # quotes it.
-    stripped = url.get_secret_value().strip()
-    if not re.fullmatch(r"rediss?://\S+", stripped):
-        raise ValueError("it must be redis://… or rediss://…, without white space within")
-    return SecretStr(stripped)
-
-
-ExistingPath = Annotated[Path, AfterValidator(_existing)]
-Folder = Annotated[Path, AfterValidator(_folder)]
-PublicUrl = Annotated[str, AfterValidator(_public_url)]
-GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
-WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
-Duration = Annotated[timedelta, BeforeValidator(_length)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-Networks = Annotated[str, AfterValidator(_networks)]
-ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
-Scopes = Annotated[str, AfterValidator(_scopes)]
-Hosts = Annotated[str, AfterValidator(_hosts)]
 
 
 class Settings(BaseModel):
@@ -338,7 +223,12 @@ class Settings(BaseModel):
         default="openid profile email",
         description="Scopes that federation login asks for, separated by spaces.",
     )
-    audit_verbs: str = Field(
+    docs_url: DocsUrl | None = Field(
+        default=None,
+        description="Address under which the pages of docs/ are published. Refusals then name the"
+        " page about their reason, as error_uri. Default: none.",
+    )
+    audit_verbs: Verbs = Field(
         default="PUT,POST,DELETE",
         pattern=r"^([A-Z]+(,[A-Z]+)*)?$",
         description="Methods of gateway requests that cause an audit event, separated by commas.",
@@ -381,6 +271,10 @@ class Settings(BaseModel):
     log_format: Literal["json", "text"] | None = Field(
         default=None, description="json or text. Default: text on a terminal, else json."
     )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The least level of log lines: debug, info, warning or error.",
+    )
 
     @model_validator(mode="after")
     def _check_combination(self) -> Settings:
@@ -391,8 +285,7 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """The broker's public URL, which is its tokens' `iss` and `aud`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.issuer_url or f"http://{host}:{self.port}"
+        return self.issuer_url or f"http://{host_and_port(self.host, self.port)}"
 
     @property
     def shares_one_address(self) -> bool:
@@ -498,14 +391,32 @@ def settings_reading() -> Reading[Settings]:
 
 
 def read_settings(
-    flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str] | None = None
+    flags: Mapping[str, str | Sequence[str] | None],
+    environ: Mapping[str, str] | None = None,
+    *,
+    check_files: bool = True,
 ) -> Settings:
     """
     Read the settings from *flags*, which are named as the fields, and from *environ*.
 
+    Without *check_files*, files that somebody else could have written are no problem: that is for
+    who looks for problems, and never for who serves.
     Raises: SettingsRefused with every problem and the flag or variable that solves it.
     """
-    return settings_reading().read(flags, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    return settings_reading().read(flags, environ, check_files=check_files)
+
+
+def read_outbound(environ: Mapping[str, str] | None = None) -> Outbound:
+    """
+    Return which proxies and trusted CAs the environment names.
+
+    Raises: SettingsRefused with every variable that cannot be used.
+    """
+    try:
+        return Outbound.of(os.environ if environ is None else environ)
+    except OutboundError as error:
+        raise SettingsRefused(error.problems) from error
 
 
 def api_server_of_the_pod(environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:

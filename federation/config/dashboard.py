@@ -7,7 +7,6 @@ A setting is the flag `--x` or the variable `FEDERATION_DASHBOARD_X`; the flag w
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from federation.config import (
+from federation.config.reading import Reading, paths_of
+from federation.config.values import (
+    PUBLIC_URL,
     Duration,
     ExistingPath,
     Networks,
@@ -23,22 +24,18 @@ from federation.config import (
     RedisUrl,
     Scopes,
 )
-from federation.config.reading import Reading, paths_of
 from federation.documents.values import loopback
 from federation.ownership import check_state, read_key
 
 __all__ = ["DashboardSettings", "dashboard_reading", "read_dashboard_settings"]
 
 _DEFAULT_STATE = Path(".federation-dashboard")
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
-)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def _origin(url: str) -> str:
     """*url* as browsers write an origin (RFC 6454, section 6.2): in lower case, no default port."""
-    found = _URL.fullmatch(url.lower())
+    found = PUBLIC_URL.fullmatch(url.lower())
     if not found or int(found["port"] or 0) > 65535:
         raise ValueError(
             f"{url!r} must be like https://dashboard.example.com: no path, no slash at the end"

@@ -47,28 +47,42 @@ class Reading(Generic[Model]):
         """The two places where *field* is set."""
         return f"{flag(field)} or {self.variable(field)}"
 
+    def service_links(self, environ: Mapping[str, str]) -> list[str]:
+        """
+        Return the variables of settings that hold what Kubernetes writes about a Service.
+
+        It puts FEDERATION_PORT=tcp://10.0.0.1:8080 into every pod beside a Service that is called
+        `federation`.
+        """
+        variables = map(self.variable, self.model.model_fields)
+        return [name for name in variables if _SERVICE_LINK.match(environ.get(name, ""))]
+
     def read(
-        self, flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str]
+        self,
+        flags: Mapping[str, str | Sequence[str] | None],
+        environ: Mapping[str, str],
+        *,
+        check_files: bool = True,
     ) -> Model:
         """
         The settings from *flags*, which are named as the fields, and from *environ*.
 
         An empty value counts as unset, and so does what Kubernetes writes about a Service of the
-        same name. A variable separates several paths as `PATH` does.
+        same name. A variable separates several paths as `PATH` does. Without *check_files*, files
+        that somebody else could have written are no problem.
         Raises: SettingsRefused with every problem and the flag or variable that solves it.
         """
         given: dict[str, object] = {}
+        links = self.service_links(environ)
         for field in self.model.model_fields:
-            from_environ = environ.get(self.variable(field))
-            # Kubernetes puts FEDERATION_PORT=tcp://10.0.0.1:8080 into every pod beside a Service
-            # that is called `federation`.
-            is_link = from_environ and _SERVICE_LINK.match(from_environ)
+            variable = self.variable(field)
+            from_environ = environ.get(variable)
             if flags.get(field):
                 given[field] = flags[field]
-            elif from_environ and not is_link:
+            elif from_environ and variable not in links:
                 several = field in self.repeatable
                 given[field] = from_environ.split(os.pathsep) if several else from_environ
-        distrusted = list(self._distrusted(given))
+        distrusted = list(self._distrusted(given)) if check_files else []
         try:
             settings = self.model.model_validate(given)
         except ValidationError as error:

@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from federation.client import ClientError
-from federation.client.connection import open_async_client
+from federation.background import Background
+from federation.config import read_outbound
 from federation.config.dashboard import DashboardSettings
 from federation.dashboard import sign_in, sign_out
 from federation.dashboard.guard import Guard
@@ -66,7 +66,7 @@ def build(
     )
     secrets = _Secrets(files)
     store = store or store_of(settings, clock)
-    http = http or _http_client()
+    http = http or read_outbound().async_client()
 
     async def discover_provider() -> OpenIdProvider:
         client = Client(settings.client_id, settings.scopes, secrets.client_secret)
@@ -99,6 +99,7 @@ def build(
         attempts=Buckets(_FAILURES_A_MINUTE, time.monotonic),
         logouts=Buckets(_FAILURES_A_MINUTE, time.monotonic),
         clock=clock,
+        background=Background("federation.dashboard"),
     )
     app = Starlette(
         routes=[
@@ -125,7 +126,7 @@ def build(
     )
     app.router.redirect_slashes = False
     app.state.parts = parts
-    app.state.health = Health(provider, store, settings.gateway, http)
+    app.state.health = Health(provider, store, settings.gateway, http, background=parts.background)
     app.state.clock = clock
     app.state.reload = secrets.reload
     return app
@@ -182,18 +183,15 @@ class _Lifespan:
     @asynccontextmanager
     async def __call__(self, _app: Starlette) -> AsyncIterator[None]:
         parts = self.parts
-        tasks = [
-            asyncio.create_task(parts.provider.follow()),
-            asyncio.create_task(parts.sessions.store.run()),
-            asyncio.create_task(self._follow_secrets()),
-        ]
+        background = parts.background
+        background.start("identity provider", parts.provider.follow())
+        background.start("sessions", parts.sessions.store.run())
+        background.start("secrets", self._follow_secrets())
         try:
             yield
         finally:
             await parts.renewal.aclose()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background.aclose()
             await parts.http.aclose()
             await parts.sessions.store.aclose()
 
@@ -201,13 +199,6 @@ class _Lifespan:
         while True:
             await asyncio.sleep(_SECRETS_SECONDS)
             self.secrets.reload()
-
-
-def _http_client() -> httpx2.AsyncClient:
-    try:
-        return open_async_client()
-    except ClientError as error:
-        raise SettingsRefused([f"{error.problem} {error.advice}"]) from error
 
 
 def _templates() -> jinja2.Environment:

@@ -2,8 +2,8 @@
 Liveness (`/livez`) and readiness (`/readyz`) of the dashboard.
 
 It is ready while people can sign in: the provider's metadata is known, and the session store
-answers. A broker that is away makes it degraded. Other replicas could do no better then, and pages
-say what is wrong.
+answers. A broker that is away, or a background task that failed, makes it degraded. Other replicas
+could do no better then, and pages say what is wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from federation.background import Background
 from federation.dashboard.provider import ProviderInUse
 from federation.errors import Refusal
 from federation.sign_on.bounded import Bounded, client_of
@@ -36,12 +37,15 @@ class Health:
         broker_url: str,
         http: httpx2.AsyncClient,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        background: Background | None = None,
     ) -> None:
         self._provider = provider
         self._store = store
         self._broker_url = broker_url
         self._http = client_of(Bounded(http, _SECONDS))
         self._clock = clock
+        self._background = background or Background()
         self._lock = asyncio.Lock()
         self._known: tuple[float, str] = (float("-inf"), "")
         self._said: list[str] = []
@@ -60,7 +64,7 @@ class Health:
             *(["identity provider: " + self._provider.problem] if not self._provider.known else []),
             *await self._store_problems(),
         ]
-        degraded = await self._broker_problems()
+        degraded = [*await self._broker_problems(), *self._background.problems]
         problems = unavailable + degraded
         if problems != self._said:
             log = structlog.get_logger("federation.dashboard")

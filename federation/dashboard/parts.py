@@ -10,6 +10,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.types import Scope
 
+from federation.background import Background
 from federation.dashboard.at_once import AtOnce
 from federation.dashboard.provider import ProviderInUse
 from federation.dashboard.renewal import Renewal
@@ -44,6 +45,7 @@ class Parts:
     logouts: Buckets
     """Limits refused logout tokens by address."""
     clock: Callable[[], float]
+    background: Background = field(default_factory=Background)
     pages: AtOnce = field(default_factory=lambda: AtOnce(of_one=8, of_all=60))
     """Limits the pages that are being made. The client has 100 connections."""
     growing: AtOnce = field(default_factory=lambda: AtOnce(of_one=4, of_all=30))

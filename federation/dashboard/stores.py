@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from federation.config.dashboard import DashboardSettings
+from federation.distribution import how_to_install
 from federation.errors import Refusal, SettingsRefused
 from federation.state.sessions import SessionStore
 from federation.state.sqlite_sessions import SqliteSessions
@@ -61,10 +62,7 @@ def _redis(url: str, settings: DashboardSettings, clock: Callable[[], float]) ->
     except ModuleNotFoundError as error:
         if error.name != "redis":
             raise
-        problem = (
-            "shared-state: redis is not installed. Run in the checkout of this project:"
-            " pip install '.[redis,dashboard]'"
-        )
+        problem = f"shared-state: redis is not installed. {how_to_install('redis', 'dashboard')}"
         raise SettingsRefused([problem]) from error
     try:
         return RedisSessions(url, clock, settings.state / "shared-state-epoch")

@@ -29,6 +29,7 @@ from yarl import URL
 
 from federation.gateway.headers import Headers, check_answer, has_no_body
 from federation.gateway.refusals import UpstreamFailed
+from federation.outbound.failures import known
 
 _CONNECT_SECONDS = 5.0
 # Shorter than servers keep an idle connection: uvicorn and Node.js 5 s, the real gateway 8 s or
@@ -307,7 +308,8 @@ def _check_version(response: aiohttp.ClientResponse) -> None:
 
 def _failed(error: Exception) -> UpstreamFailed:
     late = isinstance(error, TimeoutError)
-    return UpstreamFailed(f"{type(error).__name__}: {_said(error)}", timed_out=late)
+    why = known(error, ca="upstream-ca") or f"{type(error).__name__}: {_said(error)}"
+    return UpstreamFailed(why, timed_out=late)
 
 
 def _said(error: Exception) -> str:

@@ -21,6 +21,8 @@ import structlog
 from federation.gateway.client import ConnectionPool, Transport
 from federation.gateway.refusals import UpstreamFailed
 from federation.gateway.routes import Kind
+from federation.outbound import OutboundError, TrustStore, machine_store, trusting
+from federation.ownership import fault
 
 _LOOK_SECONDS = 10.0
 _API_SHARE = 4
@@ -86,10 +88,12 @@ class Tls:
     """The files by which the broker and the upstream know each other over https."""
 
     ca: Path | None = None
-    """Instead of the machine's trust store."""
+    """Instead of *trust*."""
     certificate: Path | None = None
     """Shown to the upstream."""
     key: Path | None = None
+    trust: TrustStore | None = None
+    """What is trusted without *ca*: what the environment says, or the machine's own if None."""
 
     def stamp(self) -> tuple[int, ...]:
         """A value that changes when a file does."""
@@ -98,9 +102,9 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """What the files hold now. Raises: OSError or ValueError with the file's name."""
         try:
-            made = ssl.create_default_context(cafile=self.ca and str(self.ca))
-        except ssl.SSLError as error:
-            raise ValueError(f"{self.ca} holds no certificate") from error
+            made = trusting(self.ca) if self.ca else (self.trust or machine_store()).context()
+        except OutboundError as error:
+            raise ValueError(str(error)) from error
         if self.certificate:
             try:
                 made.load_cert_chain(self.certificate, self.key, password=_ask_nobody)
@@ -197,7 +201,8 @@ class Upstream:
         try:
             return self.auth.header() if self.auth else None
         except (OSError, ValueError) as error:
-            raise UpstreamFailed(f"its password cannot be read: {error}") from error
+            why = fault(error) if isinstance(error, OSError) else str(error)
+            raise UpstreamFailed(f"its password cannot be read: {why}") from error
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -14,25 +14,26 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import ssl
 import stat
 from collections.abc import Callable, Mapping
-from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx2
 
 from federation import __version__
-from federation.claims import shown
 from federation.documents.model import JwtIssuer
+from federation.issuers.answers import Answer, named, not_a_document, status_problem
 from federation.issuers.small_reads import read_in_small_pieces
 from federation.jose.jwk import KeySet, parse_key_set
 from federation.jose.strict_json import loads_object
+from federation.outbound import Outbound
+from federation.outbound.failures import failure
 
 T = TypeVar("T")
 
 MAX_RESPONSE_BYTES = 256 * 1024
+_TIMEOUT = httpx2.Timeout(5.0)
 
 _MAX_CHUNKS = 4096
 """A body may come in so many chunks. Of the largest body each then has 64 bytes on average."""
@@ -56,32 +57,15 @@ class FetchFailed(Exception):
     """A failed fetch. The text tells the operator why."""
 
 
-class _NoCookies(CookieJar):
+def open_client(ca_bundle: str | None, outbound: Outbound | None = None) -> httpx2.AsyncClient:
     """
-    A cookie jar that takes nothing and gives nothing.
+    Open a client that trusts only *ca_bundle*, or the trust store of *outbound* if it is None.
 
-    Issuers share a client. With a common jar, one could make the broker send 78 KiB of cookies to
-    all others of its domain, whose servers then refuse the request.
+    It goes through the proxies of *outbound*. Without *outbound* it asks issuers directly, and
+    trusts the machine's CAs. Raises: OutboundError if there is no certificate to trust.
     """
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep no cookie of the answer."""
-
-    def add_cookie_header(self, request: Any) -> None:
-        """Send no cookie."""
-
-
-def open_client(ca_bundle: str | None) -> httpx2.AsyncClient:
-    """
-    Open a client that trusts only *ca_bundle*, or the machine's trust store if it is None.
-
-    It uses the proxies and `SSL_CERT_FILE` of the environment.
-    Raises: ssl.SSLError if *ca_bundle* contains no certificate.
-    """
-    trusted = ssl.create_default_context(cadata=ca_bundle) if ca_bundle else True
-    return read_in_small_pieces(
-        httpx2.AsyncClient(verify=trusted, follow_redirects=False, cookies=_NoCookies())
-    )
+    outbound = outbound or Outbound()
+    return read_in_small_pieces(outbound.async_client(ca=ca_bundle, timeout=_TIMEOUT))
 
 
 async def fetch_keys(
@@ -102,11 +86,12 @@ async def fetch_keys(
     # Each of these addresses is on an origin that the document names, so the bearer token leaves
     # for no other.
     url = issuer.jwks_uri or await _discover(client, issuer, headers)
-    body = await _get(client, url, headers)
+    answer = await _get(client, url, headers)
     try:
-        return await _parsed(_key_set, body)
+        return await _parsed(_key_set, answer.body)
     except ValueError as error:
-        raise FetchFailed(f"{url}: not a key set: {error}") from None
+        why = not_a_document(answer.media_type, error)
+        raise FetchFailed(f"{url}: not a key set: {why}") from None
 
 
 def _key_set(body: bytes) -> KeySet:
@@ -170,18 +155,22 @@ async def _discover(
     # OpenFaaS's own examples give the whole URL of the document.
     base = (issuer.internal_url or issuer.iss).rstrip("/").removesuffix(_DISCOVERY)
     url = base + _DISCOVERY
-    body = await _get(client, url, headers)
+    answer = await _get(client, url, headers)
     try:
-        document = await _parsed(loads_object, body)
+        document = await _parsed(loads_object, answer.body)
     except ValueError as error:
-        raise FetchFailed(f"{url}: not a discovery document: {error}") from None
+        why = not_a_document(answer.media_type, error)
+        raise FetchFailed(f"{url}: not a discovery document: {why}") from None
     if document.get("issuer") != issuer.iss:
         # Section 4.3: otherwise the keys of another issuer would verify tokens of this one.
-        named = shown(document.get("issuer"))
-        raise FetchFailed(f"{url}: names the issuer {named}, not {issuer.iss}")
+        found = named(document.get("issuer"))
+        raise FetchFailed(
+            f"{url}: names the issuer {found}, not {issuer.iss}; iss of the JwtIssuer must be as the"
+            " issuer writes it, and a slash at the end counts"
+        )
     jwks_uri = document.get("jwks_uri")
     if not isinstance(jwks_uri, str) or len(jwks_uri) > _MAX_URL_CHARS:
-        raise FetchFailed(f"{url}: names no jwks_uri")
+        raise FetchFailed(f"{url}: names no jwks_uri; write it as jwksUri into the JwtIssuer")
     return _checked_jwks_uri(jwks_uri, issuer, base)
 
 
@@ -195,14 +184,18 @@ def _checked_jwks_uri(jwks_uri: str, issuer: JwtIssuer, base: str) -> str:
     """
     if jwks_uri == issuer.profile.keys_elsewhere.get(issuer.iss):
         return jwks_uri
-    given, inside, outside = httpx2.URL(jwks_uri), httpx2.URL(base), httpx2.URL(issuer.iss)
+    try:
+        given = httpx2.URL(jwks_uri)
+    except httpx2.InvalidURL:
+        raise FetchFailed(f"jwks_uri {named(jwks_uri)} is no address") from None
+    inside, outside = httpx2.URL(base), httpx2.URL(issuer.iss)
     if given.userinfo or given.fragment:
-        raise FetchFailed(f"jwks_uri {shown(jwks_uri)} has a user or a fragment")
+        raise FetchFailed(f"jwks_uri {named(jwks_uri)} has a user or a fragment")
     if _origin(given) == _origin(inside):
         return jwks_uri
     if _origin(given) != _origin(outside):
         raise FetchFailed(
-            f"jwks_uri {shown(jwks_uri)} is on another origin than {base};"
+            f"jwks_uri {named(jwks_uri)} is on another origin than {base};"
             " if that is right, set jwksUri in the JwtIssuer"
         )
     prefix = issuer.iss.rstrip("/") + "/"
@@ -215,19 +208,30 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> bytes:
-    """Fetch the body at *url*. Raises: FetchFailed if the answer is not a small and plain one."""
-    async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
-        if response.status_code != httpx2.codes.OK:
-            raise FetchFailed(f"{url}: answered {response.status_code}")
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise FetchFailed(f"{url}: answered compressed, though asked not to")
-        body, chunks = bytearray(), 0
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            chunks += 1
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise FetchFailed(f"{url}: answered more than {MAX_RESPONSE_BYTES} bytes")
-            if chunks > _MAX_CHUNKS:
-                raise FetchFailed(f"{url}: answered in more than {_MAX_CHUNKS} pieces")
-    return bytes(body)
+async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> Answer:
+    """Fetch what is at *url*. Raises: FetchFailed if the answer is not a small and plain one."""
+    try:
+        async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
+            return await _read(response, url, with_token="Authorization" in headers)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        why = failure(error, ca="caBundle of the JwtIssuer, or SSL_CERT_FILE")
+        raise FetchFailed(f"{url}: {why}") from None
+
+
+async def _read(response: httpx2.Response, url: str, *, with_token: bool) -> Answer:
+    """Read the body of *response*, an answer to a request with a bearer token or without."""
+    if response.status_code != httpx2.codes.OK:
+        location = response.headers.get("Location", "")
+        problem = status_problem(response.status_code, location, with_token=with_token)
+        raise FetchFailed(f"{url}: {problem}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise FetchFailed(f"{url}: answered compressed, though asked not to")
+    body, chunks = bytearray(), 0
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        chunks += 1
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise FetchFailed(f"{url}: answered more than {MAX_RESPONSE_BYTES} bytes")
+        if chunks > _MAX_CHUNKS:
+            raise FetchFailed(f"{url}: answered in more than {_MAX_CHUNKS} pieces")
+    return Answer(bytes(body), response.headers.get("Content-Type", ""))

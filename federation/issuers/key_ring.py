@@ -15,15 +15,20 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from math import inf
 from pathlib import Path
 
 import httpx2
+import structlog
 
+from federation.claims import shown
 from federation.documents.model import JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.issuers.fetch import FetchFailed, fetch_keys, open_client
 from federation.jose.jwk import Key, KeySet, parse_key_set
+from federation.outbound.failures import failure
 
 _FETCH_SECONDS = 5.0  # discovery and key set together
 _UNKNOWN_KEY_PAUSE_SECONDS = 10.0
@@ -31,9 +36,13 @@ _NO_KEYS_PAUSE_SECONDS = 5.0
 _SERVE_SECONDS = 24 * 3600.0
 _REFRESH_SECONDS = 600.0
 _RETRY_SECONDS = 30.0
+_FIRST_RETRY_SECONDS = 5.0
+"""While no key is held. It doubles with each failure, up to `_RETRY_SECONDS`: a broker that is not
+ready because of one lost answer at its start should be soon."""
 _FETCHES_AT_ONCE = 16
 """In the background. A caller whose token needs a key waits for no issuer but its own."""
 _TICK_SECONDS = 1.0
+_LOGGED_KEYS = 20
 
 _UNUSABLE = "The subject token names a key that its issuer publishes, but that cannot be used."
 """The whole sentence for the caller; the operator finds the reason in the log and in `/readyz`."""
@@ -82,6 +91,8 @@ class _Held:
     due: float = -inf
     """The time of the next background refresh."""
     failure: str = ""
+    failures: int = 0
+    """How many fetches have failed in a row."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
@@ -213,7 +224,7 @@ class KeyRing:
         except ValueError as error:
             held.keys = KeySet()
             held.failure = f"jwks: {error}"
-        held.skipped = held.keys.skipped
+        self._note_skipped(held, held.keys.skipped)
 
     def _usable(self, held: _Held) -> KeySet | None:
         """Return the cached keys, or None if they are too old."""
@@ -256,7 +267,14 @@ class KeyRing:
         held.task = task = asyncio.create_task(self._fetch_and_replace(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._note_bug, held))
         return task
+
+    def _note_bug(self, held: _Held, task: asyncio.Task[None]) -> None:
+        """Log an error that no fetch should end with: the task is not awaited, so it would be lost."""
+        if not task.cancelled() and (error := task.exception()):
+            _log().error("fetching keys failed unexpectedly", iss=held.issuer.iss, exc_info=error)
+            self._failed(held, f"unexpected error ({type(error).__name__}); the log has it whole")
 
     async def _fetch_and_replace(self, held: _Held) -> None:
         """Fetch keys and replace the cached ones. On failure, only record the reason."""
@@ -269,19 +287,42 @@ class KeyRing:
             return
         finally:
             held.tried = self._clock()
+        self._note_skipped(held, keys.skipped)
         if not keys.keys:
             self._failed(held, _none_usable(keys))
-            held.skipped = keys.skipped
             return
         self._on_fetch(held.issuer, True)
-        held.keys, held.skipped, held.failure = keys, keys.skipped, ""
+        if held.failure:
+            _log().info("keys of an issuer are fetched again", iss=held.issuer.iss)
+        held.keys, held.failure, held.failures = keys, "", 0
         held.fetched = self._clock()
         held.due = held.fetched + _REFRESH_SECONDS * (0.9 + 0.2 * self._jitter())
 
     def _failed(self, held: _Held, failure: str) -> None:
         self._on_fetch(held.issuer, False)
+        if failure != held.failure:
+            _log().warning(
+                "keys of an issuer cannot be fetched",
+                iss=held.issuer.iss,
+                problem=failure,
+                keys=len(held.keys.keys) if held.keys else 0,
+            )
         held.failure = failure
-        held.due = self._clock() + _RETRY_SECONDS
+        held.failures += 1
+        first = _FIRST_RETRY_SECONDS * 2 ** min(held.failures - 1, 8)
+        pause = _RETRY_SECONDS if self._usable(held) else min(first, _RETRY_SECONDS)
+        held.due = self._clock() + pause
+
+    def _note_skipped(self, held: _Held, skipped: Mapping[str, str]) -> None:
+        """Remember and log each key that is passed over, when these change."""
+        if skipped != held.skipped and skipped:
+            _log().info(
+                "keys of an issuer are passed over",
+                iss=held.issuer.iss,
+                keys={shown(kid): why for kid, why in islice(skipped.items(), _LOGGED_KEYS)},
+                number=len(skipped),
+            )
+        held.skipped = skipped
 
     def _client(self, ca_bundle: str | None) -> httpx2.AsyncClient:
         if ca_bundle not in self._clients:
@@ -328,9 +369,15 @@ class KeyRing:
         return Refusal(Reason.UNKNOWN_KEY if known else Reason.KEYS_UNAVAILABLE, evidence=evidence)
 
 
+def _log() -> structlog.stdlib.BoundLogger:
+    log: structlog.stdlib.BoundLogger = structlog.get_logger("federation.keys")
+    return log
+
+
 def _none_usable(keys: KeySet) -> str:
-    whys = "; ".join(f"{kid}: {why}" for kid, why in list(keys.skipped.items())[:5])
-    return f"none of the keys can be used: {whys}"
+    whys = "; ".join(f"{shown(kid)}: {why}" for kid, why in islice(keys.skipped.items(), 5))
+    more = f"; and {len(keys.skipped) - 5} more" if len(keys.skipped) > 5 else ""
+    return f"none of the keys can be used: {whys}{more}"
 
 
 def _text(error: Exception, fetch_seconds: float) -> str:
@@ -338,4 +385,4 @@ def _text(error: Exception, fetch_seconds: float) -> str:
         return str(error)
     if isinstance(error, TimeoutError):
         return f"no complete answer within {fetch_seconds:g} s"
-    return f"{type(error).__name__}: {error}"
+    return failure(error)

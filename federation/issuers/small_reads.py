@@ -17,6 +17,8 @@ from typing import Any
 import httpcore2
 import httpx2
 
+from federation.outbound import AsyncRouted
+
 _PIECE_BYTES = 512
 _CONNECTION_BYTES = 1024 * 1024
 """More than the headers and bodies of discovery and key set may have together."""
@@ -26,9 +28,10 @@ def read_in_small_pieces(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     """Return *client*, which from now on reads in small pieces on each new connection."""
     # httpx has no argument for this; its connection pools have. A test over a real connection
     # fails if a new version of the library keeps them elsewhere.
-    for transport in (client._transport, *client._mounts.values()):
-        if isinstance(transport, httpx2.AsyncHTTPTransport):
-            pool = transport._pool
+    transport = client._transport
+    for route in transport.routes if isinstance(transport, AsyncRouted) else (transport,):
+        if isinstance(route, httpx2.AsyncHTTPTransport):
+            pool = route._pool
             pool._network_backend = _Backend(pool._network_backend)
     return client
 

@@ -85,9 +85,11 @@ def role_for(
     iss, subject = claims.get("iss"), claims.get("sub")
     if not (isinstance(iss, str) and isinstance(subject, str) and iss and subject):
         return None, ("A token needs the claims iss and sub, both texts.",)
-    draft = _Draft(claims, _profile(iss, claims, issuer))
+    profiles = _profiles(iss, claims, issuer)
+    draft = _Draft(claims, profiles[0])
     if issuer is None and known_provider(iss) is None and draft.profile.name != GENERIC:
-        draft.notes.append(f"The JwtIssuer must say provider: {draft.profile.name}.")
+        named = " or ".join(f"provider: {profile.name}" for profile in profiles)
+        draft.notes.append(f"The JwtIssuer must say {named}.")
     person = not draft.profile.ci or (issuer is not None and issuer.clients_of(claims))
     role, notes = _for_person(draft, iss, policy) if person else _for_job(draft, iss, policy)
     long = [c.key for c in role.conditions if len(c.values[0]) > VALUE_CHARS] if role else []
@@ -118,14 +120,15 @@ class _Draft:
         return text(at(self.claims, name)) is not None
 
 
-def _profile(iss: str, claims: Claims, issuer: JwtIssuer | None) -> Profile:
+def _profiles(iss: str, claims: Claims, issuer: JwtIssuer | None) -> tuple[Profile, ...]:
+    """Return the providers that the token can be of, at least one; the first is drafted for."""
     if issuer is not None:
-        return issuer.profile
+        return (issuer.profile,)
     if known := known_provider(iss):
-        return PROFILES[known]
+        return (PROFILES[known],)
     likely = [name for name in likely_providers(iss) if _could_be(PROFILES[name], claims)]
     telling = [name for name, profile in PROFILES.items() if _tells(profile, claims)]
-    return PROFILES[next(iter((*likely, *telling)), GENERIC)]
+    return tuple(PROFILES[name] for name in likely or telling or [GENERIC])
 
 
 def _could_be(profile: Profile, claims: Claims) -> bool:

@@ -22,6 +22,10 @@ def listen(host: str, port: int) -> socket.socket:
         address = (host, port)
         return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        problem = f"cannot listen on {host} port {port}: {why}"
+        problem = f"cannot listen on {host} port {port}: {_why(error)}"
         raise SettingsRefused([problem]) from error
+
+
+def _why(error: OSError | ValueError) -> str:
+    said = getattr(error, "strerror", None) or str(error)
+    return str(said).partition(" (while attempting")[0]  # Python adds the address

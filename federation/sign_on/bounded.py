@@ -16,12 +16,12 @@ from federation import __version__
 from federation.client import ClientError
 from federation.client.connection import (
     ANSWER_BYTES,
-    TIMEOUT,
-    NoCookies,
     advice_on_transport,
     transport_problem,
 )
 from federation.client.http import server_of
+from federation.outbound import TIMEOUT, NoCookies
+from federation.outbound.limits import Compressed, TooLong, TooSlow
 
 _HEADERS = {
     "Accept": "application/json",
@@ -35,7 +35,7 @@ class Bounded(httpx2.AsyncBaseTransport):
     """
     Sends by *http*, and reads the whole answer: at most 256 KiB within *seconds*.
 
-    Raises: httpx2.TransportError, also if an answer breaks a limit.
+    Raises: httpx2.RequestError, a LimitBroken if an answer breaks a limit.
     """
 
     def __init__(self, http: httpx2.AsyncClient, seconds: float) -> None:
@@ -48,18 +48,18 @@ class Bounded(httpx2.AsyncBaseTransport):
             async with asyncio.timeout(self._seconds):
                 return await self._answer(request)
         except TimeoutError:
-            raise httpx2.ReadTimeout("the answer did not end in time", request=request) from None
+            raise TooSlow(request) from None
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise httpx2.ReadError("answered compressed, though asked not to", request=request)
+                raise Compressed(request)
             body = bytearray()
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > ANSWER_BYTES:
-                    raise httpx2.ReadError("answered with more than 256 KiB", request=request)
+                    raise TooLong(request, ANSWER_BYTES // 1024)
         finally:
             await response.aclose()
         kept = [pair for pair in response.headers.multi_items() if pair[0] not in _FRAMING]
@@ -89,7 +89,7 @@ def client_arguments(transport: Bounded) -> dict[str, Any]:
 def unreachable(error: httpx2.HTTPError | httpx2.InvalidURL, url: str) -> ClientError:
     """Return what to tell about *error*. Nothing of the request is in it but the server's name."""
     server = server_of(httpx2.URL(url))
-    if not isinstance(error, httpx2.TransportError):
-        return ClientError(f"{server} answered what cannot be read: {type(error).__name__}.")
     problem = transport_problem(error)
+    if not isinstance(error, httpx2.TransportError):
+        return ClientError(f"{server} answered what cannot be read: {problem}.")
     return ClientError(f"{server} could not be reached: {problem}.", advice_on_transport(problem))

@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 from federation.client import ClientError
 
@@ -68,9 +68,14 @@ def tell(line: str) -> None:
 
 
 def report(work: Callable[[], None]) -> int:
-    """In the program: do *work*, and return the exit code. The command raises its ClientError."""
+    """
+    In the program: do *work*, and return the exit code. The command raises its ClientError.
+
+    What else is printed or logged meanwhile goes to standard error, not between the lines.
+    """
     try:
-        work()
+        with redirect_stdout(sys.stderr):
+            work()
     except ClientError as error:
         _say({"problem": error.problem, "advice": error.advice})
         return 1
@@ -79,5 +84,4 @@ def report(work: Callable[[], None]) -> int:
 
 def _say(value: dict[str, str]) -> None:
     with suppress(OSError):  # the command was killed, so nobody listens
-        sys.stdout.write(json.dumps(value) + "\n")
-        sys.stdout.flush()
+        print(json.dumps(value), file=sys.__stdout__, flush=True)

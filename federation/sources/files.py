@@ -32,7 +32,7 @@ from pathlib import Path
 from federation.documents.assemble import DOCUMENTS, Assembled, assemble
 from federation.documents.catalog import Catalog
 from federation.documents.codes import Code
-from federation.documents.parse import FILE_BYTES, Parsed, parse
+from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
 from federation.errors import DocumentsRefused, Problem, Severity
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -48,7 +48,8 @@ def load(paths: Sequence[Path]) -> Assembled:
     Read the documents in *paths* as one set.
 
     A directory is read recursively: `*.yaml`, `*.yml` and `*.json`, without names that begin
-    with a dot. A path that is a file is read whatever its name.
+    with a dot, and without the files that Kustomize, Helm and others keep beside documents. A path
+    that is a file is read whatever its name.
 
     A path may itself be a link only if it stays below the folder that it is in, or for a relative
     path below the current folder: in a checkout of somebody else's, it can lead anywhere.
@@ -63,7 +64,7 @@ def contents(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Probl
     for content in map(_content, listing.files):
         if isinstance(content, Problem):
             problems.append(content)
-        else:
+        elif not content.owner:
             found.append((content.path, content.data))
     return found, problems
 
@@ -113,6 +114,8 @@ class FileSource:
         self._reload_asked = asyncio.Event()
         self._seen, first = _load_unchanged(self._paths)
         self._catalog, self._problems = self._first(first, last_good)
+        self.passed_over = first.assembled.passed_over
+        """A sentence about each file of the last set that is another program's."""
         self.read_at = clock()
         """The time when a set was last read, adopted or not."""
 
@@ -162,6 +165,7 @@ class FileSource:
         seen, read = await asyncio.to_thread(_load_unchanged, self._paths)
         assembled = self._judged(read)
         self._seen = seen
+        self.passed_over = assembled.passed_over
         self.read_at = self._clock()
         if assembled.catalog is None:
             self._problems = _errors(assembled)
@@ -341,6 +345,12 @@ class _FileText:
     label: str
     data: bytes = field(repr=False)
 
+    @property
+    def owner(self) -> str:
+        """The other program whose file it is, found in a directory; empty if it is none's."""
+        # The label of a file that was named by itself has no slash, and such a file is read.
+        return passed_over(self.path, self.data) if self.label.startswith("/") else ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:
@@ -396,6 +406,9 @@ def _parsed(
         texts.append(file)
         for part in (file.label.encode("utf-8", "surrogateescape"), file.data):
             digest.update(len(part).to_bytes(8, "big") + part)
+        if owner := file.owner:
+            yield Parsed(passed_over=(f"{file.path} is a file of {owner}; passed over",))
+            continue
         parsed = parse(file.path, file.data, places)
         yield parsed
         size, found = size + len(file.data), found + parsed.found

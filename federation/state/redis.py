@@ -19,6 +19,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,8 @@ from federation.state.redis_server import RedisServer, Unusable, unavailable
 from federation.state.sharing import SharedRun
 
 Item = TypeVar("Item")
+
+_EPOCH = re.compile(r"[0-9A-Za-z]+:[0-9.e+]+")
 
 _POLL_SECONDS = 0.25
 _INSPECT_SECONDS = 5.0
@@ -84,7 +87,7 @@ class RedisStore:
         self._clock = clock
         self._memory = memory
         self._observe = observe
-        self._epoch = memory.read_text("ascii") if memory.exists() else ""
+        self._epoch = _remembered(memory)
         self._inspected: str | None = None
         """Why Redis cannot be used, empty if it can be; None before the first inspection."""
         self._inspect = SharedRun(self._inspect_server)
@@ -215,13 +218,24 @@ class RedisStore:
     async def _learn_epoch(self) -> None:
         """Adopt the epoch of Redis, or start a new one if it has none or an older one."""
         known = self._epoch
-        there = await self._server.run(START_EPOCH, (EPOCH,), "", self._new_epoch(known))
+        there = await self._start_epoch("", known)
         # An epoch before the known one means that Redis went back to older data.
         while known and there != known and _lost_at(there) <= _lost_at(known):
-            there = await self._server.run(START_EPOCH, (EPOCH,), there, self._new_epoch(known))
-        self._epoch = str(there)
-        self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._memory.write_text(self._epoch, "ascii")
+            there = await self._start_epoch(there, known)
+        self._epoch = there
+        try:
+            self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._memory.write_text(self._epoch, "ascii")
+        except OSError as error:
+            # A replica that forgets the epoch would not notice older data after its next start.
+            raise unavailable(f"{self._memory} cannot be written: {error.strerror}") from error
+
+    async def _start_epoch(self, instead: str, known: str) -> str:
+        """Start an epoch if Redis has *instead*. Return the one in force."""
+        found = await self._server.run(START_EPOCH, (EPOCH,), instead, self._new_epoch(known))
+        if not _EPOCH.fullmatch(str(found)):
+            raise unavailable(f"its key {EPOCH} holds what no broker wrote; delete that key")
+        return str(found)
 
     def _new_epoch(self, known: str) -> str:
         # Later than the known one also if this clock is behind that of the replica that began it.
@@ -283,6 +297,15 @@ class RedisStore:
 
     async def _delete_expired(self) -> None:
         await self._server.run(DELETE_EXPIRED, (REVOKED, UNTIL), KEPT_LONGER_SECONDS, _READ_AT_ONCE)
+
+
+def _remembered(memory: Path) -> str:
+    """The epoch in the file *memory*; empty, as for a new replica, if it holds none."""
+    try:
+        epoch = memory.read_text("ascii") if memory.exists() else ""
+    except ValueError:
+        return ""
+    return epoch if _EPOCH.fullmatch(epoch) else ""
 
 
 def _lost_at(epoch: str) -> float:

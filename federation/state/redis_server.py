@@ -12,56 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import MovedError, NoPermissionError, ResponseError
 
 from federation.errors import Reason, Refusal
+from federation.state.redis_errors import ERRORS, TIMEOUT_SECONDS, answer, told, unusable_by
 from federation.state.redis_scripts import EPOCH, PROBE, RIGHTS
 from federation.state.sharing import SharedRun
 
-TIMEOUT_SECONDS = 2.0
 _WAIT_MS = 1000
 _CONNECTIONS = 64
-_MESSAGE_CHARS = 200
 _POLICY = "maxmemory-policy"
 _OLDEST = (5, 0)  # before it, a script that asks for the time may not write
 
-_ERRORS = (
-    RedisError,
-    RedisClusterException,
-    OSError,
-    TimeoutError,
-    RuntimeError,  # of uvloop, if a connection is closed while the client begins to use it
-)
-_PASSING = (
-    AskError,  # and MovedError: the cluster's slots move
-    BusyLoadingError,
-    ClusterDownError,  # and MasterDownError
-    OutOfMemoryError,
-    ReadOnlyError,  # during a failover
-    TryAgainError,
-)
-"""Answers of a Redis that can be used a little later."""
+Answer = TypeVar("Answer")
 
 
 class Unusable(Exception):
@@ -86,11 +58,9 @@ class RedisServer:
     async def run(self, script: str, keys: Sequence[str], *args: str | float) -> Any:
         """Return the result of *script*. Raises: Refusal with `state_unavailable`."""
         try:
-            client = await self._chosen()
-            async with self._place():
-                return await client.eval(script, len(keys), *keys, *args)
-        except _ERRORS as error:
-            raise unavailable(_why(error)) from error
+            return await self._ask(lambda client: client.eval(script, len(keys), *keys, *args))
+        except ERRORS as error:
+            raise unavailable(told(error)) from error
 
     async def run_acknowledged(self, script: str, keys: Sequence[str], *args: str | float) -> Any:
         """
@@ -102,15 +72,15 @@ class RedisServer:
         if not self._replicas:
             return await self.run(script, keys, *args)
         try:
-            client = await self._chosen()
-            async with self._place():
-                # WAIT is about the writes of its own connection, which a pipeline keeps.
-                answer, acknowledged = await self._waited(client, script, keys, args)
-        except _ERRORS as error:
-            raise unavailable(_why(error)) from error
+            # WAIT is about the writes of its own connection, which a pipeline keeps.
+            found, acknowledged = await self._ask(
+                lambda client: self._waited(client, script, keys, args, self._replicas)
+            )
+        except ERRORS as error:
+            raise unavailable(told(error)) from error
         if int(acknowledged) < self._replicas:
             raise unavailable(f"{acknowledged} of {self._replicas} replicas acknowledged in time")
-        return answer
+        return found
 
     async def inspect(self) -> None:
         """
@@ -123,12 +93,11 @@ class RedisServer:
             info = await self._info(client)
             if problem := info_problem(info):
                 raise Unusable(problem)
-            async with self._place():
-                await client.eval(RIGHTS, 1, PROBE)
-        except _ERRORS as error:
+            await self._ask(self._try_rights)
+        except ERRORS as error:
             if problem := unusable_by(error):
-                raise Unusable(problem) from error
-            raise unavailable(_why(error)) from error
+                raise Unusable(problem + self._about_database(error)) from error
+            raise unavailable(told(error)) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -147,6 +116,22 @@ class RedisServer:
         finally:
             self._places.release()
 
+    async def _ask(self, question: Callable[[Redis | RedisCluster], Awaitable[Answer]]) -> Answer:
+        """Put *question* to the client, with one of its connections."""
+        client = await self._chosen()
+        try:
+            async with self._place():
+                return await question(client)
+        except MovedError:
+            if client is not self._single:
+                raise
+        # Only a node of a cluster answers so. It may not have said that it is one.
+        if self._client is self._single:
+            self._client = self._connect_cluster()
+        client = await self._chosen()
+        async with self._place():
+            return await question(client)
+
     async def _chosen(self) -> Redis | RedisCluster:
         if self._client is None:
             await self._find_out_mode()
@@ -155,15 +140,26 @@ class RedisServer:
 
     async def _choose_client(self) -> None:
         try:
-            mode = dict(await self._single.info("server")).get("redis_mode")
+            mode = mode_in(await self._single.info("server"))
         except NoPermissionError:
             mode = None  # `inspect` says what is missing
         self._client = self._connect_cluster() if mode == "cluster" else self._single
+
+    def _about_database(self, error: Exception) -> str:
+        """A hint for an answer that came while the database was chosen."""
+        database = self._single.connection_pool.connection_kwargs.get("db", 0)
+        if not database or not isinstance(error, ResponseError):
+            return ""
+        return (
+            f" (the URL names database {database}: a server has 0 to 15 unless it is set"
+            " otherwise, and a cluster has 0 alone)"
+        )
 
     def _connect(self) -> Redis:
         # If all connections are busy, a caller waits for one as long as for an answer.
         pool = BlockingConnectionPool.from_url(
             self._url,
+            **_verification(self._url),
             protocol=2,  # every Redis and every proxy speaks it
             decode_responses=True,
             max_connections=_CONNECTIONS,
@@ -177,6 +173,7 @@ class RedisServer:
     def _connect_cluster(self) -> RedisCluster:
         return RedisCluster.from_url(
             self._url,
+            **_verification(self._url),
             protocol=2,  # every Redis and every proxy speaks it
             decode_responses=True,
             max_connections=_CONNECTIONS + 1,
@@ -185,27 +182,35 @@ class RedisServer:
             retry=Retry(NoBackoff(), 1),  # once: the node may have handed its slots over
         )
 
+    async def _try_rights(self, client: Redis | RedisCluster) -> None:
+        """Run every command that the store runs."""
+        if self._replicas:
+            await self._waited(client, RIGHTS, (PROBE,), (), replicas=0)  # waits for none
+        else:
+            await client.eval(RIGHTS, 1, PROBE)
+
     async def _waited(
         self,
         client: Redis | RedisCluster,
         script: str,
         keys: Sequence[str],
         args: Sequence[str | float],
+        replicas: int,
     ) -> tuple[Any, Any]:
         if isinstance(client, RedisCluster):
             await client.initialize()
             batch = client.pipeline()
             node = client.get_node_from_key(EPOCH)
             batch.execute_command("EVAL", script, len(keys), *keys, *args, target_nodes=node)
-            batch.execute_command("WAIT", self._replicas, _WAIT_MS, target_nodes=node)
+            batch.execute_command("WAIT", replicas, _WAIT_MS, target_nodes=node)
             # A redirected script would run where this WAIT did not wait.
-            answer, acknowledged = await batch.execute(allow_redirections=False)
+            found, acknowledged = await batch.execute(allow_redirections=False)
         else:
             pipe = client.pipeline(transaction=False)
             pipe.eval(script, len(keys), *keys, *args)
-            pipe.wait(self._replicas, _WAIT_MS)
-            answer, acknowledged = await pipe.execute()
-        return answer, acknowledged
+            pipe.wait(replicas, _WAIT_MS)
+            found, acknowledged = await pipe.execute()
+        return found, acknowledged
 
     async def _info(self, client: Redis | RedisCluster) -> Mapping[str, Any]:
         """What Redis says of itself; at least its eviction policy, which CONFIG GET knows too."""
@@ -220,12 +225,20 @@ class RedisServer:
             return info
         try:
             config = await client.config_get(_POLICY, **node)
-        except NoPermissionError as error:
+        except ResponseError as error:  # managed services have no CONFIG
+            if not unusable_by(error):
+                raise
             raise Unusable(
-                "its user may run neither INFO nor CONFIG GET, so nobody can tell whether it"
-                " evicts spent tokens; grant it +info"
+                f"it tells its {_POLICY} neither by INFO nor by CONFIG GET, so nobody can tell"
+                f" whether it evicts spent tokens; grant its user +info ({answer(error)})"
             ) from error
         return {"maxmemory_policy": config.get(_POLICY), **info}
+
+
+def mode_in(info: Mapping[str, Any]) -> str | None:
+    """Return the mode that a server tells by *info*, such as `cluster`. Valkey has its own name."""
+    mode = info.get("redis_mode") or info.get("server_mode")
+    return None if mode is None else str(mode)
 
 
 def info_problem(info: Mapping[str, Any]) -> str | None:
@@ -241,20 +254,10 @@ def info_problem(info: Mapping[str, Any]) -> str | None:
         # Also without maxmemory: a limit can be set at any time, and evicts at once.
         return (
             f"its maxmemory-policy is {policy[:40]}, so it may evict spent tokens and accept them"
-            " again; run: CONFIG SET maxmemory-policy noeviction"
+            " again; run: CONFIG SET maxmemory-policy noeviction (of a managed service, set it in"
+            " the parameters of the instance)"
         )
     return None
-
-
-def unusable_by(error: Exception) -> str | None:
-    """Why a Redis that answers with *error* cannot be used; None if the error may pass."""
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return "it does not accept the user and password of the URL"
-    if isinstance(error, _PASSING) or not isinstance(error, ResponseError):
-        return None
-    if isinstance(error, NoPermissionError):
-        return f"its user lacks a right: {_text(error)}"
-    return f"it answered: {_text(error)}"
 
 
 def unavailable(why: str) -> Refusal:
@@ -262,11 +265,11 @@ def unavailable(why: str) -> Refusal:
     return Refusal(Reason.STATE_UNAVAILABLE, evidence={"shared-state": why})
 
 
-def _why(error: Exception) -> str:
-    """The kind of *error*, with the text of an answer; that of other errors may hold the URL."""
-    name = type(error).__name__
-    return f"{name}: {_text(error)}" if isinstance(error, ResponseError) else name
+def _verification(url: str) -> dict[str, Any]:
+    """
+    Return the arguments by which a certificate is judged as everywhere else (`outbound.trust`).
 
-
-def _text(error: Exception) -> str:
-    return str(error)[:_MESSAGE_CHARS]
+    Python 3.13 refuses CAs without key identifiers, as managed Redis services have them.
+    """
+    strict = [ssl.VERIFY_X509_STRICT]
+    return {"ssl_exclude_verify_flags": strict} if url.lower().startswith("rediss:") else {}

@@ -30,6 +30,7 @@ from federation.batching import Batcher
 from federation.errors import Reason, Refusal
 from federation.state import ONE_BY_ONE, Observe, timed
 from federation.state.expiring import KEPT_LONGER_SECONDS, ExpiringSet, Freshness
+from federation.state.sqlite_errors import told
 
 Result = TypeVar("Result")
 Step = Callable[[sqlite3.Connection], Result]
@@ -156,7 +157,8 @@ class SqliteStore:
             try:
                 return await self._steps.submit(step)  # type: ignore[return-value]  # a batch mixes steps
             except (sqlite3.Error, OSError) as error:
-                raise Refusal(Reason.STATE_UNAVAILABLE, evidence={"store": str(error)}) from error
+                why = told(error, self._path)
+                raise Refusal(Reason.STATE_UNAVAILABLE, evidence={"store": why}) from error
 
     def _transaction(self, steps: Sequence[Step[object]]) -> Sequence[object]:
         """Run all *steps* in one transaction, or none of them. Runs in the store's thread."""

@@ -152,6 +152,10 @@ class KeyFolder:
                     self._add()
         return self.load()
 
+    def existing(self) -> SigningKeys | None:
+        """Return the keys in use, None if there is none yet. Nothing is made."""
+        return self.load() if self._current.exists() else None
+
     def load(self) -> SigningKeys:
         """
         Return the keys in use, first the one that signs.

@@ -1,12 +1,13 @@
 """
 Health endpoints: liveness (`/livez`) and readiness (`/readyz`).
 
-The broker is not ready while it cannot answer exchanges: the journal cannot be written, or the
-store cannot claim a token. With bad documents, failed key fetches or signing keys that cannot be
-read it is degraded but ready, since it keeps using the last good ones. The same holds while audit
-segments cannot be sealed, since events are recorded all the same, and while the upstream does not
-answer, since exchanges do not need it. While the Kubernetes API is away the last set is in use, so
-the broker is ready; it is not before a first set was read.
+The broker is not ready while it cannot answer exchanges: the journal cannot be written, the store
+cannot claim a token, or no issuer has a key that can be used. With bad documents, failed key fetches
+of some issuers or signing keys that cannot be read it is degraded but ready, since it keeps using the
+last good ones. The same holds while audit segments cannot be sealed, since events are recorded all the
+same, while the upstream does not answer, since exchanges do not need it, and after a background task
+has failed. While the Kubernetes API is away the last set is in use, so the broker is ready; it is not
+before a first set was read.
 
 What is wrong names Roles, values and paths, so it is for the operator: at the metrics port, and for
 a connection from loopback that no proxy forwarded. Everybody else learns the status alone.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,9 +30,11 @@ from starlette.types import Scope
 
 from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal, Status
+from federation.background import Background
 from federation.documents.values import loopback
 from federation.errors import Refusal
 from federation.exchange import Broker
+from federation.issuers.key_ring import KeyStatus
 from federation.sources.kubernetes.source import Following
 from federation.text import counted
 from federation.web.discovery import SignIn
@@ -82,6 +86,8 @@ class Health:
     """Why the upstream does not answer, empty if it does; None if there is none, or not yet."""
     publish: Callable[[Mapping[str, Any]], None] | None = None
     """Called with the details every few seconds."""
+    background: Background = field(default_factory=Background)
+    """The work beside the requests, and what of it has failed."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _store: tuple[float, list[str], list[str]] = (float("-inf"), [], [])
     """When the store was last checked, what was unavailable, and what was degraded."""
@@ -97,6 +103,7 @@ class Health:
             *(_STARTING if self.starting and not awaited else []),
             *([f"audit journal: {journal.problem}"] if journal and journal.problem else []),
             *no_store,
+            *([] if self.starting or awaited else self._no_keys()),
         ]
         degraded = [
             *(["documents: the last set was not adopted"] if self.broker.source.problems() else []),
@@ -106,6 +113,7 @@ class Health:
             *([f"signing keys: {self.signing_problem}"] if self.signing_problem else []),
             *([f"upstream: {self.upstream_problem}"] if self.upstream_problem else []),
             *weak_store,
+            *self.background.problems,
             *(_journal_warnings(journal) if journal else []),
             *self._webhook_problems(),
         ]
@@ -130,7 +138,7 @@ class Health:
                 ],
             },
             **({"kubernetes": following} if following else {}),
-            "issuers": {iss: asdict(status) for iss, status in broker.keys.status().items()},
+            "issuers": {iss: _key_details(status) for iss, status in broker.keys.status().items()},
             **({"audit": {**asdict(audit), "nearly_full": audit.nearly_full}} if audit else {}),
         }
 
@@ -166,12 +174,32 @@ class Health:
         """The answers of the webhook that only an operator can mend, such as a 401."""
         return {f"audit webhook: {each.problem}" for each in self.deliveries if each.problem}
 
+    def _no_keys(self) -> Iterator[str]:
+        """
+        Yield a problem if every issuer was asked for its keys and none has one that can be used.
+
+        Every token is then refused before it is looked at. An update of the broker that cannot reach
+        its issuers, because of a proxy or a CA, does not take the place of one that can.
+        """
+        known = self.broker.keys.status()
+        trusted = self.broker.source.current().issuers
+        if trusted and all(
+            (keys := known.get(iss)) and keys.failure and not keys.keys for iss in trusted
+        ):
+            yield "keys: no issuer has a key that can be used, so every token is refused"
+
     def _key_problems(self) -> Iterator[str]:
         known = self.broker.keys.status()
         for iss, issuer in self.broker.source.current().issuers.items():
             if (keys := known.get(iss)) and keys.failure:
                 held = "" if keys.keys else "none held; "
                 yield f"keys of {issuer.name}: {held}{keys.failure}"
+
+
+def _key_details(status: KeyStatus) -> dict[str, Any]:
+    """Return *status* as `/readyz` shows it. Of the keys that are passed over, the first are named."""
+    named = dict(islice(status.unusable.items(), _SHOWN_PROBLEMS))
+    return {**asdict(status), "unusable": named, "unusable_keys": len(status.unusable)}
 
 
 def _kubernetes_problems(following: Following) -> Iterator[str]:

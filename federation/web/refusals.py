@@ -21,6 +21,7 @@ from federation.errors import HttpError, Reason, Refusal
 from federation.gateway.headers import Headers
 from federation.gateway.refusals import GatewayError
 from federation.jose.strict_json import dumps
+from federation.pages import page
 from federation.web.forms import request_id_of
 from federation.web.rate_limit import Network
 
@@ -50,6 +51,8 @@ class ErrorBoundary:
 
     app: ASGIApp
     trusted_proxies: Sequence[Network] = ()
+    docs: str | None = None
+    """The address of the docs, for `error_uri`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,7 +81,7 @@ class ErrorBoundary:
                 error = Refusal(Reason.SERVER_ERROR)
             if started:
                 raise  # the server closes the connection, so that half a response shows as half
-            await _send(error, request_id, send_with_id)
+            await _send(error, request_id, self.docs, send_with_id)
 
 
 class NotFound(HttpError):
@@ -96,7 +99,7 @@ async def not_found(_request: Request, error: Exception) -> NoReturn:
     raise NotFound(error if isinstance(error, HTTPException) else HTTPException(404)) from error
 
 
-async def _send(error: HttpError, request_id: str, send: Send) -> None:
+async def _send(error: HttpError, request_id: str, docs: str | None, send: Send) -> None:
     if isinstance(error, GatewayError):
         headers, body = _TEXT_HEADERS, f"{error.public} Request id {request_id}.\n".encode()
     else:
@@ -107,6 +110,8 @@ async def _send(error: HttpError, request_id: str, send: Send) -> None:
             "reason": reason,
             "request_id": request_id,
         }
+        if docs:
+            members["error_uri"] = page(reason.page, docs)  # RFC 6749, section 5.2
         headers, body = JSON_HEADERS, dumps(members)
     await respond(send, error.status, [*headers, *_raw(error.headers)], body)
 

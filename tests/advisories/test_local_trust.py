@@ -148,7 +148,7 @@ def test_every_file_of_somebody_else_is_told_at_once_with_its_command(
         audit_webhook_header=str(header),
         upstream_secrets=str(secrets),
     )
-    commands = [problem.rpartition("; run: ")[2] for problem in told[1:]]
+    commands = [problem.rpartition("; run: ")[2].partition("; in a pod")[0] for problem in told[1:]]
     assert told[0].startswith("port: ")
     assert commands == [
         f"chown -R 0 {state}",
@@ -203,6 +203,41 @@ def test_keys_that_root_makes_belong_to_the_user_of_the_state(
     made = [state / "signing-keys", *(state / "signing-keys").iterdir()]
     assert {path.stat().st_uid for path in made} == {STRANGER}
     assert os.geteuid() == ROOT
+
+
+@as_root
+@pytest.mark.parametrize("there", [True, False], ids=["root's folder", "no folder yet"])
+def test_keys_that_root_makes_where_nobody_is_known_come_with_a_note(
+    tmp_path: Path, there: bool
+) -> None:
+    state = tmp_path / "state"
+    if there:
+        state.mkdir()
+    code, _, told = keys("generate", state)
+    assert code == 0
+    assert f"run: chown -R USER {state}" in told
+    (state / "state.db").touch()  # root's broker wrote it
+    assert keys("generate", state)[2] == ""
+
+
+@as_root
+@pytest.mark.parametrize("command", ["generate", "rotate", "list"])
+def test_another_user_is_told_in_words_and_not_by_an_error_number(command: str) -> None:
+    # Not in `tmp_path`: its parents are closed to other users.
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        state = Path(place, "state")
+        state.mkdir(mode=0o700)
+        given_away(state)
+        script = (
+            "import os; import federation.cli.keys; from federation.cli import main\n"
+            "os.setgroups([]); os.setgid(5555); os.setuid(5555); main()"
+        )
+        words = [sys.executable, "-c", script, "keys", command, "--state", str(state)]
+        ran = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  ours
+    assert ran.returncode == 1, ran.stderr
+    assert "[Errno" not in ran.stderr
+    assert f"#{STRANGER}" in ran.stderr or "as its owner or as root" in ran.stderr
 
 
 @as_root

@@ -30,7 +30,7 @@ class Elsewhere:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.received: list[httpx2.Request] = []
         client = httpx2.Client(transport=httpx2.MockTransport(self._answer))
-        monkeypatch.setattr(command, "Sender", lambda tell: Sender(client, tell=tell))
+        monkeypatch.setattr(command, "Sender", lambda **given: Sender(client, **given))
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         self.received.append(request)

@@ -27,6 +27,7 @@ Real processes and sockets, for `end_to_end/`, faults and bench:
 | that process in front of a gateway process | `gateway.fronted()` |
 | an issuer that is slow, down, wrong, or rotates | `issuer.CiIssuer` |
 | nginx and Go's reverse proxy in front of a broker | `reverse_proxies` |
+| nginx, Caddy and HAProxy as docs/reverse-proxies.md has them | `reverse_proxies.documented` |
 | a server with the broker's limits, without a broker | `http_server` |
 | a peer that breaks HTTP or TLS | `raw_server`, `certificates` |
 | any other program, started, killed and measured | `process.Process`, `process.Server` |

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from federation.audit.delivery import Delivery, Webhook
+from federation.audit.delivery import Delivery
 from federation.audit.event import Actor, Event, Standing, Trail
 from federation.audit.journal import FileJournal
 from federation.audit.read import ends, events
 from federation.audit.seals import SEAL_TYPE
 from federation.audit.segments import stored
 from federation.audit.verify import JournalCheck, check_journal
+from federation.audit.webhook import Webhook
 from federation.errors import Refusal
 from federation.jose.jwk import parse_key_set
 from federation.logs import configure_logs

@@ -214,7 +214,10 @@ class FakeProvider:
         return httpx2.Response(200, json=self.metadata())
 
     async def _jwks(self, _request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, json=self.issuer.jwks())
+        """The keys, and as at Keycloak one for encryption, which is passed over."""
+        for_encryption = {**self.keys[0].jwk(), "kid": "encrypts", "use": "enc"}
+        signing = [key.jwk() for key in self.keys]
+        return httpx2.Response(200, json={"keys": [*signing, for_encryption]})
 
     async def _authorize(self, request: httpx2.Request) -> httpx2.Response:
         """A person who is signed in already: the answer comes at once."""

@@ -1,7 +1,12 @@
-"""A real redis-server for tests, with the options that a test needs."""
+"""
+A real redis-server for tests, with the options that a test needs.
+
+The variable `REDIS_SERVER` names another program that speaks the same protocol, such as Valkey's.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -19,7 +24,7 @@ from tests.harness.process import free_port
 @contextmanager
 def redis_server(folder: Path, **options: str | int) -> Iterator[int]:
     """Run a Redis that forgets everything when it ends, and yield its port."""
-    found = shutil.which("redis-server")
+    found = shutil.which(os.environ.get("REDIS_SERVER", "redis-server"))
     if found is None:
         pytest.skip("redis-server is not installed")
     folder.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ def _access_of(content: Mapping[str, Any], name: str, path: Path) -> Access:
     ):
         for key, why in refused.items():
             if given.get(key):
-                raise KubeconfigRefused(f"{path}: its {what} {why}")
+                raise KubeconfigRefused(f"{path}: the current context's {what} {why}")
     return Access(
         _server(cluster.get("server"), path),
         ca=_given_ca(cluster, path),

@@ -14,16 +14,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import orjson
 
 from federation import __version__
-from federation.documents.values import loopback
+from federation.outbound import NoCookies, Outbound, OutboundError
+from federation.outbound.failures import failure
 from federation.sources.kubernetes.access import (
     SERVICE_ACCOUNT,
     Access,
@@ -92,8 +91,10 @@ class Connection:
     namespace: str
     read_access: Callable[[], Access] = field(repr=False)
     """Reads the token and the CA. Raises: AccessUnreadable, KubeconfigRefused."""
-    trust_env: bool = False
-    """Whether proxies of the environment apply, as for kubectl; never on loopback."""
+    outbound: Outbound = field(default_factory=Outbound, repr=False)
+    """Whom to trust if no CA is given, and the proxies on the way."""
+    proxied: bool = False
+    """Whether proxies apply, as for kubectl. Within its cluster a pod asks directly."""
     transport: httpx2.AsyncBaseTransport | None = field(default=None, repr=False)
     """Answers instead of a server, in tests."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
@@ -113,20 +114,22 @@ class Connection:
         Raises: AccessUnreadable.
         """
         access = pod_access(host, port, folder)
-        _check_tls(access)
+        _check_tls(access, Outbound())
         return cls(access.url, namespace, lambda: pod_access(host, port, folder))
 
     @classmethod
-    def of_kubeconfig(cls, path: Path, namespace: str) -> Connection:
+    def of_kubeconfig(
+        cls, path: Path, namespace: str, outbound: Outbound | None = None
+    ) -> Connection:
         """
-        The connection of the current context of the kubeconfig *path*.
+        The connection of the current context of the kubeconfig *path*, by the proxies of *outbound*.
 
         Raises: KubeconfigRefused, AccessUnreadable.
         """
         kubeconfig = Kubeconfig.current(path)
-        _check_tls(kubeconfig.access())
-        away = not loopback(urlsplit(kubeconfig.url).hostname or "")
-        return cls(kubeconfig.url, namespace, kubeconfig.access, trust_env=away)
+        outbound = outbound or Outbound()
+        _check_tls(kubeconfig.access(), outbound)
+        return cls(kubeconfig.url, namespace, kubeconfig.access, outbound, proxied=True)
 
     async def request(
         self,
@@ -278,25 +281,23 @@ class Connection:
         return self._client
 
     def _open(self, access: Access) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(
-            verify=_check_tls(access),
-            trust_env=self.trust_env,
-            follow_redirects=False,
-            # A jar would grow with each answer of a server that sets new ones, and be sent back.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            limits=_LIMITS,
-            transport=self.transport,
-        )
+        context = _check_tls(access, self.outbound)
+        if self.transport:
+            return httpx2.AsyncClient(transport=self.transport, cookies=NoCookies())
+        return self.outbound.async_client(context=context, proxied=self.proxied, limits=_LIMITS)
 
 
-def _check_tls(access: Access) -> ssl.SSLContext:
+def _check_tls(access: Access, outbound: Outbound) -> ssl.SSLContext:
     """Return what verifies the API server and shows it our certificate. Raises: AccessUnreadable."""
     try:
-        context = ssl.create_default_context(cadata=access.ca)
+        context = outbound.context(access.ca)
         if access.certificate:
             load_certificate(context, *access.certificate)
+    except OutboundError as error:
+        place = "the CA of the API server " if access.ca else ""
+        raise AccessUnreadable(f"{place}{error}") from error
     except (ssl.SSLError, ValueError) as error:
-        raise AccessUnreadable("the CA or the client certificate cannot be used") from error
+        raise AccessUnreadable("the client certificate cannot be used") from error
     return context
 
 
@@ -367,7 +368,7 @@ def _told(error: Exception, url: str) -> str:
     """What went wrong, for the operator."""
     if isinstance(error, httpx2.ReadTimeout):
         return "the API server is silent"
-    why = printable(str(error), _MESSAGE_CHARS) or type(error).__name__
+    why = failure(error, ca="the kubeconfig, or SSL_CERT_FILE")
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-        return f"no connection to {url}: {why}"
+        return f"no connection to {url}: {why.removeprefix('no connection; ')}"
     return why

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from federation.audit.pages import Cursor, page
 from federation.audit.read import StoredEvent
+from federation.explained import EXCHANGE_PATH
 from federation.jose.strict_json import dumps
 from federation.web.api.endpoint import Asked
 from federation.web.api.parameters import query_of
 from federation.web.api.turns import Turns
 from federation.web.forms import invalid_request
 
-EXCHANGE_PATH = "/oauth/token"
 _BROKERS_PATHS = ("/oauth/", "/federation/", "/.well-known/")
 _KNOWN = ("limit", "before", "outcome", "kind", "function")
 _OUTCOMES = ("all", "granted", "refused")

@@ -9,36 +9,24 @@ has the Role that would admit them, for a person to read and to write.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from federation.audit.kept_claims import left_out_by_default
 from federation.audit.pages import find
-from federation.audit.read import StoredEvent
 from federation.claims import UnverifiedClaims
 from federation.documents.catalog import Catalog
 from federation.documents.model import READ_AUDIT
-from federation.errors import Reason
-from federation.explained import explain_claims
+from federation.explained import claims_kept, explain_claims, notes_on
 from federation.jose.strict_json import dumps
 from federation.policy.explain import Explanation
 from federation.policy.permissions import Access
 from federation.policy.role_for import role_for
-from federation.web.api.audit import EXCHANGE_PATH
 from federation.web.api.endpoint import Asked
 from federation.web.api.parameters import accesses_in, check_members
 from federation.web.api.turns import Turns
 from federation.web.forms import invalid_request
 
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
-_BY_ROLES = frozenset(
-    {
-        *(Reason.NO_ROLE_ADMITS, Reason.EVENT_NOT_ALLOWED, Reason.ROLE_NOT_ADMITTED),
-        *(Reason.POLICY_MISSING, Reason.MISSING_CLAIM, Reason.NOT_A_CI_TOKEN),
-        *(Reason.WRONG_PARTY, Reason.WRONG_TOKEN_TYPE),
-    }
-)
-"""Reasons that follow from a token's claims and the documents alone."""
 
 
 class ExplainAnswer:
@@ -80,12 +68,13 @@ class ExplainAnswer:
                 "This replica's trail has no such event among its newest ones. Another replica may"
                 " have it; else send its claims."
             )
-        claims = event.get("claims")
-        if not isinstance(claims, dict):
-            raise invalid_request(_without_claims(event))
+        try:
+            claims = claims_kept(event)
+        except ValueError as error:
+            raise invalid_request(str(error)) from error
         explanation, members = self._explained(catalog, claims, accesses)
         told = {name: value for name, value in event.items() if name != "claims"}
-        notes = [*_compared(event, explanation), *_not_kept(catalog, event, claims)]
+        notes = list(notes_on(event, explanation, catalog))
         return dumps(members | {"event": told, "notes": notes})
 
     def _explained(
@@ -99,46 +88,3 @@ class ExplainAnswer:
             role, notes = role_for(unverified, issuer)
             members |= {"rule": role.yaml if role else None, "rule_notes": list(notes)}
         return explanation, members
-
-
-def _without_claims(event: StoredEvent) -> str:
-    if event.get("path") != EXCHANGE_PATH:
-        return (
-            "The event is not one of an exchange, so it keeps no claims. The event of the exchange"
-            " that made its token may keep them."
-        )
-    return (
-        "The event keeps no claims: the setting audit-claims kept none of such a token when it was"
-        " recorded, or the token was one of the broker's own."
-    )
-
-
-def _compared(event: StoredEvent, explanation: Explanation) -> Iterator[str]:
-    """Yield what happened then, and what the documents of now say about it."""
-    reason = event.get("reason")
-    then = f"It was refused with {reason}" if reason else "It was granted"
-    now = "admit it" if explanation.admitted else "do not admit it"
-    yield f"{then}. The documents in force now {now}. They may have changed since."
-    if reason and reason not in _BY_ROLES:
-        yield (
-            f"{reason} does not follow from claims and documents alone, so this explanation does"
-            " not show it: neither times nor earlier uses of the token are checked here."
-        )
-
-
-def _not_kept(catalog: Catalog, event: StoredEvent, claims: Mapping[str, object]) -> Iterator[str]:
-    """Yield which claims the event lacks, though Roles may read them."""
-    cut = event.get("claims_cut")
-    if isinstance(cut, list) and cut:
-        names = ", ".join(map(str, cut))
-        yield f"These claims were too large to keep, or held a token, so conditions on them do not count here: {names}."
-    issuer = catalog.issuers.get(str(claims.get("iss")))
-    if issuer is None:
-        return
-    left_out = left_out_by_default(issuer.provider) - claims.keys()
-    read = {c.path[0] for role in catalog.roles for c in role.conditions} & left_out
-    if read:
-        yield (
-            "The trail does not keep these claims, so conditions on them do not count here:"
-            f" {', '.join(sorted(read))}."
-        )

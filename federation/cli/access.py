@@ -1,0 +1,29 @@
+"""An action on a resource, as the commands `who-can` and `explain` are given it."""
+
+from __future__ import annotations
+
+from federation.documents.model import ACTION_SETS, ACTIONS, BROKER_ACTIONS
+from federation.documents.suggest import action_hint, resource_hint
+from federation.policy.permissions import Access
+
+
+def asked_access(action: str, resource: str) -> Access:
+    """
+    Return the access of two words. The hints are those that documents get, and never give more.
+
+    Raises: ValueError, with a sentence that says what to write.
+    """
+    try:
+        return Access.parse(action, resource)
+    except ValueError as error:
+        hint = _hint(action, resource)
+        raise ValueError(f"{error}; {hint}" if hint else str(error)) from error
+
+
+def _hint(action: str, resource: str) -> str:
+    if action in ACTIONS:
+        return "" if action in BROKER_ACTIONS or "*" in resource else resource_hint(resource)
+    if action in ACTION_SETS:
+        one = next(each for each in sorted(ACTIONS) if each.startswith(action.rstrip("*")))
+        return f"ask about one action, such as {one}"
+    return action_hint(action)

@@ -1,0 +1,40 @@
+"""The documents that a command reads: those of its options, else those of the setting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from federation.documents.catalog import Catalog
+from federation.sources.files import load
+from federation.text import no_command
+
+DOCUMENTS_VARIABLE = "FEDERATION_DOCUMENTS"
+
+
+def documents_of_setting(otherwise: str = "set --documents or") -> tuple[Path, ...]:
+    """
+    Return the paths of the setting `documents`, as `serve` reads it from its variable.
+
+    Raises: click.UsageError if it is not set, which begins with *otherwise*, or if a path is not there.
+    """
+    given = os.environ.get(DOCUMENTS_VARIABLE)
+    if not given:
+        raise click.UsageError(f"{otherwise} {DOCUMENTS_VARIABLE}")
+    paths = tuple(Path(path) for path in given.split(os.pathsep))
+    for path in paths:
+        if not path.exists():
+            raise click.UsageError(f"{path} of {DOCUMENTS_VARIABLE} does not exist")
+    return paths
+
+
+def catalog_in(paths: tuple[Path, ...]) -> Catalog:
+    """Return the documents at *paths*. Every error is printed before click's exception is raised."""
+    assembled = load(paths)
+    if assembled.catalog is None:
+        for problem in assembled.problems:
+            click.echo(no_command(str(problem)), err=True)
+        raise click.ClickException("the documents have errors")
+    return assembled.catalog
