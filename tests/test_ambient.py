@@ -103,7 +103,7 @@ def test_a_token_in_a_variable_is_taken(name: str, variable: str) -> None:
     [
         pytest.param({"FORGEJO_ACTIONS": "true", "GITHUB_ACTIONS": "true"}, "Forgejo",
                      id="a Forgejo runner sets GitHub's variables too"),
-        pytest.param({"GITEA_ACTIONS": "true", "GITHUB_ACTIONS": "true"}, "GitHub",
+        pytest.param({"GITEA_ACTIONS": "true", "GITHUB_ACTIONS": "true"}, "Gitea",
                      id="Gitea has no such tokens"),
         pytest.param({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "GITLAB_CI": "true"}, "GitLab",
                      id="a runner in a cluster"),

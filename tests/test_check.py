@@ -102,6 +102,7 @@ def test_a_problem_is_a_line_with_its_place(run: Check) -> None:
             'condition.StringLike["jwt:repository"][1]: '
             '"acme*" also matches "acme-evil/…"; write "acme/*"'
         ),
+        "For what T003 means, run: federation explain T003",
         "3 documents: 1 error",
     ]
 
@@ -165,12 +166,13 @@ def test_json_of_a_clean_set_is_empty(run: Check) -> None:
 
 
 def test_github_shows_the_problem_beside_its_line(run: Check) -> None:
-    first, last = run(OPEN, "--format", "github").output.splitlines()
+    first, more, last = run(OPEN, "--format", "github").output.splitlines()
     assert first == (
         "::error file=documents/role.yaml,line=14,title=T003 Role/deployer::"
         'condition.StringLike["jwt:repository"][1]: "acme*" also matches "acme-evil/…"; '
         'write "acme/*"'
     )
+    assert "federation explain T003" in more
     assert last == "3 documents: 1 error"
 
 

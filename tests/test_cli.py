@@ -54,8 +54,10 @@ class TestHelp:
         assert "Usage:" in result.stdout
 
     @pytest.mark.parametrize("command", ["generate", "list", "rotate"])
-    def test_each_keys_command_explains_itself(self, command: str) -> None:
-        assert run("keys", command, "--help").exit_code == 0
+    def test_each_keys_command_explains_itself_and_its_variable(self, command: str) -> None:
+        result = run("keys", command, "--help")
+        assert result.exit_code == 0
+        assert "[FEDERATION_STATE]" in result.stdout
 
     def test_every_flag_of_serve_is_explained_with_its_variable(self) -> None:
         text = " ".join(run("serve", "--help").stdout.split())
@@ -248,6 +250,21 @@ class TestExplain:
         assert f"expected  {HIDDEN}" in result.stdout
         assert "got       refs/heads/x" in result.stdout
 
+    @pytest.mark.parametrize(
+        ("access", "saying"),
+        [
+            ("Function:Deploy=dev:env", "; write Function:Create and Function:Update"),
+            ("Function:Create=env", 'for example "openfaas-fn:env"'),
+            ("Function:Create:dev:env", "such as Function:Create=dev:figlet"),
+        ],
+    )
+    def test_an_access_that_is_none_is_told_with_what_to_write(
+        self, documents: str, access: str, saying: str
+    ) -> None:
+        words = ("explain", "--documents", documents, "--claims", "-", "--access", access)
+        result = run(*words, given=json.dumps(sample("github-push-main")))
+        assert (result.exit_code, saying in result.stderr) == (2, True)
+
     def test_text_says_yes_and_by_which_statement(self, documents: str) -> None:
         result = run(
             "explain", "--documents", documents, "--claims", "-",
@@ -326,7 +343,7 @@ class TestExplain:
 
     @pytest.mark.parametrize(
         "claims",
-        ["", "[]", "null", "{", '{"a": 1, "a": 2}', '{"a": NaN}', b"\xff", b"\xef\xbb\xbf{}",
+        ["", "[]", "null", "{", '{"a": 1, "a": 2}', '{"a": NaN}', b"\xff",
          "[" * 100_000],
     )  # fmt: skip
     def test_claims_that_are_not_an_object_are_wrong_use(
@@ -372,6 +389,7 @@ class TestKeys:
     def test_no_key_is_1(self, tmp_path: Path) -> None:
         result = run("keys", "list", "--state", str(tmp_path))
         assert result.exit_code == 1
+        assert "--state" in result.stderr
         assert "keys generate" in result.stderr
 
     @pytest.mark.parametrize("command", ["generate", "list", "rotate"])
@@ -387,6 +405,7 @@ class TestKeys:
         result = run("keys", command, "--state", str(tmp_path / "file" / "below"))
         assert result.exit_code == 1
         assert "Traceback" not in result.output
+        assert "is not a folder; name another folder" in result.stderr
 
     def test_nothing_private_is_printed(self, tmp_path: Path) -> None:
         outputs = [run("keys", c, "--state", str(tmp_path)).output for c in ("generate", "list")]

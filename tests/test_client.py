@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -35,6 +36,19 @@ SUBJECT = jwt(
 )
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
+
+
+def untrusted(code: int) -> ssl.SSLCertVerificationError:
+    """The error of a certificate that OpenSSL refuses for the reason *code*."""
+    error = ssl.SSLCertVerificationError("certificate verify failed")
+    error.verify_code, error.verify_message = code, "of OpenSSL"
+    return error
+
+
+def no_tls(reason: str = "WRONG_VERSION_NUMBER") -> ssl.SSLError:
+    error = ssl.SSLError(reason)
+    error.reason = reason
+    return error
 
 
 class World:
@@ -409,21 +423,31 @@ class TestExchange:
     @pytest.mark.parametrize(
         ("error", "remedy"),
         [
-            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed", "SSL_CERT_FILE"),
-            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired",
-             "the operator of the server renews it"),
-            ("CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, x",
-             "Its certificate is for another name"),
-            ("WRONG_VERSION_NUMBER] wrong version number", "It does not speak TLS"),
+            (untrusted(18), "SSL_CERT_FILE"),
+            (untrusted(10), "the operator of the server renews it"),
+            (untrusted(62), "Its certificate is for another name"),
+            (no_tls(), "It does not speak TLS"),
+            (no_tls("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "It may ask for a client certificate"),
+            (no_tls("SSLV3_ALERT_HANDSHAKE_FAILURE"), "It may ask for a client certificate"),
         ],
-    )  # fmt: skip
+    )
     def test_a_tls_error_that_cannot_heal_is_not_retried_and_has_its_remedy(
-        self, error: str, remedy: str
+        self, error: ssl.SSLError, remedy: str
     ) -> None:
-        world = World(httpx2.ConnectError(f"[SSL: {error}"))
-        assert remedy in refused(world)
+        failed = httpx2.ConnectError("[SSL] the words of OpenSSL (_ssl.c:1006)")
+        failed.__cause__ = error
+        world = World(failed)
+        told = refused(world)
+        assert remedy in told
+        assert "_ssl.c" not in told
         assert len(world.asked) == 1
         assert world.slept == []
+
+    def test_a_load_balancer_without_a_server_is_asked_again(self) -> None:
+        error = httpx2.ConnectError("x")
+        error.__cause__ = no_tls("TLSV1_ALERT_INTERNAL_ERROR")
+        world = World(error, broker_answer())
+        assert traded(world).token == "granted"
 
     @pytest.mark.parametrize(
         ("retry_after", "least", "most"),

@@ -61,6 +61,8 @@ def broker(running: ServedProvider, tmp_path_factory: pytest.TempPathFactory) ->
         port=free_port(),
     )
     with served.running():
+        # It then has fetched the provider's keys, so later requests are those of the person.
+        assert until(lambda: httpx2.get(f"{served.url}/readyz").status_code == 200, 20)
         yield served
 
 
@@ -639,7 +641,7 @@ def test_login_goes_through_a_proxy_and_trusts_the_ca_that_the_environment_names
     tmp_path: Path,
 ) -> None:
     authority = Authority(tmp_path / "ca")
-    provider = ServedProvider(iss="https://127.0.0.2/realms/octo")
+    provider = ServedProvider(iss="https://idp.elsewhere.example/realms/octo")
     asked: list[str] = []
 
     async def reply(path: str, writer: asyncio.StreamWriter, sent: bytes) -> None:
@@ -649,7 +651,9 @@ def test_login_goes_through_a_proxy_and_trusts_the_ca_that_the_environment_names
         elif path.startswith("/realms/"):
             method = "POST" if path.endswith("/token") else "GET"
             answer = await provider.answer(
-                httpx2.Request(method, f"https://127.0.0.2{path}", headers=_FORM, content=sent)
+                httpx2.Request(
+                    method, f"https://idp.elsewhere.example{path}", headers=_FORM, content=sent
+                )
             )
             content = answer.content
         else:
@@ -673,12 +677,12 @@ def test_login_goes_through_a_proxy_and_trusts_the_ca_that_the_environment_names
         async with serving(serve, listener):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    person = Person(tmp_path, "https://127.0.0.3", provider.iss)
+    person = Person(tmp_path, "https://gateway.elsewhere.example", provider.iss)
     words = ["login", *person.settings(), "--no-browser"]
     with in_thread(proxy) as address:
         environ = {"HTTPS_PROXY": address, "SSL_CERT_FILE": str(authority.certificate)}
         told = person.refused(*words, HTTPS_PROXY=address)
-        assert "set SSL_CERT_FILE to a bundle with your CA" in told
+        assert "set SSL_CERT_FILE to a bundle with that CA" in told
         with ended(person.start(*words, **environ)) as login:
             assert login.stderr is not None
             found = next(filter(None, (re.search(r"https://\S+/authorize\?\S+", line)
@@ -687,7 +691,7 @@ def test_login_goes_through_a_proxy_and_trusts_the_ca_that_the_environment_names
             httpx2.get(back, params=dict(provider.sign_in(found[0])), follow_redirects=True)
             _, said_last = login.communicate(timeout=60)
         assert login.returncode == 0, said_last
-    assert set(asked) == {"127.0.0.2:443", "127.0.0.3:443"}
+    assert set(asked) == {"idp.elsewhere.example:443", "gateway.elsewhere.example:443"}
     assert said(person.saved_token())["role"] == ["developers"]
 
 

@@ -20,20 +20,23 @@ from urllib.parse import quote
 import click
 
 from federation import __version__
+from federation.cli.documents import documents_of_setting
+from federation.cli.manual import page_of
+from federation.cli.terminal import colours
+from federation.client.docs import page_at
 from federation.documents.assemble import Assembled
 from federation.documents.codes import Code
 from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity
 from federation.sources.files import load
-from federation.text import counted, no_command, no_command_within, printable
+from federation.text import counted, no_command, no_command_in_json, no_command_within, printable
 
 
 @click.command()
 @click.argument(
     "paths",
-    metavar="PATH...",
+    metavar="[PATH]...",
     nargs=-1,
-    required=True,
     type=click.Path(exists=True, path_type=Path),
 )
 @click.option(
@@ -51,20 +54,23 @@ def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bo
     """
     Find every problem in the documents at PATH.
 
-    A PATH is a file or a directory; all of them together are one set. Exits with 0 if `serve`
+    A PATH is a file or a directory; all of them together are one set. Without one, the setting
+    documents is checked, from FEDERATION_DOCUMENTS. Exits with 0 if `serve`
     would adopt the set, with 1 if not. docs/lint.md explains the codes that begin with T and W.
     """
-    found = load(paths)
+    found = load(paths or documents_of_setting("give a PATH or set"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
     forms = {"text": _as_text, "json": _as_json, "github": _as_github, "sarif": _as_sarif}
-    click.echo(forms[form](found), color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(forms[form](found), color=colours())
     failed = any(strict or problem.severity is Severity.ERROR for problem in found.problems)
     context.exit(1 if failed else 0)
 
 
 def _as_text(found: Assembled) -> str:
-    return "\n".join([*map(_coloured, found.problems), _summary(found)])
+    return "\n".join(
+        [*map(_coloured, found.problems), *_passed_over(found), *_see(found), _summary(found)]
+    )
 
 
 def _coloured(problem: Problem) -> str:
@@ -79,6 +85,16 @@ def _summary(found: Assembled) -> str:
     counts = ", ".join(counted(number, thing) for number, thing in numbers if number)
     documents = counted(found.documents, "document") if found.documents else "no documents"
     return f"{documents}: {counts or 'no problems'}"
+
+
+def _see(found: Assembled) -> Sequence[str]:
+    """Say how to learn more about the first problem, if there is one."""
+    codes = [problem.code for problem in found.problems]
+    return [f"For what {codes[0]} means, run: federation explain {codes[0]}"] if codes else []
+
+
+def _passed_over(found: Assembled) -> Sequence[str]:
+    return [no_command(f"note: {sentence}") for sentence in found.passed_over]
 
 
 def _as_json(found: Assembled) -> str:
@@ -96,16 +112,17 @@ def _as_json(found: Assembled) -> str:
         }
         for problem in found.problems
     ]
-    return _json({"documents": found.documents, "problems": problems})
+    passed_over = {"passed_over": list(found.passed_over)} if found.passed_over else {}
+    return _json({"documents": found.documents, "problems": problems, **passed_over})
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    # A runner would read ##[ in a string as a command; for JSON, \\u0023 is the same character.
-    return json.dumps(value, indent=2).replace("##", "#\\u0023")
+    return no_command_in_json(json.dumps(value, indent=2))
 
 
 def _as_github(found: Assembled) -> str:
-    return "\n".join([*map(_workflow_command, found.problems), _summary(found)])
+    lines = map(_workflow_command, found.problems)
+    return "\n".join([*lines, *_passed_over(found), *_see(found), _summary(found)])
 
 
 def _workflow_command(problem: Problem) -> str:
@@ -156,11 +173,13 @@ def _as_sarif(found: Assembled) -> str:
 
 def _sarif_rule(code: str) -> dict[str, Any]:
     title = CODES.get(code) or Code(code).name.lower().replace("_", " ")
-    page = "docs/lint.md" if code in CODES else "docs/documents.md"
+    page = page_at(page_of(code), os.environ)
+    address = {"helpUri": page} if page.startswith("http") else {}
     return {
         "id": code,
         "shortDescription": {"text": title},
-        "help": {"text": f"{page} explains {code} and shows what to write instead."},
+        "help": {"text": f"{page} explains {code}; so does federation explain {code}."},
+        **address,
         "defaultConfiguration": {"level": "warning" if code.startswith("W") else "error"},
     }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Stay up afterwards, to try things by hand.")
+@click.option("--keep", is_flag=True, help="Stay up afterwards, and print commands to try by hand.")
 def demo(keep: bool) -> None:
     """
     Admit CI jobs and refuse others, on this machine alone.
@@ -28,4 +31,14 @@ def demo(keep: bool) -> None:
     from federation.demo.walkthrough import walk_through  # noqa: PLC0415
 
     with suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(walk_through(keep=keep)))
+        sys.exit(asyncio.run(walk_through(keep=keep, program=_program())))
+
+
+def _program() -> str:
+    """Return how this program is called in another shell of the same folder."""
+    called = Path(sys.argv[0])
+    if called.name == "federation" and shutil.which("federation") == str(called):
+        return "federation"
+    if called.name == "federation" and called.exists():
+        return shlex.quote(str(called))
+    return f"{shlex.quote(sys.executable)} -m federation"

@@ -17,12 +17,15 @@ from federation.cli.login import login
 from federation.cli.logout import logout
 from federation.cli.token import token
 from federation.cli.whoami import whoami
+from federation.logs import quiet_logs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fed")
-def fed() -> None:
+@click.pass_context
+def fed(context: click.Context) -> None:
     """Sign faas-cli in: with your browser (login), or with this CI job's identity (auth)."""
+    context.with_resource(quiet_logs())
 
 
 @fed.command()
@@ -42,6 +45,7 @@ def fed() -> None:
 )
 @from_option
 @role_option
+@click.option("-v", "--verbose", is_flag=True, help="Tell each step on standard error.")
 @click.pass_context
 def auth(
     context: click.Context,
@@ -51,6 +55,7 @@ def auth(
     token: str,
     provider: str | None,
     roles: tuple[str, ...],
+    verbose: bool,
 ) -> None:
     """
     Exchange this CI job's ID token and sign faas-cli in to the gateway for some minutes.
@@ -67,6 +72,8 @@ def auth(
         roles=roles,
         functions=(),
         for_faas_cli=True,
+        form="text",
+        verbose=verbose,
     )
 
 

@@ -14,12 +14,11 @@ from typing import BinaryIO
 import click
 
 from federation.claims import UnverifiedClaims
+from federation.cli.claims_file import claims_in, text_of
 from federation.errors import Refusal
-from federation.jose import jws, strict_json
+from federation.jose import jws
 from federation.policy.role_for import role_for
-from federation.text import printable
-
-_FILE_BYTES = 1024 * 1024
+from federation.text import no_command_in_json, printable
 
 
 @click.group()
@@ -54,7 +53,7 @@ def from_token(token: BinaryIO, policy: str, output: str) -> None:
     drafted, notes = role_for(_claims(token), policy=policy)
     if output == "json":
         written = {"rule": drafted.yaml if drafted else None, "rule_notes": list(notes)}
-        click.echo(json.dumps(written, indent=2))
+        click.echo(no_command_in_json(json.dumps(written, indent=2)))
     else:
         for note in notes:
             click.echo(f"# {printable(note)}", err=drafted is None)
@@ -65,14 +64,10 @@ def from_token(token: BinaryIO, policy: str, output: str) -> None:
 
 def _claims(file: BinaryIO) -> UnverifiedClaims:
     """Read a token or claims. No message quotes them, since they may be a secret."""
-    text = file.read(_FILE_BYTES).strip()
+    text = text_of(file)
+    if text.startswith(("{", "[")):
+        return claims_in(text, "FILE")
     try:
-        if text.startswith(b"{"):
-            return UnverifiedClaims(strict_json.loads_object(text))
-        return jws.parse(text.decode("ascii")).claims
-    except UnicodeDecodeError as error:
-        raise click.UsageError("the file holds neither a token nor claims as JSON") from error
-    except ValueError as error:
-        raise click.UsageError(f"the claims are not a JSON object: {error}") from error
+        return jws.parse(text).claims
     except Refusal as refusal:
         raise click.UsageError(f"the file holds no token: {refusal.public}") from refusal

@@ -7,23 +7,22 @@ It reads documents alone. `policy.who_can` finds the answer by the functions tha
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from federation.cli.access import asked_access
+from federation.cli.documents import catalog_in, documents_of_setting
 from federation.documents.catalog import Catalog
 from federation.documents.listing import written_actions
-from federation.documents.model import ACTIONS
 from federation.policy.conditions import Condition
 from federation.policy.permissions import Access
 from federation.policy.who_can import WhatCan, WhoCan
 from federation.policy.who_can import what_can as evaluate_role
 from federation.policy.who_can import who_can as evaluate_access
-from federation.sources.files import load
-from federation.text import did_you_mean, no_command, printable
+from federation.text import did_you_mean, no_command_in_json, printable
 
 
 @click.command()
@@ -62,10 +61,10 @@ def who_can(
     if (role is None) == (action is None) or (action is None) != (resource is None):
         raise click.UsageError("give either ACTION and RESOURCE, or --role")
     access = _access(action, resource) if action and resource else None
-    catalog = _catalog(documents or _from_settings())
+    catalog = catalog_in(documents or documents_of_setting())
     found = evaluate_access(catalog, access) if access else _of_role(catalog, str(role))
     if output == "json":
-        click.echo(json.dumps(found.as_json(), indent=2))
+        click.echo(no_command_in_json(json.dumps(found.as_json(), indent=2)))
     elif isinstance(found, WhoCan):
         _show(found)
     else:
@@ -76,33 +75,9 @@ def who_can(
 
 def _access(action: str, resource: str) -> Access:
     try:
-        return Access.parse(action, resource)
+        return asked_access(action, resource)
     except ValueError as error:
-        said = str(error)
-        if action not in ACTIONS:
-            said = f"{said}; {did_you_mean(action, sorted(ACTIONS))}"
-        raise click.UsageError(said) from error
-
-
-def _from_settings() -> tuple[Path, ...]:
-    """The documents of the setting, as `serve` reads it."""
-    given = os.environ.get("FEDERATION_DOCUMENTS")
-    if not given:
-        raise click.UsageError("set --documents or FEDERATION_DOCUMENTS")
-    paths = tuple(Path(path) for path in given.split(os.pathsep))
-    for path in paths:
-        if not path.exists():
-            raise click.UsageError(f"{path} of FEDERATION_DOCUMENTS does not exist")
-    return paths
-
-
-def _catalog(documents: tuple[Path, ...]) -> Catalog:
-    assembled = load(documents)
-    if assembled.catalog is None:
-        for problem in assembled.problems:
-            click.echo(no_command(str(problem)), err=True)
-        raise click.ClickException("the documents have errors")
-    return assembled.catalog
+        raise click.UsageError(str(error)) from error
 
 
 def _of_role(catalog: Catalog, name: str) -> WhatCan:

@@ -37,6 +37,8 @@ def subject_token(
     Raises: ClientError if this is not a CI job, or if the job may not get an ID token.
     """
     profile = PROFILES[provider] if provider else _recognised(environ)
+    if profile:
+        sender.trace(f"CI system: {profile.display_name}, {_told_by(profile, environ, provider)}")
     job = Job(profile.display_name if profile else "", environ, audience, sender)
     missing = []
     for source in SYSTEMS[profile.name].sources if profile else ():
@@ -48,9 +50,12 @@ def subject_token(
         return found
     if profile is None:
         raise _no_system()
+    how = SYSTEMS[profile.name]
+    if alike := next((each for each in how.look_alikes if _is_set(environ, *each.mark)), None):
+        raise ClientError(f"This {alike.name} job {' and '.join(missing)}.", alike.advice)
     raise ClientError(
         f"This {profile.display_name} job {' and '.join(missing)}.",
-        _advice(SYSTEMS[profile.name], environ).format(audience=audience),
+        _advice(how, environ).format(audience=audience),
     )
 
 
@@ -68,6 +73,13 @@ def _recognised(environ: Mapping[str, str]) -> Profile | None:
             f"Say which: {' or '.join(f'--from {name}' for name in systems)}.",
         )
     return PROFILES[systems[0]] if systems else None
+
+
+def _told_by(profile: Profile, environ: Mapping[str, str], provider: str | None) -> str:
+    if provider:
+        return f"as --from {provider} says"
+    marks = [name for name, value in SYSTEMS[profile.name].marks if _is_set(environ, name, value)]
+    return f"recognised by {marks[0]}"
 
 
 def _is_set(environ: Mapping[str, str], name: str, value: str) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx2
 
 from federation.client import ClientError
 from federation.client.advice import advice_for_person, advice_on
+from federation.client.docs import more_on
 from federation.client.http import Sender, json_of, require_secure_url, server_of
 from federation.client.subject import SubjectToken
+from federation.errors import Refusal
+from federation.jose import jws
 from federation.text import printable
 
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -29,13 +33,32 @@ class AccessToken:
     token: str = field(repr=False)
     expires_in_seconds: int
 
+    def listed(self, claim: str) -> list[str]:
+        """Return the texts in *claim*, such as `role`, as the token says them. It is not verified."""
+        try:
+            value = jws.parse(self.token).claims.get(claim)
+        except Refusal:
+            return []
+        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
 
 class BrokerRefused(ClientError):
     """A refusal of the broker. *reason* is a slug of docs/refusals.md."""
 
-    def __init__(self, reason: str, problem: str, advice: str) -> None:
+    def __init__(
+        self,
+        reason: str,
+        problem: str,
+        advice: str,
+        *,
+        request_id: str,
+        claims: Mapping[str, object],
+    ) -> None:
         super().__init__(problem, advice)
         self.reason = reason
+        self.request_id = request_id
+        self.claims = claims
+        """Those of the subject token, without what is about a person."""
 
 
 def exchange(
@@ -60,6 +83,7 @@ def exchange(
     """
     require_secure_url(url, "The broker's URL")
     subject = SubjectToken.read(token)
+    sender.trace(f"ID token: {subject.summary}")
     if audience is not None:
         subject.require_audience(audience or url.rstrip("/"))
     form: dict[str, str | list[str]] = {
@@ -86,6 +110,11 @@ def exchange(
             raise ClientError(f"{url} answered, but not as a broker does.", "Check the URL.")
 
 
+def _more(reason: str) -> str:
+    where = more_on(reason)
+    return f"\n\nWhat {printable(reason, 64)} means: {where}" if where else ""
+
+
 def _refused(response: httpx2.Response, subject: SubjectToken, *, person: bool) -> ClientError:
     server = server_of(response.url)
     match json_of(response):
@@ -97,7 +126,11 @@ def _refused(response: httpx2.Response, subject: SubjectToken, *, person: bool) 
                 reason,
                 f"The broker refused ({printable(reason, 64)}): {printable(description, 2000)}",
                 f"{advice}\n\nThe operator finds the details in the broker's log and audit trail"
-                f" under request id {printable(rid, 128)}.",
+                f" under request id {printable(rid, 128)}:\n\n"
+                f"  federation audit show {shlex.quote(printable(rid, 128))}"
+                f"{_more(reason)}",
+                request_id=rid,
+                claims=subject.told(personal=person),
             )
         case _ if response.is_redirect:
             return ClientError(

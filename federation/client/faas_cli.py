@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from federation.client import ClientError
+from federation.ownership import fault
 
 _CONFIG_BYTES = 1024 * 1024
 
@@ -112,7 +113,7 @@ def _write(path: Path, config: Mapping[str, object]) -> None:
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
-        raise ClientError(f"faas-cli's configuration cannot be written: {error}.") from error
+        raise ClientError(f"faas-cli's configuration cannot be written: {fault(error)}.") from error
 
 
 def _foreign(path: Path) -> ClientError:

@@ -80,10 +80,20 @@ class SubjectToken:
 
         With *personal*, to the person whom they are about, only those of the protocol are left out.
         """
-        hidden = _PROTOCOL if personal else _PERSONAL
-        told = {name: value for name, value in self.claims.items() if name not in hidden}
+        told = self.told(personal=personal)
         lines = ",\n".join(f"  {json.dumps(n)}: {json.dumps(v)}" for n, v in told.items())
         return "\n".join(map(no_command, ["{", *lines.split("\n"), "}"]))
+
+    def told(self, *, personal: bool = False) -> dict[str, object]:
+        """Return the claims that `shown` shows."""
+        hidden = _PROTOCOL if personal else _PERSONAL
+        return {name: value for name, value in self.claims.items() if name not in hidden}
+
+    @property
+    def summary(self) -> str:
+        """Who issued it for whom, on one line."""
+        named = (f"{claim} {self.text_of(claim) or 'missing'}" for claim in ("iss", "sub", "aud"))
+        return ", ".join(named)
 
     def text_of(self, claim: str) -> str:
         """Return *claim* as it is shown in a sentence."""

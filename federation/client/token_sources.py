@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
 
+import httpx2
+
 from federation.client import ClientError
-from federation.client.http import Sender, json_of, require_secure_url
+from federation.client.http import Sender, json_of, require_secure_url, server_of
 from federation.client.token_command import find_program, printed_by
 from federation.providers.profile import (
     ByCommand,
@@ -26,8 +28,11 @@ from federation.providers.profile import (
     InVariable,
     TokenSource,
 )
+from federation.text import printable
 
 _TOKEN_BYTES = 16 * 1024
+_LOOKS_LIKE_TOKEN = re.compile(r"eyJ[\w-]+(?:\.[\w-]*)*")
+_NOT_FINAL = frozenset({403})
 _HEADER_VALUE = re.compile(r"[!-~]+(?: [!-~]+)*")
 
 
@@ -56,6 +61,7 @@ def token_from(source: TokenSource, job: Job) -> str | Missing:
 
     Raises: ClientError if the job has the source, and it gives no token.
     """
+    job.sender.trace(f"Looking for the ID token {_where(source)}")
     match source:
         case InVariable():
             return _variable(source, job)
@@ -67,6 +73,21 @@ def token_from(source: TokenSource, job: Job) -> str | Missing:
             return _command(source, job)
         case ByMetadata():
             return _metadata(source, job)
+    assert_never(source)
+
+
+def _where(source: TokenSource) -> str:
+    match source:
+        case InVariable(names=names):
+            return f"in {' or '.join(names)}"
+        case InFile(path=path, named_by=named_by):
+            return f"in the file {path}" + (f", or that of {named_by}" if named_by else "")
+        case ByRequest(url=url):
+            return f"by asking the URL in {url}"
+        case ByCommand(command=command):
+            return f"in the output of {command[0]}"
+        case ByMetadata():
+            return "at the metadata server"
     assert_never(source)
 
 
@@ -106,10 +127,13 @@ def _request(source: ByRequest, job: Job) -> str | Missing:
         source.method,
         f"{url}{joined}{_filled(source.query, quote(job.audience, safe=''))}",
         headers=headers,
+        # GitHub answers 403 "Pending" now and then to a job that may ask, and later gives a token.
+        not_final=_NOT_FINAL,
     )
     if response.status_code != 200:
         raise ClientError(
-            f"{job.system} answered HTTP {response.status_code} instead of an ID token.",
+            f"{job.system} answered HTTP {response.status_code} instead of an ID token"
+            f"{_message_in(response, secret)}.",
             "Run the job again. If it fails again, check what the job may do.",
         )
     match json_of(response):
@@ -117,6 +141,16 @@ def _request(source: ByRequest, job: Job) -> str | Missing:
             return _checked(token, f"{job.system}'s answer")
         case _:
             raise ClientError(f"{job.system}'s answer holds no ID token.", "Run the job again.")
+
+
+def _message_in(response: httpx2.Response, secret: str) -> str:
+    """Return the service's own message after a colon, without *secret*. Empty if it has none."""
+    match json_of(response):
+        case {"message": str(message)} if message.strip():
+            said = message.replace(secret, "...").strip().rstrip(".")
+            return f": {_LOOKS_LIKE_TOKEN.sub('...', printable(said, 300))}"
+        case _:
+            return ""
 
 
 def _command(source: ByCommand, job: Job) -> str | Missing:
@@ -140,7 +174,7 @@ def _metadata(source: ByMetadata, job: Job) -> str:
     if response.status_code != 200:
         raise ClientError(f"{server} answered HTTP {response.status_code} instead of an ID token.")
     if any(response.headers.get(name) != value for name, value in source.headers):
-        raise ClientError(f"{response.url.host} answered, but not as {server} does.")
+        raise ClientError(f"{server_of(response.url)} answered, but not as {server} does.")
     return _checked(response.text, f"the answer of {server}")
 
 

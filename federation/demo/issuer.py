@@ -19,7 +19,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from federation.demo.jobs import JOBS, claims_of
@@ -88,8 +88,12 @@ class LocalIssuer:
         if scheme.lower() != "bearer" or not secrets.compare_digest(given, self.request_token):
             return JSONResponse({"message": "the request token is wrong"}, 401)
         provider, job = request.path_params["provider"], request.query_params.get("job", "main")
-        if job not in self.jobs.get(provider, {}):
-            return JSONResponse({"message": "no such job"}, 404)
+        jobs = self.jobs.get(provider, {})
+        if job not in jobs:
+            known = f"its jobs are {', '.join(jobs)}" if jobs else "ask for github or gitlab"
+            return JSONResponse({"message": f"the demo has no such job; {known}"}, 404)
         audience = request.query_params.get("audience") or "https://github.com/octo-org"
         token = self.issue(provider, job, audience)
+        if request.headers.get("accept") == "text/plain":  # for a shell, which reads no JSON
+            return PlainTextResponse(token)
         return JSONResponse({"count": len(token), "value": token})

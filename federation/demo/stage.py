@@ -23,6 +23,7 @@ from federation.app import build
 from federation.config import Settings
 from federation.demo.issuer import LocalIssuer
 from federation.demo.upstream import DemoGateway
+from federation.outbound import Outbound
 
 _USER = "admin"
 
@@ -35,6 +36,7 @@ class Stage:
     broker_url: str
     upstream_url: str
     documents: Path
+    state: Path
 
 
 @asynccontextmanager
@@ -70,8 +72,9 @@ async def set_stage() -> AsyncIterator[Stage]:
             upstream=_url(upstream_socket),
             upstream_secrets=upstream_secrets,
         )
-        await stack.enter_async_context(serving(build(settings), broker_socket))
-        yield Stage(issuer, settings.url, _url(upstream_socket), documents)
+        app = build(settings, outbound=Outbound())  # all of it is on this machine
+        await stack.enter_async_context(serving(app, broker_socket))
+        yield Stage(issuer, settings.url, _url(upstream_socket), documents, settings.state)
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ import asyncio
 import json
 
 import click
-import httpx2
 
 from federation.client import ClientError
 from federation.client.ambient import subject_token
@@ -18,14 +17,20 @@ from federation.client.exchange import AccessToken
 from federation.client.exchange import exchange as trade
 from federation.client.http import Sender
 from federation.demo.stage import Stage, set_stage
+from federation.demo.to_try import commands_to_try
 from federation.jose import jws
 from federation.logs import configure_logs
+from federation.outbound import Outbound
 
 _SHOWN = ("iss", "sub", "fed:iss", "policy", "role", "repository", "project_path", "ref", "exp")
 
 
-async def walk_through(*, keep: bool) -> int:
-    """Start all servers, run the jobs, and return 0 if each of them ended as expected."""
+async def walk_through(*, keep: bool, program: str = "federation") -> int:
+    """
+    Start all servers, run the jobs, and return 0 if each of them ended as expected.
+
+    *program* is how `federation` is called, in the commands that *keep* prints.
+    """
     configure_logs("text", quiet=True)
     async with set_stage() as stage:
         click.echo(f"    issuer   {stage.issuer.base_url}")
@@ -33,10 +38,11 @@ async def walk_through(*, keep: bool) -> int:
         click.echo(f"    broker   {stage.broker_url}")
         good = await asyncio.to_thread(_run_jobs, stage)
         if keep:
-            _show_commands_to_try(stage)
+            _show_commands_to_try(stage, program)
             await asyncio.Event().wait()
     click.echo()
     click.secho("All as it should be." if good else "Something went otherwise.", bold=True)
+    click.echo(f"To try it by hand: {program} demo --keep")
     return 0 if good else 1
 
 
@@ -83,16 +89,15 @@ def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
     """Deploy a function with the requests of `faas-cli deploy`. True if the broker allowed it."""
     _step(f"The admitted job deploys the function figlet to namespace {namespace}")
     body = {"service": "figlet", "image": "registry.example.com/figlet:1", "namespace": namespace}
-    for method in ("PUT", "POST"):  # update it; create it if there is none
-        answer = httpx2.request(
-            method,
-            f"{stage.broker_url}/system/functions",
-            json=body,
-            headers={"Authorization": f"Bearer {token.token}"},
-        )
-        click.echo(f"    {method} /system/functions  {answer.status_code} {answer.text.strip()}")
-        if answer.status_code != 404:
-            break
+    headers = {"Authorization": f"Bearer {token.token}"}
+    with Outbound().client() as http:
+        for method in ("PUT", "POST"):  # update it; create it if there is none
+            url = f"{stage.broker_url}/system/functions"
+            answer = http.request(method, url, json=body, headers=headers)
+            said = answer.text.strip()
+            click.echo(f"    {method} /system/functions  {answer.status_code} {said}")
+            if answer.status_code != 404:
+                break
     if answer.is_success:
         click.secho("    deployed", fg="green")
     else:
@@ -103,7 +108,8 @@ def _deployed(stage: Stage, token: AccessToken, namespace: str) -> bool:
 def _run_job(stage: Stage, provider: str, job: str) -> AccessToken | ClientError:
     """Do what `federation exchange` does in a job, with the environment that a runner sets."""
     try:
-        with Sender() as sender:
+        # Everything is on this machine, so what the environment says about others is not asked.
+        with Sender(Outbound().client()) as sender:
             environ = stage.issuer.environment(provider, job)
             token = subject_token(environ, stage.broker_url, sender)
             return trade(stage.broker_url, token, sender)
@@ -116,10 +122,10 @@ def _step(title: str) -> None:
     click.secho(f"==> {title}", bold=True)
 
 
-def _show_commands_to_try(stage: Stage) -> None:
+def _show_commands_to_try(stage: Stage, program: str) -> None:
     _step("Staying up until you press Ctrl-C. In another shell:")
-    for name, value in stage.issuer.environment("github", "main").items():
-        click.echo(f"    export {name}='{value}'")
-    click.echo(f"    federation exchange --url {stage.broker_url}")
-    click.echo(f"    federation check {stage.documents}")
-    click.echo(f"    curl -s {stage.broker_url}/.well-known/openid-configuration")
+    for title, lines in commands_to_try(stage, program):
+        click.echo()
+        click.secho(f"    # {title}", fg="cyan")
+        for line in lines:
+            click.echo(f"    {line}")

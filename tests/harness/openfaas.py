@@ -515,7 +515,12 @@ def main(functions: int) -> None:
 
     async def state(_request: Request) -> Response:
         received = [f"{r.method} {r.target.decode('latin-1')}" for r in sample.received]
-        return JSONResponse({"following": sample.following, "received": received})
+        headers = [
+            [[name.decode("latin-1"), value.decode("latin-1")] for name, value in r.headers]
+            for r in sample.received
+        ]
+        told = {"following": sample.following, "received": received, "headers": headers}
+        return JSONResponse(told)
 
     async def reset(_request: Request) -> Response:
         sample.received.clear()

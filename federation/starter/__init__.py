@@ -1,0 +1,1 @@
+"""The first files of a new user: documents and a workflow for one repository."""
