@@ -56,10 +56,10 @@ export LC_ALL
 
 # The job may have variables with these names. They start empty, so that a variable of the job
 # cannot decide what this script does or deletes.
-for name in absent advice answer audience authority body curl_code ended expires_at export_as \
-  faas_cli form function functions_asked gateway lacking login meant_for other parent pause payload \
-  platform policies problem reason request_id rest role roles roles_asked scope seconds server state status \
-  subject token tool try url; do
+for name in absent advice answer ask_again audience authority body claims curl_code debug ended expected \
+  expires_at export_as faas_cli form function functions_asked gateway given lacking login meant_for other page parent \
+  pause payload platform policies problem reason request_id rest role roles roles_asked said scope seconds server \
+  slip state status subject system token tool try unexpected url; do
   unset "$name"
   eval "$name="
 done
@@ -74,6 +74,9 @@ main() {
       exit 2
       ;;
   esac
+  system=GitLab
+  [ "$platform" = gitlab ] || system=GitHub
+  [ "$platform${FORGEJO_ACTIONS-}" != githubtrue ] || system=Forgejo
   find_state
   case $1 in
     exports) is_private "$state" && [ ! -L "$state/exports" ] && cat "$state/exports" ;;
@@ -89,8 +92,12 @@ log_in() {
   [ "${CI_DEBUG_TRACE-}" != true ] || warn "CI_DEBUG_TRACE is on: everybody who may read this job's" \
     'log sees its tokens. Turn it off where it is not needed.'
   if [ "$platform" = gitlab ]; then check_gitlab_token; else check_github_request; fi
+  [ "$debug" != true ] || show_claims
+  [ "$platform" != gitlab ] || check_gitlab_audience
+  [ -z "$slip" ] || warn "The input url has $slip. The login uses $url; write that."
   with_retries exchange || unreachable
   read_answer
+  [ -z "$expected" ] || check_roles
   keep_token
   if [ "$platform" = github ]; then publish_to_github; else publish_to_gitlab; fi
   say "Logged in to $url as $subject until $expires_at. Roles: ${roles:-none}. Policies: ${policies:-none}."
@@ -128,16 +135,23 @@ require_tools() {
 }
 
 read_inputs() {
-  url=$(printf '%s' "${FEDERATION_URL-}" | sed 's,//*$,,')
-  audience=${FEDERATION_AUDIENCE:-$url}
-  scope=${FEDERATION_SCOPE-}
-  faas_cli=${FEDERATION_FAAS_CLI:-false}
-  export_as=${FEDERATION_EXPORT-}
+  read_url
+  audience=$(trimmed "${FEDERATION_AUDIENCE-}")
+  audience=${audience:-$url}
+  scope=$(trimmed "${FEDERATION_SCOPE-}")
+  faas_cli=$(trimmed "${FEDERATION_FAAS_CLI:-false}")
+  export_as=$(trimmed "${FEDERATION_EXPORT-}")
+  debug=$(trimmed "${FEDERATION_DEBUG:-false}")
+  expected=$(words "${FEDERATION_EXPECT_ROLE-}")
   roles_asked=$(words "${FEDERATION_ROLE-}")
   functions_asked=$(words "${FEDERATION_FUNCTION_AUDIENCE-}")
   [ -z "$functions_asked" ] || scope=function
   [ -n "$url" ] || bad_url 'The input url is missing.'
-  case $url in *[?#]*) bad_url "The input url, $url, is not an https URL." ;; esac
+  case $url in
+    *[?#]*) bad_url "The input url, $url, is not an https URL." ;;
+    *://*) ;;
+    *) bad_url "The input url, $url, is not an https URL: it does not begin with https://." ;;
+  esac
   is_safe_url "$url" || bad_url "The input url, $url, is not an https URL."
   is_line "$audience" || fail 'The input audience holds a line break or a control character.' \
     'Give one audience, or leave the input out.'
@@ -145,18 +159,58 @@ read_inputs() {
     fail "The input scope is $scope." 'The only scope is function. Leave it out to deploy.' ;;
   esac
   case $faas_cli in true | false) ;; *) fail "The input faas-cli is $faas_cli." 'Write true or false.' ;; esac
+  case $debug in true | false) ;; *) fail "The input debug is $debug." 'Write true or false.' ;; esac
   [ "$faas_cli$scope" != truefunction ] || fail \
     'A function token only invokes functions, so faas-cli cannot log in with it.' \
     'Leave out scope and function-audience, or set faas-cli to false.'
   case $roles_asked in *[!a-z0-9.\ -]*)
     fail "The input role is $roles_asked." 'Give the names of Roles, separated by spaces or lines.' ;;
   esac
+  case $expected in *[!a-z0-9.\ -]*)
+    fail "The input expect-role is $expected." 'Give the names of Roles, separated by spaces or lines.' ;;
+  esac
+  [ -z "$expected" ] || [ "$scope" != function ] || fail \
+    'A function token does not say which Roles admitted the job, so expect-role cannot be checked.' \
+    'Leave out expect-role, and name the Roles that may take part in the input role.'
   case $functions_asked in *[!A-Za-z0-9._:\ -]*)
     fail "The input function-audience is $functions_asked." 'Give <namespace>:<function>, separated by spaces.' ;;
   esac
   case $export_as in [0-9]* | *[!A-Za-z0-9_]* | GITHUB_* | RUNNER_* | ACTIONS_*)
     fail "The input export is $export_as, which cannot name a variable." 'Give a name such as FEDERATION_TOKEN.' ;;
   esac
+  ! is_taken "$export_as" || fail \
+    "The input export is $export_as, and other programs already give that variable a meaning." \
+    'The access token would take its place in every later step. Give a name such as FEDERATION_TOKEN.'
+}
+
+# Sets $url without what people copy along with it, and $slip, which names that.
+read_url() {
+  given=${FEDERATION_URL-}
+  url=$(trimmed "$given")
+  [ "$url" = "$given" ] || slip='a blank or a line end around it'
+  url=$(without_slash "$url")
+  for name in /oauth/token /oauth/revoke /.well-known/openid-configuration; do
+    case $url in ?*"$name")
+      slip="$name at its end"
+      url=$(without_slash "${url%"$name"}") ;;
+    esac
+  done
+}
+
+# True if a token in a variable of that name would change how later steps run, or would be sent to
+# somebody as the name of a proxy or of a server.
+is_taken() {
+  case $1 in
+    PATH | HOME | USER | LOGNAME | SHELL | PWD | OLDPWD | TMPDIR | TMP | TEMP | TERM | TZ | IFS | CI | ACT) return 0 ;;
+    ENV | BASH_* | BASHOPTS | SHELLOPTS | PS[0-9] | PROMPT_COMMAND | CDPATH | EDITOR | PAGER | LANG | LC_* | XDG_*) return 0 ;;
+    LD_* | DYLD_* | GCONV_PATH | NODE_* | NPM_CONFIG_* | PYTHON* | PERL5* | PERLLIB | RUBY* | GEM_* | BUNDLE_*) return 0 ;;
+    JAVA_* | JDK_JAVA_OPTIONS | _JAVA_OPTIONS | CLASSPATH | GO | GO11* | CGO_* | CC | CXX | CFLAGS | MAKEFLAGS) return 0 ;;
+    GIT_* | SSH_* | DOCKER_* | KUBECONFIG | CURL_* | SSL_* | SSLKEYLOGFILE | OPENSSL_*) return 0 ;;
+    *_PROXY | *_proxy | OPENFAAS_CONFIG | OPENFAAS_URL | FEDERATION_ID_TOKEN | FEDERATION_URL) return 0 ;;
+    GOPATH | GOROOT | GOBIN | GOENV | GOCACHE | GOFLAGS | GOPROXY | GOSUMDB | GOAUTH | GOTOOLCHAIN | GODEBUG | GONO*) return 0 ;;
+    GITLAB_* | CI_* | GITEA_* | FORGEJO_* | npm_config_*) return 0 ;;
+  esac
+  return 1
 }
 
 bad_url() {
@@ -206,7 +260,7 @@ is_login() {
 }
 
 remove_login() {
-  for name in token url export entry config.yml exports headers error; do rm -f "$login/$name"; done
+  for name in token url export entry config.yml openfaas-url exports headers error; do rm -f "$login/$name"; done
   rmdir "$login" 2>/dev/null
 }
 
@@ -226,6 +280,15 @@ check_github_request() {
 }
 
 no_permission() {
+  case ${GITEA_ACTIONS-}/$system in
+    true/GitHub) fail "This job runs on Gitea and got no way to ask for an ID token: $absent not set." \
+      'Releases of Gitea so far issue no ID tokens to jobs, so adding permissions does not help. Deploy from
+a CI system that issues them; docs/providers.md lists those that are known.' ;;
+    */Forgejo) fail "This job may not ask Forgejo for an ID token: $absent not set." \
+      'Add to the workflow or the job:
+  enable-openid-connect: true
+If it is there, the server or its runner is too old to issue ID tokens, or the job runs for a fork.' ;;
+  esac
   case ${GITHUB_EVENT_NAME-} in pull_request*)
     [ "${FEDERATION_HEAD_REPOSITORY:-${GITHUB_REPOSITORY-}}" = "${GITHUB_REPOSITORY-}" ] || fail \
       "This pull request comes from a fork, $FEDERATION_HEAD_REPOSITORY, and GitHub gives such a job no ID token." \
@@ -233,6 +296,9 @@ no_permission() {
 of the fork with your identity. Skip the job for forks with:
   if: github.event.pull_request.head.repo.full_name == github.repository' ;;
   esac
+  [ "${ACT-}" != true ] || fail "This job runs under act, which cannot issue an ID token: $absent not set." \
+    'act has no token service, so adding permissions does not help. Run the job on GitHub. To see
+here what a job would get, use federation explain or federation demo.'
   fail "This job may not ask GitHub for an ID token: $absent not set." \
     'Add to the job, and in a reusable workflow also to the job that calls it:
   permissions:
@@ -248,8 +314,23 @@ check_gitlab_token() {
       aud: $url"
   is_jwt "$id_token" || fail 'FEDERATION_ID_TOKEN is no ID token.' \
     'Remove the CI/CD variable of that name; id_tokens sets it.'
-  # Otherwise a person who may set a pipeline variable could send the token elsewhere.
+}
+
+# Otherwise a person who may set a pipeline variable could send the token elsewhere.
+check_gitlab_audience() {
   meant_for=$(claim "$id_token" aud)
+  case $meant_for in *"$newline"*) fail \
+    "FEDERATION_ID_TOKEN is for several audiences: $(printf '%s\n' "$meant_for" | joined)." \
+    "Each service that gets such a token could use it at the others. Under id_tokens write one audience:
+  FEDERATION_ID_TOKEN:
+    aud: $url
+A token for another service is another entry of id_tokens." ;;
+  esac
+  [ "$meant_for" = "$url" ] || [ "$meant_for" != "$given" ] || fail \
+    "The input url has ${slip:-a slash at its end}, and GitLab copied it into the audience of the ID token." \
+    "In the include write:
+  inputs:
+    url: $url"
   [ "$meant_for" = "$url" ] || fail \
     "The ID token is for $(one_line "$meant_for"), but would be sent to $url: that is the wrong audience." \
     'The input url of the include, without a slash at its end, sets both. Look for id_tokens in the
@@ -260,13 +341,18 @@ job and for a variable FEDERATION_URL.'
 # One try. A GitHub job asks for a new ID token each time: the broker may have spent the first one
 # although its answer was lost.
 exchange() {
-  if [ -z "$id_token" ]; then
-    ask_github || return 1
-  fi
+  ask_ci || return 1
   ask_broker && return 0
   [ "$platform" = gitlab ] || id_token=
   return 1
 }
+
+# GitLab gave the job its ID token when it began.
+ask_ci() {
+  [ -n "$id_token" ] || ask_github
+}
+
+ask_again='Run the job again. If it fails again, check that it has permissions: id-token: write.'
 
 ask_github() {
   server=$(host_of "$ACTIONS_ID_TOKEN_REQUEST_URL")
@@ -274,11 +360,15 @@ ask_github() {
 header = $(quoted "Authorization: bearer $request_token")
 get
 data-urlencode = $(quoted "audience=$audience")" || return 1
-  [ "$status" = 200 ] || fail "GitHub answered HTTP $status instead of an ID token." \
-    'Run the job again. If it fails again, check that it has permissions: id-token: write.'
+  case $status in
+    200) ;;
+    # Now and then GitHub answers 403, "Pending", to a job that may ask, and the next try gets a token.
+    403) return 1 ;;
+    *) fail "$system answered HTTP $status instead of an ID token$(told)." "$ask_again" ;;
+  esac
   id_token=$(member "$body" value)
   mask "$id_token"
-  is_jwt "$id_token" || fail "GitHub's answer holds no ID token." 'Run the job again.'
+  is_jwt "$id_token" || fail "$system's answer holds no ID token." 'Run the job again.'
 }
 
 ask_broker() {
@@ -335,7 +425,8 @@ unreachable() {
   read_refusal
   case $curl_code in
     0)
-      [ -n "$reason" ] || fail "$server answered HTTP $status, four times." 'Run the job again later.'
+      [ "$status" != 403 ] || fail "$system answered HTTP 403 instead of an ID token, four times$(told)." "$ask_again"
+      [ -n "$reason" ] || fail "$server answered HTTP $status, four times$(told)." 'Run the job again later.'
       fail "$server cannot answer at the moment ($reason): $problem" "Run the job again later. If it fails again, \
 give the operator of the broker the request id $request_id." ;;
     35 | 51 | 53 | 54 | 58 | 59 | 60 | 64 | 66 | 77 | 80 | 82 | 83 | 90 | 91)
@@ -348,6 +439,13 @@ file in CURL_CA_BUNDLE. Verification is never switched off.' ;;
   esac
 }
 
+# What an answer that is no broker's says about the error, after a colon; empty if it says nothing.
+# A server may repeat the token that it was sent.
+told() {
+  said=$(one_line "$(member "$body" message)" | sed 's/eyJ[A-Za-z0-9_-]*[A-Za-z0-9_.-]*/.../g')
+  [ -z "$said" ] || printf ': %.300s' "$said"
+}
+
 curl_error() {
   tr -d '\r' <"$login/error" | sed -n '1p'
 }
@@ -358,6 +456,7 @@ read_refusal() {
   reason=$(member "$body" reason)
   problem=$(member "$body" error_description)
   request_id=$(member "$body" request_id)
+  page=$(one_line "$(member "$body" error_uri)")
 }
 
 read_answer() {
@@ -370,7 +469,7 @@ read_answer() {
       [ -n "$reason" ] || fail "$server answered HTTP $status, but not as a broker does." 'Check the input url.'
       advise
       fail "The broker at $url refused ($reason): $problem" "$advice
-A refusal is not retried. docs/refusals.md says more about $reason; the broker's log and audit trail have
+A refusal is not retried. ${page:-docs/refusals.md} says more about $reason; the broker's log and audit trail have
 the details under request id $request_id." "$(observed_claims)"
       ;;
   esac
@@ -416,6 +515,35 @@ observed_claims() {
   esac
 }
 
+# The input debug: nothing is sent to the broker.
+show_claims() {
+  with_retries ask_ci || unreachable
+  problem='The input debug is true, so the login stopped before the exchange.'
+  advice='Roles and policies decide by the claims of this job, which follow. Remove the input to log in.'
+  claims=$(payload_of "$id_token" | json claims)
+  complain "$problem" "$advice"
+  say "$claims"
+  summarise 'the claims of this job' "$problem$newline$advice$newline$newline$claims"
+  remove_login
+  exit 1
+}
+
+# The input expect-role: a token that more or other Roles gave is revoked, and no later step gets it.
+check_roles() {
+  set -f
+  for role in $(claim "$token" role); do
+    case " $expected " in *" $role "*) ;; *) unexpected="${unexpected:+$unexpected, }$role" ;; esac
+  done
+  set +f
+  [ -n "$roles" ] && [ -z "$unexpected" ] && return
+  with_retries revoke || status=
+  said='is revoked'
+  [ "$status" = 200 ] || said="could not be revoked and ends by itself at $expires_at"
+  fail "Roles admitted this job that the input expect-role does not name: ${unexpected:-none at all}." \
+    "The access token $said; no later step gets it. Expected were: $expected. Add the Role to expect-role,
+have the operator narrow it, or let only the expected ones take part with the input role."
+}
+
 # --- what later steps get -------------------------------------------------------------------------
 
 keep_token() {
@@ -453,7 +581,9 @@ publish_to_github() {
   [ -z "$export_as" ] || printf '%s=%s\n' "$export_as" "$token" >>"$GITHUB_ENV"
   [ "$faas_cli" = true ] || return 0
   printf 'OPENFAAS_CONFIG=%s\n' "$login" >>"$GITHUB_ENV"
-  [ -n "${OPENFAAS_URL-}" ] || printf 'OPENFAAS_URL=%s\n' "$url" >>"$GITHUB_ENV"
+  [ -z "${OPENFAAS_URL-}" ] || return 0
+  : >"$login/openfaas-url" # the logout empties what the login set
+  printf 'OPENFAAS_URL=%s\n' "$url" >>"$GITHUB_ENV"
 }
 
 publish_to_gitlab() {
@@ -487,6 +617,7 @@ end_login() {
       "$(utc "$(claim "$token" exp)")."
   fi
   [ ! -f "$login/config.yml" ] || forget OPENFAAS_CONFIG
+  case ${OPENFAAS_URL-} in '' | "$url") [ ! -f "$login/openfaas-url" ] || forget OPENFAAS_URL ;; esac
   [ -z "$export_as" ] || forget "$export_as"
   remove_login
 }
@@ -587,14 +718,28 @@ is_jwt() {
   case $1 in *[!A-Za-z0-9_.-]*) return 1 ;; ?*.?*.?*) return 0 ;; *) return 1 ;; esac
 }
 
-words() { printf '%s' "$1" | tr ',\n\t' '   ' | sed -e 's/  */ /g' -e 's/^ //' -e 's/ $//'; }
+# $1 without the blanks and line ends around it.
+trimmed() {
+  rest=${1#"${1%%[![:space:]]*}"}
+  printf '%s' "${rest%"${rest##*[![:space:]]}"}"
+}
+
+without_slash() { printf '%s' "$1" | sed 's,//*$,,'; }
+
+# The words in a list. From separators alone it makes a comma, which no input may hold: somebody who
+# gave a list wanted less than all.
+words() { printf '%s' "$1" | tr ',\n\t' '   ' | sed -e 's/  */ /g' -e 's/^ //' -e 's/ $//' -e 's/^$/,/'; }
 
 joined() { awk '{ printf "%s%s", between, $0; between = "," }'; }
 
 one_line() { printf '%s' "$1" | tr '\n' ' '; }
 
+# GNU date takes -d, and BSD date takes -r, which for GNU date names a file: so $1 must be a number.
 utc() {
-  date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ
+  case $1 in '' | *[!0-9]*) printf 'an unknown time' ;; *)
+    { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ; } 2>/dev/null ||
+      printf 'an unknown time' ;;
+  esac
 }
 
 # A value in curl's settings.
@@ -617,8 +762,9 @@ payload_of() {
         bits += 6
         if (bits < 8) continue
         bits -= 8
-        printf "%c", int(rest / 2 ^ bits)
-        rest %= 2 ^ bits
+        below = bits == 4 ? 16 : bits == 2 ? 4 : 1 # 2 ^ bits, which not every busybox can reckon
+        printf "%c", int(rest / below)
+        rest %= below
       }
     }'
 }
@@ -677,6 +823,7 @@ json() {
         raw = next_value()
         if (mode == "member" && text_of(key) == name) { show(raw); exit 0 }
         if (mode == "claims" && key !~ /^"(jti|user_email|user_identities|groups_direct)"$/) {
+          gsub(/[\001-\037\177]/, " ", raw) # no JSON, and it would begin a line
           out = out between "  " key ": " raw
           between = ",\n"
         }

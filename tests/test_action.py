@@ -7,6 +7,7 @@ refusals are not. Each error says what to change.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -123,10 +124,116 @@ def test_the_audience_defaults_to_the_url_and_is_encoded(
     assert asked.headers["authorization"] == "bearer the-request-token"
 
 
+@pytest.mark.parametrize(
+    "name", ["MY_TOKEN", "GOOGLE_TOKEN", "PATH_TOKEN", "federation_token", "_X"]
+)
 def test_later_steps_get_the_token_only_with_the_input_export(
+    runner: Runner, around: World, name: str
+) -> None:
+    assert runner.github(FEDERATION_EXPORT=name).later == {name: around.access_token}
+
+
+@pytest.mark.parametrize(
+    ("around_it", "slip"),
+    [
+        ("{} ", "a blank or a line end around it"),
+        ("  {}/\n", "a blank or a line end around it"),
+        ("{}/oauth/token", "/oauth/token at its end"),
+        ("{}//oauth/token/\t", "/oauth/token at its end"),
+        ("{}/.well-known/openid-configuration", "/.well-known/openid-configuration at its end"),
+    ],
+)
+def test_what_people_copy_along_with_the_url_is_left_out_and_named(
+    runner: Runner, around: World, around_it: str, slip: str
+) -> None:
+    ran = runner.github(FEDERATION_URL=around_it.format(around.url))
+    assert ran.code == 0, ran.log
+    assert f"::warning title=Federation::The input url has {slip}" in ran.log
+    assert f"The login uses {around.url};" in ran.log
+    assert len(around.asked("/oauth/token")) == 1
+    (asked,) = around.asked("/github/token")
+    assert asked.query["audience"] == [around.url]
+
+
+def test_blanks_around_the_other_inputs_are_left_out(runner: Runner, around: World) -> None:
+    ran = runner.github(
+        FEDERATION_AUDIENCE=" https://a.test\n", FEDERATION_EXPORT="MY_TOKEN ",
+        FEDERATION_FAAS_CLI="true\n", FEDERATION_DEBUG="false ",
+    )  # fmt: skip
+    assert ran.code == 0, ran.log
+    assert around.asked("/github/token")[0].query["audience"] == ["https://a.test"]
+    assert set(ran.later) == {"MY_TOKEN", "OPENFAAS_CONFIG", "OPENFAAS_URL"}
+
+
+# --- expect-role and debug --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+@pytest.mark.parametrize("expected", ["deployer reader", "reader,\n deployer, third"])
+def test_expected_roles_pass(runner: Runner, platform: str, expected: str) -> None:
+    run = runner.github if platform == "github" else runner.gitlab
+    ran = run(FEDERATION_EXPECT_ROLE=expected)
+    assert ran.code == 0, ran.log
+
+
+@pytest.mark.parametrize("name", ["expect-role", "role", "function-audience"])
+@pytest.mark.parametrize("given", [",", " ", "\n", " ,\n\t"])
+def test_a_list_of_nothing_is_no_way_to_ask_for_all(
+    runner: Runner, around: World, name: str, given: str
+) -> None:
+    ran = runner.github(**{f"FEDERATION_{name.upper().replace('-', '_')}": given})
+    assert (ran.code, ran.outputs) == (1, {})
+    assert f"The input {name} is ,." in ran.log
+    assert around.requests == []
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+@pytest.mark.parametrize(
+    ("admitted", "named"),
+    [(["deployer", "reader"], "reader."), (["*"], "*."), ([], "none at all."), (None, "none at all.")],
+)  # fmt: skip
+def test_a_token_of_another_role_is_revoked_and_given_to_nobody(
+    runner: Runner, around: World, platform: str, admitted: list[str] | None, named: str
+) -> None:
+    around.access_token = jwt(sub="s", exp=1795521600, policy=[], **{"role": admitted} if admitted is not None else {})  # fmt: skip
+    run = runner.github if platform == "github" else runner.gitlab
+    ran = run(FEDERATION_EXPECT_ROLE="deployer", FEDERATION_FAAS_CLI="true")
+    assert ran.code == 1
+    assert f"that the input expect-role does not name: {named}" in ran.log
+    assert "The access token is revoked" in ran.log
+    (asked,) = around.asked("/oauth/revoke")
+    assert asked.form["token"] == [around.access_token]
+    assert (ran.outputs, ran.later) == ({}, {})
+    assert not [p for p in runner.folder.rglob("*federation*/*") if p.is_file()]
+
+
+def test_a_token_of_another_role_that_cannot_be_revoked_is_given_to_nobody(
     runner: Runner, around: World
 ) -> None:
-    assert runner.github(FEDERATION_EXPORT="MY_TOKEN").later == {"MY_TOKEN": around.access_token}
+    around.revocation = [Answer(500)]
+    ran = runner.github(FEDERATION_EXPECT_ROLE="deployer")
+    assert (ran.code, ran.outputs) == (1, {})
+    assert "could not be revoked and ends by itself at 2026-11-24T12:00:00Z" in ran.log
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_debug_shows_the_claims_and_stops_before_the_exchange(
+    runner: Runner, around: World, platform: str
+) -> None:
+    around.claims |= {"user_email": "someone@example.com"}
+    run = runner.github if platform == "github" else runner.gitlab
+    ran = run(FEDERATION_DEBUG="true")
+    assert ran.code == 1
+    assert "stopped before the exchange" in ran.log
+    shown = ran.summary if platform == "github" else ran.log
+    claims = json.loads(re.search(r"^ *\{$.*?^ *\}$", shown, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]  # as below
+    assert claims.items() >= {"sub": "repo:octo-org/octo-repo", "ref": "refs/heads/main"}.items()
+    assert not {"jti", "user_email"} & set(claims)
+    assert around.asked("/oauth/token") == []
+    assert (ran.outputs, ran.later) == ({}, {})
+    for token in around.minted:
+        assert [line for line in ran.log.splitlines() if token in line] == [f"::add-mask::{token}"]
+    assert not list(runner.folder.rglob("login.*"))
 
 
 # --- secrecy --------------------------------------------------------------------------------
@@ -211,6 +318,34 @@ def test_a_gitlab_token_is_sent_only_to_its_audience(runner: Runner, around: Wor
     assert around.requests == []
 
 
+def test_a_gitlab_token_for_several_services_is_not_sent(runner: Runner, around: World) -> None:
+    ran = runner.gitlab(FEDERATION_ID_TOKEN=jwt(aud=[around.url, "https://other.test"]))
+    assert ran.code == 1
+    assert f"is for several audiences: {around.url},https://other.test." in ran.log
+    assert f"aud: {around.url}" in ran.log
+    assert around.requests == []
+
+
+def test_a_gitlab_list_of_one_audience_is_that_audience(runner: Runner, around: World) -> None:
+    assert runner.gitlab(FEDERATION_ID_TOKEN=jwt(aud=[around.url], jti="1")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "slip"),
+    [(" ", "a blank or a line end"), ("/", "a slash"), ("/oauth/token", "/oauth/token")],
+)
+def test_a_slip_in_the_gitlab_input_is_named_where_the_token_has_it_too(
+    runner: Runner, around: World, end: str, slip: str
+) -> None:
+    # GitLab writes the input as it is into `aud`, so that no JwtIssuer would accept the token.
+    given = f"{around.url}{end}"
+    ran = runner.gitlab(FEDERATION_URL=given, FEDERATION_ID_TOKEN=jwt(aud=given))
+    assert ran.code == 1
+    assert f"ERROR: The input url has {slip}" in ran.log
+    assert f"url: {around.url}\n" in ran.log
+    assert around.requests == []
+
+
 def test_a_traced_gitlab_job_gets_a_warning(runner: Runner) -> None:
     assert "CI_DEBUG_TRACE is on" in runner.gitlab(CI_DEBUG_TRACE="true").log
 
@@ -244,8 +379,51 @@ def test_retry_after_is_honoured_up_to_ten_seconds(
     assert runner.pauses() == [waited]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
-@pytest.mark.parametrize("path", ["/github/token", "/oauth/token"])
+_PENDING = {"$id": "1", "message": "Pending\n::set-output name=token::x"}
+
+
+def test_a_pending_token_service_is_asked_again(runner: Runner, around: World) -> None:
+    around.github = [Answer(403, _PENDING), around.mint()]
+    ran = runner.github()
+    assert ran.code == 0, ran.log
+    assert len(around.asked("/github/token")) == 2
+    assert runner.pauses() == ["1"]
+
+
+def test_the_message_of_a_token_service_that_stays_pending_is_shown(
+    runner: Runner, around: World
+) -> None:
+    around.github = [Answer(403, _PENDING)]
+    ran = runner.github()
+    assert ran.code == 1
+    assert len(around.asked("/github/token")) == 4
+    assert runner.pauses() == ["1", "2", "4"]
+    assert "GitHub answered HTTP 403 instead of an ID token, four times: Pending" in ran.log
+    assert "id-token: write" in ran.log
+    assert "\n::set-output" not in ran.log
+
+
+def test_the_message_of_a_token_service_that_says_no_is_shown(
+    runner: Runner, around: World
+) -> None:
+    around.github = [Answer(401, {"message": "The job has ended."})]
+    ran = runner.github()
+    assert "GitHub answered HTTP 401 instead of an ID token: The job has ended." in ran.log
+
+
+def test_a_message_that_repeats_a_token_is_shown_without_it(runner: Runner, around: World) -> None:
+    token = jwt(sub="s")
+    around.github = [Answer(401, {"message": f"bad {token}, twice: {token}"})]
+    ran = runner.github()
+    assert "an ID token: bad ..., twice: ...." in ran.log
+    assert token.split(".")[1] not in ran.log + ran.summary
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(path, status) for path in ("/github/token", "/oauth/token") for status in (400, 401, 404)]
+    + [("/oauth/token", 403)],
+)
 def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: int) -> None:
     (around.github if path == "/github/token" else around.broker).append(Answer(status, REFUSAL))
     assert runner.github().code == 1
@@ -302,6 +480,24 @@ def test_a_refusal_is_final(runner: Runner, around: World, path: str, status: in
                      ["only invokes functions"], id="function token for faas-cli"),
         pytest.param({"FEDERATION_EXPORT": "A B"}, ["cannot name a variable"], id="no variable"),
         pytest.param({"FEDERATION_EXPORT": "GITHUB_TOKEN"}, ["cannot name a variable"], id="reserved"),
+        *(
+            pytest.param({"FEDERATION_EXPORT": name}, [f"The input export is {name.strip()}", "Give a name such as"], id=name)
+            for name in ("PATH", "HOME", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "BASH_ENV", "NODE_OPTIONS",
+                         "PYTHONPATH", "GIT_SSH_COMMAND", "HTTPS_PROXY", "no_proxy", "CURL_CA_BUNDLE", "IFS",
+                         "OPENFAAS_URL", "RUNNER_TEMP", "CI", "GOPROXY", "JAVA_TOOL_OPTIONS", " PATH\n")
+        ),
+        pytest.param({"FEDERATION_URL": "broker.test"}, ["does not begin with https://"], id="no scheme"),
+        pytest.param({"FEDERATION_URL": " \n"}, ["input url is missing"], id="blank url"),
+        pytest.param({"FEDERATION_EXPECT_ROLE": "a*"}, ["input expect-role"], id="no role expected"),
+        pytest.param({"FEDERATION_EXPECT_ROLE": "a", "FEDERATION_SCOPE": "function"},
+                     ["expect-role cannot be checked"], id="expected of a function token"),
+        pytest.param({"FEDERATION_DEBUG": "1"}, ["input debug is 1", "Write true or false"], id="neither, of debug"),
+        pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": None, "ACT": "true"},
+                     ["runs under act", "adding permissions does not help"], id="act"),
+        pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": None, "GITEA_ACTIONS": "true"},
+                     ["runs on Gitea", "adding permissions does not help"], id="gitea"),
+        pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": None, "GITEA_ACTIONS": "true", "FORGEJO_ACTIONS": "true"},
+                     ["may not ask Forgejo", "enable-openid-connect: true"], id="forgejo"),
         pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": "http://evil.test/?a=b"}, ["asked for in clear"], id="token url in clear"),
         pytest.param({"FEDERATION_URL": DOWN}, ["127.0.0.1:9 could not be reached", "HTTPS_PROXY"], id="unreachable"),
         pytest.param({"ACTIONS_ID_TOKEN_REQUEST_URL": f"{DOWN}/?a=b"}, ["127.0.0.1:9 could not be reached"], id="github unreachable"),
@@ -423,6 +619,31 @@ def test_hostile_text_is_printed_as_text(
 
 
 @pytest.mark.parametrize(
+    "exp", ["##[stop-commands]x", str(SCRIPT), "--help", None, ["1795521600", "::debug::x"], -1]
+)
+def test_what_is_no_time_is_not_told_as_one(runner: Runner, around: World, exp: object) -> None:
+    around.access_token = jwt(sub="s", role=["deployer"], policy=[], exp=exp)
+    ran = runner.github()
+    assert ran.outputs["expires-at"] == "an unknown time"
+    assert "until an unknown time." in ran.log
+    assert "date:" not in ran.log
+    assert "##[" not in ran.log
+
+
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_a_line_end_within_a_claim_begins_no_line(
+    runner: Runner, around: World, platform: str
+) -> None:
+    # It is no JSON, and a runner looks for commands behind any white space, as U+00A0.
+    payload = f'{{"aud": "{around.url}", "sub": "x\n\u00a0::debug::y\n# Heading"}}'
+    token = f"e30.{base64.urlsafe_b64encode(payload.encode()).decode().rstrip('=')}.c2ln"
+    around.github = [Answer(200, {"value": token})]
+    run = runner.github if platform == "github" else runner.gitlab
+    ran = run(FEDERATION_DEBUG="true", FEDERATION_ID_TOKEN=token)
+    assert '  "sub": "x \u00a0::debug::y # Heading"' in ran.log
+
+
+@pytest.mark.parametrize(
     ("text", "data"),
     [
         ("100%0A::x", "100%250A::x"),
@@ -433,6 +654,39 @@ def test_hostile_text_is_printed_as_text(
 )
 def test_text_cannot_leave_the_data_of_a_workflow_command(text: str, data: str) -> None:
     assert _evaluate("dash", f"command_data {_quoted(text)}") == data
+
+
+@pytest.mark.skipif("busybox" not in SHELLS, reason="busybox is not here")
+@pytest.mark.parametrize("platform", ["github", "gitlab"])
+def test_an_image_that_has_only_busybox_and_curl_will_do(
+    tmp_path: Path, around: World, platform: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    busybox = shutil.which("busybox") or ""
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)  # noqa: S603
+    for name in applets.stdout.split():
+        (programs / name).symlink_to(busybox)
+    (programs / "curl").unlink(missing_ok=True)
+    (programs / "curl").symlink_to(shutil.which("curl") or "")
+    runner = Runner(tmp_path, around, "busybox")
+    run = runner.github if platform == "github" else runner.gitlab
+    around.access_token = jwt(sub="fed:ümläut/€", role=["a", "b"], policy=["p"], exp=1795521600)
+    path = f"{runner.tools}:{programs}"
+    ran = run(PATH=path, FEDERATION_FAAS_CLI="true", FEDERATION_EXPECT_ROLE="a b")
+    assert ran.code == 0, ran.log
+    assert "until 2026-11-24T12:00:00Z. Roles: a,b. Policies: p." in ran.log
+    ran = run("logout", PATH=path)
+    assert "is revoked" in ran.log
+    around.claims["environment"] = "tränen"
+    around.broker = [Answer(400, REFUSAL)]
+    ran = run(PATH=path, FEDERATION_ID_TOKEN=jwt(aud=around.url, **around.claims))
+    assert (
+        json.loads(re.search(r"^\{$.*?^\}$", ran.log, re.MULTILINE | re.DOTALL)[0])[  # type: ignore[index]  # as above
+            "environment"
+        ]
+        == "tränen"
+    )
 
 
 def test_a_runner_without_curl_gets_an_error(runner: Runner, around: World) -> None:
@@ -527,7 +781,19 @@ def test_the_logout_revokes_every_token_and_removes_every_file(
     assert {request.form["token"][0] for request in asked} == tokens
     assert not [p for p in runner.folder.rglob("*federation*/*") if p.is_file()]
     if platform == "github":
-        assert ran.later == {"OPENFAAS_CONFIG": "", "MY_TOKEN": ""}
+        assert ran.later == {"OPENFAAS_CONFIG": "", "OPENFAAS_URL": "", "MY_TOKEN": ""}
+
+
+@pytest.mark.parametrize("when", ["login", "logout"])
+def test_the_logout_leaves_a_gateway_that_the_job_chose(
+    runner: Runner, around: World, when: str
+) -> None:
+    theirs = {"login": around.url, "logout": "https://other.test"}
+    runner.github(
+        FEDERATION_FAAS_CLI="true", OPENFAAS_URL=theirs["login"] if when == "login" else None
+    )
+    ran = runner.github("logout", OPENFAAS_URL=theirs[when])
+    assert ran.later == {"OPENFAAS_CONFIG": ""}
 
 
 def test_a_failed_revocation_is_a_warning(runner: Runner, around: World) -> None:
@@ -574,7 +840,7 @@ def test_the_template_carries_the_script_that_the_action_runs() -> None:
 def test_the_template_keeps_its_names() -> None:
     (header, template) = yaml.safe_load_all(TEMPLATE.read_text())
     assert set(header["spec"]["inputs"]) == {
-        "url", "role", "scope", "function-audience", "faas-cli",
+        "url", "role", "scope", "function-audience", "faas-cli", "expect-role", "debug",
     }  # fmt: skip
     assert "default" not in header["spec"]["inputs"]["url"]
     job = template[".federation"]
@@ -585,11 +851,68 @@ def test_the_template_keeps_its_names() -> None:
 
 
 def test_the_action_keeps_its_names() -> None:
-    action = yaml.safe_load((ROOT / "action" / "action.yml").read_text())
+    action = _yaml("action/action.yml")
     assert set(action["inputs"]) == {
         "url", "audience", "role", "scope", "function-audience", "faas-cli", "export",
+        "expect-role", "debug",
     }  # fmt: skip
     assert set(action["outputs"]) == {"token", "expires-at", "roles", "policies"}
+
+
+def test_both_actions_share_inputs_and_outputs_and_hand_them_on_alike() -> None:
+    composite, step = _yaml("action/action.yml"), _yaml("action/step/action.yml")
+    assert step["inputs"] == composite["inputs"]
+    assert step["outputs"].keys() == composite["outputs"].keys()
+    handed = {
+        name: re.sub(r".*inputs\.([\w-]+) .*", r"\1", value)
+        for name, value in composite["runs"]["steps"][0]["env"].items()
+        if "inputs." in value
+    }
+    login = (ROOT / "action" / "step" / "login.mjs").read_text()
+    assert dict(re.findall(r'(FEDERATION_\w+): input\("([\w-]+)"\)', login)) == handed
+    assert set(handed.values()) == set(composite["inputs"])
+
+
+def test_the_step_action_only_starts_the_script_and_needs_no_package() -> None:
+    folder = ROOT / "action" / "step"
+    runs = _yaml("action/step/action.yml")["runs"]
+    assert runs == {
+        "using": "node24", "main": "login.mjs", "post": "logout.mjs", "post-if": "always()",
+    }  # fmt: skip
+    assert {file.name for file in folder.iterdir()} == {
+        "action.yml", "login.mjs", "logout.mjs", "start.mjs",
+    }  # fmt: skip
+    imported = {
+        name
+        for file in folder.glob("*.mjs")
+        for name in re.findall(r'from "([^"]+)"', file.read_text())
+    }
+    assert {name for name in imported if not name.startswith("node:")} == {"./start.mjs"}
+
+
+_ON_NODE_24 = {
+    "actions/checkout": {"3d3c42e5aac5ba805825da76410c181273ba90b1": "v7.0.1"},
+    "actions/setup-python": {"5fda3b95a4ea91299a34e894583c3862153e4b97": "v7.0.0"},
+    "actions/cache": {"27d5ce7f107fe9357f9df03efb73ab90386fccae": "v5.0.5"},
+}
+"""Commits whose action.yml says `using: node24`."""
+
+
+def test_the_actions_that_workflows_and_pages_use_run_on_node_24() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*"),
+             *ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("federation/**/*.yml")]  # fmt: skip
+    seen = 0
+    for page in (page for page in pages if page.is_file()):
+        for name, commit, comment in re.findall(
+            r"uses: (?:https://[\w.]+/)?(actions/[\w-]+)@(\S+)(.*)", page.read_text("utf-8")
+        ):
+            if name not in _ON_NODE_24:
+                assert re.fullmatch(r"[0-9a-f]{40}", commit), f"{page}: {name}"
+                continue
+            assert commit in _ON_NODE_24[name], f"{page}: {name}@{commit}"
+            assert comment in {"", f" # {_ON_NODE_24[name][commit]}"}, f"{page}: {name}{comment}"
+            seen += 1
+    assert seen > 10
 
 
 @pytest.mark.parametrize("path", ["action/action.yml", "action/logout/action.yml"])
@@ -597,6 +920,33 @@ def test_no_expression_stands_in_a_script(path: str) -> None:
     steps = yaml.safe_load((ROOT / path).read_text())["runs"]["steps"]
     assert steps
     assert all("${{" not in step["run"] for step in steps)
+
+
+def _messages() -> list[str]:
+    """The first sentence of each error and warning of the script, with `X` for what it fills in."""
+    text = SCRIPT.read_text().replace("\\\n", " ")
+    text = re.sub(r"\$\((?:[^()\n]|\([^()\n]*\))*\)", "X", text)
+    found = re.findall(
+        r"""(?:fail|complain|warn|bad_url|problem=)\s*(?:"((?:[^"\\]|\\.)*)|'([^']*)')""", text
+    )
+    said = {re.sub(r"\$\{[^}]*\}|\$\w+", "X", double or single) for double, single in found}
+    return sorted(sentence for sentence in said if sentence not in {"", "X"})
+
+
+@pytest.mark.parametrize("message", _messages())
+def test_each_message_has_a_section_in_the_troubleshooting(message: str) -> None:
+    pages = [(ROOT / "docs" / page).read_text("utf-8") for page in ("github.md", "gitlab.md")]
+    headings = [line for page in pages for line in re.findall(r"^### (.*)", page, re.MULTILINE)]
+    assert any(
+        re.search(".*".join(re.escape(part.strip()) for part in heading.split("…")), message)
+        for heading in headings
+    ), message
+
+
+def test_the_page_that_a_refusal_names_is_named(runner: Runner, around: World) -> None:
+    page = "https://docs.example.com/refusals.md#no_role_admits"
+    around.broker = [Answer(400, {**REFUSAL, "error_uri": page})]
+    assert f"{page} says more about no_role_admits" in runner.github().log
 
 
 # --- the JSON reader ----------------------------------------------------------------------
@@ -621,6 +971,11 @@ def test_a_member_is_decoded_as_json(shell: str, value: object) -> None:
 )
 def test_text_that_is_not_a_json_object_has_no_members(text: str) -> None:
     assert _evaluate("dash", f"member {_quoted(text)} it") == ""
+
+
+def _yaml(path: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / path).read_text("utf-8"))
+    return read
 
 
 def _evaluate(shell: str, call: str) -> str:

@@ -17,9 +17,16 @@ pytestmark = pytest.mark.e2e
 
 _ACTION = "your-org/federation/action@0123456789abcdef0123456789abcdef01234567"
 _LOGOUT = _ACTION.replace("/action@", "/action/logout@")
+_STEP = _ACTION.replace("/action@", "/action/step@")
 
 
-def workflow(steps: str, *, event: str = "push", **inputs: str) -> str:
+def workflow(
+    steps: str,
+    *,
+    event: str = "push",
+    action: str = _ACTION,
+    **inputs: str,
+) -> str:
     """A workflow that logs in with *inputs* and goes on with *steps*."""
     given = {"url": "https://gateway.example.com", **inputs}
     lines = "".join(f"          {name}: {value}\n" for name, value in given.items())
@@ -33,7 +40,7 @@ jobs:
       contents: read
       id-token: write
     steps:
-      - uses: {_ACTION}
+      - uses: {action}
         id: login
         with:
 {lines}{steps}"""
@@ -121,20 +128,98 @@ def test_after_the_logout_the_token_is_dead_and_faas_cli_logged_out(
     assert refused.status_code == 401
 
 
+# --- the step action: one line, and the end of the job logs out --------------------------------
+
+_KEEP = """\
+      - run: |
+          printf '%s' "$TOKEN" >{kept}
+          echo "config=${{OPENFAAS_CONFIG:+set}} url=${{OPENFAAS_URL:+set}} exported=${{FEDERATION_TOKEN-no}}"
+          {last}
+        env:
+          TOKEN: ${{{{ steps.login.outputs.token }}}}
+"""
+
+
+def is_dead(stage: Stage, token: str) -> bool:
+    """Whether the broker refuses *token*."""
+    asked = httpx2.get(
+        f"{stage.broker_url}/system/functions?namespace=dev",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert asked.status_code in {200, 401}
+    return asked.status_code == 401
+
+
+@pytest.mark.parametrize(("last", "code"), [("exit 0", 0), ("exit 3", 1)])
+def test_the_end_of_a_job_logs_out_also_if_it_failed(
+    repository: Repository, stage: Stage, last: str, code: int
+) -> None:
+    kept = repository.place.parent / "kept"
+    steps = _KEEP.format(kept=kept, last=last)
+    ran = repository.act(
+        workflow(steps, action=_STEP, **{"faas-cli": "true", "role": "octo-repo-main"})
+    )
+    assert ran.code == code, ran.log
+    token = kept.read_text("ascii")
+    assert token.count(".") == 2
+    assert token not in ran.log
+    assert "config=set url=set exported=no" in ran.log
+    assert ran.log.index("config=set") < ran.log.index("is revoked")
+    assert is_dead(stage, token)
+    assert not list(repository.place.parent.rglob("federation/login.*"))
+
+
+def test_the_end_of_a_cancelled_job_logs_out(repository: Repository, stage: Stage) -> None:
+    kept = repository.place.parent / "kept"
+    steps = _KEEP.format(kept=kept, last='echo "now waiting"; exec sleep 50')
+    ran = repository.act_interrupted(workflow(steps, action=_STEP), "| now waiting").assert_failed()
+    assert "is revoked" in ran.log
+    assert is_dead(stage, kept.read_text("ascii"))
+
+
+def test_a_refused_login_of_the_step_action_fails_it_and_its_end_has_nothing_to_do(
+    repository: Repository,
+) -> None:
+    ran = repository.act(workflow("", action=_STEP), job="feature")
+    said(ran, "refused (no_role_admits)", "jwt:ref (the token has", "there is nothing to end")
+
+
+def test_the_step_action_knows_a_fork_by_the_event(repository: Repository) -> None:
+    ran = repository.act(
+        workflow("", event="pull_request", action=_STEP),
+        job=None, event="pull_request", payload=_FORK,
+    )  # fmt: skip
+    said(ran, "comes from a fork, mallory/octo-repo")
+
+
+@pytest.mark.parametrize("action", [_ACTION, _STEP], ids=["composite", "step"])
+def test_another_role_than_expected_fails_the_login(repository: Repository, action: str) -> None:
+    ran = repository.act(workflow("", action=action, **{"expect-role": "octo-app-main"}))
+    said(ran, "does not name: octo-repo-main", "The access token is revoked")
+
+
+@pytest.mark.parametrize("action", [_ACTION, _STEP], ids=["composite", "step"])
+def test_debug_shows_the_claims_and_stops(repository: Repository, action: str) -> None:
+    ran = repository.act(workflow("", action=action, debug="true"))
+    said(ran, "stopped before the exchange", '"repository": "octo-org/octo-repo"')
+    assert "Logged in" not in ran.log
+
+
 _FORK: Mapping[str, object] = {
     "pull_request": {"head": {"repo": {"full_name": "mallory/octo-repo"}}},
     "repository": {"full_name": "octo-org/octo-repo"},
 }
 
 
-def test_a_job_without_the_permission_is_told_to_add_it(repository: Repository) -> None:
-    said(repository.act(workflow(""), job=None), "may not ask GitHub", "id-token: write")
+def test_a_job_without_an_id_token_is_told_that_act_has_none(repository: Repository) -> None:
+    said(repository.act(workflow(""), job=None), "runs under act", "Run the job on GitHub")
 
 
 def test_a_job_from_a_fork_is_told_why_it_fails(repository: Repository) -> None:
     ran = repository.act(
-        workflow("", event="pull_request"), job=None, event="pull_request", payload=_FORK
-    )
+        workflow("", event="pull_request"),
+        job=None, event="pull_request", payload=_FORK,
+    )  # fmt: skip
     said(ran, "comes from a fork, mallory/octo-repo", "pull_request_target")
 
 

@@ -125,7 +125,7 @@ _DEPLOY = "deploy: {extends: .federation, script: [faas-cli deploy]}\n"
         pytest.param(
             _INCLUDE.replace("gateway.example.com", "gateway.example.com/") + _DEPLOY,
             "main",
-            "that is the wrong audience",
+            "The input url has a slash at its end, and GitLab copied it",
             id="a slash at the end",
         ),
         pytest.param(
@@ -149,6 +149,18 @@ _DEPLOY = "deploy: {extends: .federation, script: [faas-cli deploy]}\n"
             "main",
             "refused (role_not_admitted)",
             id="a Role that does not admit",
+        ),
+        pytest.param(
+            f"{_INCLUDE}      expect-role: octo-repo-main\n{_DEPLOY}",
+            "main",
+            "The access token is revoked",
+            id="another Role than expected",
+        ),
+        pytest.param(
+            f'{_INCLUDE}      debug: "true"\n{_DEPLOY}',
+            "main",
+            '"project_path": "octo-group/app"',
+            id="debug",
         ),
     ],
 )

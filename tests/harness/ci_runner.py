@@ -94,7 +94,7 @@ class World:
         self.requests.append(request)
         match request.path:
             case "/github/token":
-                return _next(self.github) or self._mint(request.query["audience"][0])
+                return _next(self.github) or self.mint(request.query["audience"][0])
             case "/oauth/token" | "/b/oauth/token":
                 return _next(self.broker) or self.grant()
             case "/oauth/revoke":
@@ -106,7 +106,8 @@ class World:
         """The requests to *path*."""
         return [request for request in self.requests if request.path == path]
 
-    def _mint(self, audience: str) -> Answer:
+    def mint(self, audience: str = "") -> Answer:
+        """The answer of a token service that gives an ID token for *audience*."""
         token = jwt(**{"aud": audience, "number": len(self.minted), **self.claims})
         self.minted.append(token)
         return Answer(200, {"count": len(token), "value": token})
@@ -195,27 +196,28 @@ class Runner:
 
     def github(self, command: str = "github", **changes: str | None) -> Ran:
         """Run the script in a GitHub job. None removes a variable."""
+        given = {**self.github_job(), "FEDERATION_URL": self.world.url, **changes}
+        return self._run(command, given)
+
+    def github_job(self) -> dict[str, str]:
+        """The environment of a step of a GitHub job, with new files for its outputs."""
         files = {name: self.folder / name for name in ("output", "env", "summary")}
         for file in files.values():
             file.write_text("")
-        url = f"{self.world.url}/github/token?api-version=2.0&job=main"
-        return self._run(
-            command,
-            {
-                "GITHUB_ACTIONS": "true",
-                "GITHUB_EVENT_NAME": "push",
-                "GITHUB_REPOSITORY": "octo-org/octo-repo",
-                "GITHUB_OUTPUT": str(files["output"]),
-                "GITHUB_ENV": str(files["env"]),
-                "GITHUB_STEP_SUMMARY": str(files["summary"]),
-                "RUNNER_OS": "Linux",
-                "RUNNER_TEMP": str(self.temporary),
-                "ACTIONS_ID_TOKEN_REQUEST_URL": url,
-                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-request-token",
-                "FEDERATION_URL": self.world.url,
-                **changes,
-            },
-        )
+        return {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_EVENT_NAME": "push",
+            "GITHUB_REPOSITORY": "octo-org/octo-repo",
+            "GITHUB_OUTPUT": str(files["output"]),
+            "GITHUB_ENV": str(files["env"]),
+            "GITHUB_STEP_SUMMARY": str(files["summary"]),
+            "RUNNER_OS": "Linux",
+            "RUNNER_TEMP": str(self.temporary),
+            "ACTIONS_ID_TOKEN_REQUEST_URL": (
+                f"{self.world.url}/github/token?api-version=2.0&job=main"
+            ),
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-request-token",
+        }
 
     def gitlab(self, command: str = "gitlab", **changes: str | None) -> Ran:
         """Run the script in a GitLab job. None removes a variable."""
@@ -245,6 +247,12 @@ class Runner:
             assert real, name
             seen = f'{{ printf "%s\\n" "$0" "$@"; {shutil.which("env")}; }} >>{self.folder}/seen'
             self._script(name, f'{seen}\nexec {real} "$@"')
+
+    def linger(self, seconds: float) -> Path:
+        """Have each pause of the script take *seconds*, and return a file that is there from the first on."""
+        began = self.folder / "lingers"
+        self._script("sleep", f": >{began}; exec {shutil.which('sleep')} {seconds}")
+        return began
 
     def before(self, name: str, command: str) -> None:
         """Have *command* run before each run of the program *name* from now on."""
