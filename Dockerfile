@@ -1,17 +1,26 @@
 # The base image is pinned by its tag, so that each build brings the newest security fixes.
-# Where builds must be repeatable, add the digest (python:3.13-slim-trixie@sha256:…) to both
+# Where builds must be repeatable, add the digest (python:3.14-slim-trixie@sha256:…) to both
 # FROM lines and let a bot renew it.
 
-FROM python:3.13-slim-trixie AS build
+FROM python:3.14-slim-trixie AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY federation ./federation
+COPY deploy/image/requirements.txt deploy/image/build-requirements.txt deploy/image/
+# Only wheels whose hashes are written down are installed: no index can slip in another file, and
+# none of them runs code while it is installed. `make lock` renews both lists.
 # The environment has no pip of its own: nothing can be installed into the finished image.
-RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
+RUN python -m venv /tmp/build \
+ && /tmp/build/bin/python -m pip install --no-cache-dir --only-binary=:all: --require-hashes --requirement deploy/image/build-requirements.txt \
  && python -m venv --without-pip /opt/federation \
- && python -m pip --python /opt/federation install --no-cache-dir "$(echo /tmp/wheel/*.whl)[dashboard,redis,server]"
+ && python -m pip --python /opt/federation install --no-cache-dir --only-binary=:all: --require-hashes --requirement deploy/image/requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+# The pages that `federation explain` prints.
+COPY docs/documents.md docs/lint.md docs/refusals.md docs/troubleshooting.md docs/
+COPY federation ./federation
+RUN /tmp/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
+ && python -m pip --python /opt/federation install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \
+ && python -m pip --no-cache-dir --python /opt/federation check
 
-FROM python:3.13-slim-trixie
+FROM python:3.14-slim-trixie
 LABEL org.opencontainers.image.title="federation" \
       org.opencontainers.image.description="Trades a CI job's identity token for a short-lived access token" \
       org.opencontainers.image.licenses="MIT"

@@ -11,14 +11,24 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LINT := $(VENV)/.lint
 RUNNERS := $(VENV)/.runners
 KUBE := $(VENV)/.kube
+BUILD := $(VENV)/build
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
-WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml $(VENV)/lint/.github/workflows/docs.yml
+WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml .github/workflows/release.yml $(VENV)/lint/.github/workflows/docs.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help packages demo test coverage mutants newest check check-ci format gitlab kube sign-on e2e bench faults clean
+.PHONY: help packages demo test coverage mutants newest check check-ci format lock dist gitlab kube sign-on e2e bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+# $(1) says nothing until it ends, so a dot is printed each second: silence looks like a fault.
+define patiently
+	@$(1) >$(VENV)/install.log 2>&1 & installing=$$!; \
+	trap 'kill $$installing 2>/dev/null; exit 130' INT TERM; \
+	while kill -0 $$installing 2>/dev/null; do printf .; sleep 1; done; echo; \
+	wait $$installing || { cat $(VENV)/install.log >&2; exit 1; }
+endef
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12, for example.")'
@@ -26,13 +36,13 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo "Installing what the tests need into $(VENV) (once, about 40 s) ..."
-	@$(PIP) --editable '.[e2e]'
+	@echo "Installing what the tests need into $(VENV) (once, about 40 s)"
+	$(call patiently,$(PIP) --editable '.[e2e]')
 	@touch $@
 
 $(DEMO): pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo "Installing what the demo needs into $(VENV) (once, about 20 s) ..."
-	@$(PIP) --editable '.[server]'
+	@echo "Installing what the demo needs into $(VENV) (once, about 20 s)"
+	$(call patiently,$(PIP) --editable '.[server]')
 	@touch $@
 
 # For those who run several targets at the same time: two must not install into .venv at once.
@@ -93,11 +103,28 @@ check-ci: $(LINT) $(WORKFLOWS)
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/zizmor --offline --quiet --no-progress action $(WORKFLOWS)
 	$(BIN)/actionlint $(WORKFLOWS)
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action/action.yml action/logout/action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action/action.yml action/logout/action.yml action/step/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	awk '/^---$$/ { body = 1; next } body' gitlab/federate.yml | $(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --default-filetype yaml -
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict action gitlab .github examples federation/demo
+
+lock: $(STAMP) ## Renew the list of what the image installs, with hashes
+	$(COMPILE) --extra dashboard --extra redis --extra server pyproject.toml --output-file deploy/image/requirements.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+	  $(COMPILE) - --output-file deploy/image/build-requirements.txt
+
+# The wheel is made from the sdist, so that the sdist is known to be whole.
+dist: $(BUILD)/.installed ## Build the sdist and the wheel into dist/; the same commit gives the same bytes
+	rm -rf dist
+	umask 022 && $(BUILD)/bin/python -m hatchling build --target sdist --directory dist
+	umask 022 && $(BUILD)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	@ls -l dist
+
+$(BUILD)/.installed: deploy/image/build-requirements.txt
+	@$(PYTHON) -m venv --clear $(BUILD)
+	@$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement $<
+	@touch $@
 
 gitlab: ## Copy the login script into the GitLab template
 	gitlab/refresh
@@ -136,4 +163,4 @@ faults: $(STAMP) ## Inject faults into real processes under load; some faults ne
 	$(BIN)/python -m faults
 
 clean: ## Remove the files that the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

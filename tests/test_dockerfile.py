@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,14 +65,37 @@ def test_base_images_are_slim_and_pinned_by_tag_or_digest() -> None:
     assert len(set(images)) == 1
 
 
-def test_the_image_can_serve_and_share_state_in_redis() -> None:
-    installs = [i.value for i in ALL if i.name == "RUN" and " install " in i.value]
-    assert any(run.endswith('whl)[dashboard,redis,server]"') for run in installs)
+def pip_commands() -> list[list[str]]:
+    """The words of each command of pip in the Dockerfile, after `pip`."""
+    commands = [c for i in ALL if i.name == "RUN" for c in i.value.split(" && ")]
+    split = [shlex.split(command) for command in commands]
+    return [words[words.index("pip") + 1 :] for words in split if "pip" in words]
+
+
+def test_nothing_is_installed_but_wheels_whose_hashes_are_written_down() -> None:
+    """An index that was taken over can neither change a file nor have code run in the build."""
+    lists, own = [], []
+    for words in (words for words in pip_commands() if "install" in words):
+        if "--no-index" in words:
+            own.append(words)
+        else:
+            assert {"--require-hashes", "--only-binary=:all:"} <= set(words)
+            lists.append(words[-1])
+    assert lists == ["deploy/image/build-requirements.txt", "deploy/image/requirements.txt"]
+    assert [Path(words[-1]).suffix for words in own] == [".whl"]
+
+
+def test_the_wheel_is_built_with_the_tools_of_the_list() -> None:
+    (build,) = (words for words in pip_commands() if "wheel" in words)
+    assert {"--no-build-isolation", "--no-deps"} <= set(build)
+
+
+def test_the_image_is_complete_with_what_is_in_the_list() -> None:
+    assert pip_commands()[-1][-1] == "check"
 
 
 def test_pip_leaves_no_cache_behind() -> None:
-    words = shlex.split(" ".join(i.value for i in ALL if i.name == "RUN"))
-    assert words.count("--no-cache-dir") == words.count("pip") > 0
+    assert all("--no-cache-dir" in words for words in pip_commands())
 
 
 def test_state_and_home_are_in_the_volume() -> None:
@@ -101,6 +125,13 @@ def test_no_secret_is_in_the_image() -> None:
     named = [*environment(), *(i.value for i in ALL if i.name == "ARG")]
     assert not [n for n in named if re.search(r"(?i)secret|token|passw|_key", n)]
     assert not any(i.name == "ADD" for i in ALL)
+
+
+def test_the_builder_has_the_pages_that_the_wheel_takes_along() -> None:
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    pages = targets["targets"]["wheel"].get("force-include", {})
+    copied = {w for i in ALL[: STAGES[-1]] if i.name == "COPY" for w in i.value.split()[:-1]}
+    assert set(pages) <= copied
 
 
 def test_only_what_the_wheel_is_made_of_reaches_the_builder() -> None:

@@ -47,7 +47,7 @@ def without(hidden: set[str], *words: str) -> subprocess.CompletedProcess[str]:
 
 
 SERVER = libraries(EXTRAS["server"])
-DASHBOARD = libraries(EXTRAS["dashboard"]) - {"federation"}
+DASHBOARD = libraries(EXTRAS["dashboard"]) - libraries([PROJECT["name"]])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_dashboard_without_its_libraries_says_how_to_install_them(
     )
     assert ran.returncode == 1
     assert f"federation dashboard needs {library}, which is not installed" in ran.stderr
-    assert "pip install '.[dashboard]'" in ran.stderr
+    assert "Run: pip install 'federation-broker[dashboard]' (in a checkout: pip" in ran.stderr
 
 
 def test_the_plain_install_checks_documents() -> None:
@@ -99,7 +99,7 @@ def test_a_server_without_its_libraries_says_how_to_install_them(
     (line,) = ran.stderr.splitlines()
     assert re.fullmatch(
         rf"Error: federation {command} needs \w+, which is not installed\. "
-        r"Run in the checkout of this project: pip install '\.\[server\]'",
+        r"Run: pip install 'federation-broker\[server\]' \(in a checkout: pip install '\.\[server\]'\)",
         line,
     )
 
@@ -121,7 +121,7 @@ def test_shared_state_without_redis_says_how_to_install_it(tmp_path: Path) -> No
     )
     assert ran.returncode == 2
     assert "shared-state: redis is not installed." in ran.stderr
-    assert "pip install '.[redis,server]'" in ran.stderr
+    assert "pip install 'federation-broker[redis,server]'" in ran.stderr
 
 
 def test_a_server_without_shared_state_needs_no_redis() -> None:
@@ -142,5 +142,6 @@ def test_the_newest_job_asks_for_every_library_without_an_upper_bound() -> None:
     )
     asked = ran.stdout.split("\n")
     assert "<" not in ran.stdout
-    assert {"uvicorn>=0.54", "redis>=5.2", "uvloop>=0.21; sys_platform != 'win32'"} <= set(asked)
-    assert libraries(PROJECT["dependencies"]) < libraries(asked)
+    assert {"uvicorn>=0.54", "uvloop>=0.21; sys_platform != 'win32'"} <= set(asked)
+    every = [*PROJECT["dependencies"], *EXTRAS["redis"], *EXTRAS["server"]]
+    assert libraries(every) < libraries(asked)

@@ -64,12 +64,18 @@ class Image:
     config: Mapping[str, Any]
     health: Sequence[str]
 
-    def start(self, place: Path, command: Sequence[str], **variables: str) -> subprocess.Popen[str]:
-        """Start *command* as the image's user, on a read-only root, with *place* as its volume."""
+    def start(
+        self, place: Path, command: Sequence[str], *, user: str = "", **variables: str
+    ) -> subprocess.Popen[str]:
+        """
+        Start *command* on a read-only root, with *place* as its volume.
+
+        It runs as *user* if one is given, else as the image's, and the volume is that user's.
+        """
         for name in ("documents", "state"):
             (place / name).mkdir(exist_ok=True)
-        user, group = (int(number) for number in self.config["User"].split(":"))
-        os.chown(place / "state", user, group)
+        uid, gid = (int(number) for number in (user or self.config["User"]).split(":"))
+        os.chown(place / "state", uid, gid)
         environ = [*self.config["Env"], *(f"{name}={value}" for name, value in variables.items())]
         return subprocess.Popen(  # noqa: S603  our own image
             [_tool("unshare"), "--mount", _tool("sh"), "-c", _ENTER, "enter", *environ, *command],
@@ -78,7 +84,7 @@ class Image:
                 "ROOT": str(self.root),
                 "DOCUMENTS": str(place / "documents"),
                 "STATE": str(place / "state"),
-                "RUN_AS": self.config["User"],
+                "RUN_AS": user or self.config["User"],
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -147,7 +153,9 @@ def _issuer() -> Iterator[LocalIssuer]:
 
 
 @contextmanager
-def broker(image: Image, place: Path, issuer: LocalIssuer) -> Iterator[tuple[str, Any]]:
+def broker(
+    image: Image, place: Path, issuer: LocalIssuer, *, user: str = ""
+) -> Iterator[tuple[str, Any]]:
     """Run the image with its own command; yield its URL and its process."""
     (place / "documents").mkdir()
     (place / "documents" / "all.yaml").write_text(documents_for(issuer), "utf-8")
@@ -155,6 +163,7 @@ def broker(image: Image, place: Path, issuer: LocalIssuer) -> Iterator[tuple[str
     process = image.start(
         place,
         [*image.config["Entrypoint"], *image.config["Cmd"]],
+        user=user,
         FEDERATION_HOST="127.0.0.1",
         FEDERATION_PORT=str(port),
     )
@@ -185,6 +194,20 @@ def test_the_image_serves_as_its_user_on_a_read_only_root(
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
     assert list((tmp_path / "state").iterdir()), "the volume holds the state"
+
+
+def test_the_image_serves_as_a_random_user_of_group_0(
+    image: Image, issuer: LocalIssuer, tmp_path: Path
+) -> None:
+    """As on OpenShift. The user has no entry in /etc/passwd."""
+    with broker(image, tmp_path, issuer, user="1000650000:0") as (url, process):
+        status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+        assert "Uid:\t1000650000\t1000650000\t1000650000\t1000650000\n" in status
+        assert "Gid:\t0\t0\t0\t0\n" in status
+        granted = httpx2.post(
+            f"{url}/oauth/token", data=form(issuer.issue("github", "main", AUDIENCE))
+        )
+        assert granted.status_code == 200, granted.text
 
 
 @pytest.mark.parametrize("place", ["/", "/opt/federation", "/etc/federation", "/usr/bin"])
