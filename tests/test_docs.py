@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -237,13 +237,14 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def words_of_federation(line: str) -> list[str] | None:
-    """The words after `federation` where *line* calls it, also within `NAME=$(…)`."""
+    """The words after `federation` where *line* calls it, also within `NAME=$(…)`, up to a pipe."""
     within = re.fullmatch(r"\w+=\$\((.*)\)", line.strip())
     try:
         first, *rest = shlex.split(within[1] if within else line, comments=True)
     except ValueError:
         return None
-    return rest if first.rpartition("/")[2] == "federation" else None
+    words = list(takewhile(lambda word: word[0:1] not in {">", "<", "|"}, rest))
+    return words if first.rpartition("/")[2] == "federation" else None
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)

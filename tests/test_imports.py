@@ -19,15 +19,18 @@ import pytest
 import federation
 
 FLOORS: dict[str, float] = {
-    **dict.fromkeys(("errors", "claims", "text", "jose"), 0),
+    **dict.fromkeys(("distribution", "errors", "pages", "claims", "text", "jose"), 0),
     **dict.fromkeys(("providers", "documents", "policy"), 1),
     # Rooms of floor 2 use them and may not import each other. They are not pure: not on floor 1.
-    **dict.fromkeys(("batching", "ownership"), 1.5),
+    **dict.fromkeys(("background", "batching", "ownership", "outbound"), 1.5),
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "explained", "gateway"), 3),
     **dict.fromkeys(("web", "client"), 4),
     "sign_on": 4.5,  # exchanges and saves tokens as a job's client does
-    **dict.fromkeys(("demo", "config", "logs", "server", "app", "admission", "dashboard"), 5),
+    **dict.fromkeys(
+        ("demo", "config", "logs", "server", "app", "admission", "dashboard", "doctor"), 5
+    ),
+    "starter": 5,
     **dict.fromkeys(("cli", "__main__"), 6),
 }
 APART = {2, 3, 4}
@@ -35,7 +38,17 @@ APART = {2, 3, 4}
 
 HOMES = {
     "starlette": {"web", "gateway", "app", "demo", "admission", "dashboard"},
-    "httpx2": {"issuers", "audit", "sources", "client", "sign_on", "dashboard", "demo", "cli"},
+    "httpx2": {
+        "outbound",
+        "issuers",
+        "audit",
+        "sources",
+        "client",
+        "sign_on",
+        "dashboard",
+        "demo",
+        "cli",
+    },
     "authlib": {"sign_on"},
     "joserfc": {"dashboard"},
     "jinja2": {"dashboard"},
@@ -164,6 +177,29 @@ def environment_reads(module: Module) -> Iterator[str]:
             yield f"{module.name} imports {name}"
 
 
+def own_ways(module: Module) -> Iterator[str]:
+    """The places in which *module* reaches other machines by rules of its own."""
+    if module.room == "outbound":
+        return
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="httpx2"), attr=name)):
+                given = {keyword.arg for keyword in node.keywords}
+                opens = name in {"Client", "AsyncClient", "HTTPTransport", "AsyncHTTPTransport"}
+                # One over a transport that is made elsewhere; None is **arguments with one.
+                over = name in {"Client", "AsyncClient"} and given & {"transport", None}
+                if (opens and not over) or name in _REQUESTS:
+                    yield f"{module.name}:{node.lineno} calls httpx2.{name}; ask Outbound for a client"
+            case ast.Attribute(attr="create_default_context" | "_create_unverified_context"):
+                yield f"{module.name}:{node.lineno} makes a context; ask Outbound for one"
+    for name in imports(module):
+        if name.startswith(("urllib.request", "ssl.create_default_context", "httpx2.Client")):
+            yield f"{module.name} imports {name}"
+
+
+_REQUESTS = {"get", "post", "put", "patch", "delete", "head", "options", "request", "stream"}
+
+
 def asynchronous(module: Module) -> Iterator[str]:
     """The places in which *module* is not pure, if it must be."""
     pure = module.room and module.floor <= 1
@@ -279,6 +315,11 @@ def test_the_environment_is_read_in_few_rooms(module: Module) -> None:
 
 
 @by_name
+def test_other_machines_are_reached_by_the_rules_of_one_room(module: Module) -> None:
+    assert list(own_ways(module)) == []
+
+
+@by_name
 def test_the_rooms_at_the_bottom_are_pure(module: Module) -> None:
     assert list(asynchronous(module)) == []
 
@@ -372,6 +413,27 @@ def test_an_import_in_its_place_is_left_alone(name: str, source: str, package: b
 def test_a_hidden_read_of_the_environment_is_seen(source: str) -> None:
     assert list(environment_reads(built("federation.app", source)))
     assert not list(environment_reads(built("federation.config", source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import httpx2\nhttpx2.AsyncClient(verify=True)", "import httpx2\nhttpx2.get('https://a')",
+     "import httpx2\nhttpx2.AsyncHTTPTransport()", "import ssl\nssl.create_default_context()",
+     "from ssl import create_default_context", "import urllib.request", "from httpx2 import Client",
+     "import httpx2\nhttpx2.HTTPTransport(transport=x)"],
+)  # fmt: skip
+def test_a_client_of_somebodys_own_is_seen(source: str) -> None:
+    assert list(own_ways(built("federation.web.token", source)))
+    assert not list(own_ways(built("federation.outbound.routing", source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import httpx2\nhttpx2.AsyncClient(transport=x)", "import httpx2\nhttpx2.AsyncClient(**given)",
+     "import httpx2\nhttpx2.URL('x')", "outbound.async_client()", "from urllib.parse import quote"],
+)  # fmt: skip
+def test_a_client_over_a_given_transport_is_left_alone(source: str) -> None:
+    assert not list(own_ways(built("federation.web.token", source)))
 
 
 @pytest.mark.parametrize(
