@@ -13,6 +13,15 @@ from federation.text import no_command
 
 DOCUMENTS_VARIABLE = "FEDERATION_DOCUMENTS"
 
+documents_option = click.option(
+    "--documents",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="File or directory of documents; may be given more than once. Default: the setting"
+    f" documents, from {DOCUMENTS_VARIABLE}.",
+)
+"""The option of commands that read documents. Without it they take `documents_of_setting`."""
+
 
 def documents_of_setting(otherwise: str = "set --documents or") -> tuple[Path, ...]:
     """

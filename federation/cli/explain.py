@@ -23,7 +23,7 @@ import click
 from federation.claims import Claims, shown
 from federation.cli.access import asked_access
 from federation.cli.claims_file import claims_in, text_of, token_in
-from federation.cli.documents import catalog_in, documents_of_setting
+from federation.cli.documents import catalog_in, documents_of_setting, documents_option
 from federation.cli.manual import about, codes, for_terminal, mentioning
 from federation.client.docs import page_at
 from federation.config import read_outbound
@@ -46,13 +46,7 @@ _WORD_CHARS = 8
 
 @click.command()
 @click.argument("code", required=False)
-@click.option(
-    "--documents",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    help="File or directory of documents; may be given more than once. Default: the setting"
-    " documents, from FEDERATION_DOCUMENTS.",
-)
+@documents_option
 @click.option(
     "--token",
     type=click.File("rb"),

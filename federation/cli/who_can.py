@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from federation.cli.access import asked_access
-from federation.cli.documents import catalog_in, documents_of_setting
+from federation.cli.documents import catalog_in, documents_of_setting, documents_option
 from federation.documents.catalog import Catalog
 from federation.documents.listing import written_actions
 from federation.policy.conditions import Condition
@@ -29,13 +29,7 @@ from federation.text import did_you_mean, no_command_in_json, printable
 @click.argument("action", required=False)
 @click.argument("resource", required=False)
 @click.option("--role", help="Show what this Role gives instead.")
-@click.option(
-    "--documents",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    help="File or directory of documents; may be given more than once. Default: the setting"
-    " documents, from FEDERATION_DOCUMENTS.",
-)
+@documents_option
 @click.option(
     "--format",
     "output",

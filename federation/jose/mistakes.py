@@ -87,7 +87,7 @@ _MISTAKES: Sequence[tuple[Callable[[str], object], str]] = (
         "It has white space or a line end within; send it on one line.",
     ),
 )
-"""What is often sent in place of a token, the surest sign first."""
+"""Texts that are often sent in place of a token, the surest sign first."""
 
 
 def _parts(token: str) -> str:
