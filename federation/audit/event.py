@@ -77,6 +77,10 @@ class Event(NamedTuple):
     """The claims of the subject token, as far as the setting `audit-claims` keeps them."""
     claims_cut: tuple[str, ...] = ()
     """The names of claims whose value `claims` lacks or has changed. They must not be believed."""
+    shadow_roles: tuple[str, ...] = ()
+    """The shadow Roles that would have admitted the subject token. They gave nothing."""
+    shadow_policies: tuple[str, ...] = ()
+    """The policies that they would have given."""
     owed: bool = True
     """False for an event that may be displaced before the webhook has it."""
 
@@ -91,6 +95,8 @@ class Event(NamedTuple):
             del members["claims"]
         if not self.claims_cut:
             del members["claims_cut"]
+        if not self.shadow_roles:
+            del members["shadow_roles"], members["shadow_policies"]
         if self.actor is not None:
             members["actor"] = self.actor._asdict()
         return members
@@ -111,6 +117,8 @@ class Trail:
     resource: str = ""
     roles: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    shadow_roles: tuple[str, ...] = ()
+    shadow_policies: tuple[str, ...] = ()
     reason: Reason | None = None
     message: str = ""
     token_sha256: str | None = None
@@ -154,6 +162,8 @@ class Trail:
             owed=self.standing is Standing.ADMITTED,
             claims=claims,
             claims_cut=claims_cut,
+            shadow_roles=cut_list(self.shadow_roles),
+            shadow_policies=cut_list(self.shadow_policies),
         )
 
 

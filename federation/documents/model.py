@@ -152,6 +152,8 @@ class Role:
     conditions: tuple[Condition, ...]
     """Those of the principal, then those of the condition block. All must hold."""
     token_expiry: timedelta | None = None
+    shadow: bool = False
+    """True if it admits nobody: events name it where it would have admitted."""
     places: tuple[tuple[str | int, ...], ...] = field(default=(), compare=False, repr=False)
     """The place in the document of each of *conditions*."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)
