@@ -127,7 +127,7 @@ def _not_kept(catalog: Catalog, event: StoredEvent, claims: Mapping[str, object]
     if issuer is None:
         return
     left_out = left_out_by_default(issuer.provider) - claims.keys()
-    read = {c.path[0] for role in catalog.roles for c in role.conditions} & left_out
+    read = {c.path[0] for role in catalog.all_roles for c in role.conditions} & left_out
     if read:
         yield (
             "The trail does not keep these claims, so conditions on them do not count here:"

@@ -54,9 +54,10 @@ def _described(settings: Settings, documents: Documents) -> str:
 
 def summary(catalog: Catalog) -> str:
     """Return how many documents *catalog* has, and how many warnings there are about them."""
-    issuers, roles = len(catalog.issuers), len(catalog.roles)
+    issuers, roles = len(catalog.issuers), len(catalog.all_roles)
     policies = len(catalog.policies)
     named = f"{policies} {'Policy' if policies == 1 else 'Policies'}"
-    told = f"{counted(issuers, 'JwtIssuer')}, {counted(roles, 'Role')}, {named}"
+    shadow = f" ({len(catalog.shadow_roles)} in the shadow)" if catalog.shadow_roles else ""
+    told = f"{counted(issuers, 'JwtIssuer')}, {counted(roles, 'Role')}{shadow}, {named}"
     warnings = len(catalog.warnings)
     return f"{told}; {counted(warnings, 'warning')}" if warnings else told

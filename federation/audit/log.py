@@ -57,6 +57,8 @@ def _facts_and_reason(event: Event) -> dict[str, object]:
     line = facts(event)
     if event.reason:
         line["reason"] = event.reason
+    if event.shadow_roles:
+        line["shadow_roles"] = event.shadow_roles
     if event.evidence:
         line["evidence"] = event.evidence
     return line

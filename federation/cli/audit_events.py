@@ -33,6 +33,11 @@ _LOOK_SECONDS = 0.3
 _PAGE_EVENTS = 200
 _SHOWN_EVENTS = 20
 
+_FACTS = (
+    *("reason", "actions", "namespace", "roles", "policies", "shadow_roles", "shadow_policies"),
+    *("request_id", "custom_message"),
+)
+
 Wanted = Callable[[StoredEvent], bool]
 
 state_option = click.option(
@@ -76,21 +81,36 @@ def _reason(_context: click.Context, _option: click.Parameter, given: str | None
 @click.option(
     "--reason", callback=_reason, help="Only refusals for this reason, such as no_role_admits."
 )
+@click.option(
+    "--shadow", is_flag=True, help="Only exchanges that a shadow Role would have admitted."
+)
 @_format
 def tail(
-    *, state: Path, count: int, follow: bool, request_id: str | None, reason: str | None, form: str
+    *,
+    state: Path,
+    count: int,
+    follow: bool,
+    request_id: str | None,
+    reason: str | None,
+    shadow: bool,
+    form: str,
 ) -> None:
     """Show the last events of all workers, by time."""
     show_line = _as_json if form == "json" else _as_text
     filters = {"request_id": request_id, "reason": reason}
     sought = {name: value for name, value in filters.items() if value is not None}
+
+    def wanted(event: StoredEvent) -> bool:
+        of_shadow = not shadow or bool(event.get("shadow_roles"))
+        return of_shadow and all(event.get(name) == value for name, value in sought.items())
+
     with plain_errors():
         folders = folders_of(state)
         news = [News(folder) for folder in folders]
-        events = _last_of(state, folders, count, sought)
+        events = _last_of(state, folders, count, wanted if sought or shadow else None)
         while True:
             for event in events:
-                if _has(event, sought):
+                if wanted(event):
                     click.echo(show_line(event), color=colours())
             if not follow:
                 return
@@ -177,25 +197,21 @@ def _found(folder: Path, identifier: str) -> list[StoredEvent]:
 
 
 def _last_of(
-    state: Path, folders: Iterable[Path], count: int, sought: dict[str, str]
+    state: Path, folders: Iterable[Path], count: int, wanted: Wanted | None
 ) -> list[StoredEvent]:
-    """Return the last *count* events with the members *sought*, by time."""
+    """Return the last *count* events, or those that are *wanted*, by time."""
     if not count:
         return []
-    if not sought:
+    if wanted is None:
         return _by_time(last(folder, count) for folder in folders)[-count:]
     found: list[StoredEvent] = []
     cursor: Cursor | None = Cursor("")
     while cursor is not None and len(found) < count:
         limit = min(_PAGE_EVENTS, count - len(found))
-        events, after = page(state / "audit", cursor, limit, lambda event: _has(event, sought))
+        events, after = page(state / "audit", cursor, limit, wanted)
         found += events
         cursor = Cursor.of(after, "") if after else None
     return sorted(found, key=time_of)
-
-
-def _has(event: StoredEvent, sought: dict[str, str]) -> bool:
-    return all(event.get(name) == value for name, value in sought.items())
 
 
 def _by_time(lists: Iterable[list[StoredEvent]]) -> list[StoredEvent]:
@@ -212,8 +228,7 @@ def _as_text(event: StoredEvent) -> str:
     good = isinstance(status, int) and status < 400
     actor = event.get("actor")
     who = actor.get("sub") if isinstance(actor, dict) else "-"
-    named = ("reason", "actions", "namespace", "roles", "policies", "request_id", "custom_message")
-    facts = [f"{name}={_plain(event[name])}" for name in named if event.get(name)]
+    facts = [f"{name}={_plain(event[name])}" for name in _FACTS if event.get(name)]
     shown = click.style(_plain(status), fg="green" if good else "red")
     request = _plain(event.get("method")), _plain(event.get("path"))
     return " ".join([_plain(event.get("time")), shown, *request, _plain(who), *facts])

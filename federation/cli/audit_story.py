@@ -36,6 +36,8 @@ _FACTS: Mapping[str, str] = {
     "reason": "reason",
     "roles": "roles",
     "policies": "policies",
+    "shadow_roles": "shadow",
+    "shadow_policies": "would get",
     "actions": "actions",
     "namespace": "namespace",
     "resource": "resource",

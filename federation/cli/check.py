@@ -69,7 +69,7 @@ def check(context: click.Context, paths: tuple[Path, ...], form: str, strict: bo
 
 def _as_text(found: Assembled) -> str:
     return "\n".join(
-        [*map(_coloured, found.problems), *_passed_over(found), *_see(found), _summary(found)]
+        [*map(_coloured, found.problems), *_notes(found), *_see(found), _summary(found)]
     )
 
 
@@ -93,8 +93,8 @@ def _see(found: Assembled) -> Sequence[str]:
     return [f"For what {codes[0]} means, run: federation explain {codes[0]}"] if codes else []
 
 
-def _passed_over(found: Assembled) -> Sequence[str]:
-    return [no_command(f"note: {sentence}") for sentence in found.passed_over]
+def _notes(found: Assembled) -> Sequence[str]:
+    return [no_command(f"note: {sentence}") for sentence in (*found.passed_over, *found.notes)]
 
 
 def _as_json(found: Assembled) -> str:
@@ -112,8 +112,9 @@ def _as_json(found: Assembled) -> str:
         }
         for problem in found.problems
     ]
-    passed_over = {"passed_over": list(found.passed_over)} if found.passed_over else {}
-    return _json({"documents": found.documents, "problems": problems, **passed_over})
+    told = {"passed_over": list(found.passed_over), "notes": list(found.notes)}
+    told = {name: sentences for name, sentences in told.items() if sentences}
+    return _json({"documents": found.documents, "problems": problems, **told})
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _as_github(found: Assembled) -> str:
     lines = map(_workflow_command, found.problems)
-    return "\n".join([*lines, *_passed_over(found), *_see(found), _summary(found)])
+    return "\n".join([*lines, *_notes(found), *_see(found), _summary(found)])
 
 
 def _workflow_command(problem: Problem) -> str:

@@ -172,10 +172,16 @@ def show_explanation(explanation: Explanation) -> None:
             safe = shown(list(value) if isinstance(value, tuple) else value)
             click.echo(f"               {fact}: {safe}")
     click.echo(f"admitted  {yes if explanation.admitted else no}")
-    for evaluation in explanation.evaluations:
+    for evaluation in (*explanation.evaluations, *explanation.shadows):
+        named = click.style(evaluation.role.name, bold=True)
         click.echo(
-            f"\nRole {click.style(evaluation.role.name, bold=True)}  {yes if evaluation.admits else no}"
+            f"\nRole {named}  {no if evaluation.role.shadow or not evaluation.admits else yes}"
         )
+        if evaluation.role.shadow:
+            would = (
+                "would admit" if explanation.would_admit(evaluation) else "would not admit either"
+            )
+            click.echo(f"  a shadow Role: it admits nobody, and {would}")
         for finding in evaluation.findings:
             condition = finding.condition
             click.echo(f"  {yes if finding.holds else no}  {condition.operator} {condition.key}")

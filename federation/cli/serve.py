@@ -146,7 +146,7 @@ def _numbers(catalog: Catalog) -> dict[str, int]:
     """Return how many documents *catalog* has of each kind."""
     return {
         "issuers": len(catalog.issuers),
-        "roles": len(catalog.roles),
+        "roles": len(catalog.all_roles),
         "policies": len(catalog.policies),
     }
 

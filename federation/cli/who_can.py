@@ -78,7 +78,7 @@ def _of_role(catalog: Catalog, name: str) -> WhatCan:
     try:
         return evaluate_role(catalog, name)
     except KeyError as error:
-        hint = did_you_mean(name, [role.name for role in catalog.roles])
+        hint = did_you_mean(name, [role.name for role in catalog.all_roles])
         raise click.UsageError(f"no Role is called {printable(name, 80)}; {hint}") from error
 
 
@@ -88,6 +88,8 @@ def _show(found: WhoCan) -> None:
         statement = way.statement
         named = click.style(way.role.name, bold=True)
         click.echo(f"{yes}  Role {named}  by {way.policy}/{statement.sid}")
+        if way.role.shadow:
+            click.echo("       a shadow Role: it is recorded, and admits nobody")
         _show_conditions(way.role.conditions, "token must say")
         _show_conditions(statement.conditions, "access token must say")
         for denial in way.denied_by:

@@ -107,6 +107,8 @@ class Evaluation(_Answer):
     admitted: bool
     conditions: list[Finding]
     refusal: str | None = None
+    would_admit: bool = False
+    """True if it is a shadow Role, and would admit the token if it were none."""
 
     @property
     def failed(self) -> int:
@@ -148,6 +150,7 @@ class Event(_Answer):
     roles: list[str] = Field(default_factory=list)
     shadow_roles: list[str] = Field(default_factory=list)
     policies: list[str] = Field(default_factory=list)
+    shadow_policies: list[str] = Field(default_factory=list)
     reason: str | None = None
     custom_message: str = ""
     token_sha256: str | None = None
@@ -179,6 +182,7 @@ class Explanation(_Answer):
     token: TokenCheck | None = None
     admitted: bool
     roles: list[Evaluation]
+    shadow_roles: list[Evaluation] = Field(default_factory=list)
     policies: list[str]
     access: list[Decision]
     claims: dict[str, object] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ name a missing Policy, and the trust rules. If any document has an error, there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from federation.documents.catalog import Catalog
@@ -20,6 +20,7 @@ from federation.errors import Problem, Severity
 from federation.text import listed, quoted
 
 DOCUMENTS = 100_000
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Assembled:
     documents: int
     passed_over: tuple[str, ...] = ()
     """A sentence about each file that is another program's."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what is right, and easily taken for something else."""
 
 
 def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = ()) -> Assembled:
@@ -53,7 +56,8 @@ def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = 
     problems = [*collected.problems, *_of_the_set(collected, found, places)]
     problems.sort()
     catalog = _catalog(collected, problems, digest)
-    return Assembled(catalog, tuple(problems), found, tuple(passed_over))
+    notes = tuple(_notes(collected.roles))
+    return Assembled(catalog, tuple(problems), found, tuple(passed_over), notes)
 
 
 @dataclass(slots=True)
@@ -145,12 +149,31 @@ def _missing_policies(collected: _Collected) -> Iterable[Problem]:
                 yield _problem(role, Code.POLICY_MISSING, place, message, listed(name))
 
 
+def _notes(roles: Sequence[Role]) -> Iterator[str]:
+    """Yield what is of no use yet: shadow Roles, and Policies that only they name."""
+    shadow = [role for role in roles if role.shadow]
+    if not shadow:
+        return
+    yield f"shadow Roles, which admit nobody: {_some(role.name for role in shadow)}"
+    given = {name for role in roles if not role.shadow for name in role.policies}
+    if waiting := {name for role in shadow for name in role.policies} - given:
+        yield f"Policies that only shadow Roles name: {_some(waiting)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of *names* by alphabet, and how many there are besides."""
+    known = sorted(names)
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"{', '.join(known[:_SHOWN])}{more}"
+
+
 def _catalog(collected: _Collected, problems: Sequence[Problem], digest: str) -> Catalog | None:
     if any(_is_error(problem) for problem in problems):
         return None
     return Catalog(
         issuers=collected.issuers,
-        roles=tuple(collected.roles),
+        roles=tuple(role for role in collected.roles if not role.shadow),
+        shadow_roles=tuple(role for role in collected.roles if role.shadow),
         policies=collected.policies,
         warnings=tuple(problems),
         digest=digest,

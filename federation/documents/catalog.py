@@ -38,6 +38,9 @@ class Catalog:
     issuers: Mapping[str, JwtIssuer] = field(default_factory=dict)
     """By `iss`."""
     roles: tuple[Role, ...] = ()
+    """The Roles that admit. No shadow Role is among them, so nothing that reads them admits by one."""
+    shadow_roles: tuple[Role, ...] = ()
+    """The Roles that admit nobody, and are recorded where they would have admitted."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By name."""
     warnings: tuple[Problem, ...] = ()
@@ -60,16 +63,26 @@ class Catalog:
     Only a catalog that was given one remembers what the next needs, which costs 1 KiB a Role.
     """
     _index: _RoleIndex = field(init=False, repr=False, compare=False)
+    _shadow: _RoleIndex = field(init=False, repr=False, compare=False)
     _refusing: _RoleIndex = field(init=False, repr=False, compare=False)
     _refusing_anywhere: tuple[Role, ...] = field(init=False, repr=False, compare=False)
     """Those of *refusing* that name no issuer, so that they are about the tokens of all."""
 
     def __post_init__(self, before: Catalog | None) -> None:
+        if any(role.shadow for role in (*self.roles, *self.refusing)):
+            raise ValueError("a shadow Role neither admits nor refuses")
         known = None if before is None else before._index.entries
         object.__setattr__(self, "_index", _RoleIndex.of(self.roles, self.issuers, known))
+        known = None if before is None else before._shadow.entries
+        object.__setattr__(self, "_shadow", _RoleIndex.of(self.shadow_roles, self.issuers, known))
         anywhere = tuple(role for role in self.refusing if not role_issuers(role))
         object.__setattr__(self, "_refusing", _RoleIndex.of(self.refusing, self.issuers))
         object.__setattr__(self, "_refusing_anywhere", anywhere)
+
+    @property
+    def all_roles(self) -> tuple[Role, ...]:
+        """The Roles that admit, then the shadow Roles: those that the documents have."""
+        return self.roles + self.shadow_roles  # no copy where one of them is empty
 
     def check_read(self) -> None:
         """Raises: Refusal with `documents_unavailable` if this is not a catalog yet."""
@@ -79,6 +92,10 @@ class Catalog:
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once. They cannot satisfy any other."""
         return self._index.candidates(claims)
+
+    def shadow_candidates(self, claims: Claims) -> Iterator[Role]:
+        """The shadow Roles that *claims* could satisfy, each once."""
+        return self._shadow.candidates(claims)
 
     def may_refuse(self, claims: Claims) -> Iterator[Role]:
         """The Roles of *refusing* that *claims* could satisfy, each once."""

@@ -25,6 +25,7 @@ from federation.documents.model import (
     Policy,
     Resource,
     Role,
+    RoleEffect,
     Statement,
 )
 from federation.documents.values import url_fault
@@ -89,6 +90,7 @@ def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, plac
         policies=tuple(spec.policy),
         conditions=tuple(conditions.values()),
         token_expiry=spec.token_expiry,
+        shadow=spec.effect == RoleEffect.SHADOW,
         places=tuple(_one(places, place) for place in conditions),
         origin=origin,
     )
@@ -127,7 +129,9 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
     that can be read, and a Policy the effects, of which those that cannot be read count as Deny.
     """
     if kind == "Role":
-        return Role(name, (), tuple(_readable_conditions(root["spec"])), origin=origin)
+        conditions = tuple(_readable_conditions(root["spec"]))
+        shadow = _member(root["spec"], "effect") == RoleEffect.SHADOW
+        return Role(name, (), conditions, shadow=shadow, origin=origin)
     if kind == "Policy":
         return Policy(name, tuple(_readable_effects(root["spec"])), origin)
     spec = root["spec"]

@@ -15,7 +15,15 @@ from datetime import timedelta
 
 from federation.documents.catalog import Catalog
 from federation.documents.convert import AnyDocument
-from federation.documents.model import ACTION_SETS, JwtIssuer, Origin, Policy, Role, Statement
+from federation.documents.model import (
+    ACTION_SETS,
+    JwtIssuer,
+    Origin,
+    Policy,
+    Role,
+    RoleEffect,
+    Statement,
+)
 from federation.errors import Problem
 from federation.policy.conditions import ALIASES, KEY_PREFIX, Condition, Operator
 
@@ -31,7 +39,7 @@ def listing(catalog: Catalog, problems: Iterable[Problem]) -> Iterator[dict[str,
     for documents in (
         iter(catalog.issuers.values()),
         iter(catalog.policies.values()),
-        iter(catalog.roles),
+        iter(catalog.all_roles),
     ):
         for document in documents:
             kind = type(document).__name__
@@ -126,6 +134,7 @@ def _role(role: Role) -> dict[str, object]:
         "principal": principal,
         "condition": blocks,
         "tokenExpiry": role.token_expiry and written_duration(role.token_expiry),
+        "effect": RoleEffect.SHADOW if role.shadow else None,
     }
     return {name: value for name, value in fields.items() if value}
 

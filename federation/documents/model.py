@@ -143,6 +143,14 @@ class JwtIssuer:
         return self.people_once if self.clients_of(claims) else self.single_use
 
 
+class RoleEffect(StrEnum):
+    """The effect of a Role whose conditions hold."""
+
+    ADMIT = "Admit"
+    SHADOW = "Shadow"
+    """It admits nobody. Events name it where it would have admitted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """The callers that are given certain policies."""
@@ -153,7 +161,7 @@ class Role:
     """Those of the principal, then those of the condition block. All must hold."""
     token_expiry: timedelta | None = None
     shadow: bool = False
-    """True if it admits nobody: events name it where it would have admitted."""
+    """True if its effect is `Shadow`."""
     places: tuple[tuple[str | int, ...], ...] = field(default=(), compare=False, repr=False)
     """The place in the document of each of *conditions*."""
     origin: Origin = field(default=Origin(), compare=False, repr=False)

@@ -42,7 +42,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from federation.documents.codes import Code
 from federation.documents.load import Bare, Sort, is_null
-from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect
+from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect, RoleEffect
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.jose.jwk import MAX_PINNED_KEYS, PRIVATE_MEMBERS, parse_key
@@ -582,6 +582,11 @@ class RoleSpec(Written):
         None,
         description="The longest life of a token that this Role takes part in: a Go duration "
         "between `1m` and `24h`.",
+    )
+    effect: Annotated[Text, *_one_of(RoleEffect)] | None = Field(
+        None,
+        description="`Admit`, the default, or `Shadow`: it admits nobody, and audit events name it "
+        "where it would have admitted.",
     )
 
 

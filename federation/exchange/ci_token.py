@@ -32,7 +32,7 @@ from federation.issuers.verify import (
     verify,
 )
 from federation.jose import jws
-from federation.policy.roles import admit
+from federation.policy.roles import admit, shadow_admission
 from federation.providers.table import LEEWAY
 from federation.state import Store
 from federation.tokens import mint
@@ -65,6 +65,8 @@ async def exchange_ci_token(
     if not verified.issuer.taken_once(verified.claims):
         broker.limit_repeats(verified.spend_key)
     await next_stage()
+    shadow = shadow_admission(catalog, verified.issuer, verified.claims)
+    trail.shadow_roles, trail.shadow_policies = shadow  # also of a token that no Role admits
     admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
     trail.standing = Standing.ADMITTED
     trail.roles = tuple(role.name for role in admission.roles)

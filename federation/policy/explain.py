@@ -34,6 +34,8 @@ class Explanation:
     evaluations: tuple[Evaluation, ...]
     policies: tuple[str, ...]
     decisions: tuple[Decision, ...]
+    shadows: tuple[Evaluation, ...] = ()
+    """The shadow Roles. They give nothing."""
 
     @property
     def admitted(self) -> bool:
@@ -64,6 +66,23 @@ class Explanation:
                 }
                 for decision in self.decisions
             ],
+            **(
+                {"shadow_roles": [self._shadow(e, shown) for e in self.shadows]}
+                if self.shadows
+                else {}
+            ),
+        }
+
+    def would_admit(self, shadow: Evaluation) -> bool:
+        """Return whether the token would be exchanged if the shadow Role *shadow* admitted."""
+        return self.refusal is None and shadow.admits
+
+    def _shadow(self, evaluation: Evaluation, shown: _ShownClaims) -> dict[str, object]:
+        return {
+            **self._role(evaluation, shown),
+            "admitted": False,
+            "would_admit": self.would_admit(evaluation),
+            "policies": list(evaluation.role.policies),
         }
 
     def _role(self, evaluation: Evaluation, shown: _ShownClaims) -> dict[str, object]:
@@ -132,7 +151,8 @@ def explain(
     issuer = catalog.issuers.get(str(claims.get("iss")))
     checked = verified or refusal is not None
     barred = refusal or refused(catalog, claims)
-    evaluations = evaluate(catalog.roles, issuer.provider if issuer else GENERIC, claims)
+    provider = issuer.provider if issuer else GENERIC
+    evaluations = evaluate(catalog.roles, provider, claims)
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     policies: tuple[str, ...] = ()
     decisions = tuple(Decision(access, allowed=False) for access in accesses)
@@ -147,4 +167,5 @@ def explain(
         evaluations=evaluations,
         policies=policies,
         decisions=decisions,
+        shadows=evaluate(catalog.shadow_roles, provider, claims),
     )

@@ -1,7 +1,8 @@
 """
 Admission: evaluates Roles against a token's claims, and explains a refusal.
 
-All Roles that admit a token take part, and their policies are united. If a job asks for some of
+All Roles that admit a token take part, and their policies are united. A shadow Role is evaluated
+in the same way, to be recorded, and is never among them. If a job asks for some of
 its Roles, only those give anything, and every policy that denies stays. One evaluation serves the
 response, the audit event and `explain`, so they cannot disagree about the reason.
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from operator import attrgetter
+from typing import NamedTuple
 
 from federation.claims import Claims, shown
 from federation.documents.catalog import Catalog, role_issuers
@@ -156,6 +158,22 @@ def admit(
         raise _nobody_admits(catalog, issuer, claims)
     admission = Admission.of(issuer, admitting, incomplete=catalog.incomplete)
     return admission.narrowed_to(only, catalog) if only else admission
+
+
+class ShadowAdmission(NamedTuple):
+    """The shadow Roles that would have admitted a token, and the policies of them all, by name."""
+
+    roles: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+
+
+def shadow_admission(catalog: Catalog, issuer: JwtIssuer, claims: Claims) -> ShadowAdmission:
+    """What the shadow Roles of *catalog* would have given *claims*. It is for the record alone."""
+    if not catalog.shadow_roles:
+        return ShadowAdmission()
+    evaluations = evaluate(catalog.shadow_candidates(claims), issuer.provider, claims)
+    roles = [evaluation.role for evaluation in evaluations if evaluation.admits]
+    return ShadowAdmission(tuple(role.name for role in roles), tuple(_united(roles)))
 
 
 def refused(catalog: Catalog, claims: Claims) -> Refusal | None:

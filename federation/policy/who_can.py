@@ -59,8 +59,8 @@ class Way:
 
     @property
     def open(self) -> bool:
-        """True unless a Deny always takes the access away."""
-        return not any(denial.always for denial in self.denied_by)
+        """True unless the Role is a shadow Role, or a Deny always takes the access away."""
+        return not self.role.shadow and not any(denial.always for denial in self.denied_by)
 
     @property
     def unless_narrowed(self) -> bool:
@@ -81,7 +81,7 @@ class Way:
             ],
             "denied_by": [denial.as_json() for denial in self.denied_by],
             "unless_narrowed": self.unless_narrowed,
-            "shadowed": False,
+            "shadowed": self.role.shadow,
         }
 
 
@@ -96,7 +96,7 @@ class WhoCan:
 
     @property
     def anybody(self) -> bool:
-        """True if a Role gives the access and no Deny always takes it away."""
+        """True if a Role that admits gives the access and no Deny always takes it away."""
         return any(way.open for way in self.ways)
 
     def as_json(self) -> dict[str, object]:
@@ -119,8 +119,10 @@ class WhatCan:
 
     @property
     def anything(self) -> bool:
-        """True if the Role gives something."""
-        return any(statement.effect is Effect.ALLOW for _, statement in self.statements)
+        """True if the Role admits, and gives something."""
+        return not self.role.shadow and any(
+            statement.effect is Effect.ALLOW for _, statement in self.statements
+        )
 
     def as_json(self) -> dict[str, object]:
         """The answer for programs."""
@@ -149,7 +151,7 @@ def who_can(catalog: Catalog, access: Access) -> WhoCan:
 
 def what_can(catalog: Catalog, name: str) -> WhatCan:
     """List the statements of the Policies of the Role *name*. Raises: KeyError without such a Role."""
-    role = next((role for role in catalog.roles if role.name == name), None)
+    role = next((role for role in catalog.all_roles if role.name == name), None)
     if role is None:
         raise KeyError(name)
     held = [catalog.policies[policy] for policy in role.policies if policy in catalog.policies]
@@ -160,6 +162,8 @@ def what_can(catalog: Catalog, name: str) -> WhatCan:
         or not role.conditions
     ):
         notes.append(f"Role {role.name} admits no token: no token satisfies its conditions.")
+    if role.shadow:
+        notes.append(f"Role {role.name} is a shadow Role: it is recorded, and admits nobody.")
     return WhatCan(role, statements, tuple(notes))
 
 
@@ -187,9 +191,9 @@ class _Search:
         self._of_issuers = one_of_issuers(self.catalog.issuers)
 
     def found(self) -> WhoCan:
-        roles = sorted(self.catalog.roles, key=attrgetter("name"))
+        roles = sorted(self.catalog.all_roles, key=attrgetter("name"))
         candidates = [made for role in roles if (made := self._candidate(role)) is not None]
-        denying = [candidate for candidate in candidates if candidate.denies]
+        denying = [each for each in candidates if each.denies and not each.role.shadow]
         ways = tuple(way for each in candidates for way in self._ways(each, denying))
         notes = [*_missing(self.catalog, roles), *self._refusing()]
         if self._compared > _COMPARISONS:

@@ -91,7 +91,7 @@ class Gauges:
         self._set("catalog_adopted_timestamp_seconds", status.adopted)
         self._set("catalog_problems", status.problems)
         self._set("catalog_documents", len(status.catalog.issuers), "JwtIssuer")
-        self._set("catalog_documents", len(status.catalog.roles), "Role")
+        self._set("catalog_documents", len(status.catalog.all_roles), "Role")
         self._set("catalog_documents", len(status.catalog.policies), "Policy")
         self._set_keys(status)
         if status.journal is not None:

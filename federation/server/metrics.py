@@ -3,12 +3,14 @@ Prometheus counters and histograms of one process.
 
 Each event has one method, and rooms call it through a protocol or callback of their own. Labels
 come from small closed sets: reasons, actions, kinds of routes, and the operator's names of
-issuers. Nothing that a caller sends becomes a label, or a caller could create series without end.
+issuers and of shadow Roles. Nothing that a caller sends becomes a label, or a caller could create series without end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any, TypeVar
 
@@ -21,6 +23,9 @@ from federation.server.gauges import BrokerStatus, Gauges
 Labelled = TypeVar("Labelled", Counter, Histogram)
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, inf)
+_SHADOW_ROLES = 1_000
+"""So many shadow Roles have a series of their own, of all that were ever in force."""
+_OTHER_ROLES = "(others)"
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, inf)
 
 
@@ -37,6 +42,10 @@ class Metrics:
         self._exchange_seconds = histogram(
             "exchange_duration_seconds", "Time to answer an exchange.", ("outcome",), buckets=_FAST
         )
+        self._shadow_admissions = counter(
+            "shadow_role_admissions", "Exchanges that a shadow Role would have admitted.", ("role",)
+        )
+        self._shadow_roles: set[str] = set()
         self._revocations = counter(
             "revocations", "Requests to revoke a token that were answered.", ("outcome",)
         )
@@ -78,6 +87,11 @@ class Metrics:
         self._of(self._exchanges, outcome, reason or "").inc()
         self._of(self._exchange_seconds, outcome).observe(seconds)
 
+    def shadow_admitted(self, roles: Sequence[str]) -> None:
+        """An exchange was answered that the shadow Roles named *roles* would have admitted."""
+        for role in roles:
+            self._of_shadow_role(role).inc()
+
     def revoked(self, outcome: str) -> None:
         """A request to revoke a token was answered."""
         self._of(self._revocations, outcome).inc()
@@ -118,6 +132,8 @@ class Metrics:
     def set_gauges(self, status: BrokerStatus) -> None:
         """Set every gauge from *status*."""
         self._gauges.set(status)
+        for role in islice(status.catalog.shadow_roles, _SHADOW_ROLES):
+            self._of_shadow_role(role.name)  # 0 says that nobody has needed the Role
 
     def _create_series(self) -> None:
         """Start the series that alerts watch at 0, so that `rate` sees the first event too."""
@@ -132,6 +148,14 @@ class Metrics:
         for operation in ("spend", "restore", "revoke"):
             for outcome in ("answered", "unavailable"):
                 self._store_seconds.labels(operation, outcome)
+
+    def _of_shadow_role(self, role: str) -> Counter:
+        # A series cannot be removed while several processes count, so their number has a limit.
+        if role not in self._shadow_roles and len(self._shadow_roles) >= _SHADOW_ROLES:
+            role = _OTHER_ROLES
+        else:
+            self._shadow_roles.add(role)
+        return self._of(self._shadow_admissions, role)
 
     def _of(self, metric: Labelled, *labels: str) -> Labelled:
         """*metric* with *labels*, remembered: the library's look-up costs more than the count."""

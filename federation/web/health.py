@@ -130,7 +130,7 @@ class Health:
             "degraded": report.degraded,
             "documents": {
                 "issuers": len(catalog.issuers),
-                "roles": len(catalog.roles),
+                "roles": len(catalog.all_roles),
                 "policies": len(catalog.policies),
                 "digest": catalog.digest,
                 "not_adopted": [

@@ -37,6 +37,9 @@ class Observer(Protocol):
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """Count an exchange that took *seconds*: granted, or refused for *reason*."""
 
+    def shadow_admitted(self, roles: Sequence[str]) -> None:
+        """Count an exchange that the shadow Roles named *roles* would have admitted."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
@@ -71,6 +74,8 @@ class TokenEndpoint:
             raise
         finally:
             self.observer.exchanged(reason, perf_counter() - began)
+            if trail.shadow_roles:
+                self.observer.shadow_admitted(trail.shadow_roles)
 
     async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
         """The grant, unless the caller's address has failed too often; a failure is counted."""

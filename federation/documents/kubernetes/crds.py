@@ -301,5 +301,6 @@ _ROLE_COLUMNS = (
     _READY,
     _REASON,
     _column("Policies", ".spec.policy"),
+    _column("Effect", ".spec.effect"),
     _column("Expiry", ".spec.tokenExpiry", priority=1),
 )

@@ -90,7 +90,7 @@ def unite(
     good |= {each.obj.identity: each.good for each in ruled if each.good is not None}
     identities = {obj.identity for obj in listed}
     kept = {made: version for made, version in before.last_good.items() if made in identities}
-    named = (*files.roles, *_roles_that_name_policies(ruled))
+    named = (*files.all_roles, *_roles_that_name_policies(ruled))
     return United(catalog, _warned(verdicts, named, catalog.policies), kept | good, rulings)
 
 
@@ -108,7 +108,7 @@ def _others(files: Catalog, issuers: _Issuers, policies: _Policies) -> Others:
         bool(issuers.unread),
         policies.in_force,
         frozenset(policies.only_gave),
-        frozenset(role.name for role in files.roles),
+        frozenset(role.name for role in files.all_roles),
     )
 
 
@@ -118,7 +118,8 @@ def _catalog(
     in_force = tuple(ruled.in_force for ruled in roles if ruled.in_force is not None)
     return Catalog(
         issuers=others.issuers,
-        roles=(*files.roles, *in_force),
+        roles=(*files.roles, *(role for role in in_force if not role.shadow)),
+        shadow_roles=(*files.shadow_roles, *(role for role in in_force if role.shadow)),
         policies=others.policies,
         warnings=files.warnings,
         digest=digest,

@@ -3,7 +3,8 @@ Rules what becomes of a Role that is an object of a Kubernetes API server.
 
 A Role takes if something may be refused because of it: it limits `tokenExpiry`, or names a Policy
 that denies or may deny. To leave it out would allow more, so its last good version stays in force,
-or the Role refuses the tokens that it would admit.
+or the Role refuses the tokens that it would admit. A shadow Role takes nothing: where its author
+made a Role that took into one, what it took ends on purpose.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Others:
 
     def takes(self, role: Role) -> bool:
         """Return whether something may be refused because of *role*."""
+        if role.shadow:
+            return False
         return role.token_expiry is not None or any(map(self.may_deny, role.policies))
 
     def missing(self, role: Role) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class Ruled:
     obj: ApiObject = field(repr=False)
     verdict: Verdict
     in_force: Role | None = None
-    """The version that admits tokens."""
+    """The version that admits tokens, or as a shadow Role would admit them."""
     refusing: tuple[Role, ...] = ()
     """The versions that refuse tokens."""
     good: Role | None = None
@@ -226,19 +229,21 @@ def _lost_policies(obj: ApiObject, role: Role, others: Others) -> Iterator[Probl
 def _good(obj: ApiObject, role: Role, problems: tuple[Problem, ...], others: Others) -> Ruled:
     """Return what becomes of a Role without errors: it may have lost policies that only gave."""
     kept = others.without_lost(role)
+    as_what = "In force as a shadow Role, which admits nobody," if role.shadow else "In force"
     if kept is role:
-        return Ruled(obj, Verdict(Standing.ACCEPTED, "In force.", problems), role, good=role)
+        message = f"{as_what.rstrip(',')}."
+        return Ruled(obj, Verdict(Standing.ACCEPTED, message, problems), role, good=role)
     problems = (*problems, *_lost_policies(obj, role, others))
     lost = _some([name for name in role.policies if name in others.only_gave])
     if kept.policies or kept.token_expiry is not None:
         # One without policies still limits how long the tokens live that it takes part in.
-        message = f"In force without {lost}, left out for errors."
+        message = f"{as_what} without {lost}, left out for errors."
         in_force = kept
     else:
         message = f"Left out, because it names only {lost}, left out for errors."
         in_force = None
     verdict = Verdict(Standing.POLICY_MISSING, message, problems)
-    return Ruled(obj, verdict, in_force, good=role, incomplete=True)
+    return Ruled(obj, verdict, in_force, good=role, incomplete=not role.shadow)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -278,7 +283,15 @@ def _bad(case: _Case, others: Others) -> Ruled:
         message = "None of its issuers is in force, so it gives nothing yet."
         return Ruled(case.obj, Verdict(case.standing, message, case.problems))
     message = f"{_trouble(case)} and is left out: it gives nothing."
-    return Ruled(case.obj, Verdict(case.standing, message, case.problems), incomplete=True)
+    verdict = Verdict(case.standing, message, case.problems)
+    return Ruled(case.obj, verdict, incomplete=not _never_gave(case))
+
+
+def _never_gave(case: _Case) -> bool:
+    """Return whether the object is a shadow Role and was none that admits, as far as is known."""
+    written = case.role or case.obj.readable
+    shadow = isinstance(written, Role) and written.shadow
+    return shadow and (case.last is None or case.last.shadow)
 
 
 def _can_be_held(last: Role, others: Others) -> bool:
@@ -291,7 +304,9 @@ def _refusing(case: _Case, others: Others) -> Iterator[Role]:
     if case.role is None:
         if case.last is None:
             readable = case.obj.readable
-            yield readable if isinstance(readable, Role) else Role(case.obj.name, (), ())
+            role = readable if isinstance(readable, Role) else Role(case.obj.name, (), ())
+            if not role.shadow:
+                yield role
     elif case.standing is not Standing.PENDING and others.takes(case.role):
         yield case.role
 
