@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gzip
 import json
 import re
@@ -788,6 +789,30 @@ def test_a_refusal_is_shown_condition_by_condition_the_closest_role_first(tmp_pa
     assert "kind: Role" in page.text("pre")
     assert "Pin the environment too, if there is one." in page.text("main")
     assert "No Role admits the subject token." in page.text("main")
+
+
+def test_shadow_roles_are_shown_as_what_would_have_admitted(tmp_path: Path) -> None:
+    broker = PeoplesBroker()
+    event, role = broker.events[0], copy.deepcopy(broker.explanation["roles"][0])
+    event |= {"shadow_roles": ["octo-next"], "shadow_policies": ["release"]}
+    role |= {"name": "octo-next", "would_admit": True, "policies": ["release"]}
+    broker.explanation["shadow_roles"] = [role]
+    broker.explanation["event"] = event
+    assert "in the shadow: octo-next" in look(tmp_path, "/events", broker).rows()[0][4]
+    page = look(tmp_path, EVENT_PATH, broker)
+    assert "octo-next would have admitted it" in page.text("main")
+    assert "Policies they would have givenrelease" in page.text("main")
+    (shown,) = [d for d in page.all("details") if "data-shadow" in d]
+    assert shown["data-shadow"] == "octo-next"
+    assert "would admit" in page.text("main")
+    assert page.rows("Conditions of the Role octo-next beside the token")
+
+
+def test_who_can_says_that_a_shadow_role_admits_nobody(tmp_path: Path) -> None:
+    broker = PeoplesBroker()
+    broker.who_can["roles"][0]["shadowed"] = True
+    page = look(tmp_path, "/who-can?action=Function:Create&resource=dev:figlet", broker)
+    assert "This is a shadow Role: it is recorded, and admits nobody." in page.text("main")
 
 
 def test_an_event_without_claims_says_what_decides_about_them(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ class Hostile(PeoplesBroker):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text = text
+        self.events[0] |= {"shadow_roles": ["r"], "shadow_policies": ["p"]}
+        shadow = {**self.explanation["roles"][0], "would_admit": True, "policies": ["p"]}
+        self.explanation |= {"shadow_roles": [shadow], "event": self.events[0]}
         for name in ("whoami", "documents", "explanation", "who_can", "role_gives", "events"):
             setattr(self, name, self._filled(getattr(self, name)))
         self.functions = [
