@@ -37,6 +37,7 @@ from tests.harness.generators import PROVIDERS, Plain
 from tests.harness.journal_writer import SIZE, sign
 from tests.harness.objects import Namespace
 from tests.test_metrics import status_of, value
+from tests.test_one_bad_object import allowed, anyhow, world
 
 SHADOW = f"""
 ---
@@ -477,3 +478,40 @@ def test_a_file_has_its_name_before_an_object() -> None:
     assert space.standing("Role", "octo-next") == "Conflict"
     assert space.catalog.shadow_roles == files.shadow_roles
     assert HIDDEN not in space.verdict("Role", "octo-next").message
+
+
+def told_of_objects(rng: Random) -> Counter[str]:
+    """Add a shadow Role to a world of objects, make it bad, and compare what is allowed."""
+    made = world(rng)
+    if made is None:
+        return Counter()
+    before, warnings = allowed(made, made.space.catalog), made.space.catalog.incomplete
+    of = rng.choice([each for (kind, _), each in made.space.raws.items() if kind == "Role"])
+    good = objects.raw("Role", "shadow", {**of["spec"], "effect": "Shadow"})
+    bad = anyhow(rng, good)
+    bad["spec"]["effect"] = "Shadow"
+    for written, restart in ((good, False), (good, True), (bad, False), (bad, True)):
+        made.space.apply(written)
+        if restart:
+            made.space.restart()
+        assert allowed(made, made.space.catalog) == before, (written, restart)
+        assert made.space.catalog.incomplete == warnings
+    standing = made.space.standing("Role", "shadow")
+    return Counter({"allowed": bool(before), f"bad: {standing}": 1})
+
+
+@given(randoms)
+@examples
+def test_an_object_good_or_bad_changes_nothing_as_long_as_its_effect_can_be_read(
+    rng: Random,
+) -> None:
+    told_of_objects(rng)
+
+
+def test_the_generated_objects_show_every_case() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(60):
+        counts += told_of_objects(Random(seed))  # noqa: S311  no secret
+    assert counts["allowed"] >= 20, counts
+    assert counts["bad: Invalid"] >= 10, counts
+    assert counts["bad: Accepted"] >= 3, counts
