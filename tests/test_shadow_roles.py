@@ -456,6 +456,19 @@ def test_a_bad_shadow_role_refuses_nobody_at_a_cold_start() -> None:
     assert space.verdict("Role", "s").message == "It has errors and is left out: it gives nothing."
 
 
+def test_a_deny_on_the_name_of_a_role_holds_where_that_edit_has_an_error() -> None:
+    """Tokens are narrowed, since what gave the name is left out."""
+    named = {"ForAnyValue:StringEqual": {"jwt:role": ["r"]}}
+    space = space_with(objects.role("r", "give"), objects.role("other", "give", "no-r"))
+    space.apply(objects.policy("no-r", objects.deny("*", "*", condition=named)))
+    assert space.answer(JOB, "Function:Get") == "no"
+    space.apply(objects.role("r", "give", effect="Shadow", **BAD))
+    assert space.catalog.incomplete
+    assert space.answer(JOB, "Function:Get") == "no"
+    space.apply(objects.role("r", "give", effect="Shadow"))
+    assert space.answer(JOB, "Function:Get") == "yes"
+
+
 @pytest.mark.parametrize("effect", ["Shdow", 1.5, ["Shadow"]])
 def test_one_whose_effect_cannot_be_read_refuses_at_a_cold_start(effect: object) -> None:
     space = space_with(objects.role("r", "give"))
