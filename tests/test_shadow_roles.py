@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +20,7 @@ from federation.audit.event import Event
 from federation.audit.journal import FileJournal
 from federation.claims import Claims, UnverifiedClaims
 from federation.cli import main
+from federation.demo.issuer import LocalIssuer
 from federation.documents.assemble import Assembled, assemble
 from federation.documents.catalog import Catalog
 from federation.documents.listing import listing
@@ -30,12 +32,21 @@ from federation.policy.permissions import Access
 from federation.policy.roles import admit, shadow_admission
 from federation.policy.who_can import what_can, who_can
 from federation.server.metrics import Metrics
-from tests.harness import builders, generators, objects
-from tests.harness.broker import DOCUMENTS, HIDDEN, InProcess, catalog_of, said
-from tests.harness.builders import GITHUB, NOW
+from tests.harness import builders, documents, generators, objects
+from tests.harness.broker import (
+    DOCUMENTS,
+    HIDDEN,
+    InProcess,
+    catalog_of,
+    local_issuer,
+    said,
+    started,
+)
+from tests.harness.builders import AUDIENCE, GITHUB, NOW
 from tests.harness.generators import PROVIDERS, Plain
 from tests.harness.journal_writer import SIZE, sign
 from tests.harness.objects import Namespace
+from tests.harness.process import until
 from tests.test_metrics import status_of, value
 from tests.test_one_bad_object import allowed, anyhow, world
 
@@ -64,7 +75,7 @@ WRONG_REF = "refs/heads/feature"
 """No Role that admits has it; octo-next would admit it."""
 COUNTED = "shadow_role_admissions_total"
 
-examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 randoms = st.randoms(use_true_random=False)
 
 
@@ -383,23 +394,21 @@ def test_audit_tail_finds_the_events_that_name_one(state: Path) -> None:
 def test_audit_show_tells_which_would_have_admitted(state: Path) -> None:
     tail = run("audit", "tail", "--state", state, "--shadow", "--format", "json").stdout
     event = json.loads(tail.splitlines()[0])
-    documents = state / "documents.yaml"
-    documents.write_text(DOCUMENTS + SHADOW)
-    shown = run(
-        "audit", "show", event["event_id"], "--state", state, "--documents", documents
-    ).stdout
+    file = state / "documents.yaml"
+    file.write_text(DOCUMENTS + SHADOW)
+    shown = run("audit", "show", event["event_id"], "--state", state, "--documents", file).stdout
     assert "shadow    octo-next\n" in shown
     assert "would get release | deploy\n" in shown
     assert "a shadow Role: it admits nobody, and would admit" in shown
 
 
 def test_check_says_that_it_admits_nobody(tmp_path: Path) -> None:
-    documents = tmp_path / "documents.yaml"
-    documents.write_text(DOCUMENTS + SHADOW)
-    result = run("check", documents)
+    file = tmp_path / "documents.yaml"
+    file.write_text(DOCUMENTS + SHADOW)
+    result = run("check", file)
     assert result.exit_code == 0
     assert "note: shadow Roles, which admit nobody: octo-next\n" in result.stdout
-    told = json.loads(run("check", documents, "--format", "json").stdout)
+    told = json.loads(run("check", file, "--format", "json").stdout)
     assert len(told["notes"]) == 2
 
 
@@ -528,3 +537,30 @@ def test_the_generated_objects_show_every_case() -> None:
     assert counts["allowed"] >= 20, counts
     assert counts["bad: Invalid"] >= 10, counts
     assert counts["bad: Accepted"] >= 3, counts
+
+
+# A broker that serves
+
+
+def documents_of(issuer: LocalIssuer, **spec: str) -> str:
+    """Documents whose only Role has *spec* beside what admits jobs on main."""
+    iss = issuer.iss("github")
+    admits: Any = documents.role("next", iss)["spec"]
+    role = documents.document("Role", "next", {**admits, **spec})
+    return documents.as_text(documents.issuer("local", iss), documents.DEPLOY, role)
+
+
+def test_a_broker_tells_of_it_and_admits_once_its_effect_is_removed(tmp_path: Path) -> None:
+    shadow = partial(documents_of, effect="Shadow")
+    flags = ("--metrics-port", "0", "--issuer-url", AUDIENCE, "--failed-exchanges", "0")
+    with (
+        local_issuer() as issuer,
+        started(tmp_path, issuer, *flags, written=shadow) as broker,
+    ):
+        assert broker.exchange().json()["reason"] == "no_role_admits"
+        shown = run("audit", "tail", "--state", broker.state, "--shadow", "--format", "json")
+        (event,) = map(json.loads, shown.stdout.splitlines())
+        assert (event["shadow_roles"], event["shadow_policies"]) == (["next"], ["deploy"])
+        assert value(broker.metrics(), COUNTED, role="next") == 1
+        (broker.documents / "all.yaml").write_text(documents_of(issuer), "utf-8")
+        assert until(lambda: broker.exchange().status_code == 200, 5)
