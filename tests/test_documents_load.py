@@ -494,6 +494,7 @@ BAD: list[tuple[str, str, str]] = [
     ("bare audience", "D007", ISSUER.replace('["https://gateway.example.com"]', "https://g.example # here")),
     ("provider", "D007", ISSUER + "  provider: githup # here\n"),
     ("use", "D007", ISSUER + "  subjectTokenUse: twice # here\n"),
+    ("effect", "D007", ROLE + "  effect: Shdow # here\n"),
     ("spec is a list", "D007", "apiVersion: iam.openfaas.com/v1\nkind: Role\nmetadata: {name: a}\nspec: [a] # here\n"),
     ("label", "D007", ISSUER.replace("{name: github}", "{name: a, labels: {a: true}} # here")),
     ("null value", "D007", role_text("condition: {StringEqual: {jwt:a: [~]}} # here\n")),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from federation.documents.load import Document, Fields, Items, Sort, Value, yaml_documents
-from federation.documents.model import ACTION_SETS, BROKER_ACTIONS
+from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, RoleEffect
 from federation.documents.schema import OPERATORS, SPECS, schema, text
 from tests.test_documents_load import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
 
@@ -152,6 +152,7 @@ GOOD = [
     *(role_text(f"condition: {{StringEqual: {{{one}}}}}\n") for one in CONDITIONS),
     *(role_text(f"principal: {{{one}}}\n") for one in CONDITIONS),
     *(role_text(f"condition: {{'{operator}': {{jwt:a: [x]}}}}\n") for operator in OPERATORS),
+    *(f"{ROLE}  effect: {effect}\n" for effect in RoleEffect),
     *(
         POLICY.replace("Function:List", action).replace(
             "dev:*", "*" if action in BROKER_ACTIONS else "dev:*"
