@@ -14,7 +14,8 @@ from bench.limit import cost
 from bench.servers import Place, on_core
 from bench.table import Found
 from federation.claims import Claims
-from federation.documents.model import ACTION_SETS, Effect, Policy, Resource, Statement
+from federation.documents.model import ACTION_SETS, Effect, Policy, Statement
+from federation.documents.resources import Resource
 from federation.policy.index import PolicySet
 from federation.policy.permissions import Access, decide
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.claims import Claims
-from federation.documents.model import Resource
+from federation.documents.resources import Resource
 from federation.gateway.authorize import (
     Anonymous,
     Caller,

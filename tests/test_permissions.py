@@ -14,8 +14,8 @@ from federation.documents.model import (
     BROKER_ACTIONS,
     Effect,
     Policy,
-    Resource,
 )
+from federation.documents.resources import Resource
 from federation.policy.permissions import Access, Decision, decide, granted_resources
 from tests.harness import second_evaluator as naive
 from tests.harness.builders import policy

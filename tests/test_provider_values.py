@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from federation.documents.model import Effect, Policy, Resource, Statement
+from federation.documents.model import Effect, Policy, Statement
+from federation.documents.resources import Resource
 from federation.documents.rules.lint import lint
 from federation.documents.rules.owners import fixed_owner
 from federation.errors import Problem

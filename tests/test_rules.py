@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from federation.documents.model import Effect, JwtIssuer, Origin, Policy, Resource, Role, Statement
+from federation.documents.model import Effect, JwtIssuer, Origin, Policy, Role, Statement
+from federation.documents.resources import Resource
 from federation.documents.rules import lint as rules
 from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import Resource
+from federation.documents.resources import Resource
 from federation.policy.conditions import compile_pattern, holds
 from federation.policy.index import PolicyNames, PolicySets
 from federation.policy.permissions import Access, Decision, decide, granted_resources

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.claims import Claims
-from federation.documents.model import Resource, Role
+from federation.documents.model import Role
+from federation.documents.resources import Resource
 from federation.errors import Reason, Refusal
 from federation.jose import jws
 from federation.jose.jws import MAX_TOKEN_BYTES

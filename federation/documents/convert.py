@@ -23,11 +23,11 @@ from federation.documents.model import (
     JwtIssuer,
     Origin,
     Policy,
-    Resource,
     Role,
     RoleEffect,
     Statement,
 )
+from federation.documents.resources import Resource
 from federation.documents.values import url_fault
 from federation.jose.jwk import Key, ambiguous_kids, parse_key
 from federation.policy.conditions import Condition, Operator

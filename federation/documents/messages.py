@@ -18,7 +18,8 @@ from federation.documents.codes import Code
 from federation.documents.load import Bare, Fields, Items, Place, Value, is_null
 from federation.documents.model import field_text
 from federation.documents.platforms import unrendered
-from federation.documents.suggest import resource_hint
+from federation.documents.resources import RESOURCE
+from federation.documents.suggest import resource_hint, variable_hint
 from federation.errors import Problem, Severity
 from federation.policy.conditions import PATTERN_CHARS
 from federation.text import did_you_mean, listed, printable, quoted
@@ -91,7 +92,7 @@ def complaints(error: ValidationError, kind: str, root: Fields) -> Iterator[Comp
             code, message, hint = Code(what), context["message"], context["hint"]
         else:  # a type that a later version of pydantic may add
             code, message, hint = Code.BAD_VALUE, printable(details["msg"]), ""
-        if filled := _unfilled(details["input"]):
+        if code is not Code.BAD_RESOURCE and (filled := _unfilled(details["input"])):
             hint = filled
         yield Complaint(place, code, message, hint)
 
@@ -185,13 +186,13 @@ def _bad_resource(resource: str) -> _Explained:
     return (
         Code.BAD_RESOURCE,
         f"{quoted(resource)} is not *, <namespace>:* or <namespace>:<function>",
-        listed(resource) or resource_hint(resource),
+        listed(resource) or variable_hint(resource) or resource_hint(resource),
     )
 
 
 _PATTERNS: Mapping[str, Callable[[str], _Explained]] = {
     schema.NAME: _bad_name,
-    schema.RESOURCE: _bad_resource,
+    RESOURCE: _bad_resource,
     schema.BASE64URL: lambda _text: (Code.BAD_KEY_MATERIAL, "is not base64url", ""),
     schema.ABSOLUTE_PATH: lambda path: (
         Code.BAD_VALUE,

@@ -8,14 +8,15 @@ are timedeltas, defaults are filled in, operator aliases are resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from federation.claims import audiences
-from federation.policy.conditions import Condition, Match, ascii_lower, compile_pattern
+from federation.claims import Claims, audiences
+from federation.documents.resources import Resource
+from federation.policy.conditions import Condition
 from federation.providers.table import PROFILES, Profile, shared
 
 _GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -181,61 +182,6 @@ class Effect(StrEnum):
     DENY = "Deny"
 
 
-_HALF = re.compile(r"[-a-zA-Z0-9_.*]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """
-    A pattern of functions: `*`, `<namespace>:*` or `<namespace>:<function>`.
-
-    `*` may also be part of either half. A half matches a whole name, never a substring.
-    Raises: ValueError if *text* has another form.
-    """
-
-    text: str
-    halves: tuple[str, str] = field(init=False, repr=False, compare=False)
-    """The patterns of the namespace and of the name."""
-    _namespace: Match = field(init=False, repr=False, compare=False)
-    _name: Match = field(init=False, repr=False, compare=False)
-    _lowered: tuple[Match, Match] = field(init=False, repr=False, compare=False)
-    """The patterns without regard to case; they match texts in lower case."""
-
-    def __post_init__(self) -> None:
-        namespace, colon, name = ("*", ":", "*") if self.text == "*" else self.text.partition(":")
-        if not (colon and _HALF.fullmatch(namespace) and _HALF.fullmatch(name)):
-            raise ValueError(self.text)
-        object.__setattr__(self, "halves", (namespace, name))
-        object.__setattr__(self, "_namespace", compile_pattern(namespace))
-        object.__setattr__(self, "_name", compile_pattern(name))
-        lowered = ascii_lower(namespace), ascii_lower(name)
-        same = lowered == self.halves
-        matches = (self._namespace, self._name) if same else tuple(map(compile_pattern, lowered))
-        object.__setattr__(self, "_lowered", matches)
-
-    def covers(self, namespace: str, name: str) -> bool:
-        """
-        Return whether the pattern matches `<namespace>:<name>`.
-
-        A request for a whole namespace has the name `*`, one for the whole cluster has the
-        namespace `*`. Only a pattern with a wildcard there matches them.
-        """
-        return self._namespace(namespace) and self._name(name)
-
-    def may_reach_into(self, namespace: str) -> bool:
-        """Return whether the pattern may match something in *namespace*, if case does not count."""
-        return self._lowered[0](ascii_lower(namespace))
-
-    def covers_call(self, namespace: str, name: str) -> bool:
-        """
-        Return whether the pattern matches the function that a call of `<name>.<namespace>` reaches.
-
-        DNS ignores case. With `covers`, a call of `VAULT` would pass by a Deny on `vault`.
-        """
-        of_namespace, of_name = self._lowered
-        return of_namespace(ascii_lower(namespace)) and of_name(ascii_lower(name))
-
-
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One rule of a Policy. *actions* has single actions; sets such as `Function:*` are resolved."""
@@ -245,6 +191,13 @@ class Statement:
     actions: frozenset[str]
     resources: tuple[Resource, ...]
     conditions: tuple[Condition, ...] = ()
+
+    def reached(self, claims: Claims) -> Iterator[Resource]:
+        """Yield the resources as they count for a token with *claims*: with values for variables."""
+        for resource in self.resources:
+            filled = resource.filled(claims, taking=self.effect is Effect.DENY)
+            if filled is not None:
+                yield filled
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from federation.documents.codes import Code
 from federation.documents.load import Bare, Sort, is_null
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect, RoleEffect
+from federation.documents.resources import RESOURCE
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.jose.jwk import MAX_PINNED_KEYS, PRIVATE_MEMBERS, parse_key
@@ -65,7 +66,6 @@ ERRORS = 1000
 
 NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 """A document's name; Kubernetes has the same rule."""
-RESOURCE = r"^(\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+)$"
 EVERYTHING = frozenset({"*", "*:*"})
 """The resources that are the whole cluster."""
 BASE64URL = r"^[A-Za-z0-9_-]+$"
@@ -607,7 +607,10 @@ class Statement(Written):
         description="`Allow` or `Deny`. A matching Deny always wins."
     )
     action: Actions = Field(description="Actions, or sets of them.")
-    resource: Resources = Field(description="`*`, `<namespace>:*` or `<namespace>:<function>`.")
+    resource: Resources = Field(
+        description="`*`, `<namespace>:*` or `<namespace>:<function>`. In either half, `*` stands "
+        "for any text, and `${jwt:<claim>}` for a claim of the access token."
+    )
     condition: Condition | None = Field(  # type: ignore[valid-type]  # made by create_model
         None, description="When the statement holds, read against the access token's claims."
     )

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS
+from federation.documents.platforms import unrendered
+from federation.policy.conditions import KEY_PREFIX
 from federation.text import nearest, quoted
 
 _GROUPS = tuple(dict.fromkeys(a.partition(":")[0] for a in ACTION_SETS if ":" in a))
@@ -30,6 +32,8 @@ _MEANT: Mapping[str, Sequence[str]] = {
 _OF_THE_BROKER = frozenset(action.partition(":")[0] for action in BROKER_ACTIONS)
 _TAKES = frozenset({"Delete", "Admin", "*"})
 _SURELY = 0.9
+_CLAIM = re.compile(r"[a-z][a-z0-9_]*")
+"""A name that claims have, and placeholders rarely."""
 
 
 def action_hint(action: str) -> str:
@@ -47,6 +51,25 @@ def action_hint(action: str) -> str:
     if near and (near not in _TAKES or nearest(verb, [near], cutoff=_SURELY)):
         return f"did you mean {group}:{near}?"
     return f"known here: {', '.join(f'{group}:{each}' for each in verbs)}"
+
+
+def variable_hint(resource: str) -> str:
+    """Return what to write where *resource* was to hold a claim or is a template; else empty."""
+    filled = unrendered(resource)
+    if "${" not in resource:
+        return f"it {filled[0]}; {filled[1]}" if filled else ""
+    inner, closed, _ = resource.partition("${")[2].partition("}")
+    if not closed:
+        return "a variable is written ${jwt:<claim>}; close it with }"
+    name = inner.removeprefix(KEY_PREFIX)
+    if inner == name and filled and not _CLAIM.fullmatch(inner):
+        return f"it {filled[0]}; {filled[1]}; a claim of the token is written ${{jwt:<claim>}}"
+    if inner == name and _CLAIM.fullmatch(inner):
+        return f"for a claim of the token write {quoted(f'${{jwt:{inner}}}')}"
+    return (
+        "write ${jwt:<claim>}, or ${jwt:/a/b} where ~ stands as ~0 and / in a name as ~1, and one :"
+        " between namespace and function"
+    )
 
 
 def resource_hint(resource: str) -> str:

@@ -38,7 +38,7 @@ def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
         decide(policies, Access(LIST, *resource.halves), claims)
         for statement in _allowing(policies)
         if LIST in statement.actions
-        for resource in statement.resources
+        for resource in statement.reached(claims)
     )
     granted = next((decision for decision in asked if decision.allowed), whole)
     return Decision(whole.access, granted.allowed, granted.policy, granted.sid, granted.effect)
@@ -54,8 +54,10 @@ def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
     asks = {
         (action, resource.halves[1])
         for statement in _allowing(policies)
-        for resource in statement.resources
-        if resource.may_reach_into(namespace)
+        for written in statement.resources
+        if written.may_reach_into(namespace)
+        and (resource := written.filled(claims, taking=False)) is not None
+        and resource.may_reach_into(namespace)
         for action in statement.actions
         if action not in CLUSTER_ACTIONS  # these are about no namespace
     }

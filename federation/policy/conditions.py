@@ -96,8 +96,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         path = key_path(self.key)
-        if len(path) == 1 and path[0] and not path[0].startswith("/"):
-            object.__setattr__(self, "key", KEY_PREFIX + path[0])
+        object.__setattr__(self, "key", plain_key(self.key, path))
         object.__setattr__(self, "path", path)
         object.__setattr__(
             self, "_comparable", _usable_list if self.operator.of_list else _has_text
@@ -175,6 +174,16 @@ def key_path(key: str) -> tuple[str, ...]:
         raise ValueError(key)
     name = key.removeprefix(KEY_PREFIX)
     return pointer(name) if name.startswith("/") else (name,)
+
+
+def plain_key(key: str, path: tuple[str, ...]) -> str:
+    """
+    The usual form of *key*, which has this *path*: `jwt:/ref` is `jwt:ref`.
+
+    A claim has one form, so no rule about the claim can be passed by in another spelling.
+    """
+    plain = len(path) == 1 and path[0] and not path[0].startswith("/")
+    return KEY_PREFIX + path[0] if plain else key
 
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import INVOKE, Effect, Policy, Resource, Statement
+from federation.documents.model import INVOKE, Effect, Policy, Statement
+from federation.documents.resources import Resource
 from federation.policy.conditions import ascii_lower
 
 DENY_ONLY = "fed:deny_only"
@@ -76,19 +78,31 @@ class PolicySet(tuple[Policy, ...]):
         made._index = _index(made)
         return made
 
-    def about(self, action: str, namespace: str, name: str) -> tuple[tuple[Policy, Statement], ...]:
+    def about(
+        self, action: str, namespace: str, name: str, claims: Claims | None = None
+    ) -> tuple[tuple[Policy, Statement], ...]:
         """
         The statements whose actions and resources include this access, in the policies' order.
 
-        Their conditions are left to the caller.
+        Without the *claims* of a token, each variable in a resource may have any value. Conditions
+        are left to the caller.
         """
         covers = Resource.covers_call if action == INVOKE else Resource.covers
         found = {
             place: (policy, statement)
             for names in self._index.near(ascii_lower(namespace))
             for entries in names.near(ascii_lower(name))
-            for place, policy, statement, resource in entries
-            if action in statement.actions and covers(resource, namespace, name)
+            for place, policy, statement, at_most, resource in entries
+            if action in statement.actions
+            and covers(at_most, namespace, name)
+            and (
+                claims is None
+                or not resource.variables
+                or (
+                    (filled := resource.filled(claims, taking=statement.effect is Effect.DENY))
+                    and covers(filled, namespace, name)
+                )
+            )
         }
         return tuple(found[place] for place in sorted(found))
 
@@ -140,20 +154,23 @@ def _narrowed(policy: Policy, gives: bool) -> Policy:
     The *policy* in a token that was narrowed with `role`; without *gives* it only denies.
 
     The claims `role` and `policy` of such a token do not tell all Roles that admit the job.
-    Conditions read them as absent: otherwise, leaving out a Role could end a Deny on its name.
+    Conditions and resources read them as absent: otherwise, leaving out a Role could end a Deny on
+    its name.
     """
     statements = []
     for statement in policy.statements:
+        takes = statement.effect is Effect.DENY
         told = tuple(c for c in statement.conditions if c.path[0] not in CHOSEN_WITH_ROLE)
-        if statement.effect is Effect.DENY:
-            statements.append(replace(statement, conditions=told))
-        elif gives and told == statement.conditions:
-            statements.append(statement)
+        if takes or (gives and told == statement.conditions):
+            left = [r.without(CHOSEN_WITH_ROLE, taking=takes) for r in statement.resources]
+            resources = tuple(resource for resource in left if resource is not None)
+            statements.append(replace(statement, conditions=told, resources=resources))
     return replace(policy, statements=tuple(statements))
 
 
-_Entry: TypeAlias = tuple[int, Policy, Statement, Resource]
-"""A statement with its place among all statements, and one resource that it reaches."""
+_Entry: TypeAlias = tuple[int, Policy, Statement, Resource, Resource]
+"""A statement with its place among all statements, one of its resources as it counts at most for any
+token, and as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +207,7 @@ def _index(policies: Iterable[Policy]) -> _Index[_Index[list[_Entry]]]:
     statements = [(policy, statement) for policy in policies for statement in policy.statements]
     for place, (policy, statement) in enumerate(statements):
         for resource in statement.resources:
-            namespace, name = map(_label, resource.halves)
-            filed[namespace][name].append((place, policy, statement, resource))
+            at_most = resource.at_most(taking=statement.effect is Effect.DENY)
+            namespace, name = map(_label, at_most.halves)
+            filed[namespace][name].append((place, policy, statement, at_most, resource))
     return _Index.of({namespace: _Index.of(names) for namespace, names in filed.items()})

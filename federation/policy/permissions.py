@@ -3,7 +3,8 @@ Permissions: whether the policies of an access token allow an action on a resour
 
 A matching Deny in any of the token's policies refuses. Otherwise a matching Allow grants, and
 without one the answer is no. A decision names the policy and the statement that settled it.
-A claim that is absent or has the wrong shape switches off an Allow statement, never a Deny.
+A claim that is absent or has the wrong shape switches off an Allow statement, never a Deny. That
+holds for claims in conditions, and for those in resources.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.claims import Claims
-from federation.documents.model import ACTIONS, BROKER_ACTIONS, Effect, Policy, Resource, Statement
+from federation.documents.model import ACTIONS, BROKER_ACTIONS, Effect, Policy, Statement
+from federation.documents.resources import Resource
 from federation.policy.conditions import (
     Match,
     ascii_lower,
@@ -85,7 +87,7 @@ def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decisi
     """
     granted: Decision | None = None
     indexed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
-    for policy, statement in indexed.about(access.action, access.namespace, access.name):
+    for policy, statement in indexed.about(access.action, access.namespace, access.name, claims):
         if not applies(statement, claims):
             continue
         if statement.effect is Effect.DENY:
@@ -116,8 +118,8 @@ def granted_resources(
         for statement in policy.statements
         if action in statement.actions and applies(statement, claims)
     ]
-    denied = [_Halves.of(r) for s in about if s.effect is Effect.DENY for r in s.resources]
-    allowed = dict.fromkeys(r for s in about if s.effect is Effect.ALLOW for r in s.resources)
+    denied = [_Halves.of(r) for s in about if s.effect is Effect.DENY for r in s.reached(claims)]
+    allowed = dict.fromkeys(r for s in about if s.effect is Effect.ALLOW for r in s.reached(claims))
     return tuple(r for r in allowed if not _Halves.of(r).may_overlap_any(denied))
 
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from federation.claims import Claims
-from federation.documents.model import Resource
+from federation.documents.resources import Resource
 from federation.errors import Reason, Refusal
 from federation.jose import jws
 from federation.policy.index import DENY_ONLY, PolicyNames
@@ -256,9 +256,13 @@ def _resources(texts: object) -> tuple[Resource, ...]:
     match texts:
         case [*resources] if all(isinstance(text, str) for text in resources):
             try:
-                return tuple(Resource(str(text)) for text in resources)
+                made = tuple(Resource(str(text)) for text in resources)
             except ValueError as error:
                 raise Refusal(Reason.MALFORMED_TOKEN) from error
+            # A function token carries values, so a variable in it can only be a mistake.
+            if any(resource.variables for resource in made):
+                raise Refusal(Reason.MALFORMED_TOKEN)
+            return made
         case _:
             raise Refusal(Reason.MALFORMED_TOKEN)
 

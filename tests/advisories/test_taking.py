@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
-from federation.documents.model import Policy, Resource
+from federation.documents.model import Policy
+from federation.documents.resources import Resource
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
 from federation.gateway.narrow import narrow

@@ -21,10 +21,10 @@ from federation.documents.model import (
     Effect,
     JwtIssuer,
     Policy,
-    Resource,
     Role,
     Statement,
 )
+from federation.documents.resources import Resource
 from federation.policy.conditions import ALIASES, Condition, Operator
 from federation.providers.table import PROFILES, Profile, known_provider
 

@@ -325,12 +325,11 @@ def _voiding(
     against = [(name, deny) for name in sorted(denying) for deny in denies[name]]
     for action in statement.actions:
         for resource in statement.resources:
-            namespace, _, name = resource.text.partition(":")
             for policy, deny in against:
                 # The `*` of a grant is taken as a text here. Only a `*` of the Deny matches it,
-                # and that covers everything the grant's `*` can stand for.
+                # and that covers everything the grant's `*`, or a variable, can stand for.
                 if action in deny.actions and any(
-                    wall.covers(namespace, name or "*") for wall in deny.resources
+                    wall.covers(*resource.halves) for wall in deny.resources if not wall.variables
                 ):
                     voiding = voiding or f"{quoted(deny.sid)} of Policy {policy}"
                     break

@@ -2,7 +2,7 @@
 `GET /federation/v1/whoami`: what the caller's own access token says and may do.
 
 It needs no permission and shows nothing but the caller's own: its claims, and the statements of
-the policies that it holds, as they count for this token.
+the policies that it holds, as they count for this token: resources have its values for variables.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _statements(policies: PolicySet, claims: Claims) -> list[dict[str, object]]:
             "sid": statement.sid,
             "effect": statement.effect,
             "actions": written_actions(statement.actions),
-            "resources": [resource.text for resource in statement.resources],
+            "resources": [resource.text for resource in statement.reached(claims)],
             "conditions": written_conditions(statement.conditions),
             "applies": applies(statement, claims),
         }
