@@ -20,7 +20,7 @@ from federation.policy.roles import Admission
 from federation.policy.who_can import WhoCan, what_can, who_can
 from federation.tokens.mint import access_claims
 from tests.harness import generators, second_evaluator
-from tests.harness.builders import GITHUB, GITLAB, catalog, pinned, policy, role
+from tests.harness.builders import GENERIC, GITHUB, GITLAB, catalog, pinned, policy, role
 from tests.harness.generators import PROVIDERS, Plain
 
 ASKED = Access.parse("Function:Create", "dev:fn")
@@ -357,11 +357,10 @@ def test_a_role_that_is_named_gives_the_access_to_a_token_that_says_so() -> None
         specs, snapshot = documents(rng, near)
         access = Access.parse(rng.choice(["Function:Get", "Secret:List"]), generators.asked(rng))
         for way in who_can(snapshot, access).ways:
-            if way.denied_by or any(
-                c.path[0] in {"role", "policy", "iss", "sub"} for c in way.statement.conditions
-            ):
+            read = (*way.statement.conditions, *way.reaches)
+            if way.denied_by or any(c.path[0] in {"role", "policy", "iss", "sub"} for c in read):
                 continue
-            claims = witness(rng, (*way.role.conditions, *way.statement.conditions), near)
+            claims = witness(rng, (*way.role.conditions, *read), near)
             admitted = claims and second_evaluator.admitting(specs, PROVIDERS, claims)
             if not claims or not admitted or way.role.name not in admitted:
                 counted["no witness"] += 1
@@ -372,3 +371,180 @@ def test_a_role_that_is_named_gives_the_access_to_a_token_that_says_so() -> None
             counted["gives"] += 1
     assert counted["gives"] > 150
     assert counted["gives"] > 4 * counted["no witness"], counted
+
+
+# -- variables in resources
+
+
+def with_variables(
+    *resources: str, effect: str = "Allow", name: str = "deploy", **more: Any
+) -> Policy:
+    """A Policy with one statement on these resources."""
+    return policy(
+        name, {"effect": effect, "action": ["Function:*"], "resource": list(resources), **more}
+    )
+
+
+def demanded_of(found: WhoCan) -> list[dict[str, list[str]]]:
+    """What the resources demand of a token, for each open way."""
+    return [{c.key: list(c.values) for c in way.reaches} for way in found.ways if way.open]
+
+
+@pytest.mark.parametrize(
+    ("pins", "resources", "demands"),
+    [
+        ({}, ["${jwt:x}:*"], [{"jwt:x": ["dev"]}]),
+        ({}, ["d${jwt:/x}:fn"], [{"jwt:x": ["ev"]}]),
+        ({}, ["${jwt:/n/a}:*"], [{"jwt:/n/a": ["dev"]}]),
+        ({}, ["${jwt:x}:${jwt:x}"], []),
+        ({}, ["${jwt:x}:${jwt:y}"], [{"jwt:x": ["dev"], "jwt:y": ["fn"]}]),
+        ({}, ["${jwt:x}v:*", "${jwt:x}:*"], [{"jwt:x": ["de", "dev"]}]),
+        ({}, ["${jwt:x}:*", "dev:*"], [{}]),
+        ({}, ["${jwt:x}*:*"], [{"jwt:x": ["d", "de", "dev"]}]),
+        ({}, ["*${jwt:x}*:*"], [{"jwt:x": ["d", "de", "dev", "e", "ev", "v"]}]),
+        ({}, ["team-${jwt:x}:*"], []),
+        ({}, ["${jwt:sub}:*"], []),
+        ({}, ["${jwt:nonce}:*"], []),
+        ({}, ["${jwt:role}:*"], []),
+        ({}, ["${jwt:/role/0}:*"], [{"jwt:/role/0": ["dev"]}]),
+        ({"repository_id": "1"}, ["${jwt:repository_id}:*"], []),
+        ({"repository_id": "dev"}, ["${jwt:repository_id}:*"], [{"jwt:repository_id": ["dev"]}]),
+        ({"x": ["prod", "dev", "d"]}, ["${jwt:x}*:*"], [{"jwt:x": ["dev", "d"]}]),
+        ({"x": ["Dev", "prod"]}, ["${jwt:x}:*"], []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_variables_are_solved_together_with_what_the_role_pins(
+    pins: Plain, resources: list[str], demands: list[dict[str, list[str]]]
+) -> None:
+    block: Plain = {"StringEqual": {"jwt:iss": GITHUB, **{f"jwt:{k}": v for k, v in pins.items()}}}
+    found = who_can(
+        catalog(role("r", condition=block), policies=[with_variables(*resources)]), ASKED
+    )
+    told = [{key: sorted(values) for key, values in each.items()} for each in demanded_of(found)]
+    assert told == [{key: sorted(values) for key, values in each.items()} for each in demands]
+    assert found.anybody == bool(demands)
+    for way in found.ways:
+        assert way.unless_narrowed == ("role" in str(resources))
+        of = [each for each in way.as_json()["conditions"] if each["of"] == "resource"]  # type: ignore[attr-defined]
+        assert [each["key"] for each in of] == [c.key for c in way.reaches]
+
+
+@pytest.mark.parametrize(
+    ("pins", "resource", "denials"),
+    [
+        ({"x": "dev"}, "${jwt:x}:*", [True]),
+        ({"x": "prod"}, "${jwt:x}:*", []),
+        ({"x": ["prod", "dev"]}, "${jwt:x}:*", [False]),
+        ({"x": "A"}, "${jwt:x}:*", [True]),
+        ({"x": ["A", "dev"]}, "${jwt:x}:*", [True]),
+        ({"x": ["A", "prod"]}, "${jwt:x}:*", [False]),
+        ({}, "${jwt:x}:*", [False]),
+        ({}, "${jwt:x}:other", []),
+        ({}, "${jwt:nonce}:*", [True]),
+        ({"x": "A"}, "${jwt:x}:${jwt:y}", [False]),
+        ({"x": "prod"}, "${jwt:x}:${jwt:y}", []),
+        ({"x": "prod"}, "${jwt:x}${jwt:nonce}:fn", [True]),
+        ({"x": "A"}, "team-${jwt:x}:*", [True]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_deny_with_variables_is_told_as_far_as_it_applies(
+    pins: Plain, resource: str, denials: list[bool]
+) -> None:
+    block: Plain = {"StringEqual": {"jwt:iss": GITHUB, **{f"jwt:{k}": v for k, v in pins.items()}}}
+    one = role("r", policy=["deploy", "guard"], condition=block)
+    guard = with_variables(resource, effect="Deny", name="guard")
+    (way,) = who_can(catalog(one, policies=[DEPLOY, guard]), ASKED).ways
+    assert [denial.always for denial in way.denied_by] == denials
+
+
+def test_a_resource_with_endless_ways_to_fill_it_is_told_and_not_searched() -> None:
+    wild = "${jwt:a}*" * 12
+    found = who_can(
+        catalog(MAIN, policies=[with_variables(f"{wild}:*")]),
+        Access.parse("Function:Get", "a" * 60 + ":fn"),
+    )
+    assert found.anybody
+    assert any("so many variables" in note for note in found.notes)
+
+
+def test_what_a_role_gives_is_told_with_the_values_that_it_pins() -> None:
+    pins = pinned("r", repository_owner_id="65", repository_owner="Acme")
+    give = with_variables(
+        "team-${jwt:repository_owner_id}:*", "${jwt:ref}:*", "${jwt:repository_owner}:*", "x:*"
+    )
+    take = with_variables("${jwt:repository_owner}:${jwt:ref}", effect="Deny", name="guard")
+    snapshot = catalog(replace(pins, policies=("deploy", "guard")), policies=[give, take])
+    grants: Any = what_can(snapshot, "r").as_json()["grants"]
+    assert grants[0]["filled"] == ["team-65:*", "${jwt:ref}:*", "x:*"]
+    assert grants[1]["filled"] == ["*:${jwt:ref}"]
+
+
+_VALUES: Sequence[Any] = [None, "dev", "1", "fn", "A", ["dev"], "dev-1"]
+_FORMS = ["{}:*", "dev-{}:*", "{}-{}:*", "dev:{}", "{}:{}", "dev:*", "de*:*"]
+
+
+def _universe_documents(rng: Random) -> tuple[Catalog, list[Plain]]:
+    """Documents about the claims `x` and `y`, and all tokens that there are."""
+
+    def resource() -> str:
+        form = rng.choice(_FORMS)
+        chosen = (rng.choice(["${jwt:x}", "${jwt:y}"]) for _ in range(form.count("{}")))
+        return form.format(*chosen)
+
+    def block() -> Plain:
+        texts = [value for value in _VALUES if isinstance(value, str)]
+        named = {
+            f"jwt:{key}": rng.sample(texts, k=rng.randint(1, 2))
+            for key in "xy"
+            if rng.random() < 0.5
+        }
+        return {"StringEqual": {"jwt:iss": GENERIC, **named}}
+
+    policies = [with_variables(resource(), resource(), name=f"p{n}") for n in range(2)]
+    if rng.random() < 0.6:
+        condition = {"StringEqual": {"jwt:y": ["dev"]}} if rng.random() < 0.3 else {}
+        policies.append(
+            with_variables(resource(), effect="Deny", name="guard", condition=condition)
+        )
+    roles = [
+        role(f"r{n}", policy=rng.sample([p.name for p in policies], k=rng.randint(1, len(policies))),
+             condition=block())
+        for n in range(2)
+    ]  # fmt: skip
+    tokens = [
+        {"iss": GENERIC, "sub": "s"} | {k: v for k, v in (("x", x), ("y", y)) if v is not None}
+        for x in _VALUES
+        for y in _VALUES
+    ]
+    return catalog(*roles, policies=policies), tokens
+
+
+def test_who_can_is_what_trying_every_token_finds() -> None:
+    counted = Counter[bool]()
+    for seed in range(120):
+        rng = Random(seed)  # noqa: S311
+        snapshot, tokens = _universe_documents(rng)
+        for resource in ("dev:fn", "dev-1:fn", "1:dev", "dev:1"):
+            access = Access.parse("Function:Get", resource)
+            found = {way.role.name for way in who_can(snapshot, access).ways if way.open}
+            tried = set[str]()
+            for claims in tokens:
+                told = explained(snapshot, Claims(claims), access)
+                if told.decisions[0].allowed:
+                    tried |= _giving(snapshot, told, claims, access)
+            assert found == tried, (seed, resource)
+            counted[bool(found)] += 1
+    assert min(counted.values()) > 70, counted
+
+
+def _giving(snapshot: Catalog, told: Explanation, claims: Plain, access: Access) -> set[str]:
+    """The Roles of a token that is allowed *access* which give it, each by its own Policies."""
+    giving = set[str]()
+    for evaluation in told.evaluations:
+        if evaluation.admits:
+            alone = replace(snapshot, roles=(evaluation.role,))
+            if explained(alone, claims, access).decisions[0].allowed:
+                giving.add(evaluation.role.name)
+    return giving

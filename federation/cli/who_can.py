@@ -91,7 +91,7 @@ def _show(found: WhoCan) -> None:
         if way.role.shadow:
             click.echo("       a shadow Role: it is recorded, and admits nobody")
         _show_conditions(way.role.conditions, "token must say")
-        _show_conditions(statement.conditions, "access token must say")
+        _show_conditions((*statement.conditions, *way.reaches), "access token must say")
         for denial in way.denied_by:
             when = "always" if denial.always else "under conditions"
             brought = f", of Role {denial.role} where it admits too" if denial.role else ""
@@ -113,6 +113,8 @@ def _show_role(found: WhatCan) -> None:
         click.echo(f"\n{statement.effect}  {policy.name}/{statement.sid}")
         click.echo(f"       {actions}")
         click.echo(f"       on {resources}")
+        if filled := found.filled(statement):
+            click.echo(f"       for this Role: {', '.join(filled)}")
         _show_conditions(statement.conditions, "access token must say")
     if found.notes:
         click.echo("")

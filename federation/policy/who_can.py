@@ -9,7 +9,7 @@ gets the access through it: its conditions contradict each other, or one of its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from federation.documents.catalog import Catalog
@@ -27,6 +27,7 @@ from federation.policy.possible import (
     one_of_issuers,
     possible_values,
 )
+from federation.policy.reaching import TooMany, as_far_as_known, demanded, taken
 
 _COMPARISONS = 50_000
 """How many pairs of Roles are compared for a Deny that another Role brings along."""
@@ -56,6 +57,8 @@ class Way:
     policy: str
     statement: Statement
     denied_by: tuple[Denial, ...]
+    reaches: tuple[Condition, ...] = ()
+    """What the variables of the statement's resources demand, so that one reaches the access."""
 
     @property
     def open(self) -> bool:
@@ -65,12 +68,14 @@ class Way:
     @property
     def unless_narrowed(self) -> bool:
         """True if a token loses the access when its job asks for some of its Roles."""
-        return any(c.path[0] in CHOSEN_WITH_ROLE for c in self.statement.conditions)
+        read = (*self.statement.conditions, *self.reaches)
+        return any(condition.path[0] in CHOSEN_WITH_ROLE for condition in read)
 
     def as_json(self) -> dict[str, object]:
-        """The way for programs. Each condition says whether the Role or the statement has it."""
+        """The way for programs. Each condition says whether the Role, the statement or a resource has it."""
         role = written_conditions(self.role.conditions)
         statement = written_conditions(self.statement.conditions)
+        resource = written_conditions(self.reaches)
         return {
             "name": self.role.name,
             "policy": self.policy,
@@ -78,6 +83,7 @@ class Way:
             "conditions": [
                 *(each | {"of": "role"} for each in role),
                 *(each | {"of": "statement"} for each in statement),
+                *(each | {"of": "resource"} for each in resource),
             ],
             "denied_by": [denial.as_json() for denial in self.denied_by],
             "unless_narrowed": self.unless_narrowed,
@@ -116,6 +122,8 @@ class WhatCan:
     role: Role
     statements: tuple[tuple[Policy, Statement], ...]
     notes: tuple[str, ...]
+    values: Values = field(default_factory=dict)
+    """The values that the Role's conditions list."""
 
     @property
     def anything(self) -> bool:
@@ -123,6 +131,12 @@ class WhatCan:
         return not self.role.shadow and any(
             statement.effect is Effect.ALLOW for _, statement in self.statements
         )
+
+    def filled(self, statement: Statement) -> list[str]:
+        """The resources of *statement* with the Role's values for variables; empty if it has none."""
+        if not any(resource.variables for resource in statement.resources):
+            return []
+        return as_far_as_known(statement, self.values)
 
     def as_json(self) -> dict[str, object]:
         """The answer for programs."""
@@ -136,6 +150,7 @@ class WhatCan:
                     "effect": statement.effect,
                     "actions": sorted(statement.actions),
                     "resources": [resource.text for resource in statement.resources],
+                    **({"filled": filled} if (filled := self.filled(statement)) else {}),
                     "conditions": written_conditions(statement.conditions),
                 }
                 for policy, statement in self.statements
@@ -157,14 +172,12 @@ def what_can(catalog: Catalog, name: str) -> WhatCan:
     held = [catalog.policies[policy] for policy in role.policies if policy in catalog.policies]
     statements = tuple((policy, statement) for policy in held for statement in policy.statements)
     notes = list(_missing(catalog, [role]))
-    if (
-        possible_values(role.conditions, one_of_issuers(catalog.issuers)) is None
-        or not role.conditions
-    ):
+    values = possible_values(role.conditions, one_of_issuers(catalog.issuers))
+    if values is None or not role.conditions:
         notes.append(f"Role {role.name} admits no token: no token satisfies its conditions.")
     if role.shadow:
         notes.append(f"Role {role.name} is a shadow Role: it is recorded, and admits nobody.")
-    return WhatCan(role, statements, tuple(notes))
+    return WhatCan(role, statements, tuple(notes), values or {})
 
 
 @dataclass(slots=True)
@@ -184,6 +197,9 @@ class _Search:
     access: Access
     _about: dict[str, list[Statement]] = field(default_factory=dict)
     """The statements of each Policy about the access."""
+    _reached: dict[tuple[str, str], list[tuple[Condition, ...]]] = field(default_factory=dict)
+    """For each statement, what its variables demand."""
+    _notes: list[str] = field(default_factory=list)
     _compared: int = 0
     _of_issuers: Condition = field(init=False)
 
@@ -195,7 +211,7 @@ class _Search:
         candidates = [made for role in roles if (made := self._candidate(role)) is not None]
         denying = [each for each in candidates if each.denies and not each.role.shadow]
         ways = tuple(way for each in candidates for way in self._ways(each, denying))
-        notes = [*_missing(self.catalog, roles), *self._refusing()]
+        notes = [*_missing(self.catalog, roles), *self._refusing(), *self._notes]
         if self._compared > _COMPARISONS:
             notes.append(
                 "There are too many Roles with a Deny about this access to compare all of them;"
@@ -228,19 +244,36 @@ class _Search:
 
     def _ways(self, candidate: _Candidate, denying: Sequence[_Candidate]) -> Iterator[Way]:
         for policy, statement in candidate.allows:
-            read = [c for c in statement.conditions if of_subject_token(c)]
-            conditions = (*candidate.role.conditions, *read)
-            values = possible_values(conditions, self._of_issuers) if read else candidate.values
-            rest = [c for c in statement.conditions if not of_subject_token(c)]
-            if values is None or not all(allow_can_hold(c, values) for c in rest):
-                continue
-            own = self._own_denials(candidate, values)
-            brought = self._brought_denials(candidate, conditions, values, denying)
-            yield Way(candidate.role, policy, statement, (*own, *brought))
+            for reaches in self._demanded(policy, statement):
+                asked = (*statement.conditions, *reaches)
+                read = [c for c in asked if of_subject_token(c)]
+                conditions = (*candidate.role.conditions, *read)
+                values = possible_values(conditions, self._of_issuers) if read else candidate.values
+                rest = [c for c in asked if not of_subject_token(c)]
+                if values is None or not all(allow_can_hold(c, values) for c in rest):
+                    continue
+                own = self._own_denials(candidate, values)
+                brought = self._brought_denials(candidate, conditions, values, denying)
+                told = tuple(_left(c, values) for c in reaches)
+                yield Way(candidate.role, policy, statement, (*own, *brought), told)
+
+    def _demanded(self, policy: str, statement: Statement) -> list[tuple[Condition, ...]]:
+        """Return the ways in which a token's claims let *statement* reach the access."""
+        key = (policy, statement.sid)
+        if key not in self._reached:
+            try:
+                self._reached[key] = demanded(statement, self.access)
+            except TooMany:
+                self._reached[key] = [()]
+                self._notes.append(
+                    f"Statement {policy}/{statement.sid} has so many variables and wildcards that"
+                    " not all of their values are looked at; it may reach this for no token."
+                )
+        return self._reached[key]
 
     def _own_denials(self, candidate: _Candidate, values: Values) -> Iterator[Denial]:
         for policy, deny in candidate.denies:
-            held = _held(deny, values, candidate.role)
+            held = self._held(deny, values, candidate.role)
             if held is not Held.NEVER:
                 yield Denial(policy, deny.sid, always=held is Held.ALWAYS)
 
@@ -266,15 +299,30 @@ class _Search:
             if both is None:
                 continue
             for policy, deny in new:
-                held = _held(deny, both, other.role)
+                held = self._held(deny, both, other.role)
                 if held is not Held.NEVER:
-                    always = held is Held.ALWAYS and self._admits_all_of(other.role, conditions)
+                    always = held is Held.ALWAYS and self._admits_all_of(
+                        other.role, conditions, values
+                    )
                     told.add((policy, deny.sid))
                     yield Denial(policy, deny.sid, always=always, role=other.role.name)
 
-    def _admits_all_of(self, other: Role, conditions: Sequence[Condition]) -> bool:
-        """Return whether *other* admits every token that satisfies *conditions*, for certain."""
-        if not set(other.conditions) <= set(conditions):
+    def _held(self, deny: Statement, values: Values, role: Role) -> Held:
+        """Return how far *deny* applies to access tokens of *role*: all of its conditions must hold."""
+        each = {deny_holds(c, values, role.name, role.policies) for c in deny.conditions}
+        each.add(taken(deny, self.access, values))
+        if Held.NEVER in each:
+            return Held.NEVER
+        return Held.SOMETIMES if Held.SOMETIMES in each else Held.ALWAYS
+
+    def _admits_all_of(self, other: Role, conditions: Sequence[Condition], values: Values) -> bool:
+        """
+        Return whether *other* admits every token that satisfies *conditions*, for certain.
+
+        *values* are those that the conditions leave.
+        """
+        left = set(other.conditions).difference(conditions)
+        if not all(_implied(condition, values) for condition in left):
             return False
         # It may not name what a token's situation demands, such as an event of outsiders.
         profiles = (issuer.profile for issuer in self.catalog.issuers.values())
@@ -296,12 +344,18 @@ def _apart(some: Values, others: Values) -> bool:
     )
 
 
-def _held(deny: Statement, values: Values, role: Role) -> Held:
-    """Return how far *deny* applies to access tokens of *role*: all of its conditions must hold."""
-    each = {deny_holds(c, values, role.name, role.policies) for c in deny.conditions}
-    if Held.NEVER in each:
-        return Held.NEVER
-    return Held.SOMETIMES if Held.SOMETIMES in each else Held.ALWAYS
+def _implied(condition: Condition, values: Values) -> bool:
+    """Return whether every token with *values* satisfies *condition*."""
+    known = values.get(condition.key)
+    return (
+        known is not None and not condition.operator.of_list and all(map(condition.accepts, known))
+    )
+
+
+def _left(condition: Condition, values: Values) -> Condition:
+    """Return *condition*, of a variable, with the values that the other conditions leave."""
+    left = values.get(condition.key) if of_subject_token(condition) else None
+    return condition if left is None else replace(condition, values=left)
 
 
 def _missing(catalog: Catalog, roles: Iterable[Role]) -> Iterator[str]:

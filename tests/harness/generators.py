@@ -185,8 +185,13 @@ _HALVES = [
     *("dev", "dev-2", "team-a", "team-*", "*", "d*", "*v", "fn", "f*", "*-*", "**", "a.b_c"),
     *("de*", "de*2", "d*-*", "t*-*", "team*"),  # beginnings within beginnings
 ]
+_VARIABLES = [
+    *("${jwt:repository_owner}", "${jwt:repository_owner_id}", "${jwt:/repository_id}"),
+    *("${jwt:/n/a}", "${jwt:ref}", "${jwt:/groups/0}", "${jwt:nonce}", "${jwt:/role/0}"),
+]
+_WITH_VARIABLES = ["{}", "{}", "{}", "team-{}", "{}-*", "*{}", "{}{}", "d*{}", "{}.b_c"]
 CLUSTER_ONLY = ["Documents:Read", "Audit:Read"]
-NAMES = ["dev", "dev-2", "team-a", "fn", "FN", "d", "v", "a.b_c"]
+NAMES = ["dev", "dev-2", "team-a", "fn", "FN", "d", "v", "a.b_c", "acme", "1", "team-1"]
 WRITTEN_ACTIONS = [
     *("*", "Function:*", "Secret:*", "Namespace:*", "System:*", "Function:Read", "Function:Admin"),
     *("Secret:Read", "Secret:Admin", "Function:Get", "Function:List", "Function:Invoke"),
@@ -196,7 +201,14 @@ WRITTEN_ACTIONS = [
 
 def resource(rng: Random) -> str:
     """A resource as a statement writes it."""
-    return "*" if rng.random() < 0.15 else f"{rng.choice(_HALVES)}:{rng.choice(_HALVES)}"
+    return "*" if rng.random() < 0.15 else f"{_half(rng)}:{_half(rng)}"
+
+
+def _half(rng: Random) -> str:
+    if rng.random() < 0.85:
+        return rng.choice(_HALVES)
+    form = rng.choice(_WITH_VARIABLES)
+    return form.format(*(rng.choice(_VARIABLES) for _ in range(form.count("{}"))))
 
 
 def asked(rng: Random, action: str = "") -> str:

@@ -340,9 +340,53 @@ def stands_for(action: str) -> list[str]:
     return LEGACY.get(action, [action])
 
 
+def in_halves(resource: str) -> list[str]:
+    """The namespace and the name of a resource. A colon within `${...}` parts nothing."""
+    halves, inside = [""], False
+    for letter in "*:*" if resource == "*" else resource:
+        inside = letter == "{" or (inside and letter != "}")
+        if letter == ":" and not inside:
+            halves.append("")
+        else:
+            halves[-1] += letter
+    assert len(halves) == 2, resource
+    return halves
+
+
+def fits_in_a_name(value: str) -> bool:
+    """True for lower-case letters, digits and inner dashes, at most 63."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    return (
+        0 < len(value) <= 63
+        and all(letter in letters or letter == "-" for letter in value)
+        and value[0] != "-"
+        and value[-1] != "-"
+    )
+
+
+def with_values(half: str, claims: Document) -> str | None:
+    """A half with the token's values for its variables, None if one of them fits in no name."""
+    while "${" in half:
+        before, _, rest = half.partition("${")
+        key, _, after = rest.partition("}")
+        value = as_text(find(claims, key))
+        if value is None or not fits_in_a_name(value):
+            return None
+        half = before + value + after
+    return half
+
+
+def counting(resource: str, effect: str, claims: Document) -> str | None:
+    """The resource as it counts for a token, None if it matches nothing."""
+    halves = [with_values(half, claims) for half in in_halves(resource)]
+    if effect == "Deny":
+        return ":".join("*" if half is None else half for half in halves)
+    return None if None in halves else ":".join(map(str, halves))
+
+
 def reaches(resource: str, asked: str) -> bool:
     """True if a resource of a statement covers the asked one: `*`, `ns:*` or `ns:name`."""
-    namespace, name = ("*", "*") if resource == "*" else resource.split(":")
+    namespace, name = in_halves(resource)
     asked_namespace, asked_name = ("*", "*") if asked == "*" else asked.split(":")
     return half_reaches(namespace, asked_namespace) and half_reaches(name, asked_name)
 
@@ -371,7 +415,11 @@ def first_match(
         if (
             statement["effect"] == effect
             and any(action in stands_for(written) for written in statement["action"])
-            and any(reaches_for(action, resource, asked) for resource in statement["resource"])
+            and any(
+                reaches_for(action, resource, asked)
+                for written in statement["resource"]
+                if (resource := counting(written, effect, claims)) is not None
+            )
             and holds(statement.get("condition", {}), claims)
         ):
             return str(statement["sid"])
