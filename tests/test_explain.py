@@ -254,3 +254,41 @@ def test_one_large_claim_is_not_repeated_for_every_role() -> None:
     assert shown[0] == large
     assert shown[-1] == "x" * 100 + "..."
     assert {len(claim) for claim in shown} == {60_000, 103}
+
+
+def test_what_a_variable_became_is_told_beside_each_decision() -> None:
+    give = policy(
+        "deploy",
+        {"action": ["Function:*"], "resource": ["team-${jwt:x}:*", "other-${jwt:x}:*", "dev:*"]},
+        {"action": ["Function:*"], "resource": ["team-${jwt:name}:*"]},
+        {"effect": "Deny", "action": ["Function:*"], "resource": ["team-${jwt:x}:${jwt:name}"]},
+    )
+    asked = [Access.parse("Function:Create", text) for text in ("team-65:fn", "dev:fn")]
+    found = explain(
+        catalog(MAIN, policies=[give]),
+        sample("github-push-main"),
+        asked,
+        refusal=None,
+        verified=True,
+        access_claims=lambda _: Claims({"x": 65, "name": "A\x1b[2J"}),
+    )
+    team, dev = cast("list[dict[str, Any]]", found.as_json()["access"])
+    assert [(each["sid"], each["resource"], each["became"]) for each in team["variables"]] == [
+        ("s0", "team-${jwt:x}:*", "team-65:*"),
+        ("s1", "team-${jwt:name}:*", None),
+        ("s2", "team-${jwt:x}:${jwt:name}", "team-65:*"),
+    ]
+    assert team["sid"] == "s2"
+    assert team["variables"][2]["claims"] == {"${jwt:x}": "65", "${jwt:name}": "A%1B[2J"}
+    assert dev["sid"] == "s0"
+    assert [each["sid"] for each in dev["variables"]] == ["s2"]
+    refused = explain(
+        catalog(MAIN, policies=[give]),
+        sample("github-push-main"),
+        asked,
+        refusal=Refusal(Reason.EXPIRED),
+        verified=True,
+        access_claims=lambda _: Claims({}),
+    )
+    assert refused.filled == ((), ())
+    assert "variables" not in str(refused.as_json())

@@ -531,7 +531,7 @@ def test_who_can_is_what_trying_every_token_finds() -> None:
             found = {way.role.name for way in who_can(snapshot, access).ways if way.open}
             tried = set[str]()
             for claims in tokens:
-                told = explained(snapshot, Claims(claims), access)
+                told = explained(snapshot, claims, access)
                 if told.decisions[0].allowed:
                     tried |= _giving(snapshot, told, claims, access)
             assert found == tried, (seed, resource)

@@ -35,9 +35,9 @@ from federation.issuers.key_ring import KeyRing
 from federation.issuers.verify import check_signature, find_signer, verify
 from federation.jose import jws
 from federation.outbound import Outbound
-from federation.policy.explain import Explanation
+from federation.policy.explain import Explanation, Filled
 from federation.policy.permissions import Access
-from federation.text import nearest, no_command_in_json, quoted
+from federation.text import nearest, no_command_in_json, printable, quoted
 
 _SECTIONS = 3
 _WORD_CHARS = 8
@@ -194,9 +194,19 @@ def show_explanation(explanation: Explanation) -> None:
         click.echo(f"\npolicies  {', '.join(explanation.policies)}")
     if explanation.decisions:
         click.echo("")
-    for decision in explanation.decisions:
+    for decision, filled in explanation.settled:
         by = "nothing matches"
         if decision.policy:
             by = f"{decision.effect} {decision.policy}/{decision.sid}"
         access = f"{decision.access.action}={decision.access.resource}"
         click.echo(f"{yes if decision.allowed else no}  {access}  ({by})")
+        for each in filled:
+            _show_filled(each)
+
+
+def _show_filled(filled: Filled) -> None:
+    """Print what a resource became, and the claims that made it so."""
+    became = f"became {filled.became}" if filled.became else "matches nothing"
+    claims = ", ".join(f"{written} is {claim}" for written, claim in filled.claims.items())
+    named = f"{filled.policy}/{filled.statement.sid}"
+    click.echo(f"     {named}: {printable(filled.resource.text)} {became}, as {claims}")

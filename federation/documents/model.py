@@ -207,6 +207,12 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     origin: Origin = field(default=Origin(), compare=False, repr=False)
+    variables: bool = field(init=False, compare=False, repr=False)
+    """True if a resource names a claim."""
+
+    def __post_init__(self) -> None:
+        resources = (resource for s in self.statements for resource in s.resources)
+        object.__setattr__(self, "variables", any(resource.variables for resource in resources))
 
     @property
     def denies(self) -> bool:

@@ -8,20 +8,55 @@ operators: it shows the values that a Role expects beside those of the token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from federation.claims import Claims
+from federation.claims import Claims, shown
 from federation.documents.catalog import Catalog
+from federation.documents.model import Effect, Policy, Statement
+from federation.documents.resources import Resource
 from federation.errors import Refusal
 from federation.jose.strict_json import dumps_ascii
-from federation.policy.index import PolicySets
+from federation.policy.index import PolicySet, PolicySets
 from federation.policy.permissions import Access, Decision, decide
+from federation.policy.reaching import covers
 from federation.policy.roles import Admission, Evaluation, evaluate, refused
 from federation.providers.table import GENERIC
 
 _REPEATED_BYTES = 4 * 1024 * 1024
 _BEGINNING_CHARS = 100
+_FILLED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a resource with variables became for a token."""
+
+    policy: str
+    statement: Statement
+    resource: Resource
+    became: str | None
+    """None if it matches nothing."""
+    claims: Mapping[str, str]
+    """The claim of each variable, as a person reads it."""
+
+    @classmethod
+    def of(cls, policy: Policy, statement: Statement, resource: Resource, claims: Claims) -> Filled:
+        """Fill *resource*, of *statement*, with *claims*."""
+        filled = resource.filled(claims, taking=statement.effect is Effect.DENY)
+        told = {each.written: shown(each.claim(claims)) for each in resource.variables}
+        return cls(policy.name, statement, resource, filled.text if filled else None, told)
+
+    def as_json(self) -> dict[str, object]:
+        """The answer for programs."""
+        return {
+            "policy": self.policy,
+            "sid": self.statement.sid,
+            "resource": self.resource.text,
+            "became": self.became,
+            "claims": dict(self.claims),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +69,8 @@ class Explanation:
     evaluations: tuple[Evaluation, ...]
     policies: tuple[str, ...]
     decisions: tuple[Decision, ...]
+    filled: tuple[tuple[Filled, ...], ...]
+    """For each decision the resources with variables that could be about it, if there are any."""
     shadows: tuple[Evaluation, ...] = ()
     """The shadow Roles. They give nothing."""
 
@@ -49,11 +86,11 @@ class Explanation:
 
     def as_json(self) -> dict[str, object]:
         """The explanation for programs. Claims that many Roles read are not repeated without end."""
-        shown = _ShownClaims()
+        repeated = _ShownClaims()
         return {
             "token": self.token,
             "admitted": self.admitted,
-            "roles": [self._role(evaluation, shown) for evaluation in self.evaluations],
+            "roles": [self._role(evaluation, repeated) for evaluation in self.evaluations],
             "policies": list(self.policies),
             "access": [
                 {
@@ -63,11 +100,12 @@ class Explanation:
                     "policy": decision.policy,
                     "sid": decision.sid,
                     "effect": decision.effect,
+                    **({"variables": [each.as_json() for each in filled]} if filled else {}),
                 }
-                for decision in self.decisions
+                for decision, filled in self.settled
             ],
             **(
-                {"shadow_roles": [self._shadow(e, shown) for e in self.shadows]}
+                {"shadow_roles": [self._shadow(e, repeated) for e in self.shadows]}
                 if self.shadows
                 else {}
             ),
@@ -77,15 +115,20 @@ class Explanation:
         """Return whether the token would be exchanged if the shadow Role *shadow* admitted."""
         return self.refusal is None and shadow.admits
 
-    def _shadow(self, evaluation: Evaluation, shown: _ShownClaims) -> dict[str, object]:
+    def _shadow(self, evaluation: Evaluation, repeated: _ShownClaims) -> dict[str, object]:
         return {
-            **self._role(evaluation, shown),
+            **self._role(evaluation, repeated),
             "admitted": False,
             "would_admit": self.would_admit(evaluation),
             "policies": list(evaluation.role.policies),
         }
 
-    def _role(self, evaluation: Evaluation, shown: _ShownClaims) -> dict[str, object]:
+    @property
+    def settled(self) -> Iterable[tuple[Decision, tuple[Filled, ...]]]:
+        """Each decision, and what the resources with variables about it became."""
+        return zip(self.decisions, self.filled, strict=True)
+
+    def _role(self, evaluation: Evaluation, repeated: _ShownClaims) -> dict[str, object]:
         refusal = self.refusal.reason if self.refusal else evaluation.refusal
         return {
             "name": evaluation.role.name,
@@ -95,7 +138,7 @@ class Explanation:
                     "operator": finding.condition.operator,
                     "key": finding.condition.key,
                     "values": list(finding.condition.values),
-                    "claim": shown.of(finding.claim),
+                    "claim": repeated.of(finding.claim),
                     "holds": finding.holds,
                 }
                 for finding in evaluation.findings
@@ -156,11 +199,13 @@ def explain(
     admitting = [evaluation.role for evaluation in evaluations if evaluation.admits]
     policies: tuple[str, ...] = ()
     decisions = tuple(Decision(access, allowed=False) for access in accesses)
+    filled: tuple[tuple[Filled, ...], ...] = ((),) * len(accesses)
     if issuer and admitting and not barred:
         admission = Admission.of(issuer, admitting, incomplete=catalog.incomplete)
         policies, minted = admission.policies, access_claims(admission)
         granted = PolicySets().of(catalog, admission.held)
         decisions = tuple(decide(granted, access, minted) for access in accesses)
+        filled = tuple(_filled(granted, access, minted) for access in accesses)
     return Explanation(
         token={"valid": not refusal, "reason": refusal and refusal.reason} if checked else None,
         refusal=barred,
@@ -168,4 +213,17 @@ def explain(
         policies=policies,
         decisions=decisions,
         shadows=evaluate(catalog.shadow_roles, provider, claims),
+        filled=filled,
     )
+
+
+def _filled(granted: PolicySet, access: Access, claims: Claims) -> tuple[Filled, ...]:
+    """Return what the first resources with variables became that could be about *access*."""
+    every = (
+        Filled.of(policy, statement, resource, claims)
+        for policy, statement in granted.about(access.action, access.namespace, access.name)
+        for resource in statement.resources
+        if resource.variables
+        and covers(resource.at_most(taking=statement.effect is Effect.DENY), access)
+    )
+    return tuple(islice(every, _FILLED))

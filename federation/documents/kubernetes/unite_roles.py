@@ -84,6 +84,8 @@ class Linted(NamedTuple):
     """The issuers that it names, in the order of `iss`. None for one that is not in force."""
     configured: frozenset[str]
     """Every issuer in force, if it names one that is not: hints say which may be meant."""
+    policies: tuple[Policy, ...]
+    """Those that it names and that are in force, if a resource of them names a claim."""
     problems: tuple[Problem, ...]
 
     @classmethod
@@ -91,9 +93,12 @@ class Linted(NamedTuple):
         """Ask the rules, unless *known* is their answer to the same question."""
         issuers = tuple(others.issuers.get(iss) for iss in sorted(_named_exactly(role)))
         configured = frozenset(others.issuers) if not issuers or None in issuers else frozenset()
-        if known and known.role is role and known[1:3] == (issuers, configured):
+        named = (others.policies.get(name) for name in role.policies)
+        policies = tuple(policy for policy in named if policy is not None and policy.variables)
+        if known and known.role is role and known[1:4] == (issuers, configured, policies):
             return known
-        return cls(role, issuers, configured, tuple(lint_role(role, others.issuers)))
+        problems = lint_role(role, others.issuers, others.policies)
+        return cls(role, issuers, configured, policies, tuple(problems))
 
 
 def _named_exactly(role: Role) -> set[str]:
@@ -296,7 +301,9 @@ def _never_gave(case: _Case) -> bool:
 
 def _can_be_held(last: Role, others: Others) -> bool:
     """Return whether the last good version would be good now, apart from issuers that went."""
-    return not others.missing(last) and not errors_of(lint_role(last, others.issuers))
+    return not others.missing(last) and not errors_of(
+        lint_role(last, others.issuers, others.policies)
+    )
 
 
 def _refusing(case: _Case, others: Others) -> Iterator[Role]:

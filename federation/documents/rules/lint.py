@@ -14,7 +14,13 @@ from typing import TypeAlias
 
 from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
-from federation.documents.rules import issuer_documents, trust, unreachable, warnings
+from federation.documents.rules import (
+    issuer_documents,
+    trust,
+    unreachable,
+    variables,
+    warnings,
+)
 from federation.documents.rules.role_facts import Fault, RoleFacts
 from federation.errors import Problem, Severity
 
@@ -25,6 +31,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "T003": "a wildcard reaches into the owner",
         "T004": "identity rests on values that anybody can set",
         "T005": "issuers that do not mean the same",
+        "T006": "a resource that its caller chooses",
         "W101": "names without immutable ids",
         "W102": "no restriction on ref or environment",
         "W103": "an environment without a ref",
@@ -45,6 +52,9 @@ CODES: Mapping[str, str] = MappingProxyType(
         "W119": "keys of a shared issuer from elsewhere",
         "W120": "a token taken many times",
         "W121": "forks that look like ours",
+        "W122": "resources that follow a name",
+        "W123": "a variable that fits in no name",
+        "W124": "a variable without an end",
     }
 )
 """The code of every problem that `lint` reports, with its title."""
@@ -54,7 +64,7 @@ def lint(
     issuers: Mapping[str, JwtIssuer], roles: Sequence[Role], policies: Mapping[str, Policy]
 ) -> list[Problem]:
     """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
-    found = [problem for role in roles for problem in _of_role(role, issuers)]
+    found = [problem for role in roles for problem in _of_role(role, issuers, policies)]
     for issuer in issuers.values():
         found += _of_issuer(issuer)
     for issuer, fault in issuer_documents.forgotten_providers(issuers, roles):
@@ -63,16 +73,18 @@ def lint(
     return sorted(found)
 
 
-def lint_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> list[Problem]:
+def lint_role(
+    role: Role, issuers: Mapping[str, JwtIssuer], policies: Mapping[str, Policy]
+) -> list[Problem]:
     """
     The problems of one Role, sorted, where each document has an author of its own.
 
-    They depend on the issuers that it names, and on others only in hints. D025 is told of the Role
+    They depend on the issuers and Policies that it names, and on other issuers only in hints. D025 is told of the Role
     here: an issuer must not become bad because somebody else's Role came.
     """
     forgotten = issuer_documents.claims_without_provider(role, issuers)
     d025 = [_problem(role, fault, Code.PROVIDER_FORGOTTEN) for fault in forgotten]
-    return sorted([*_of_role(role, issuers), *d025])
+    return sorted([*_of_role(role, issuers, policies), *d025])
 
 
 def lint_issuer(issuer: JwtIssuer) -> list[Problem]:
@@ -89,6 +101,8 @@ def lint_policies(roles: Sequence[Role], policies: Mapping[str, Policy]) -> list
     ]
     for policy, fault in unreachable.void_statements(roles, policies):
         found.append(_problem(policy, fault, "W110"))
+    for policy, fault in variables.beside_wildcards(policies):
+        found.append(_problem(policy, fault, "W124"))
     return found
 
 
@@ -124,6 +138,15 @@ _RULES: Sequence[tuple[str, Rule]] = (
 _CI_RULES: Sequence[tuple[str, Rule]] = (("W112", warnings.inner_wildcards),)
 """Rules for Roles that admit tokens of a known CI system."""
 
+_RESOURCE_RULES: Sequence[
+    tuple[str, Callable[[RoleFacts, Mapping[str, Policy]], Iterator[Fault]]]
+] = (
+    ("T006", variables.chosen_by_callers),
+    ("W122", variables.names_in_resources),
+    ("W123", variables.never_names),
+)
+"""Rules for a Role beside the Policies that it gives."""
+
 
 def _of_issuer(issuer: JwtIssuer) -> Iterator[Problem]:
     for code, rule in _ISSUER_RULES:
@@ -131,10 +154,15 @@ def _of_issuer(issuer: JwtIssuer) -> Iterator[Problem]:
             yield _problem(issuer, fault, code)
 
 
-def _of_role(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Problem]:
+def _of_role(
+    role: Role, issuers: Mapping[str, JwtIssuer], policies: Mapping[str, Policy]
+) -> Iterator[Problem]:
     facts = RoleFacts.of(role, issuers)
     for code, rule in (*_RULES, *_CI_RULES) if facts.profile.ci else _RULES:
         for fault in rule(facts):
+            yield _problem(role, fault, code)
+    for code, of_resources in _RESOURCE_RULES:
+        for fault in of_resources(facts, policies):
             yield _problem(role, fault, code)
 
 
