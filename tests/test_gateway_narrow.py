@@ -153,3 +153,21 @@ def test_a_response_that_is_not_a_list_of_namespaces_is_a_failure(answer: bytes)
 
 def test_an_upstream_without_namespaces_may_say_null() -> None:
     assert narrow(b"null\n", [policy("p", allow("*"))], CLAIMS) == b"[]"
+
+
+def test_namespaces_that_follow_a_claim_are_shown_to_the_token_that_names_them() -> None:
+    own = policy(
+        "own",
+        allow("team-${jwt:team}:*", "${jwt:absent}:*"),
+        allow("${jwt:stage}:f-${jwt:team}", action="Namespace:List"),
+        deny("${jwt:stage}:${jwt:team}"),
+    )
+    claims = Claims({"team": "a", "stage": "dev"})
+    assert [name for name in ALL if visible([own], claims, name)] == ["dev", "team-a"]
+    assert may_list([own], claims).allowed
+    assert not may_list([own], Claims({"team": "*", "stage": "dev"})).allowed
+    walled = policy("wall", allow("*"), deny("${jwt:stage}:*"))
+    assert not any(visible([walled], Claims({"stage": "DEV"}), name) for name in ALL)
+    assert "prod" not in [
+        name for name in ALL if visible([walled], Claims({"stage": "prod"}), name)
+    ]

@@ -29,6 +29,7 @@ _HALF = r"([-a-zA-Z0-9_.*]|\$\{jwt:(" + _CLAIM + r")\})+"
 RESOURCE = rf"^(\*|{_HALF}:{_HALF})$"
 """The form of a resource. Python, an API server and editors read it alike."""
 _WHOLE = re.compile(RESOURCE.removeprefix("^").removesuffix("$"))
+_PLAIN = re.compile(r"\*|[-a-zA-Z0-9_.*]+:[-a-zA-Z0-9_.*]+")
 _PIECE = re.compile(r"\$\{([^}]*)\}|([^:$]+)|:")
 
 _VALUE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -102,8 +103,8 @@ class Resource:
     """
 
     text: str
-    pieces: tuple[Pieces, Pieces] = field(init=False, repr=False, compare=False)
-    """The parts of the namespace and of the name."""
+    pieces: tuple[Pieces, ...] = field(init=False, repr=False, compare=False)
+    """The parts of the namespace and of the name. Empty without variables, as most resources are."""
     variables: tuple[Variable, ...] = field(init=False, repr=False, compare=False)
     halves: tuple[str, str] = field(init=False, repr=False, compare=False)
     """The patterns of the namespace and of the name."""
@@ -113,16 +114,12 @@ class Resource:
     """The patterns without regard to case; they match texts in lower case."""
 
     def __post_init__(self) -> None:
-        if not _WHOLE.fullmatch(self.text):
-            raise ValueError(self.text)
-        pieces = _pieces("*:*" if self.text == "*" else self.text)
-        found = dict.fromkeys(piece for piece in chain(*pieces) if isinstance(piece, Variable))
-        namespace, name = (
-            "".join("*" if isinstance(piece, Variable) else piece for piece in half)
-            for half in pieces
-        )
+        pieces = () if _PLAIN.fullmatch(self.text) else _pieces(self.text)
+        found = [piece for piece in chain(*pieces) if isinstance(piece, Variable)]
+        widest = ":".join(map(_widest, pieces)) if pieces else self.text
+        namespace, _, name = ("*", ":", "*") if widest == "*" else widest.partition(":")
         object.__setattr__(self, "pieces", pieces)
-        object.__setattr__(self, "variables", tuple(found))
+        object.__setattr__(self, "variables", tuple(dict.fromkeys(found)) if found else ())
         object.__setattr__(self, "halves", (namespace, name))
         object.__setattr__(self, "_namespace", compile_pattern(namespace))
         object.__setattr__(self, "_name", compile_pattern(name))
@@ -167,6 +164,25 @@ class Resource:
             return None
         return Resource(":".join("*" if half is None else half for half in filled))
 
+    def reaches(self, claims: Claims, *asked: str, taking: bool, call: bool) -> bool:
+        """
+        Return whether the resource covers the two halves *asked* for a token with *claims*.
+
+        It asks only about halves with variables. The caller knows that `at_most` covers the rest,
+        as `covers` has it, or for a *call*, `covers_call`.
+        """
+        for half, name in zip(self.pieces, asked, strict=True):
+            if not _is_filled(half):
+                continue
+            pattern = _filled(half, claims)
+            if pattern is None:
+                if taking:
+                    continue
+                return False
+            if not _matches(pattern, name, call=call):
+                return False
+        return True
+
     def at_most(self, *, taking: bool) -> Resource:
         """Return a resource whose patterns match all that this one can match for any token."""
         if not self.variables or not taking:
@@ -178,7 +194,7 @@ class Resource:
 
     def without(self, claims: Set[str], *, taking: bool) -> Resource | None:
         """Return the resource for tokens that lack the top-level *claims*, None if it matches nothing."""
-        lacking = [_is_filled(half, claims) for half in self.pieces]
+        lacking = [_lacks(half, claims) for half in self.pieces]
         if not any(lacking):
             return self
         if not taking:
@@ -188,6 +204,8 @@ class Resource:
 
 
 def _pieces(written: str) -> tuple[Pieces, Pieces]:
+    if not _WHOLE.fullmatch(written):
+        raise ValueError(written)
     halves: tuple[list[Piece], list[Piece]] = ([], [])
     half = 0
     for found in _PIECE.finditer(written):
@@ -199,14 +217,34 @@ def _pieces(written: str) -> tuple[Pieces, Pieces]:
 
 
 def _filled(half: Pieces, claims: Claims) -> str | None:
-    values = [piece if isinstance(piece, str) else piece.value(claims) for piece in half]
-    return None if None in values else "".join(map(str, values))
+    filled = ""
+    for piece in half:
+        value = piece if isinstance(piece, str) else piece.value(claims)
+        if value is None:
+            return None
+        filled += value
+    return filled
 
 
-def _is_filled(half: Pieces, claims: Set[str] | None = None) -> bool:
-    """Return whether *half* has a variable, on one of *claims* if these are given."""
-    variables = (piece for piece in half if isinstance(piece, Variable))
-    return any(claims is None or variable.path[0] in claims for variable in variables)
+def _widest(half: Pieces) -> str:
+    return "".join("*" if isinstance(piece, Variable) else piece for piece in half)
+
+
+def _matches(pattern: str, name: str, *, call: bool) -> bool:
+    if call:
+        pattern, name = ascii_lower(pattern), ascii_lower(name)
+    # Most patterns hold no wildcard, and a comparison costs a tenth of compiling one.
+    return compile_pattern(pattern)(name) if "*" in pattern else pattern == name
+
+
+def _is_filled(half: Pieces) -> bool:
+    """Return whether *half* has a variable."""
+    return len(half) > 1 or isinstance(half[0], Variable)
+
+
+def _lacks(half: Pieces, claims: Set[str]) -> bool:
+    """Return whether *half* has a variable on one of *claims*."""
+    return any(isinstance(piece, Variable) and piece.path[0] in claims for piece in half)
 
 
 def _written(half: Pieces) -> str:

@@ -98,9 +98,12 @@ class PolicySet(tuple[Policy, ...]):
             and (
                 claims is None
                 or not resource.variables
-                or (
-                    (filled := resource.filled(claims, taking=statement.effect is Effect.DENY))
-                    and covers(filled, namespace, name)
+                or resource.reaches(
+                    claims,
+                    namespace,
+                    name,
+                    taking=statement.effect is Effect.DENY,
+                    call=action == INVOKE,
                 )
             )
         }

@@ -134,6 +134,17 @@ def test_leaving_out_a_role_ends_no_deny_on_its_name_and_gives_nothing(key: str)
     assert not decide(narrowed, asked("prod", "other"), claims).allowed
 
 
+@pytest.mark.parametrize("form", ["TEAM-${jwt:v}:Vault", "*EAM-${jwt:v}:*ault"])
+def test_a_call_in_another_case_passes_by_no_deny(form: str) -> None:
+    give = policy("give", {"action": ["*"], "resource": ["*"]})
+    walled, claims = PolicySet([give, *statement("Deny", form)]), claiming("a")
+    for namespace, name in (("team-a", "vault"), ("Team-A", "VAULT"), ("TEAM-a", "Vault")):
+        call = Access("Function:Invoke", namespace, name)
+        assert not decide(walled, call, claims).allowed
+        assert decide(walled, call, claiming("b")).allowed
+    assert decide(walled, asked("team-a", "vault"), claims).allowed, "only DNS has no case"
+
+
 def test_the_subject_of_an_access_token_is_no_name() -> None:
     policies = statement("Allow", "${jwt:sub}:*")
     assert not decide(policies, asked("fed"), Claims({"sub": "fed:dev"})).allowed

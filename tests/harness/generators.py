@@ -187,7 +187,7 @@ _HALVES = [
 ]
 _VARIABLES = [
     *("${jwt:repository_owner}", "${jwt:repository_owner_id}", "${jwt:/repository_id}"),
-    *("${jwt:/n/a}", "${jwt:ref}", "${jwt:/groups/0}", "${jwt:nonce}", "${jwt:/role/0}"),
+    *("${jwt:/n/a}", "${jwt:ref}", "${jwt:groups}", "${jwt:nonce}", "${jwt:/role/0}"),
 ]
 _WITH_VARIABLES = ["{}", "{}", "{}", "team-{}", "{}-*", "*{}", "{}{}", "d*{}", "{}.b_c"]
 CLUSTER_ONLY = ["Documents:Read", "Audit:Read"]
@@ -205,7 +205,7 @@ def resource(rng: Random) -> str:
 
 
 def _half(rng: Random) -> str:
-    if rng.random() < 0.85:
+    if rng.random() < 0.88:
         return rng.choice(_HALVES)
     form = rng.choice(_WITH_VARIABLES)
     return form.format(*(rng.choice(_VARIABLES) for _ in range(form.count("{}"))))

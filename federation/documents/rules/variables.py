@@ -2,8 +2,8 @@
 Rules about variables in resources: whose value stands there, and whether it can ever stand there.
 
 What a claim means depends on who signs it, so a variable is judged for each Role that gives its
-Policy, by the provider of that Role's issuers. Where a Role lists the values of the claim, its
-conditions decide, and nothing more is asked.
+Policy, by the provider of that Role's issuers. Where a Role lists the values of the claim, nobody
+can choose another, and nothing more is asked.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Policies = Mapping[str, Policy]
 
 def chosen_by_callers(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
     """T006: a resource is what its caller says it is."""
-    for place, policy, variable in _open_variables(facts, policies):
-        if reason := _free(facts, variable):
+    for place, policy, variable in _variables(facts, policies):
+        if variable.key not in facts.exact and (reason := _free(facts, variable)):
             yield Fault(
                 place,
                 f"callers choose {_where(policy, variable)}: {reason}",
@@ -34,12 +34,17 @@ def chosen_by_callers(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
 
 def names_in_resources(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
     """W122: a resource follows a name, and whoever takes over the name takes over the resource."""
-    for place, policy, variable in _open_variables(facts, policies):
+    for place, policy, variable in _variables(facts, policies):
         claim = variable.key.removeprefix(KEY_PREFIX)
         known = [names.ids for names in facts.profile.names if claim in names.names]
         if claim in facts.profile.verified_by:
             known.append(())
-        if not known or _never_fits(facts, variable) or _free(facts, variable):
+        if (
+            not known
+            or variable.key in facts.exact
+            or _never_fits(facts, variable)
+            or _free(facts, variable)
+        ):
             continue
         ids = [one for one in known[0] if Variable(f"${{{KEY_PREFIX}{one}}}").possible]
         yield Fault(
@@ -52,7 +57,7 @@ def names_in_resources(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
 
 def never_names(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
     """W123: no value of the claim can stand in a resource."""
-    for place, policy, variable in _open_variables(facts, policies):
+    for place, policy, variable in _variables(facts, policies):
         if (why := _never_fits(facts, variable)) and not _free(facts, variable):
             yield Fault(
                 place,
@@ -91,15 +96,15 @@ def _open_fault(resource: Resource, place: Place) -> Fault:
     )
 
 
-def _open_variables(
+def _variables(
     facts: RoleFacts, policies: Policies
 ) -> Iterator[tuple[Place, tuple[Policy, Statement], Variable]]:
-    """Yield each variable whose values the Role does not list, once for each Policy."""
+    """Yield each claim that stands in a resource, once for each Policy of the Role."""
     for index, name in enumerate(facts.role.policies):
         policy = policies.get(name)
         if policy is None or not policy.variables:
             continue
-        told = set(facts.exact)
+        told: set[str] = set()
         for statement in policy.statements:
             for resource in statement.resources:
                 for variable in resource.variables:
@@ -147,9 +152,13 @@ _USUAL = ("acme", "1", "true", "0" * 40, "41d0b7e2-0c55-4f0a-9d3e-7b1f2a6c8e90")
 
 def _an_id(facts: RoleFacts) -> str:
     """Say which claim to name instead."""
-    ids = (*facts.profile.owner.ids, *facts.profile.owner.code_ids)
-    for claim in ids:
+    owner = facts.profile.owner
+    for claim in (*owner.ids, *owner.code_ids):
         variable = Variable(f"${{{KEY_PREFIX}{claim}}}")
-        if variable.possible and not _never_fits(facts, variable):
+        if (
+            claim not in owner.whole_issuer
+            and variable.possible
+            and not _never_fits(facts, variable)
+        ):
             return f"name an id, such as {quoted(variable.written)}"
     return "name a claim that holds an id, which the issuer can add to its tokens"
