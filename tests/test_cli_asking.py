@@ -43,6 +43,50 @@ def test_who_can_names_roles_conditions_and_denies(documents: Path) -> None:
     assert said.output.endswith("nobody can\n")
 
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MANY = [EXAMPLES / f"github-{name}.yaml" for name in ("repository", "many-repositories")]
+
+
+def test_who_can_tells_the_value_that_reaches_an_access() -> None:
+    words = ("Function:Create", "repo-77:api", *(f"--documents={path}" for path in MANY))
+    said = run("who-can", *words)
+    assert said.exit_code == 0
+    assert "access token must say\n         StringEqual jwt:repository_id  77\n" in said.output
+    (way,) = json.loads(run("who-can", *words, "--format=json").output)["roles"]
+    told = [each for each in way["conditions"] if each["of"] == "resource"]
+    assert told == [
+        {"operator": "StringEqual", "key": "jwt:repository_id", "values": ["77"], "of": "resource"}
+    ]
+
+
+def test_who_can_tells_what_a_role_reaches_by_its_own_pins(tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    text = "\n---\n".join(each.read_text("utf-8") for each in MANY)
+    path.write_text(
+        text.replace("repo-${jwt:repository_id}", "o-${jwt:repository_owner_id}"), "utf-8"
+    )
+    said = run("who-can", "--role=octo-org-repositories", f"--documents={path}")
+    assert "on o-${jwt:repository_owner_id}:*\n       for this Role: o-13420041:*\n" in said.output
+
+
+@pytest.mark.parametrize(
+    ("claims", "became"),
+    [
+        ({}, "became repo-412890077:*, as ${jwt:repository_id} is 412890077\n"),
+        ({"repository_id": "4*"}, "matches nothing, as ${jwt:repository_id} is 4*\n"),
+    ],
+    ids=["an id", "a pattern"],
+)
+def test_explain_tells_what_a_variable_became(claims: dict[str, str], became: str) -> None:
+    said = run(
+        *("explain", "--claims=-", "--access=Function:Create=repo-412890077:api"),
+        *(f"--documents={path}" for path in MANY),
+        given=json.dumps(sample("github-push-main", **claims)),
+    )
+    assert said.exit_code == bool(claims)
+    assert f"own-namespace/deploy: repo-${{jwt:repository_id}}:* {became}" in said.output
+
+
 def test_nobody_can_is_exit_code_1(documents: Path) -> None:
     said = who_can(documents, "Secret:List", "dev:*")
     assert (said.exit_code, said.output) == (1, "nobody can\n")

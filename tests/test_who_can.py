@@ -405,6 +405,8 @@ def demanded_of(found: WhoCan) -> list[dict[str, list[str]]]:
         ({}, ["team-${jwt:x}:*"], []),
         ({}, ["${jwt:sub}:*"], []),
         ({}, ["${jwt:nonce}:*"], []),
+        ({}, ["${jwt:iss}:*", "${jwt:aud}:*"], []),
+        ({}, ["${jwt:jti}:*"], [{"jwt:jti": ["dev"]}]),
         ({}, ["${jwt:role}:*"], []),
         ({}, ["${jwt:/role/0}:*"], [{"jwt:/role/0": ["dev"]}]),
         ({"repository_id": "1"}, ["${jwt:repository_id}:*"], []),
@@ -442,6 +444,7 @@ def test_variables_are_solved_together_with_what_the_role_pins(
         ({}, "${jwt:x}:*", [False]),
         ({}, "${jwt:x}:other", []),
         ({}, "${jwt:nonce}:*", [True]),
+        ({"jti": "prod"}, "${jwt:jti}:*", [False]),
         ({"x": "A"}, "${jwt:x}:${jwt:y}", [False]),
         ({"x": "prod"}, "${jwt:x}:${jwt:y}", []),
         ({"x": "prod"}, "${jwt:x}${jwt:nonce}:fn", [True]),
@@ -457,6 +460,36 @@ def test_a_deny_with_variables_is_told_as_far_as_it_applies(
     guard = with_variables(resource, effect="Deny", name="guard")
     (way,) = who_can(catalog(one, policies=[DEPLOY, guard]), ASKED).ways
     assert [denial.always for denial in way.denied_by] == denials
+
+
+@pytest.mark.parametrize(
+    ("resource", "asked", "can"),
+    [
+        ("${jwt:x}:*", "Dev:fn", False),
+        ("d${jwt:x}:*", "d-ev:fn", False),
+        ("d-${jwt:x}:*", "d-ev:fn", True),
+        ("${jwt:x}:*", f"{'a' * 64}:fn", False),
+        ("${jwt:x}:*", "de.v:fn", False),
+        ("*${jwt:x}:*", "de.v:fn", True),
+    ],
+)
+def test_only_values_that_count_are_demanded(resource: str, asked: str, *, can: bool) -> None:
+    access = Access.parse("Function:Get", asked)
+    assert who_can(catalog(MAIN, policies=[with_variables(resource)]), access).anybody == can
+
+
+@pytest.mark.parametrize(
+    ("pins", "always"), [(["dev"], True), (["dev", "prod"], True), (["prod"], None)], ids=str
+)
+def test_a_deny_of_another_role_always_applies_where_its_pins_follow(
+    pins: list[str], always: bool | None
+) -> None:
+    brings = replace(pinned("brings", x=pins), policies=("guard",))
+    gives = replace(pinned("gives"), policies=("deploy",))
+    (way,) = who_can(
+        catalog(gives, brings, policies=[with_variables("${jwt:x}:*"), denying()]), ASKED
+    ).ways
+    assert [denial.always for denial in way.denied_by] == ([] if always is None else [always])
 
 
 def test_a_resource_with_endless_ways_to_fill_it_is_told_and_not_searched() -> None:
