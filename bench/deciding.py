@@ -2,8 +2,8 @@
 Measure one decision over 100 Policies of 20 statements, and a bare look-up in a dict.
 
 The decision is about an access that only the last statement of the last Policy allows. In the
-common case each Policy is about a namespace of its own. If statements name namespaces by pattern,
-or all Policies are about one namespace, the broker has to look at more of them.
+common case each Policy is about a namespace of its own. If statements name namespaces by pattern or
+by a claim, or all Policies are about one namespace, the broker has to look at more of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from federation.policy.permissions import Access, decide
 POLICIES, STATEMENTS = 100, 20
 EVERY = 10
 """Of so many statements, one names its namespace by a pattern."""
-CLAIMS = Claims({})
+CLAIMS = Claims({"owner": POLICIES - 1, "repository": str(STATEMENTS - 1)})
 
 
 def measured(place: Place) -> Found:
     """Measure decisions in three sets of Policies."""
     with on_core(place.server_core):
-        plain, anywhere, one = (
-            _deciding(policies(name)) for name in (own_namespace, some_by_pattern, one_namespace)
+        plain, anywhere, by_claim, one = (
+            _deciding(policies(name))
+            for name in (own_namespace, some_by_pattern, some_by_claim, one_namespace)
         )
         table = {(f"team-{policy}", "Function:Update"): True for policy in range(POLICIES)}
         key = (f"team-{POLICIES - 1}", "Function:Update")
@@ -37,12 +38,17 @@ def measured(place: Place) -> Found:
         each = tuple(policies(own_namespace))
         filing = 1e6 * cost(lambda: _decide(PolicySet(each)), 0.2).wall
     return Found(
-        figures={"deciding": plain, "deciding_anywhere": anywhere},
+        figures={
+            "deciding": plain,
+            "deciding_anywhere": anywhere,
+            "deciding_variables": by_claim,
+        },
         details={
             "a bare dict look-up, µs": bare,
             "each Policy of a namespace of its own, µs": plain,
             "the same, in look-ups": plain / bare,
             "one statement in ten by pattern, µs": anywhere,
+            "one statement in ten by a claim, µs": by_claim,
             "all 2,000 statements of one namespace, µs": one,
             "a set asked for the first time, µs": filing,
         },
@@ -76,6 +82,14 @@ def own_namespace(policy: int, number: int) -> str:
 def some_by_pattern(policy: int, number: int) -> str:
     """The same, but one statement in ten names its namespace by a pattern."""
     return f"team-{policy}-*:fn-{number}" if number % EVERY == 0 else own_namespace(policy, number)
+
+
+def some_by_claim(policy: int, number: int) -> str:
+    """The same, but one statement in ten, and the one that allows, follow claims of the token."""
+    if policy == POLICIES - 1 and number == STATEMENTS - 1:
+        return "team-${jwt:owner}:fn-${jwt:repository}"
+    by_claim = f"team-${{jwt:owner}}:fn-{number}-{policy}"
+    return own_namespace(policy, number) if number % EVERY else by_claim
 
 
 def one_namespace(policy: int, number: int) -> str:

@@ -11,10 +11,16 @@ import pytest
 
 from bench import jobs, limit, machine
 from bench.__main__ import PARTS, RESULTS, arguments
-from bench.deciding import one_namespace, own_namespace, policies, some_by_pattern
+from bench.deciding import (
+    CLAIMS,
+    one_namespace,
+    own_namespace,
+    policies,
+    some_by_claim,
+    some_by_pattern,
+)
 from bench.exchanges import SIZES
 from bench.table import ROWS, Found, Row, document, plot, shown
-from federation.claims import Claims
 from federation.documents.assemble import assemble
 from federation.documents.parse import parse
 from federation.policy.permissions import Access, decide
@@ -27,6 +33,7 @@ TARGETS = {
     "roles": (1.2, "at most"),
     "deciding": (25, "at most"),
     "deciding_anywhere": (25, "at most"),
+    "deciding_variables": (25, "at most"),
     "gateway": (0.50, "at least"),
     "gateway_added": (1, "at most"),
     "workers": (1.5, "at least"),
@@ -137,12 +144,12 @@ def test_the_documents_would_be_adopted_without_a_warning(block: bool) -> None:
     assert assembled.documents == 12
 
 
-@pytest.mark.parametrize("resource", [own_namespace, some_by_pattern, one_namespace])
+@pytest.mark.parametrize("resource", [own_namespace, some_by_pattern, some_by_claim, one_namespace])
 def test_the_last_statement_decides_the_access_that_is_timed(resource: object) -> None:
     assert callable(resource)
     asked = policies(resource)
     assert sum(len(policy.statements) for policy in asked) == 2000
-    decision = decide(asked, Access("Function:Update", "team-99", "fn-19"), Claims({}))
+    decision = decide(asked, Access("Function:Update", "team-99", "fn-19"), CLAIMS)
     assert (decision.allowed, decision.policy, decision.sid) == (True, "policy-99", "s19")
 
 

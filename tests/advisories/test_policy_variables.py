@@ -8,6 +8,7 @@ takes away everything.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,11 @@ from federation.gateway.narrow import may_list, visible
 from federation.policy.index import PolicyNames, PolicySet, PolicySets
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens.verify import _resources
-from tests.harness.builders import catalog, policy
+from tests.harness import documents
+from tests.harness.broker import catalog_of, refusal, said
+from tests.harness.builders import GITHUB, catalog, policy
+from tests.harness.gateway import Front
+from tests.harness.openfaas import Function
 
 HOSTILE: list[Any] = [
     *("*", "**", "?", "a*", "*a", "te?m", "[a]", "a|b", "a.b", ".*", "a.*", "^", "$", "\\", "a\\*"),
@@ -176,3 +181,67 @@ def test_a_resource_of_the_greatest_length_is_read_and_filled_at_once() -> None:
         resource.filled(claiming(value), taking=True)
     with pytest.raises(ValueError, match=r"."):
         Resource("${jwt:/" + "a/" * 500)
+
+
+# From a job's token to an answer of the gateway
+
+FOLLOWING = documents.as_text(
+    documents.issuer("github", GITHUB),
+    documents.policy(
+        "own",
+        {"action": ["*"], "resource": ["repo-${jwt:repository_id}:*"]},
+        {"sid": "wall", "effect": "Deny", "action": ["*"], "resource": ["*:${jwt:environment}"]},
+    ),
+    documents.document(
+        "Role",
+        "all",
+        {
+            "policy": ["own"],
+            "condition": {
+                "StringEqual": {"jwt:iss": [GITHUB], "jwt:repository_owner_id": ["13420041"]}
+            },
+        },
+    ),
+)
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Front:
+    made = Front(tmp_path)
+    made.sample.namespaces["repo-412890077"] = {}
+    made.sample.functions["repo-412890077", "app"] = Function({"image": "app:1"})
+    made.source.catalog = catalog_of(FOLLOWING)
+    return made
+
+
+def status(front: Front, token: str, namespace: str, name: str = "app") -> int:
+    return front.call("GET", f"/system/function/{name}?namespace={namespace}", token).status_code
+
+
+def test_a_job_gets_the_namespace_of_its_repository_and_no_other(front: Front) -> None:
+    own = front.access_token(front.github.token(front.claims(environment="vault")))
+    assert status(front, own, "repo-412890077") == 200
+    assert status(front, own, "repo-412890077", "vault") == 403
+    for other in ("repo-1", "repo-4128900771", "dev", "xrepo-412890077"):
+        assert status(front, own, other) == 403
+    answer = front.exchange(own, scope="function")
+    assert refusal(answer) == (400, "invalid_scope"), "a Deny could reach into the grant"
+    answer = front.exchange(own, scope="function", audience="repo-412890077:app")
+    opens = ["repo-412890077:app"]
+    function = said(answer.json()["access_token"])["function"]
+    assert function == {"permissions": opens, "audience": opens}
+
+
+@pytest.mark.parametrize("value", ["*", "412890077:app", "4/1", "${jwt:repository_owner_id}", ""])
+def test_a_job_that_says_something_else_gets_nothing(front: Front, value: str) -> None:
+    forged = front.github.token(front.claims(environment="vault", repo_property_x=value))
+    text = FOLLOWING.replace("jwt:repository_id", "jwt:repo_property_x")
+    front.source.catalog = catalog_of(text)
+    token = front.access_token(forged)
+    for namespace in ("repo-412890077", "repo-13420041", "repo-4", "dev"):
+        assert status(front, token, namespace) == 403
+
+
+def test_a_job_without_the_claim_of_a_deny_is_denied(front: Front) -> None:
+    token = front.access_token(front.github.token(front.claims()))
+    assert status(front, token, "repo-412890077") == 403
