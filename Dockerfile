@@ -15,6 +15,8 @@ RUN python -m venv /tmp/build \
 COPY pyproject.toml README.md LICENSE ./
 # The pages that `federation explain` prints.
 COPY docs/documents.md docs/lint.md docs/refusals.md docs/troubleshooting.md docs/
+# The sample tokens of `federation test`.
+COPY tests/vectors/claims tests/vectors/claims/
 COPY federation ./federation
 RUN /tmp/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
  && python -m pip --python /opt/federation install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \

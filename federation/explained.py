@@ -17,8 +17,10 @@ from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.issuers.verify import check_claims, trusted_issuer
 from federation.policy.explain import Explanation, explain
+from federation.policy.index import PolicySets
 from federation.policy.permissions import Access
-from federation.policy.roles import Admission
+from federation.policy.roles import Admission, ShadowAdmission, admit, shadow_admission
+from federation.policy.rule_tests import Outcome
 from federation.tokens.mint import access_claims
 
 EXCHANGE_PATH = "/oauth/token"
@@ -64,14 +66,41 @@ def explanation(
     """
 
     def minted(admission: Admission) -> Claims:
-        # The audience of the token that the issuer's document accepts is the broker's URL.
-        accepted = admission.issuer.audiences or admission.issuer.clients
-        url = next((one for one in audiences(claims) if one in accepted), accepted[0])
-        return access_claims(claims, admission, issuer_url=str(url), now=now, jti="explained")
+        return _minted(claims, admission, now)
 
     return explain(
         catalog, claims, accesses, refusal=refusal, verified=verified, access_claims=minted
     )
+
+
+def outcome(
+    catalog: Catalog, unverified: UnverifiedClaims, policies: PolicySets, *, now: float
+) -> Outcome:
+    """
+    Return what an exchange makes of a token with the claims *unverified*, if it were signed and in time.
+
+    *now*, in seconds since the epoch, is when the access token would be minted. *policies* may be
+    shared by many calls with one catalog.
+    """
+    claims = Claims(unverified)
+    shadow = ShadowAdmission()
+    try:
+        issuer = trusted_issuer(unverified, catalog.issuers)
+        check_claims(issuer, unverified, now=None)
+        shadow = shadow_admission(catalog, issuer, claims)
+        admission = admit(catalog, issuer, claims)
+    except Refusal as refusal:
+        return Outcome(claims, refusal, shadow=shadow)
+    minted = _minted(claims, admission, now)
+    return Outcome(claims, None, admission, policies.of(catalog, admission.held), minted, shadow)
+
+
+def _minted(claims: Claims, admission: Admission, now: float) -> Claims:
+    """Return the claims of the access token that *admission* gives."""
+    # The audience of the token that the issuer's document accepts is the broker's URL.
+    accepted = admission.issuer.audiences or admission.issuer.clients
+    url = next((one for one in audiences(claims) if one in accepted), accepted[0])
+    return access_claims(claims, admission, issuer_url=str(url), now=now, jti="explained")
 
 
 def claims_kept(event: StoredEvent) -> dict[str, object]:

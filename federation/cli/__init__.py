@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, str] = {
     "doctor": "Find what is wrong where the broker runs.",
     "init": "Write the documents and the workflow for a repository.",
     "check": "Find every problem in documents before they are live.",
+    "test": "Run the rule tests beside the documents.",
     "explain": "Show what a token would be allowed, condition by condition.",
     "who-can": "Show which Roles give an access, and what a token must say.",
     "role": "Write the tightest sensible Role for a job's token.",
@@ -45,7 +46,8 @@ _COMMANDS: Mapping[str, str] = {
     "completion": "Print the script that completes commands in a shell.",
 }
 _MEANT: Mapping[str, str] = {
-    **dict.fromkeys(("validate", "lint", "verify", "test"), "check"),
+    **dict.fromkeys(("validate", "lint", "verify"), "check"),
+    **dict.fromkeys(("tests", "rule-test", "coverage"), "test"),
     **dict.fromkeys(("run", "start", "server"), "serve"),
     **dict.fromkeys(("auth", "trade"), "exchange"),
     **dict.fromkeys(("signin", "sign-in"), "login"),

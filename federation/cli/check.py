@@ -20,6 +20,7 @@ from urllib.parse import quote
 import click
 
 from federation import __version__
+from federation.cli.annotations import annotation
 from federation.cli.documents import documents_of_setting
 from federation.cli.manual import page_of
 from federation.cli.terminal import colours
@@ -29,7 +30,7 @@ from federation.documents.codes import Code
 from federation.documents.rules.lint import CODES
 from federation.errors import Problem, Severity
 from federation.sources.files import load
-from federation.text import counted, no_command, no_command_in_json, no_command_within, printable
+from federation.text import counted, no_command, no_command_in_json
 
 
 @click.command()
@@ -127,16 +128,8 @@ def _as_github(found: Assembled) -> str:
 
 
 def _workflow_command(problem: Problem) -> str:
-    """A line that GitHub shows as an annotation at the problem's place in the file."""
-    properties = {
-        "file": problem.path,
-        "line": str(problem.line or ""),
-        "title": f"{problem.code} {_subject(problem)}".strip(),
-    }
-    written = ",".join(f"{k}={_escaped(v, _IN_PROPERTY)}" for k, v in properties.items() if v)
-    return no_command_within(
-        f"::{problem.severity} {written}::{_escaped(_sentence(problem), _IN_MESSAGE)}"
-    )
+    title = f"{problem.code} {_subject(problem)}".strip()
+    return annotation(problem.severity, problem.path, problem.line, title, _sentence(problem))
 
 
 def _subject(problem: Problem) -> str:
@@ -146,17 +139,6 @@ def _subject(problem: Problem) -> str:
 def _sentence(problem: Problem) -> str:
     field = f"{problem.field}: " if problem.field else ""
     return field + problem.message + (f"; {problem.hint}" if problem.hint else "")
-
-
-# The escapes of actions/toolkit. The percent sign comes first, or it would be escaped twice.
-_IN_MESSAGE = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_IN_PROPERTY = {**_IN_MESSAGE, ":": "%3A", ",": "%2C"}
-
-
-def _escaped(text: str, escapes: Mapping[str, str]) -> str:
-    for char, escape in escapes.items():
-        text = text.replace(char, escape)
-    return printable(text)
 
 
 def _as_sarif(found: Assembled) -> str:

@@ -21,12 +21,12 @@ from typing import BinaryIO
 import click
 
 from federation.claims import Claims, shown
-from federation.cli.access import asked_access
 from federation.cli.claims_file import claims_in, text_of, token_in
 from federation.cli.documents import catalog_in, documents_of_setting, documents_option
 from federation.cli.manual import about, codes, for_terminal, mentioning
 from federation.client.docs import page_at
 from federation.config import read_outbound
+from federation.documents.asked import access_in
 from federation.documents.catalog import Catalog
 from federation.errors import Refusal, SettingsRefused
 from federation.explained import explain_claims, explanation
@@ -135,11 +135,8 @@ async def _of_token(
 
 
 def _access(text: str) -> Access:
-    action, equals, resource = text.partition("=")
     try:
-        if not equals:
-            raise ValueError(f"{text!r} is not ACTION=RESOURCE, such as Function:Create=dev:figlet")
-        return asked_access(action, resource)
+        return access_in(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--access") from error
 

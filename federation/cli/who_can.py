@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from federation.cli.access import asked_access
 from federation.cli.documents import catalog_in, documents_of_setting, documents_option
+from federation.documents.asked import asked_access
 from federation.documents.catalog import Catalog
 from federation.documents.listing import written_actions
 from federation.policy.conditions import Condition

@@ -223,10 +223,12 @@ def _unknown(kind: str, place: Place) -> _Explained:
             known = schema.Metadata.names()
         case ("spec", "statement", int()):
             known = schema.Statement.names()
+        case ("spec", "expect"):
+            known = schema.Expect.names()
         case ("spec",):
-            known = schema.SPECS[kind].names()
+            known = _spec(kind).names()
         case _:
-            known = schema.MODELS[kind].names()
+            known = schema.RuleTest.names()  # the same for every kind
     hint = _home(kind, written) or did_you_mean(written, [one for one in known if one != "status"])
     return Code.UNKNOWN_FIELD, "is not a field here", hint
 
@@ -234,12 +236,18 @@ def _unknown(kind: str, place: Place) -> _Explained:
 def _home(kind: str, written: str) -> str:
     """Return where a document has the field *written*, this *kind* first; empty if nowhere."""
     for other in (kind, *schema.MODELS):
-        homes = {"metadata": schema.Metadata.names(), "spec": schema.SPECS[other].names()}
+        homes = {"metadata": schema.Metadata.names(), "spec": _spec(other).names()}
         if other == "Policy":
             homes["spec.statement"] = schema.Statement.names()
+        if other == schema.RULE_TEST:
+            homes["spec.expect"] = schema.Expect.names()
         if where := next((home for home, names in homes.items() if written in names), ""):
             return f"it belongs under {where}" + (f" of a {other}" if other != kind else "")
     return ""
+
+
+def _spec(kind: str) -> type[schema.Written]:
+    return schema.RuleTestSpec if kind == schema.RULE_TEST else schema.SPECS[kind]
 
 
 def _unknown_operator(written: str) -> _Explained:

@@ -43,6 +43,8 @@ _BOM = b"\xef\xbb\xbf"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
 _LISTS = frozenset(f"{kind}List" for kind in schema.MODELS)
 """The kinds of the lists that an API server answers with."""
+_CLAIMS = frozenset({"iss", "sub"})
+_HEAD = frozenset({("apiVersion",), ("kind",)})
 _SPECS = frozenset({"iss", "policy", "statement"})
 """One key of the spec of each kind, by which it is known with mistakes in its head."""
 _KINDS_IN_LOWER_CASE = frozenset(kind.lower() for kind in schema.MODELS)
@@ -78,6 +80,8 @@ def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
     found, errors = 0, 0
     shared = {} if places is None else places
     for page in pages(path, data):
+        if is_rule_test(page):
+            continue
         report = Report(path)
         document = _read(page, report, shared)
         found += isinstance(page, Document)
@@ -144,6 +148,22 @@ def _template_named(data: bytes, page: Document | Fault) -> Document | Fault:
     return page if found is None else Fault(*found)
 
 
+def is_rule_test(page: Document | Fault) -> bool:
+    """
+    Return whether *page* is a rule test, which decides nothing and is read by `federation test`.
+
+    One with two kinds is none: another reader could find a Policy in it, with a Deny.
+    """
+    if isinstance(page, Fault) or not isinstance(page.root, Fields):
+        return False
+    version, kind = _word(page.root, "apiVersion"), _word(page.root, "kind")
+    return (
+        kind == schema.RULE_TEST
+        and version in {schema.API_VERSION, schema.OLD_API_VERSION}
+        and not any(place in _HEAD for place, _ in page.duplicates)
+    )
+
+
 def _taken_apart(page: Document | Fault) -> Iterator[Document | Fault]:
     """Yield the documents in *page*, which may be a list of them, or lists of lists."""
     # The loader bounds nesting, so this recursion is bounded too.
@@ -191,10 +211,20 @@ def passed_over(path: str, data: bytes) -> str:
     A file that says anything of ours, or that cannot be read, is none: a Deny in it would be lost.
     Such files are mappings, so one that is a text or a list holds something else.
     """
-    owner = owner_of(PurePath(path).name)
+    owner = owner_of(PurePath(path).name) or _claims_of_tests(path, data)
     if not owner or _unreadable(path, data):
         return ""
     return "" if any(map(_may_be_ours, pages(path, data))) else owner
+
+
+def _claims_of_tests(path: str, data: bytes) -> str:
+    """Return whose the JSON file *path* is if it is the claims of one token, else nothing."""
+    if not path.endswith(".json") or b'"iss"' not in data or _unreadable(path, data):
+        return ""
+    roots = [page.root if isinstance(page, Document) else None for page in pages(path, data)]
+    # A JwtIssuer without its head has no `sub`.
+    claims = any(isinstance(root, Fields) and root.keys() >= _CLAIMS for root in roots)
+    return "rule tests" if claims else ""
 
 
 def _may_be_ours(page: Document | Fault) -> bool:
@@ -212,7 +242,7 @@ def _may_be_ours(page: Document | Fault) -> bool:
             "spec" in root
             and not (_word(root, "apiVersion") and _SPECS.isdisjoint(_keys(root["spec"])))
         )
-        or any(place in {("apiVersion",), ("kind",)} for place, _ in page.duplicates)
+        or any(place in _HEAD for place, _ in page.duplicates)
         or any(map(_holds_ours, root.values()))
     )
 
@@ -288,7 +318,7 @@ def _not_ours(root: Fields) -> Complaint | None:
         hint = f"write apiVersion: {schema.API_VERSION}, or move it elsewhere"
     elif kind not in schema.MODELS:
         shown = f"kind {quoted(kind)}, which is unknown" if kind else "no kind"
-        message, hint = f"has {shown}", did_you_mean(kind, schema.MODELS)
+        message, hint = f"has {shown}", did_you_mean(kind, [*schema.MODELS, schema.RULE_TEST])
     else:
         return None
     return Complaint((), Code.NOT_OURS, message, hint)

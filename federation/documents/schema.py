@@ -14,6 +14,7 @@ hostile documents can repeat count theirs in a `Budget`.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -46,6 +47,7 @@ from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect, Role
 from federation.documents.resources import RESOURCE
 from federation.documents.suggest import action_hint
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
+from federation.errors import Reason
 from federation.jose.jwk import MAX_PINNED_KEYS, PRIVATE_MEMBERS, parse_key
 from federation.policy.conditions import ALIASES, KEY_PREFIX, PATTERN_CHARS, Operator, key_path
 from federation.providers.table import PROFILES
@@ -56,6 +58,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 PLURALS: Mapping[str, str] = {"JwtIssuer": "jwtissuers", "Policy": "policies", "Role": "roles"}
 """The kinds, with their names in the URLs of a Kubernetes API server."""
 OLD_API_VERSION = "openfaas.com/v1"
+RULE_TEST = "RuleTest"
+"""The kind of the documents that only `federation test` reads."""
 VALUE_CHARS = 4096
 LIST_VALUES = 1000
 MAP_KEYS = 100
@@ -82,6 +86,13 @@ _BOOLEANS: Mapping[str, str] = {
     **dict.fromkeys(("n", "no", "off"), "false"),
 }
 """The words that YAML 1.1 takes for booleans, and how a token has them."""
+
+REFUSALS = (
+    *(Reason.UNTRUSTED_ISSUER, Reason.MALFORMED_TOKEN, Reason.MISSING_CLAIM),
+    *(Reason.WRONG_AUDIENCE, Reason.WRONG_PARTY, Reason.WRONG_TOKEN_TYPE, Reason.NOT_A_CI_TOKEN),
+    *(Reason.NO_ROLE_ADMITS, Reason.EVENT_NOT_ALLOWED, Reason.POLICY_MISSING),
+)
+"""The reasons that follow from claims and documents alone, so that a rule test can expect them."""
 
 Schema = dict[str, Any]
 
@@ -240,6 +251,39 @@ def _check_certificates(value: object) -> object:
         hint = "write the CA's certificates in PEM, after |"
         raise _wrong(Code.BAD_KEY_MATERIAL, f"caBundle {fault}", hint)
     return pem
+
+
+_INTEGER_CHARS = 64
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]{1,32})?(?:[eE][-+]?[0-9]{1,2})?")
+
+
+def _claims(value: object) -> object:
+    """Return a map of claims as JSON has it, with integers, booleans and null."""
+    return _claim(value) if isinstance(value, dict) else value
+
+
+def _claim(value: object) -> object:
+    # The loader bounds nesting, so this recursion is bounded too.
+    if isinstance(value, dict):
+        return {name: _claim(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_claim(item) for item in value]
+    return _scalar(value) if isinstance(value, Bare) else value
+
+
+def _scalar(value: Bare) -> object:
+    match value.sort:
+        case Sort.NULL:
+            return None
+        case Sort.BOOL:
+            return value.text.lower() == "true"
+        case Sort.INT if len(value.text) <= _INTEGER_CHARS:
+            return int(value.text)
+        case Sort.FLOAT if _JSON_NUMBER.fullmatch(value.text):
+            return float(value.text)
+    shown = quoted(value.text)
+    unclear = f" is {value.sort.value}" if value.sort is Sort.UNCLEAR else " is no value of JSON"
+    raise _wrong(Code.BAD_VALUE, shown + unclear, f"quote it: {shown}")
 
 
 _URL_SCHEMA: Schema = {
@@ -654,6 +698,84 @@ class Role(_Document):
     spec: RoleSpec
 
 
+_Names: TypeAlias = Annotated[list[Text], Field(max_length=LIST_VALUES), _Bounded]
+_Accesses: TypeAlias = Annotated[
+    Texts,
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LIST_VALUES,
+            "items": {
+                "type": "string",
+                "pattern": "^[A-Za-z]+:[A-Za-z]+=.",
+                "maxLength": VALUE_CHARS,
+            },
+        }
+    ),
+]
+Claims: TypeAlias = Annotated[
+    dict[str, Any], Field(max_length=LIST_VALUES), BeforeValidator(_claims)
+]
+
+
+class Expect(Written):
+    """The outcome that a rule test expects. What it does not name may be anything."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    roles: _Names | None = Field(
+        None, description="Exactly the Roles that admit the token. None if it is empty."
+    )
+    policies: _Names | None = Field(
+        None, description="Exactly the policies that the access token has. None if it is empty."
+    )
+    refusal: Annotated[Text, *_one_of(REFUSALS)] | None = Field(
+        None, description="The reason why the token is refused."
+    )
+    shadow_roles: _Names | None = Field(
+        None,
+        description="Exactly the shadow Roles that would admit the token. None if it is empty.",
+    )
+    allowed: _Accesses | None = Field(
+        None, description="What the access token may do, each as `ACTION=RESOURCE`."
+    )
+    denied: _Accesses | None = Field(
+        None, description="What the access token may not do, each as `ACTION=RESOURCE`."
+    )
+
+
+class RuleTestSpec(Written):
+    """A token's claims, and what the documents are expected to make of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [one]} for one in ("sample", "claimsFile", "claims")],
+            "not": {"required": ["sample", "claimsFile"]},
+        }
+    )
+
+    sample: Text | None = Field(
+        None, description="A sample token of a provider, such as `github-push-main`."
+    )
+    claims_file: Text | None = Field(
+        None, description="A JSON file with a token's claims, by its path from this file."
+    )
+    claims: Claims | None = Field(
+        None,
+        description="The token's claims. Beside a sample or a file they change its claims: an "
+        "object is merged, null removes a claim.",
+    )
+    expect: Expect = Field(description="What must come of it.")
+
+
+class RuleTest(_Document):
+    """A test of the other documents, which `federation test` runs and everything else passes over."""
+
+    kind: Literal["RuleTest"]
+    spec: RuleTestSpec
+
+
 Document: TypeAlias = JwtIssuer | Policy | Role
 
 MODELS: Mapping[str, type[Document]] = {"JwtIssuer": JwtIssuer, "Policy": Policy, "Role": Role}
@@ -662,6 +784,7 @@ SPECS: Mapping[str, type[Written]] = {
     "Policy": PolicySpec,
     "Role": RoleSpec,
 }
+"""The kinds of documents that decide."""
 
 
 # JSON Schema
@@ -684,11 +807,12 @@ class _Generator(GenerateJsonSchema):
 
 
 def schema() -> Schema:
-    """Return the JSON Schema of a document: one of the three kinds, or a List of them."""
+    """Return the JSON Schema of a document: one of the three kinds, a rule test, or a List of them."""
     _, models = models_json_schema(
-        [(model, "validation") for model in MODELS.values()], schema_generator=_Generator
+        [(model, "validation") for model in (*MODELS.values(), RuleTest)],
+        schema_generator=_Generator,
     )
-    kinds = [{"$ref": f"#/$defs/{kind}"} for kind in MODELS]
+    kinds = [{"$ref": f"#/$defs/{kind}"} for kind in (*MODELS, RULE_TEST)]
     listed = {
         "title": "List",
         "description": "What `kubectl get -o yaml` writes.",

@@ -30,7 +30,7 @@ PAGES: dict[str, str] = (
     tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
     ["targets"]["wheel"].get("force-include", {})
 )  # fmt: skip
-"""The pages of the docs that the wheel takes along, and where."""
+"""The pages of the docs and the folder of sample tokens that the wheel takes along, and where."""
 _STEM = f"{DISTRIBUTION.replace('-', '_')}-{__version__}"
 
 
@@ -115,7 +115,14 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = {name for name in tracked() if name.startswith("federation/")}
-    assert package | set(PAGES.values()) <= names
+    taken = {
+        name.replace(source, place, 1)
+        for source, place in PAGES.items()
+        for name in tracked()
+        if name == source or name.startswith(f"{source}/")
+    }
+    assert len(taken) > len(PAGES)
+    assert package | taken <= names
     assert {name.split("/")[0] for name in names} == {"federation", f"{_STEM}.dist-info"}
     assert not [name for name in names if name.endswith(".pyc")]
 
@@ -168,6 +175,8 @@ def test_pip_installs_the_sdist_and_the_plain_commands_work(sdist: Path, tmp_pat
     assert "no problems" in _run([federation, "check", str(package / "demo")], tmp_path)
     if PAGES:
         assert "T002" in _run([federation, "explain", "T002"], tmp_path)
+    examples = shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    assert " passed\n" in _run([federation, "test", str(examples)], tmp_path)
     ran = subprocess.run(  # noqa: S603  our own program
         [federation, "demo"], cwd=tmp_path, env=clean(), capture_output=True, text=True, check=False
     )

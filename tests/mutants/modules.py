@@ -21,6 +21,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "policy/possible": ("test_who_can",),
     "policy/reaching": ("test_who_can",),
     "policy/role_for": ("test_role_for",),
+    "policy/rule_coverage": ("test_rule_tests", "test_examples"),
+    "policy/rule_tests": ("test_rule_tests", "test_examples"),
     "policy/who_can": ("test_who_can",),
     "policy/index": ("test_policy_index", "test_permissions", "test_catalog"),
     "policy/permissions": ("test_permissions", "test_roles", "test_rules"),

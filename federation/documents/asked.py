@@ -1,4 +1,4 @@
-"""An action on a resource, as the commands `who-can` and `explain` are given it."""
+"""An action on a resource, as commands and rule tests are given it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def asked_access(action: str, resource: str) -> Access:
     except ValueError as error:
         hint = _hint(action, resource)
         raise ValueError(f"{error}; {hint}" if hint else str(error)) from error
+
+
+def access_in(text: str) -> Access:
+    """Return the access of `ACTION=RESOURCE`. Raises: ValueError, as `asked_access` does."""
+    action, equals, resource = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not ACTION=RESOURCE, such as Function:Create=dev:figlet")
+    return asked_access(action, resource)
 
 
 def _hint(action: str, resource: str) -> str:

@@ -1,0 +1,248 @@
+"""
+What `federation test` prints about a run, in each of its forms.
+
+Names and claims may be a stranger's, so each line is printable, and none is a CI runner's command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree as Xml
+
+import click
+
+from federation.cli.annotations import annotation
+from federation.documents.schema import RULE_TEST
+from federation.errors import Problem
+from federation.policy.rule_coverage import Coverage
+from federation.policy.rule_tests import Cause, Difference, Result
+from federation.text import counted, no_command, no_command_in_json, no_command_within, printable
+
+_KINDS = {"Role": "Roles", "condition": "conditions", "statement": "statements"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The results of the tests that ran, and the problems of those that could not."""
+
+    results: tuple[Result, ...]
+    problems: tuple[Problem, ...]
+    coverage: Coverage | None = None
+
+    @property
+    def failed(self) -> tuple[Result, ...]:
+        """The results of the tests that did not pass."""
+        return tuple(result for result in self.results if not result.passed)
+
+    @property
+    def passed(self) -> bool:
+        """True if every test ran and passed."""
+        return not self.problems and not self.failed
+
+
+def as_text(run: Run) -> str:
+    """Return the report for a person: what failed, and why."""
+    return "\n".join(
+        [
+            *(no_command(str(problem)) for problem in run.problems),
+            *(line for result in run.results for line in _told(result)),
+            *_coverage(run),
+            _summary(run),
+        ]
+    )
+
+
+def as_json(run: Run) -> str:
+    """Return the report for a program."""
+    report: dict[str, object] = {
+        "passed": run.passed,
+        "tests": [_test(result) for result in run.results],
+        "problems": [_problem(problem) for problem in run.problems],
+    }
+    if run.coverage is not None:
+        report["coverage"] = _coverage_as_json(run.coverage)
+    return no_command_in_json(json.dumps(report, indent=2))
+
+
+def as_junit(run: Run) -> str:
+    """Return the report as the XML that CI systems show as a test report."""
+    numbers = {
+        "tests": str(len(run.results) + len(run.problems)),
+        "failures": str(len(run.failed)),
+        "errors": str(len(run.problems)),
+    }
+    suite = Xml.Element("testsuite", {"name": "federation test", **numbers})
+    for result in run.results:
+        case = _case(suite, result.test.name, result.test.origin.path, result.test.origin.line)
+        if not result.passed:
+            text = "\n".join(_differences(result))
+            failure = Xml.SubElement(case, "failure", {"message": _message(result)})
+            failure.text = text
+    for problem in run.problems:
+        case = _case(suite, problem.name or problem.kind, problem.path, problem.line)
+        Xml.SubElement(case, "error", {"message": printable(str(problem))})
+    suites = Xml.Element("testsuites", numbers)
+    suites.append(suite)
+    Xml.indent(suites)
+    written = Xml.tostring(suites, encoding="unicode")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + no_command_within(written)
+
+
+def as_github(run: Run) -> str:
+    """Return the report with annotations at the tests that failed."""
+    lines = [
+        annotation(problem.severity, problem.path, problem.line, _title(problem.name), str(problem))
+        for problem in run.problems
+    ]
+    for result in run.failed:
+        origin = result.test.origin
+        text = "\n".join(_differences(result)).strip()
+        lines.append(annotation("error", origin.path, origin.line, _title(result.test.name), text))
+    return "\n".join([*lines, *_coverage(run), _summary(run)])
+
+
+FORMS: Mapping[str, Callable[[Run], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "junit": as_junit,
+    "github": as_github,
+}
+
+
+def _title(name: str) -> str:
+    return f"{RULE_TEST}/{name}"
+
+
+def _told(result: Result) -> Iterator[str]:
+    """Yield the lines about a test that failed, or that passed in a way that tells nothing."""
+    origin = result.test.origin
+    where = printable(f"{origin.path}:{origin.line}")
+    name = click.style(result.test.name, bold=True)
+    if not result.passed:
+        yield f"{click.style('FAIL', fg='red')}  {name}  {where}"
+        yield from map(no_command, _differences(result))
+        yield ""
+    elif result.note:
+        yield no_command(f"note: {result.test.name} ({where}): {result.note}")
+
+
+def _differences(result: Result) -> Iterator[str]:
+    for difference in result.differences:
+        yield f"  {printable(difference.field)}"
+        yield f"    expected  {printable(difference.expected)}"
+        yield f"    got       {printable(difference.got)}"
+        for cause in difference.causes:
+            yield from _cause(cause)
+
+
+def _cause(cause: Cause) -> Iterator[str]:
+    yield f"      {printable(cause.sentence)}"
+    if cause.expected or cause.got:
+        yield f"        expected  {printable(cause.expected)}"
+        yield f"        got       {printable(cause.got)}"
+
+
+def _message(result: Result) -> str:
+    return printable(
+        "; ".join(f"{d.field}: expected {d.expected}, got {d.got}" for d in result.differences)
+    )
+
+
+def _summary(run: Run) -> str:
+    passed = len(run.results) - len(run.failed)
+    numbers = ((passed, "passed"), (len(run.failed), "failed"))
+    counts = [f"{number} {what}" for number, what in numbers if number]
+    if run.problems:
+        counts.append(f"{counted(len(run.problems), 'problem')} in tests")
+    return f"{counted(len(run.results), 'rule test')}: {', '.join(counts)}"
+
+
+def _coverage(run: Run) -> Iterator[str]:
+    if run.coverage is None:
+        return
+    kind = ""
+    for rule in sorted(run.coverage.undecided(), key=lambda rule: list(_KINDS).index(rule.kind)):
+        if rule.kind != kind:
+            kind = rule.kind
+            yield f"{_KINDS[kind]} that no test decided:"
+        where = f"{rule.path}:{rule.line}"
+        yield no_command(f"  {where}  {rule.name}")
+    counts = run.coverage.counts().items()
+    parts = ", ".join(f"{done} of {total} {_KINDS[kind]}" for kind, (done, total) in counts)
+    yield f"coverage {run.coverage.percent} %: {parts}"
+
+
+def _coverage_as_json(coverage: Coverage) -> dict[str, object]:
+    return {
+        "percent": coverage.percent,
+        **{
+            _KINDS[kind].lower(): {"decided": done, "total": total}
+            for kind, (done, total) in coverage.counts().items()
+        },
+        "undecided": [
+            {"kind": rule.kind, "name": rule.name, "path": rule.path, "line": rule.line}
+            for rule in coverage.undecided()
+        ],
+    }
+
+
+def _test(result: Result) -> dict[str, object]:
+    refusal = result.outcome.refusal
+    return {
+        "name": result.test.name,
+        "path": result.test.origin.path,
+        "line": result.test.origin.line,
+        "passed": result.passed,
+        "refusal": refusal.reason if refusal else None,
+        "roles": sorted(result.outcome.roles),
+        "policies": sorted(result.outcome.policies),
+        "shadow_roles": sorted(result.outcome.shadow_roles),
+        "access": [
+            {
+                "action": decision.access.action,
+                "resource": decision.access.resource,
+                "allowed": decision.allowed,
+                "policy": decision.policy,
+                "sid": decision.sid,
+                "effect": decision.effect,
+            }
+            for decision in result.decisions
+        ],
+        "differences": [_difference(difference) for difference in result.differences],
+        "note": result.note or None,
+    }
+
+
+def _difference(difference: Difference) -> dict[str, object]:
+    return {
+        "field": difference.field,
+        "expected": difference.expected,
+        "got": difference.got,
+        "causes": [
+            {"sentence": cause.sentence, "expected": cause.expected, "got": cause.got}
+            for cause in difference.causes
+        ],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, object]:
+    return {
+        "path": problem.path,
+        "line": problem.line,
+        "kind": problem.kind,
+        "name": problem.name,
+        "field": problem.field,
+        "code": problem.code,
+        "severity": problem.severity,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def _case(suite: Xml.Element, name: str, path: str, line: int) -> Xml.Element:
+    place = {"file": printable(path), "line": str(line)}
+    return Xml.SubElement(
+        suite, "testcase", {"name": printable(name), "classname": RULE_TEST, **place}
+    )
