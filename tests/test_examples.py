@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from federation.claims import Claims
+from federation.cli import main
 from federation.cli.check import check
 from federation.documents.model import JwtIssuer, Policy, Role
 from federation.documents.parse import parse
+from federation.explained import outcome
+from federation.policy.index import PolicySets
 from federation.policy.roles import evaluate
+from federation.policy.rule_tests import judge
 from federation.sources.files import load
+from federation.sources.rule_tests import load_rule_tests
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -78,6 +84,32 @@ def test_an_example_holds_one_document_of_each_kind(path: Path) -> None:
     documents = parse(path.name, path.read_bytes()).documents
     issuer = [JwtIssuer] if len(with_issuer(path)) == 1 else []
     assert [type(document) for document in documents] == [*issuer, Policy, Role]
+
+
+def test_the_rule_tests_of_the_examples_pass_and_decide_every_rule() -> None:
+    result = CliRunner().invoke(main, ["test", str(EXAMPLES), "--coverage-fail-under", "100"])
+    assert (result.exit_code, result.output.splitlines()[0][:13]) == (0, "coverage 100 "), (
+        result.output
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_has_rule_tests_that_notice_each_condition_that_is_lost(path: Path) -> None:
+    catalog = load([EXAMPLES]).catalog
+    assert catalog is not None
+    tests = load_rule_tests([EXAMPLES / "tests" / path.name]).tests
+    for role in (each for each in catalog.roles if each.name in roles_of(path)):
+        for lost in role.conditions:
+            if lost.key == "jwt:iss":
+                continue  # a Role without it is refused when it is read
+            left = tuple(each for each in role.conditions if each is not lost)
+            roles = (replace(role, conditions=left), *(o for o in catalog.roles if o is not role))
+            wider = replace(catalog, roles=roles, before=None)
+            results = (
+                judge(test, outcome(wider, claims, PolicySets(), now=0), wider)
+                for test, claims in tests
+            )
+            assert not all(result.passed for result in results), lost
 
 
 def test_every_example_is_in_the_readme() -> None:
