@@ -82,6 +82,7 @@ def test_the_documents_of_a_github_repository_admit_its_branch_and_nobody_else(
         "documents/github.yaml",
         "documents/deploy-openfaas-fn.yaml",
         "documents/octo-org-octo-repo-main.yaml",
+        "documents/tests/octo-org-octo-repo-main.yaml",
         ".github/workflows/deploy.yml",
     }
     checked = CliRunner().invoke(main, ["check", "--strict", str(tmp_path / "documents")])
@@ -90,6 +91,30 @@ def test_the_documents_of_a_github_repository_admit_its_branch_and_nobody_else(
     assert not admitted(tmp_path, "github-push-main", ref="refs/heads/feature")
     assert not admitted(tmp_path, "github-push-main", repository_id="1")
     assert not admitted(tmp_path, "github-push-main", repository_owner_id="1")
+
+
+@pytest.mark.parametrize("environment", [(), ("--environment", "production")], ids=["", "env"])
+def test_the_rule_tests_pass_also_beside_other_roles(
+    tmp_path: Path, environment: tuple[str, ...]
+) -> None:
+    folder = str(tmp_path / "documents")
+    gitlab = ("gitlab", "octo-group/app", "--url", URL, "--into", tmp_path, *GITLAB_IDS)
+    assert run(*gitlab, *environment).exit_code == 0
+    assert github(tmp_path, "--only", "documents").exit_code == 0
+    assert CliRunner().invoke(main, ["test", folder]).output == "6 rule tests: 6 passed\n"
+    if environment:  # the Role of the branch admits jobs with an environment too
+        assert github(tmp_path, *environment, "--only", "documents").exit_code == 0
+        assert CliRunner().invoke(main, ["test", folder]).output == "9 rule tests: 9 passed\n"
+
+
+def test_a_rule_test_fails_where_the_role_loses_its_branch(tmp_path: Path) -> None:
+    github(tmp_path)
+    role = tmp_path / "documents/octo-org-octo-repo-main.yaml"
+    kept = [line for line in role.read_text("utf-8").splitlines() if "jwt:ref" not in line]
+    role.write_text("\n".join(kept), "utf-8")
+    told = CliRunner().invoke(main, ["test", str(tmp_path / "documents")])
+    assert told.exit_code == 1
+    assert "FAIL  octo-org-octo-repo-main-not-from-another-branch" in told.output
 
 
 def test_the_documents_of_a_gitlab_project_admit_its_branch_and_nobody_else(tmp_path: Path) -> None:
@@ -237,7 +262,7 @@ def test_print_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("only", "count"), [("documents", 3), ("workflow", 1)], ids=["documents", "workflow"]
+    ("only", "count"), [("documents", 4), ("workflow", 1)], ids=["documents", "workflow"]
 )
 def test_only_some_are_written(tmp_path: Path, only: str, count: int) -> None:
     assert github(tmp_path, "--only", only).exit_code == 0

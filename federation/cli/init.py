@@ -1,8 +1,8 @@
 """
-`federation init`: writes the documents and the workflow by which one repository deploys.
+`federation init`: writes the documents, their rule tests and the workflow by which one repository deploys.
 
-What it writes has no problem by `check --strict`, together with the documents that are there. It
-never overwrites a file.
+What it writes has no problem by `check --strict`, together with the documents that are there, and
+its rule tests pass. It never overwrites a file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from time import time
 
 import click
 
@@ -21,6 +23,9 @@ from federation.client import ClientError
 from federation.client.broker_url import broker_url
 from federation.client.docs import page_at
 from federation.client.http import Sender, require_secure_url
+from federation.documents.catalog import Catalog
+from federation.explained import outcome
+from federation.policy.index import PolicySets
 from federation.sources.files import load
 from federation.starter.documents import (
     NAMESPACE,
@@ -29,6 +34,7 @@ from federation.starter.documents import (
     policy_name,
     policy_yaml,
     role_yaml,
+    rule_tests_yaml,
 )
 from federation.starter.files import write_new
 from federation.starter.forge import (
@@ -211,15 +217,29 @@ def _documents(repository: Repository, wanted: _Wanted, url: str) -> dict[Path, 
         texts[_DOCUMENTS / f"{policy}.yaml"] = policy_yaml(wanted.namespace)
     texts[_DOCUMENTS / f"{role.name}.yaml"] = role_yaml(repository, role)
     known = {str(problem) for problem in before.problems} if before else set()
-    _check([there] if before else [], texts, known)
+    decided = partial(
+        outcome,
+        _checked([there] if before else [], texts, known),
+        policies=PolicySets(),
+        now=time(),
+    )
+    tests = _DOCUMENTS / "tests" / f"{role.name}.yaml"
+    texts[tests] = rule_tests_yaml(
+        repository,
+        environment=wanted.environment,
+        namespace=wanted.namespace,
+        url=url,
+        decide=decided,
+        name=role.name,
+    )
     return texts
 
 
-def _check(there: list[Path], texts: Mapping[Path, str], known: set[str]) -> None:
+def _checked(there: list[Path], texts: Mapping[Path, str], known: set[str]) -> Catalog:
     """
-    Check the new documents beside those that are there, as `check --strict`.
+    Return the catalog of the new documents beside those that are there.
 
-    Raises: ClientError if they have problems that are not *known*.
+    Raises: ClientError if `check --strict` finds problems that are not *known*.
     """
     with tempfile.TemporaryDirectory(prefix="federation-init-") as folder:
         for path, text in texts.items():
@@ -229,10 +249,11 @@ def _check(there: list[Path], texts: Mapping[Path, str], known: set[str]) -> Non
         problems = [
             each.replace(f"{folder}/", f"{_DOCUMENTS}/") for each in told if each not in known
         ]
-    if problems:
+    if problems or found.catalog is None:
         raise ClientError(
             "The documents would have problems, so nothing was written:", "\n".join(problems)
         )
+    return found.catalog
 
 
 def _tell(repository: Repository, wanted: _Wanted, url: str, written: list[Path]) -> None:
@@ -254,6 +275,7 @@ def _tell(repository: Repository, wanted: _Wanted, url: str, written: list[Path]
         documents = wanted.into / _DOCUMENTS
         steps += [
             f"Check the documents: federation check --strict {documents}",
+            f"Run their rule tests: federation test {documents}",
             f"Run the broker with them: federation serve --documents {documents} --issuer-url {url}",
         ]
     if workflow in written:

@@ -1,5 +1,5 @@
 """
-The documents that let the jobs of one repository deploy.
+The documents that let the jobs of one repository deploy, and the rule tests beside them.
 
 The Role is the tightest one that fits a push to the branch: `role_for` writes it, as it does for a
 token, so the owner and the repository are pinned by ids and a rename admits nobody new.
@@ -8,10 +8,13 @@ token, so the owner and the repository are pinned by ids and a rename admits nob
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from federation.claims import UnverifiedClaims
+from federation.documents.rule_tests import whole
 from federation.policy.role_for import DraftRole, role_for
+from federation.policy.rule_tests import Outcome
 from federation.providers.table import known_provider
 from federation.starter.forge import Repository
 from federation.text import printable, quoted
@@ -78,6 +81,54 @@ def role_yaml(repository: Repository, role: DraftRole) -> str:
     """Return the document of *role*, with a line for its reader."""
     about = f"Jobs of {repository.name} on the branch {repository.branch}"
     return f"# {printable(about)}. The ids survive a rename, and nobody can take them over.\n{role.yaml}"
+
+
+def rule_tests_yaml(
+    repository: Repository,
+    *,
+    environment: str,
+    namespace: str,
+    url: str,
+    decide: Callable[[UnverifiedClaims], Outcome],
+    name: str,
+) -> str:
+    """
+    Return the rule tests of the Role *name*. They expect what *decide* says of each job.
+
+    Other Roles that are there may admit some of these jobs too.
+    """
+    texts = []
+    for suffix, about, job in _jobs(repository):
+        claims = {**_claims(job, environment), "aud": url}
+        came = decide(UnverifiedClaims(whole(claims)))
+        texts.append(
+            f"# {about}\n"
+            "apiVersion: iam.openfaas.com/v1\n"
+            "kind: RuleTest\n"
+            "metadata:\n"
+            f"  name: {name}-{suffix}\n"
+            "spec:\n"
+            "  claims:\n"
+            + "".join(f"    {claim}: {quoted(str(value))}\n" for claim, value in claims.items())
+            + f"  expect:\n{_expected(came, f'Function:Create={namespace}:app')}"
+        )
+    return "---\n".join(texts)
+
+
+def _jobs(repository: Repository) -> Iterable[tuple[str, str, Repository]]:
+    """Yield the end of a test's name, what it is about, and where its job runs."""
+    yield "deploys", f"A push to {printable(repository.branch)}.", repository
+    branch = replace(repository, branch=f"not-{repository.branch}")
+    yield "not-from-another-branch", "A push to another branch.", branch
+    other = replace(repository, id="1" if repository.id != "1" else "2")
+    yield "not-by-name", "Another repository that has the name, since this one was deleted.", other
+
+
+def _expected(outcome: Outcome, access: str) -> str:
+    if outcome.refusal is not None:
+        return f"    refusal: {outcome.refusal.reason}\n"
+    roles = ", ".join(sorted(outcome.roles))
+    return f'    roles: [{roles}]\n    allowed: ["{access}"]\n'
 
 
 def _claims(repository: Repository, environment: str) -> UnverifiedClaims:
