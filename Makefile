@@ -14,7 +14,7 @@ KUBE := $(VENV)/.kube
 BUILD := $(VENV)/build
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 SHELL_SCRIPTS := action/federate.sh gitlab/refresh .ci/install .ci/run
-WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml .github/workflows/release.yml $(VENV)/lint/.github/workflows/docs.yml
+WORKFLOWS := .github/workflows/ci.yml .github/workflows/newest.yml .github/workflows/release.yml $(VENV)/lint/.github/workflows/docs.yml $(VENV)/lint/.github/workflows/rules.yml
 
 .DEFAULT_GOAL := help
 .PHONY: help packages demo test coverage mutants newest check check-ci format lock dist gitlab kube sign-on e2e bench faults clean
@@ -99,6 +99,11 @@ $(VENV)/lint/.github/workflows/docs.yml: docs/github.md $(LINT)
 	mkdir -p $(@D)
 	awk '/^```$$/ { if (within) exit } within; /^```yaml$$/ { within = 1 }' docs/github.md >$@
 
+# So is the one in docs/testing-rules.md, the block that begins with its name.
+$(VENV)/lint/.github/workflows/rules.yml: docs/testing-rules.md $(LINT)
+	mkdir -p $(@D)
+	awk '/^```$$/ { if (within) exit } /^name: rules$$/ { within = 1 } within' docs/testing-rules.md >$@
+
 check-ci: $(LINT) $(WORKFLOWS)
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/zizmor --offline --quiet --no-progress action $(WORKFLOWS)
@@ -106,6 +111,7 @@ check-ci: $(LINT) $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action/action.yml action/logout/action.yml action/step/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	awk '/^---$$/ { body = 1; next } body' gitlab/federate.yml | $(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --default-filetype yaml -
+	awk '/^```$$/ { if (within) exit } within; /^```yml$$/ { within = 1 }' docs/testing-rules.md | $(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --default-filetype yaml -
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/yamllint --strict action gitlab .github examples federation/demo
 

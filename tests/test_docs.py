@@ -208,10 +208,18 @@ def test_documents_in_the_docs_have_no_error_of_shape(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WHOLE_SETS)
 def test_whole_sets_in_the_docs_would_be_adopted_without_a_warning(path: str) -> None:
-    (text,) = documents(page(path))
+    (text,) = (each for each in documents(page(path)) if "kind: RuleTest" not in each)
     assembled = assemble([parse(path, text.encode())])
     assert not [str(problem) for problem in assembled.problems]
     assert assembled.catalog is not None
+
+
+def test_the_rule_test_of_the_readme_passes_by_the_documents_of_the_readme(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "all.yaml").write_text("---\n".join(documents(page("README.md"))), "utf-8")
+    done = CliRunner().invoke(main, ["test", str(tmp_path)])
+    assert (done.exit_code, done.output) == (0, "1 rule test: 1 passed\n")
 
 
 def documents(markdown: str) -> list[str]:
