@@ -16,7 +16,7 @@ from federation.jose.strict_json import dumps_ascii
 # The first characters of a JSON object in base64url: `{"`, or `{` and white space. The pattern
 # cannot fail after its 17th character, so it reads each text once: no quadratic search.
 _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")
-_TOKEN_IN_ASCII = re.compile(rb"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17}")
+_TOKEN_IN_ASCII = re.compile(rb"e(?:yJ|yA|yI|wo|w0|wk)[A-Za-z0-9_-]{17}")
 FIELD_BYTES = 1024
 """The most that a member of an event takes in the journal, as JSON in ASCII."""
 _SURELY_FITS = 80

@@ -28,6 +28,13 @@ _SENTENCE_BYTES = 256
 """The most that the sentence in `custom_message` takes if the evidence does not fit beside it."""
 
 
+_MAY_LACK = (
+    *("resource", "claims_cut", "shadow_roles", "shadow_policies"),
+    *("roles_asked", "scope", "audience", "issued_token_sha256"),
+)
+"""Members that an event has only if there is something to say."""
+
+
 class Standing(Enum):
     """How well the broker knows the caller of a request. It decides what becomes of the event."""
 
@@ -77,6 +84,14 @@ class Event(NamedTuple):
     """The claims of the subject token, as far as the setting `audit-claims` keeps them."""
     claims_cut: tuple[str, ...] = ()
     """The names of claims whose value `claims` lacks or has changed. They must not be believed."""
+    roles_asked: tuple[str, ...] = ()
+    """The Roles that the job asked for with `role`. Other Roles that admit it gave nothing."""
+    scope: str = ""
+    """`function` if the exchange asked for a function token."""
+    audience: tuple[str, ...] = ()
+    """The functions that the function token was asked for; empty for all that it may call."""
+    issued_token_sha256: str | None = None
+    """The digest of the token that was granted, by which events of its requests are found."""
     shadow_roles: tuple[str, ...] = ()
     """The shadow Roles that would have admitted the subject token. They gave nothing."""
     shadow_policies: tuple[str, ...] = ()
@@ -89,14 +104,11 @@ class Event(NamedTuple):
         members = self._asdict()
         # `custom_message` holds the evidence, and where an event is kept is no fact about it.
         del members["evidence"], members["actor"], members["owed"]
-        if not self.resource:
-            del members["resource"]
         if self.claims is None:
             del members["claims"]
-        if not self.claims_cut:
-            del members["claims_cut"]
-        if not self.shadow_roles:
-            del members["shadow_roles"], members["shadow_policies"]
+        for name in _MAY_LACK:
+            if not members[name]:
+                del members[name]
         if self.actor is not None:
             members["actor"] = self.actor._asdict()
         return members
@@ -127,6 +139,10 @@ class Trail:
     """All claims of the subject token, if its event keeps claims."""
     claims_left_out: frozenset[str] = frozenset()
     """The names of those that it does not keep."""
+    roles_asked: tuple[str, ...] = ()
+    scope: str = ""
+    audience: tuple[str, ...] = ()
+    issued_token_sha256: str | None = None
 
     def refused(self, error: HttpError) -> None:
         """Record that the request ended with *error*."""
@@ -162,6 +178,10 @@ class Trail:
             owed=self.standing is Standing.ADMITTED,
             claims=claims,
             claims_cut=claims_cut,
+            roles_asked=cut_list(tuple(map(without_tokens, self.roles_asked))),
+            scope=self.scope,
+            audience=cut_list(tuple(map(without_tokens, self.audience))),
+            issued_token_sha256=self.issued_token_sha256,
             shadow_roles=cut_list(self.shadow_roles),
             shadow_policies=cut_list(self.shadow_policies),
         )

@@ -34,6 +34,7 @@ _FACTS: Mapping[str, str] = {
     "time": "time",
     "token_sha256": "token",
     "reason": "reason",
+    "roles_asked": "asked for",
     "roles": "roles",
     "policies": "policies",
     "shadow_roles": "shadow",

@@ -22,6 +22,9 @@ async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Gr
     catalog = broker.source.current()  # one snapshot for the whole exchange
     catalog.check_read()
     trail.token_sha256 = token_sha256(request.subject_token)
+    trail.roles_asked = request.roles
+    if request.for_functions:
+        trail.scope, trail.audience = "function", request.audience
     token = jws.parse(request.subject_token)
     await next_stage()
     road = exchange_access_token if is_own(token, broker.issuer_url) else exchange_ci_token

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import coroutine
 
 from federation.audit import Journal
-from federation.audit.event import Trail
+from federation.audit.event import Trail, token_sha256
 from federation.audit.kept_claims import AuditClaims
 from federation.claims import Claims
 from federation.issuers.key_ring import KeyRing
@@ -90,6 +90,7 @@ async def grant(
     Raises: Refusal with `audit_unavailable`.
     """
     minted = drafted.signed()
+    trail.issued_token_sha256 = token_sha256(minted.token)
     await next_stage()
     await broker.journal.record(trail.event(200))
     return Grant(
