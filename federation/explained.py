@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from federation.audit.kept_claims import left_out_by_default
 from federation.audit.read import StoredEvent
+from federation.audit.recorded import EXCHANGE_PATH
 from federation.claims import Claims, UnverifiedClaims, audiences
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
@@ -23,7 +24,6 @@ from federation.policy.roles import Admission, ShadowAdmission, admit, shadow_ad
 from federation.policy.rule_tests import Outcome
 from federation.tokens.mint import access_claims
 
-EXCHANGE_PATH = "/oauth/token"
 _BY_ROLES = frozenset(
     {
         *(Reason.NO_ROLE_ADMITS, Reason.EVENT_NOT_ALLOWED, Reason.ROLE_NOT_ADMITTED),

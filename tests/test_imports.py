@@ -25,7 +25,7 @@ FLOORS: dict[str, float] = {
     **dict.fromkeys(("background", "batching", "ownership", "outbound"), 1.5),
     **dict.fromkeys(("issuers", "tokens", "sources", "state", "audit"), 2),
     **dict.fromkeys(("exchange", "explained", "gateway"), 3),
-    **dict.fromkeys(("web", "client"), 4),
+    **dict.fromkeys(("web", "client", "replayed"), 4),
     "sign_on": 4.5,  # exchanges and saves tokens as a job's client does
     **dict.fromkeys(
         ("demo", "config", "logs", "server", "app", "admission", "dashboard", "doctor"), 5

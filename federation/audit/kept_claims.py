@@ -34,6 +34,9 @@ _LEFT_OUT: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """By provider: what the event of a job does not keep, if `audit-claims` is `ci`."""
 
+MAY_BE_LEFT_OUT = frozenset[str]().union(*_LEFT_OUT.values())
+"""All claims that some event does not keep though its token had them."""
+
 
 class AuditClaims(StrEnum):
     """Whose claims the audit events of exchanges keep."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path
 
 from federation.audit.segments import (
@@ -20,6 +21,7 @@ from federation.audit.segments import (
     header_of,
     stored,
 )
+from federation.jose.strict_json import loads_object
 
 BATCH_EVENTS = 100
 BATCH_BYTES = 512 * 1024
@@ -154,6 +156,28 @@ def last(folder: Path, count: int) -> list[StoredEvent]:
             lacking -= len(latest)
     found.sort(key=time_of)
     return found[-count:] if count else []
+
+
+def in_order(folders: Iterable[Path]) -> Iterator[StoredEvent | None]:
+    """
+    Yield all events of the journals at *folders* by time, and None for each line that is no event.
+
+    Events of one process stay in the order in which they were recorded. So an event of a token
+    never comes before that of the exchange that granted it. Raises: OSError.
+    """
+    processes = [_of_process(own) for folder in folders for own in by_process(stored(folder))]
+    yield from merge(*processes, key=lambda event: "" if event is None else time_of(event))
+
+
+def _of_process(segments: Sequence[Stored]) -> Iterator[StoredEvent | None]:
+    end_of = ends(segments)
+    for segment in segments:
+        for line in lines(segment.path, 0, end_of[segment.path]):
+            if line.start:  # the first line is the header
+                try:
+                    yield loads_object(line.text)
+                except ValueError:
+                    yield None
 
 
 class News:

@@ -30,6 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "test": "Run the rule tests beside the documents.",
     "explain": "Show what a token would be allowed, condition by condition.",
     "who-can": "Show which Roles give an access, and what a token must say.",
+    "replay": "Decide what the audit trail recorded again, by other documents.",
     "role": "Write the tightest sensible Role for a job's token.",
     "claims": "Show what this CI job's ID token says.",
     "exchange": "Trade this CI job's ID token for an access token.",

@@ -20,6 +20,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "policy/explain": ("test_explain",),
     "policy/possible": ("test_who_can",),
     "policy/reaching": ("test_who_can",),
+    "policy/replay": ("test_replay",),
     "policy/role_for": ("test_role_for",),
     "policy/rule_coverage": ("test_rule_tests", "test_examples"),
     "policy/rule_tests": ("test_rule_tests", "test_examples"),

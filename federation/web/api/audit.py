@@ -14,7 +14,7 @@ from pathlib import Path
 
 from federation.audit.pages import Cursor, page
 from federation.audit.read import StoredEvent
-from federation.explained import EXCHANGE_PATH
+from federation.audit.recorded import EXCHANGE_PATH
 from federation.jose.strict_json import dumps
 from federation.web.api.endpoint import Asked
 from federation.web.api.parameters import query_of
