@@ -178,9 +178,9 @@ class Trail:
             owed=self.standing is Standing.ADMITTED,
             claims=claims,
             claims_cut=claims_cut,
-            roles_asked=cut_list(tuple(map(without_tokens, self.roles_asked))),
+            roles_asked=self.roles_asked and _shown_list(self.roles_asked),
             scope=self.scope,
-            audience=cut_list(tuple(map(without_tokens, self.audience))),
+            audience=self.audience and _shown_list(self.audience),
             issued_token_sha256=self.issued_token_sha256,
             shadow_roles=cut_list(self.shadow_roles),
             shadow_policies=cut_list(self.shadow_policies),
@@ -209,6 +209,11 @@ def shown_actor(actor: Actor) -> Actor:
         cut(actor.issuer),
         cut(without_tokens(actor.fed_issuer)),
     )
+
+
+def _shown_list(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a caller asked for without tokens, as much as fits into a field."""
+    return cut_list(tuple(map(without_tokens, asked)))
 
 
 def _written(seconds: float) -> str:
