@@ -87,18 +87,53 @@ def test_a_loop_that_is_busy_gathers_what_its_turns_submit(
 
 def test_a_loop_that_stays_busy_delays_no_batch_for_long() -> None:
     async def story(work: Recorded, batcher: Batcher[int, int]) -> None:
-        async def busy() -> None:
-            while True:
-                time.sleep(0.0005)  # noqa: ASYNC251  work of the loop's own
-                await asyncio.sleep(0)
-
-        working = asyncio.create_task(busy())
+        working = asyncio.create_task(_keep_busy())
         began = time.monotonic()
         assert await batcher.submit(4) == 8
         assert time.monotonic() - began < 2
         working.cancel()
 
     told(story)
+
+
+def test_a_caller_that_is_alone_for_long_does_not_wait_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "_GATHER_SECONDS", 20)
+
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        for number in range(batching._ALONE):
+            await batcher.submit(number)
+        busy = asyncio.create_task(_keep_busy())
+        for number in range(3):
+            assert await batcher.submit(number) == 2 * number
+        busy.cancel()
+
+    assert len(told(story)) == batching._ALONE + 3
+
+
+def test_a_caller_that_is_alone_no_more_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_GATHER_SECONDS", 5)
+
+    async def story(_work: Recorded, batcher: Batcher[int, int]) -> None:
+        async def later(number: int) -> None:
+            for _ in range(number):
+                time.sleep(0.0001)  # noqa: ASYNC251  work of the loop's own
+                await asyncio.sleep(0)
+            await batcher.submit(number)
+
+        for number in range(batching._ALONE):
+            await batcher.submit(number)
+        await asyncio.gather(*(batcher.submit(number) for number in (7, 8, 9)))
+        await asyncio.gather(*(later(number) for number in range(3)))
+
+    assert told(story)[batching._ALONE :] == [[7], [8, 9], [0, 1, 2]]
+
+
+async def _keep_busy() -> None:
+    while True:
+        time.sleep(0.0005)  # noqa: ASYNC251  work of the loop's own
+        await asyncio.sleep(0)
 
 
 def test_a_failure_reaches_every_caller_of_its_batch_and_none_of_the_next() -> None:
