@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import re
+import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,6 +26,7 @@ from federation.state.redis import RedisStore
 from federation.state.sqlite import SqliteStore
 from federation.state.sqlite_errors import told
 from tests.harness.clock import Clock
+from tests.harness.process import ROOT
 from tests.harness.redis import ask_redis, empty_redis, redis_server
 
 NOW = 1_800_000_000.0
@@ -89,6 +95,19 @@ def test_only_the_first_caller_spends_a_key(opened: Open) -> None:
         assert await store.spend("a", UNTIL, NOW)
         assert not await store.spend("a", UNTIL, NOW)
         assert await store.spend("b", UNTIL, NOW)
+
+    tell(opened, story)
+
+
+@any_store
+@pytest.mark.parametrize("seconds", [-300, -0.5, 0.5, 86400])
+def test_a_key_is_spent_whatever_time_the_next_caller_says(opened: Open, seconds: float) -> None:
+    # Two tokens with one `jti` are one token, also if their issuer gave them another `exp`.
+    async def story(store: Store, _clock: Clock) -> None:
+        assert await store.spend("a", UNTIL, NOW)
+        assert not await store.spend("a", UNTIL + seconds, NOW)
+        await store.restore("a")
+        assert await store.spend("a", UNTIL + seconds, NOW)
 
     tell(opened, story)
 
@@ -412,6 +431,23 @@ class TestSqlite:
             assert {key for (key,) in connection.execute("SELECT key FROM spent")} == set(new)
             assert connection.execute("SELECT jti FROM revoked").fetchall() == [("new",)]
 
+    def test_nothing_is_written_outside_the_folder_of_the_file(self, tmp_path: Path) -> None:
+        if not (strace := shutil.which("strace")):
+            pytest.skip("strace is not installed")
+        place, trace = tmp_path / "state" / "db", tmp_path / "trace"
+        command = [strace, "-f", "-e", "trace=openat,open,creat,mkdir,rename", "-o", str(trace)]
+        program = f"from tests.test_state import busy; busy({str(place)!r})"
+        command += [sys.executable, "-B", "-c", program]
+        ran = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, check=False)  # noqa: S603
+        if b"PTRACE" in ran.stderr:
+            pytest.skip("this system forbids strace")
+        assert ran.returncode == 0, ran.stderr
+        _, began, after = trace.read_text().partition(f'"{place.parent}"')
+        assert began, "the folder was made"
+        written = re.findall(r'"([^"]*)", [^)]*O_(?:WRONLY|RDWR|CREAT)', after)
+        assert str(place) in written
+        assert [path for path in written if not path.startswith(f"{place.parent}/")] == []
+
     def test_a_spent_key_reaches_the_file_within_seconds(self, tmp_path: Path) -> None:
         # A power cut may take the write-ahead log with it; what reached the file itself stays.
         async def story(store: Store, _clock: Clock) -> None:
@@ -452,6 +488,23 @@ class TestSqlite:
             assert not await store.spend("a", UNTIL, NOW)
 
         tell(lambda clock: SqliteStore(tmp_path / "db", clock), story)
+
+
+def busy(place: str) -> None:
+    """Do everything that a store does, with many keys at once. Another process runs it."""
+
+    async def story(store: Store, clock: Clock) -> None:
+        keys = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(3000)]
+        for again in (True, False):
+            told = await asyncio.gather(*(store.spend(key, UNTIL, NOW) for key in keys))
+            assert set(told) == {again}
+        await asyncio.gather(*(store.restore(key) for key in keys[:1000]))
+        await asyncio.gather(*(store.revoke(key, UNTIL, key[:1]) for key in keys[:500]))
+        assert await store.check() == ""
+        clock.now = UNTIL + KEPT_LONGER_SECONDS + 1
+        await asyncio.sleep(1.5)  # in which polls delete, and a checkpoint is made
+
+    tell(lambda clock: SqliteStore(Path(place), clock), story)
 
 
 def _noting(seen: list[tuple[str, bool]]) -> Observe:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 from federation.errors import Refusal
@@ -36,6 +35,7 @@ class Store(Protocol):
         """
         Claim *key* atomically. Return True for the first caller and False for every other.
 
+        The key alone counts: a caller that says another *until* is no first one.
         *issued* is when the token was made. A store that lost its data refuses older tokens.
         """
 
@@ -67,15 +67,17 @@ class Store(Protocol):
         """Close connections and files."""
 
 
-@contextmanager
-def timed(observe: Observe | None, operation: str) -> Iterator[None]:
-    """Tell *observe* how long *operation* took and whether the store answered it."""
-    began = time.perf_counter()
-    try:
-        yield
-    except Refusal:
-        if observe:
-            observe(operation, False, time.perf_counter() - began)
-        raise
-    if observe:
-        observe(operation, True, time.perf_counter() - began)
+class timed:  # noqa: N801  used like a function
+    """Tells *observe* how long *operation* took and whether the store answered it."""
+
+    __slots__ = ("_began", "_observe", "_operation")
+
+    def __init__(self, observe: Observe | None, operation: str) -> None:
+        self._observe, self._operation = observe, operation
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._observe and (kind is None or issubclass(kind, Refusal)):
+            self._observe(self._operation, kind is None, time.perf_counter() - self._began)

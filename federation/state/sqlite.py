@@ -49,6 +49,8 @@ _PROBE = "probe"  # no token's key: those are digests
 _PREPARE = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
+    # Else a long statement could write a temporary file outside the state folder.
+    "PRAGMA temp_store = MEMORY",
     # In pages. A thread of its own makes the checkpoints; this limit holds if it falls behind.
     "PRAGMA wal_autocheckpoint = 10000",
     "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
@@ -64,7 +66,8 @@ class SqliteStore:
     Keeps spent and revoked tokens in the SQLite file *path*, which it creates if needed.
 
     Each poll deletes the expired rows in one slice of the keys. An index by time would cost every
-    claim a write, which is more than the scans cost.
+    claim a write, which is more than the scans cost. Keys that begin with their expiry would make
+    claims cheaper, but a `jti` could then be spent once for each `exp` that its issuer signs.
     """
 
     def __init__(
