@@ -65,7 +65,7 @@ def is_copied(name: str) -> bool:
 
 def at(claims: Mapping[str, object], name: str) -> object:
     """Return the claim *name*, or, if it begins with `/`, the value that this pointer leads to."""
-    return lookup(claims, pointer(name)) if name.startswith("/") else claims.get(name)
+    return lookup(claims, pointer(name)) if name[:1] == "/" else claims.get(name)
 
 
 def audiences(claims: Mapping[str, object]) -> Sequence[object]:

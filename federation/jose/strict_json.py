@@ -42,9 +42,15 @@ def loads(data: bytes) -> object:
     longer than 64 characters, half a surrogate pair, and nesting deeper than `MAX_DEPTH`.
     Raises: ValueError.
     """
-    value = _quick(data)
-    if value is not _UNDECIDED:
-        return value
+    if len(data) <= _QUICK_BYTES and data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        # orjson drops duplicate members and normalises numbers. If writing the value again gives
+        # the same text, there were none, so the text is not ambiguous. Most tokens are so written.
+        try:
+            value: object = orjson.loads(data)
+            if orjson.dumps(value) == data:
+                return value
+        except (ValueError, TypeError):
+            pass
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -64,25 +70,6 @@ def dumps_ascii(value: object) -> bytes:
     """Write *value* as compact JSON in ASCII, so that no character in it ends a line."""
     written = dumps(value)
     return written if written.isascii() else _ASCII_ENCODER.encode(value).encode("ascii")
-
-
-_UNDECIDED = object()
-
-
-def _quick(data: bytes) -> object:
-    """
-    Parse *data* with orjson, or return `_UNDECIDED` if it may be ambiguous.
-
-    orjson drops duplicate members and normalises numbers. If writing the value again gives the
-    same text, there were none, so the text is not ambiguous. Most tokens are written in this form.
-    """
-    if len(data) > _QUICK_BYTES or data.count(b"{") + data.count(b"[") > MAX_DEPTH:
-        return _UNDECIDED
-    try:
-        value = orjson.loads(data)
-        return value if orjson.dumps(value) == data else _UNDECIDED
-    except (ValueError, TypeError):
-        return _UNDECIDED
 
 
 def _careful(text: str) -> object:
