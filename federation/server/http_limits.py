@@ -56,6 +56,7 @@ _LOOKED_AT = 10
 _FIELDS = 128
 """The most fields of a head. Each costs Python more memory than its bytes."""
 _FIELD_OVERHEAD_BYTES = 32  # as RFC 9113, section 6.5.2 counts it: small fields cost memory too
+_LARGE = "the head is too large"
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -179,19 +180,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._field_bytes = self._unparsed_bytes = self._body_left = 0
 
     def on_url(self, url: bytes) -> None:
-        self._count(len(url))
+        self._field_bytes += len(url)
+        if self._field_bytes > HEAD_BYTES:
+            raise httptools.HttpParserError(_LARGE)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header or a trailer. A trailer is then dropped."""
-        self._count(len(name) + len(value) + _FIELD_OVERHEAD_BYTES)
+        self._field_bytes += len(name) + len(value) + _FIELD_OVERHEAD_BYTES
+        if self._field_bytes > HEAD_BYTES:
+            raise httptools.HttpParserError(_LARGE)
         # RFC 9110, section 6.5.1: a trailer is not merged into the headers. Otherwise a caller
         # could add `Authorization` after a proxy has checked the headers.
         if not self._in_head:
             return
         if len(self.headers) == _FIELDS:
-            self._field_bytes = HEAD_BYTES
-            self._count(1)
+            self._field_bytes = HEAD_BYTES + 1
+            raise httptools.HttpParserError(_LARGE)
         if not value.isascii() and not is_utf8(value):
             self._refuse_head("The value of a header is neither ASCII nor UTF-8.")
         # RFC 9110, section 5.5: white space around a value is no part of it.
@@ -409,11 +414,6 @@ class BoundedHttp(HttpToolsProtocol):
             return False
         connection = self.transport.get_extra_info("socket")
         return any(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)))
-
-    def _count(self, size: int) -> None:
-        self._field_bytes += size
-        if self._field_bytes > HEAD_BYTES:
-            raise httptools.HttpParserError("the head is too large")
 
     def _refuse_head(self, why: str) -> None:
         self._refusal = why

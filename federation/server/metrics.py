@@ -79,13 +79,15 @@ class Metrics:
         )
         self._gauges = Gauges(self.registry)
         self._labelled: dict[tuple[object, ...], Any] = {}
+        self._series_of: dict[Reason | None, tuple[Counter, Histogram]] = {}
+        """The series of exchanges that were granted, and of those refused for each reason."""
         self._create_series()
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
         """An exchange was answered after *seconds*: granted, or refused for *reason*."""
-        outcome = _outcome(reason)
-        self._of(self._exchanges, outcome, reason or "").inc()
-        self._of(self._exchange_seconds, outcome).observe(seconds)
+        count, took = self._series_of[reason]
+        count.inc()
+        took.observe(seconds)
 
     def shadow_admitted(self, roles: Sequence[str]) -> None:
         """An exchange was answered that the shadow Roles named *roles* would have admitted."""
@@ -139,8 +141,10 @@ class Metrics:
         """Start the series that alerts watch at 0, so that `rate` sees the first event too."""
         for reason in (None, *Reason):
             outcome = _outcome(reason)
-            self._exchanges.labels(outcome, reason or "")
-            self._exchange_seconds.labels(outcome)
+            self._series_of[reason] = (
+                self._exchanges.labels(outcome, reason or ""),
+                self._exchange_seconds.labels(outcome),
+            )
         for outcome in ("revoked", "nothing", "refused", "unavailable"):
             self._revocations.labels(outcome)
         for outcome in ("adopted", "not_adopted"):
