@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -58,16 +58,15 @@ class BrokerApp(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(scope, receive, send)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             # As it was sent: a reverse proxy that keeps `/readyz` to itself passes `/%72eadyz` on.
             scope["path"] = scope["raw_path"].decode("latin-1")
         request = scope.get("method"), scope.get("path")
         if request == ("POST", "/oauth/token"):
-            await self._exchanges(scope, receive, send)
-        elif scope["type"] != "lifespan" and scope["path"].startswith(PREFIX):
-            await self._api(scope, receive, send)
-        elif self._gateway and scope["type"] != "lifespan" and request not in self._own_requests:
-            await self._gateway(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return self._exchanges(scope, receive, send)
+        if scope["type"] != "lifespan" and scope["path"].startswith(PREFIX):
+            return self._api(scope, receive, send)
+        if self._gateway and scope["type"] != "lifespan" and request not in self._own_requests:
+            return self._gateway(scope, receive, send)
+        return super().__call__(scope, receive, send)

@@ -218,8 +218,8 @@ def _shown_list(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _written(seconds: float) -> str:
     """Return RFC 3339 with all six digits, so that times sort as text."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def _message(sentence: str, evidence: Mapping[str, object]) -> str:

@@ -41,6 +41,14 @@ class Recording:
             self._due = False
             await self._journal.record(self._trail.event(status))
 
+    async def record_error(self, error: Exception) -> None:
+        """Record that the request ended with *error*."""
+        if isinstance(error, HttpError):
+            self._trail.refused(error)
+            await self.record(error.status)
+        else:
+            await self.record_fault()
+
     async def record_fault(self) -> None:
         """Record that the request ended by an unexpected exception, if it can be recorded."""
         reason = self._trail.reason = Reason.SERVER_ERROR
@@ -54,8 +62,5 @@ class Recording:
     async def __aexit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
-        if isinstance(error, HttpError):
-            self._trail.refused(error)
-            await self.record(error.status)
-        elif isinstance(error, Exception):
-            await self.record_fault()
+        if isinstance(error, Exception):
+            await self.record_error(error)

@@ -137,7 +137,7 @@ class JwtIssuer:
     def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         """Return those of `clients` that a token is meant for. If any, it is a person's token."""
         meant = audiences(claims)
-        return tuple(client for client in self.clients if client in meant)
+        return tuple([client for client in self.clients if client in meant])
 
     def taken_once(self, claims: Mapping[str, object]) -> bool:
         """Return whether a token with these *claims* may be exchanged only once."""

@@ -7,6 +7,8 @@ access token. Each step of a road needs the value that the step before it proved
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from federation.audit.event import Trail, token_sha256
 from federation.exchange.ci_token import exchange_ci_token
 from federation.exchange.function_token import exchange_access_token
@@ -14,10 +16,10 @@ from federation.exchange.request import Broker, ExchangeRequest, Grant, TokenTyp
 from federation.jose import jws
 from federation.tokens.verify import is_own
 
-__all__ = ["Broker", "ExchangeRequest", "Grant", "TokenType", "exchange"]
+__all__ = ["Broker", "ExchangeRequest", "Grant", "TokenType", "exchange", "next_stage"]
 
 
-async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Grant:
+def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Awaitable[Grant]:
     """Trade a subject token for an access token or a function token. Raises: Refusal."""
     catalog = broker.source.current()  # one snapshot for the whole exchange
     catalog.check_read()
@@ -26,6 +28,5 @@ async def exchange(request: ExchangeRequest, broker: Broker, trail: Trail) -> Gr
     if request.for_functions:
         trail.scope, trail.audience = "function", request.audience
     token = jws.parse(request.subject_token)
-    await next_stage()
     road = exchange_access_token if is_own(token, broker.issuer_url) else exchange_ci_token
-    return await road(token, request, catalog, broker, trail)
+    return road(token, request, catalog, broker, trail)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from federation.claims import Claims, UnverifiedClaims, at, audiences, shown, text
 from federation.documents.model import JwtIssuer
@@ -33,12 +33,13 @@ _ACCESS_TOKEN = "at+jwt"
 _TYPES = frozenset({"jwt", _ACCESS_TOKEN})
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """A verified subject token."""
 
     claims: Claims
     issuer: JwtIssuer
+    once: bool
+    """True if it may be exchanged only once."""
     spend_key: str
     """A digest that identifies this token in the record of spent tokens."""
     issued: float
@@ -46,8 +47,7 @@ class Verified:
     """`iat`, and the end of the time in which it is taken, in seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(NamedTuple):
     """The issuer that a token names, and the issuer's key that must have signed it."""
 
     issuer: JwtIssuer
@@ -113,32 +113,43 @@ def _wrong_type(issuer: JwtIssuer, **what: object) -> Refusal:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """A token with a valid signature of *issuer*. Its claims are not checked yet."""
 
     token: Unverified
     issuer: JwtIssuer
 
 
+class Addressed(NamedTuple):
+    """A signed token that is for this broker, valid or not. It is known whose it is."""
+
+    token: Unverified
+    issuer: JwtIssuer
+    subject: str
+    clients: tuple[str, ...]
+    """The issuer's clients that it is meant for. If there are any, it is a person's."""
+
+
 def check_signature(token: Unverified, signer: Signer) -> Signed:
     """Check that *signer* signed *token*. Raises: Refusal with `bad_signature`."""
-    issuer, key = signer.issuer, signer.key
-    if not key.verifies(signer.alg, token.signing_input, token.signature):
+    issuer, key, alg = signer
+    if not key.verifies(alg, token.signing_input, token.signature):
         raise Refusal(
-            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": signer.alg}
+            Reason.BAD_SIGNATURE, evidence={"iss": issuer.iss, "kid": key.kid, "alg": alg}
         )
     return Signed(token, issuer)
 
 
-def subject_for_us(signed: Signed) -> str:
+def addressed(signed: Signed) -> Addressed:
     """
-    Return the subject of a signed token that is for this broker, valid or not.
+    Check that a signed token is some subject's identity for this broker.
 
     From here on it is known whose token it is, so what becomes of it has an audit event.
     Raises: Refusal with `wrong_token_type`, `missing_claim`, `malformed_token` or `wrong_audience`.
     """
-    return _check_addressee(signed.issuer, signed.token.claims)
+    token, issuer = signed
+    subject = _check_addressee(issuer, token.claims)
+    return Addressed(token, issuer, subject, issuer.clients_of(token.claims))
 
 
 def verify(signed: Signed, now: float) -> Verified:
@@ -148,15 +159,21 @@ def verify(signed: Signed, now: float) -> Verified:
     Raises: Refusal with `wrong_token_type`, `missing_claim`, `malformed_token`, `wrong_audience`,
     `wrong_party`, `expired`, `not_yet_valid` or `not_a_ci_token`.
     """
-    claims = signed.token.claims
-    issued, expires = check_claims(signed.issuer, claims, now)
-    if signed.issuer.taken_once(claims):
+    return verify_addressed(addressed(signed), now)
+
+
+def verify_addressed(given: Addressed, now: float) -> Verified:
+    """Verify that a token for this broker is valid at *now*. Raises: Refusal, as `verify` does."""
+    token, issuer, _, clients = given
+    issued, expires = _check_content(issuer, token.claims, clients, now)
+    once = issuer.taken_once(token.claims)
+    if once:
         # Otherwise an issuer could fill the store with tokens that are never forgotten.
         expires = min(expires, issued + _LONGEST_ONCE_SECONDS)
         _check_expiry(expires, now)
-    if signed.issuer.clients_of(claims) and _type(signed.token) == _ACCESS_TOKEN:
-        raise _wrong_type(signed.issuer, typ=_ACCESS_TOKEN)
-    return Verified(Claims(claims), signed.issuer, _spend_key(signed.token), issued, expires)
+    if clients and _type(token) == _ACCESS_TOKEN:
+        raise _wrong_type(issuer, typ=_ACCESS_TOKEN)
+    return Verified(Claims(token.claims), issuer, once, _spend_key(token), issued, expires)
 
 
 def trusted_issuer(claims: UnverifiedClaims, issuers: Mapping[str, JwtIssuer]) -> JwtIssuer:
@@ -194,7 +211,12 @@ def check_claims(
     Raises: Refusal, as `verify` does.
     """
     _check_addressee(issuer, claims)
-    clients = issuer.clients_of(claims)
+    return _check_content(issuer, claims, issuer.clients_of(claims), now)
+
+
+def _check_content(
+    issuer: JwtIssuer, claims: UnverifiedClaims, clients: tuple[str, ...], now: float | None
+) -> tuple[float, float]:
     _check_party(issuer, claims, clients)
     times = check_times(claims, now)
     if clients:

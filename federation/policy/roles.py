@@ -92,8 +92,8 @@ class Admission:
     @property
     def lifetime(self) -> timedelta:
         """The longest time that the access token may live."""
-        caps = (role.token_expiry for role in (*self.roles, *self.denying))
-        return min([self.issuer.token_expiry, *(cap for cap in caps if cap is not None)])
+        caps = [role.token_expiry for role in (*self.roles, *self.denying)]
+        return min([self.issuer.token_expiry, *[cap for cap in caps if cap is not None]])
 
     @classmethod
     def of(cls, issuer: JwtIssuer, roles: Sequence[Role], *, incomplete: bool = False) -> Admission:
@@ -122,7 +122,7 @@ class Admission:
 
 def _united(roles: Iterable[Role]) -> dict[str, None]:
     """The names of the policies of *roles*, each once, in order."""
-    return dict.fromkeys(policy for role in roles for policy in role.policies)
+    return dict.fromkeys([policy for role in roles for policy in role.policies])
 
 
 def evaluate(roles: Iterable[Role], provider: str, claims: Claims) -> tuple[Evaluation, ...]:

@@ -44,30 +44,24 @@ def access_claims(
 ) -> Claims:
     """Return the claims of the access token for a subject token's *claims* (RFC 9068)."""
     issued = int(now)
-    copied = {
+    ours = {
         name: value
         for name, value in claims.items()
-        if name not in NOT_COPIED and not name.startswith("fed:")
+        if name not in NOT_COPIED and name[:4] != "fed:"
     }
-    copied["fed:iss"] = claims["iss"]
+    ours["fed:iss"] = claims["iss"]
     if claims.get("jti"):
-        copied["fed:jti"] = claims["jti"]
+        ours["fed:jti"] = claims["jti"]
     if admission.held.narrowed:
-        copied[DENY_ONLY] = list(admission.held.deny_only)
-    return Claims(
-        {
-            **copied,
-            "iss": issuer_url,
-            "aud": issuer_url,
-            "sub": f"fed:{claims['sub']}",
-            "policy": list(admission.policies),
-            "role": [role.name for role in admission.roles],
-            "iat": issued,
-            "nbf": issued,
-            "exp": issued + int(admission.lifetime.total_seconds()),
-            "jti": jti,
-        }
-    )
+        ours[DENY_ONLY] = list(admission.held.deny_only)
+    ours["iss"] = ours["aud"] = issuer_url
+    ours["sub"] = f"fed:{claims['sub']}"
+    ours["policy"] = list(admission.policies)
+    ours["role"] = [role.name for role in admission.roles]
+    ours["iat"] = ours["nbf"] = issued
+    ours["exp"] = issued + int(admission.lifetime.total_seconds())
+    ours["jti"] = jti
+    return Claims(ours)
 
 
 def function_claims(
@@ -113,9 +107,9 @@ class Draft:
     key: SigningKey = field(repr=False)
     expires: int
 
-    def signed(self) -> Minted:
+    def signed(self) -> str:
         """The token, signed with ES256, as a compact JWS (RFC 7515, section 7.1)."""
-        return Minted(_compact(self.signing_input, self.key), self.expires)
+        return _compact(self.signing_input, self.key)
 
 
 def draft(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Draft:
@@ -133,7 +127,8 @@ def draft(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Draf
 
 def sign(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Minted:
     """Draft a token of *claims* and sign it."""
-    return draft(claims, key, typ).signed()
+    drafted = draft(claims, key, typ)
+    return Minted(drafted.signed(), drafted.expires)
 
 
 def sign_jws(payload: Mapping[str, object], key: SigningKey, typ: str) -> str:
@@ -154,14 +149,11 @@ def _too_large(claims: Claims, token_bytes: int) -> Refusal:
 
 
 def _signing_input(payload: Mapping[str, object], key: SigningKey, typ: str) -> bytes:
-    return _segment({"alg": "ES256", "kid": key.kid, "typ": typ}) + b"." + _segment(payload)
+    header = encode_base64url(dumps({"alg": "ES256", "kid": key.kid, "typ": typ}))
+    return header + b"." + encode_base64url(dumps(payload))
 
 
 def _compact(signing_input: bytes, key: SigningKey) -> str:
     r, s = decode_dss_signature(key.private.sign(signing_input, _ES256))
     signature = encode_base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
     return (signing_input + b"." + signature).decode("ascii")
-
-
-def _segment(members: Mapping[str, object]) -> bytes:
-    return encode_base64url(dumps(members))

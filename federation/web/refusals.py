@@ -8,7 +8,7 @@ caller sees only that id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -63,13 +63,13 @@ class ErrorBoundary:
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 name = (b"x-request-id", request_id.encode("ascii"))
                 message = {**message, "headers": [*message["headers"], name]}
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, send_with_id)

@@ -8,7 +8,7 @@ none: the log has it, and it is counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -19,7 +19,7 @@ from federation.audit.event import Standing, Trail
 from federation.audit.log import log_refusal
 from federation.audit.recording import Recording
 from federation.errors import Reason, Refusal
-from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange
+from federation.exchange import Broker, ExchangeRequest, Grant, TokenType, exchange, next_stage
 from federation.jose.strict_json import dumps
 from federation.web.forms import Form, invalid_request, read_form
 from federation.web.rate_limit import Failures, Network, caller_of
@@ -62,8 +62,18 @@ class TokenEndpoint:
         scope["state"]["trail"] = trail  # the access log names the caller
         reason: Reason | None = Reason.SERVER_ERROR
         try:
-            async with Recording(self.broker.journal, trail):
-                grant = await self._exchange(scope, receive, trail)
+            try:
+                self._check_failures(scope)
+                form = await read_form(scope, receive, repeatable=_REPEATABLE)
+                await next_stage()
+                # Again: a caller can open thousands of requests and send their bodies at one moment.
+                self._check_failures(scope)
+                grant = await exchange(understand(form), self.broker, trail)
+            except Exception as error:
+                if isinstance(error, Refusal):
+                    self.failures.count(caller_of(scope, self.trusted_proxies), error.reason)
+                await Recording(self.broker.journal, trail).record_error(error)
+                raise
             # Outside the block: the grant has its event, and a failure to send must not add one.
             await _send_grant(grant, send)
             reason = None
@@ -76,18 +86,6 @@ class TokenEndpoint:
             self.observer.exchanged(reason, perf_counter() - began)
             if trail.shadow_roles:
                 self.observer.shadow_admitted(trail.shadow_roles)
-
-    async def _exchange(self, scope: Scope, receive: Receive, trail: Trail) -> Grant:
-        """The grant, unless the caller's address has failed too often; a failure is counted."""
-        try:
-            self._check_failures(scope)
-            form = await read_form(scope, receive, repeatable=_REPEATABLE)
-            # Again: a caller can open thousands of requests and send their bodies at one moment.
-            self._check_failures(scope)
-            return await exchange(understand(form), self.broker, trail)
-        except Refusal as refusal:
-            self.failures.count(caller_of(scope, self.trusted_proxies), refusal.reason)
-            raise
 
     def _check_failures(self, scope: Scope) -> None:
         if len(self.failures):
@@ -131,7 +129,7 @@ def understand(form: Form) -> ExchangeRequest:
     )
 
 
-async def _send_grant(grant: Grant, send: Send) -> None:
+def _send_grant(grant: Grant, send: Send) -> Awaitable[None]:
     members: dict[str, object] = {
         "access_token": grant.token,
         "issued_token_type": grant.issued_token_type,
@@ -140,4 +138,4 @@ async def _send_grant(grant: Grant, send: Send) -> None:
     }
     if grant.scope is not None:
         members["scope"] = grant.scope
-    await respond(send, 200, JSON_HEADERS, dumps(members))
+    return respond(send, 200, JSON_HEADERS, dumps(members))
