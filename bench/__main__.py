@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from bench import deciding, exchanges, gateway, machine, memory, starting, table, workers
+from bench import against, deciding, exchanges, gateway, machine, memory, oauth2_proxy, starting, table, workers
 from bench.servers import Place, cores
 from bench.table import Found
 
@@ -26,6 +26,7 @@ PARTS: Mapping[str, Callable[[Place], Found]] = MappingProxyType(
         "exchanges": exchanges.measured,
         "deciding": deciding.measured,
         "gateway": gateway.measured,
+        "oauth2-proxy": oauth2_proxy.measured,
         "workers": workers.measured,
         "memory": memory.measured,
         "start": starting.measured,
@@ -47,6 +48,9 @@ def main(words: Sequence[str] | None = None) -> None:
     found = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Place(Path(folder), server_core, client_core, given.long)
+        if given.against:
+            against.measured(place, given.against.resolve(), given.rounds)
+            return
         for name in given.only or PARTS:
             print(name, flush=True)
             began = time.monotonic()
@@ -77,6 +81,15 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--json", type=Path, default=RESULTS, help="where the figures go (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="TREE",
+        help="compare the processor time of requests with that of the checkout TREE, and no more",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of such a comparison (default: %(default)s)"
     )
     return parser
 

@@ -24,7 +24,7 @@ from bench.servers import Place, broker, cpu_seconds, on_core, running
 from bench.table import Found
 from tests.harness.gateway import PASSWORD, USER, write_secrets
 from tests.harness.load import Measure, exchange, measure
-from tests.harness.process import Server
+from tests.harness.process import ROOT, Server
 
 ROUNDS, REQUESTS, WARM_UP = 7, 1500, 300
 RESTING = 0.4
@@ -58,14 +58,16 @@ def measured(place: Place) -> Found:
 
 
 @contextmanager
-def pair(folder: Path, core: int | None, upstream_core: int | None) -> Iterator[Pair]:
-    """Run a gateway on *upstream_core*, and a broker in front of it on *core*."""
+def pair(
+    folder: Path, core: int | None, upstream_core: int | None, *, roles: int = 10, root: Path = ROOT
+) -> Iterator[Pair]:
+    """Run a gateway on *upstream_core*, and a broker of *root* in front of it on *core*."""
     folder.mkdir()
     secrets = write_secrets(folder / "secrets", USER, PASSWORD)
     gateway = Server(["tests.harness.openfaas", str(FUNCTIONS)], folder / "upstream")
     with running(gateway, upstream_core) as behind:
         flags = ("--upstream", behind.url, "--upstream-secrets", str(secrets))
-        with broker(folder / "broker", jobs.documents(10), core, *flags) as front:
+        with broker(folder / "broker", jobs.documents(roles), core, *flags, root=root) as front:
             yield Pair(behind, front)
 
 
@@ -99,8 +101,7 @@ async def _measured(apart: Pair, together: Pair) -> Found:
 
 async def _asked(servers: Pair) -> Asked:
     login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    granted = await exchange(servers.broker.port, jobs.token(0))
-    asked = _list(f"Basic {login}"), _list(f"Bearer {granted.access_token}")
+    asked = list_request(f"Basic {login}"), await through(servers.broker)
     for server, request in zip(servers, asked, strict=True):
         await measure(server.port, [request] * WARM_UP)
     return asked
@@ -134,7 +135,14 @@ def _median(measures: Sequence[Measure]) -> Measure:
     return Measure(*map(median, zip(*measures, strict=True)))
 
 
-def _list(authorization: str) -> bytes:
+async def through(broker: Server) -> bytes:
+    """The request to *broker*, with a fresh access token of it."""
+    granted = await exchange(broker.port, jobs.token(0))
+    return list_request(f"Bearer {granted.access_token}")
+
+
+def list_request(authorization: str) -> bytes:
+    """`faas-cli list` as it is sent."""
     return (
         "GET /system/functions?namespace=dev HTTP/1.1\r\nHost: gw.example.com\r\n"
         f"User-Agent: faas-cli/0.17.4\r\nAuthorization: {authorization}\r\n"

@@ -63,14 +63,16 @@ def requests(count: int) -> Iterator[bytes]:
 
 def token(n: int) -> str:
     """A fresh token of the job that the Role *n* admits."""
-    claims = claims_of("github", "main", iss=ISSUER.iss, audience=AUDIENCE, now=time.time())
-    return ISSUER.token(
-        claims
-        | {
-            "repository": f"org-{n}/app",
-            "repository_id": str(5_000_000 + n),
-            "repository_owner": f"org-{n}",
-            "repository_owner_id": str(1_000_000 + n),
-            "sub": f"repo:org-{n}/app:ref:{BRANCH}",
-        }
-    )
+    return ISSUER.token(claims(n))
+
+
+def claims(n: int) -> dict[str, object]:
+    """The claims of such a token."""
+    sample = claims_of("github", "main", iss=ISSUER.iss, audience=AUDIENCE, now=time.time())
+    return sample | {
+        "repository": f"org-{n}/app",
+        "repository_id": str(5_000_000 + n),
+        "repository_owner": f"org-{n}",
+        "repository_owner_id": str(1_000_000 + n),
+        "sub": f"repo:org-{n}/app:ref:{BRANCH}",
+    }

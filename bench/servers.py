@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.broker import AUDIENCE, Served
-from tests.harness.process import Process, Server, until
+from tests.harness.process import ROOT, Process, Server, until
 
 READY_SECONDS = 120
 IDLE_SECONDS, IDLE_SHARE = 0.5, 0.02
@@ -50,14 +50,17 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def broker(folder: Path, documents: str, core: int | None, *flags: str) -> Iterator[Served]:
+def broker(
+    folder: Path, documents: str, core: int | None, *flags: str, root: Path = ROOT
+) -> Iterator[Served]:
     """
-    Run a broker with *documents* and *flags* on *core*, with everything on.
+    Run a broker of the checkout *root* with *documents* and *flags* on *core*, with everything on.
 
     Spent tokens and the journal are in *folder*, metrics have their port, and the log is a file.
     """
     own = ("--issuer-url", AUDIENCE, "--metrics-port", "0")
     server = Served(folder, documents, *own, *flags)
+    server.root = root
     with running(server, core):
         yield server
 

@@ -45,6 +45,7 @@ ROWS = (
     Row("deciding_anywhere", "  with 1 in 10 for namespaces by pattern", 25, " µs"),
     Row("deciding_variables", "  with 1 in 10 for namespaces by a claim", 25, " µs"),
     Row("gateway", "gateway: through the broker / straight", 0.50, at_least=True),
+    Row("gateway_peer", "gateway / oauth2-proxy, processor time", 0.50),
     Row("gateway_added", "gateway: added p50", 1, " ms"),
     Row("workers", "two workers / one, on two cores", 1.5, at_least=True),
     Row("memory", "memory, 10,000 Roles, 100,000 exchanges", 150, " MiB"),

@@ -1192,6 +1192,7 @@ PROXY = "192.0.2.0/24"
         ),
         ([("x-forwarded-for", 'a"b')], "192.0.2.7", "https"),
         ([("x-forwarded-for", "1" * 5000)], "192.0.2.7", "https"),
+        ([("x-forwarded-proto", "http")], "192.0.2.7", "http"),
         ([("x-forwarded-proto", "https, http")], "192.0.2.7", "https"),
         ([("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], "192.0.2.7", "https"),
         ([("x-forwarded-proto", "javascript")], "192.0.2.7", "https"),

@@ -601,10 +601,10 @@ def test_a_forwarded_call_reads_as_the_same_call_again(
     method: str, path: str, body: bytes | None
 ) -> None:
     try:
-        call = Wire(method, path, body).call()
+        call = Wire(method, path, body).any_call()
     except RequestRefused:
         return
-    again = Wire(call.method, call.target, call.body).call(default_namespace="another")
+    again = Wire(call.method, call.target, call.body).any_call(default_namespace="another")
     assert again == call
 
 

@@ -256,7 +256,7 @@ def _in_pieces(body: AsyncIterator[bytes] | bytes | None) -> object:
 
 
 def _text_headers(headers: Headers) -> CIMultiDict[str]:
-    return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
+    return CIMultiDict([(name.decode("ascii"), value.decode("utf-8")) for name, value in headers])
 
 
 def _whole(response: aiohttp.ClientResponse) -> bytes | None:
@@ -293,16 +293,19 @@ def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
 
 
 def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
-    framed = {"Content-Length", "Transfer-Encoding"} & response.headers.keys()
+    headers = response.headers
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
     return not framed and not has_no_body(response.method, response.status)
 
 
 def _check_version(response: aiohttp.ClientResponse) -> None:
     version = response.version
-    if version not in {aiohttp.HttpVersion10, aiohttp.HttpVersion11}:
+    if version == aiohttp.HttpVersion11:
+        return
+    if version != aiohttp.HttpVersion10:
         raise UpstreamFailed(f"it answered in another version of HTTP: {version}")
     # RFC 9112, section 6.1: the framing of such an answer is faulty.
-    if version == aiohttp.HttpVersion10 and "Transfer-Encoding" in response.headers:
+    if "Transfer-Encoding" in response.headers:
         raise UpstreamFailed("it answered with Transfer-Encoding in HTTP/1.0")
 
 

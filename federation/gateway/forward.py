@@ -154,7 +154,7 @@ async def _send(
         outcome = "timed_out" if failed.timed_out else "failed"
         raise
     finally:
-        observer.forwarded(kind.name.lower(), outcome, perf_counter() - began)
+        observer.forwarded(kind, outcome, perf_counter() - began)
     return response
 
 

@@ -42,6 +42,11 @@ _ONCE = frozenset(
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 _JSON = re.compile(rb'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+# Each of them says where an answer ends, in this form.
+_FRAMING = {
+    b"content-length": _LENGTH,
+    b"transfer-encoding": re.compile(rb"chunked", re.IGNORECASE),
+}
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -87,6 +92,8 @@ def check_body_headers(headers: Headers, *, json: bool, streams: bool, most_byte
 
 def is_utf8(value: bytes) -> bool:
     """True if the *value* of a header is text."""
+    if value.isascii():
+        return True
     try:
         value.decode("utf-8")
     except UnicodeDecodeError:
@@ -119,14 +126,14 @@ def upstream_headers(
     Raises: Malformed if a header that passes is not UTF-8.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _NEVER_ON | _named_by_connection(lowered)
-    if any(name == b"transfer-encoding" for name, _ in lowered):
-        dropped |= {b"content-length"}
+    dropped = _with_those_of_the_connection(_NEVER_ON, lowered)
     if function:
+        if any(name == b"transfer-encoding" for name, _ in lowered):
+            dropped |= {b"content-length"}
         kept = [(n, v) for n, v in lowered if n not in dropped and not _misleading(n)]
     else:
         kept = [(n, v) for n, v in lowered if n in _API_REQUEST and n not in dropped]
-    if not all(value.isascii() or is_utf8(value) for _, value in kept):
+    if not is_utf8(b"\n".join([value for _, value in kept])):
         # Two programs would read it as two different texts.
         raise Malformed("A header of the request is not UTF-8.")
     sent = [*kept, *forwarding]
@@ -155,20 +162,13 @@ def check_answer(status: int, headers: Headers) -> None:
     """
     if not 200 <= status <= 599:
         raise UpstreamFailed(f"it answered with the status {status}")
-    names = [name.lower() for name, _ in headers]
-    values = [value for _, value in headers]
-    if not all(map(_TOKEN.fullmatch, names)) or _CONTROL.search(b"".join(values)):
-        raise UpstreamFailed("a header of its answer has characters that are not allowed")
-    lengths, codings = (
-        [value.lower() for name, value in zip(names, values, strict=True) if name == framing]
-        for framing in (b"content-length", b"transfer-encoding")
-    )
-    framings = len(lengths) + len(codings)
-    if (
-        framings > 1
-        or codings not in ([], [b"chunked"])
-        or not all(map(_LENGTH.fullmatch, lengths))
-    ):
+    ends = []
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise UpstreamFailed("a header of its answer has characters that are not allowed")
+        if (lowered := name.lower()) in _FRAMING:
+            ends.append(_FRAMING[lowered].fullmatch(value))
+    if len(ends) > 1 or not all(ends):
         raise UpstreamFailed("its answer does not say clearly where it ends")
 
 
@@ -182,7 +182,7 @@ def response_headers(
     password, nor its cookies or redirects. With *rewritten* the body is another one now.
     """
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _NEVER_BACK | _named_by_connection(lowered)
+    dropped = _with_those_of_the_connection(_NEVER_BACK, lowered)
     if status in {204, 304}:
         dropped |= {b"content-length"}  # the server would wait for a body of that length
     if rewritten:
@@ -200,16 +200,14 @@ def _stated_once(headers: Headers) -> dict[bytes, bytes]:
     return once
 
 
-def _named_by_connection(lowered: Headers) -> frozenset[bytes]:
-    """The headers that `Connection` names: they are for this one connection."""
-    named = (
-        item.strip().lower()
-        for name, value in lowered
-        if name == b"connection"
-        for item in value.split(b",")
-    )
+def _with_those_of_the_connection(never: frozenset[bytes], lowered: Headers) -> frozenset[bytes]:
+    """*never* and the headers that `Connection` names: these are for this one connection."""
+    lines = [value for name, value in lowered if name == b"connection"]
+    if not lines:
+        return never
+    named = {item.strip().lower() for item in b",".join(lines).split(b",")}
     # A caller must not be able to remove the length of its own body.
-    return frozenset(named) - _OF_THE_BODY
+    return never | (named - _OF_THE_BODY)
 
 
 def _misleading(name: bytes) -> bool:

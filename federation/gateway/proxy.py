@@ -99,7 +99,7 @@ class Gateway:
             scope,
             receive,
             public_scheme=self.issuer_url.partition(":")[0],
-            by_proxy=self.is_from_proxy(scope),
+            is_from_proxy=self.is_from_proxy,
         )
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
         scope["state"]["trail"] = trail  # the access log names the caller
@@ -107,7 +107,7 @@ class Gateway:
         reply = Reply(send, recording, self.observer)
         try:
             async with recording:
-                await self._handle(request, recording, trail, reply)
+                await self._handle(request, trail, reply)
         except CallerGone:
             return  # there is nobody to answer
         except Refusal as refusal:
@@ -123,27 +123,39 @@ class Gateway:
             await recording.record_fault()
             raise
 
-    async def _handle(
-        self, request: Request, recording: Recording, trail: Trail, reply: Reply
-    ) -> None:
+    async def _handle(self, request: Request, trail: Trail, reply: Reply) -> None:
         caller = await self._authenticate(request, trail)
         matched = match(request.method, request.raw_path, request.raw_query, request.headers)
-        async with self.bodies.room(_body_bytes(request, matched), trail.actor):
-            call = await self._read(matched, request, trail)
-            if call.body is not None:
-                # While the body arrived, the token or its policies may have ended.
-                caller = await self._authenticate(request, trail)
-            permit = self._authorize(caller, call, trail)
-            recording.check()  # what cannot be recorded is not done
-            work = forward(
-                request, call, permit, reply, self.upstream, to_functions=self.to_functions
-            )
-            if isinstance(call, Call) and call.kind is Kind.LOGS:
-                work = run_until(self._ask_again(request, call, caller, trail), work)
-            await request.body.cancel_on_disconnect(work)
+        if matched.route.body is None:
+            call = await self._read(matched, request)
+            _note_call(call, trail)
+            await self._do(call, caller, request, trail, reply)
+            return
+        async with self.bodies.room(_body_bytes(request), trail.actor):
+            call = await self._read_with_body(matched, request)
+            _note_call(call, trail)
+            # While the body arrived, the token or its policies may have ended.
+            caller = await self._authenticate(request, trail)
+            await self._do(call, caller, request, trail, reply)
+
+    async def _do(
+        self,
+        call: Call | HealthCall,
+        caller: Caller,
+        request: Request,
+        trail: Trail,
+        reply: Reply,
+    ) -> None:
+        """Authorize *call*, and forward it."""
+        permit = self._authorize(caller, call, trail)
+        reply.recording.check()  # what cannot be recorded is not done
+        work = forward(request, call, permit, reply, self.upstream, to_functions=self.to_functions)
+        if call.kind is Kind.LOGS:
+            work = run_until(self._ask_again(request, call, caller, trail), work)
+        await request.body.cancel_on_disconnect(work)
 
     async def _ask_again(
-        self, request: Request, call: Call, caller: Caller, trail: Trail
+        self, request: Request, call: Call | HealthCall, caller: Caller, trail: Trail
     ) -> NoReturn:
         """Authorize *call* anew every few seconds. Raises: what refuses it, in the end."""
         while True:
@@ -188,22 +200,17 @@ class Gateway:
             raise NotMapped("Functions cannot be called through this gateway.")
         return self.functions is Functions.OPEN
 
-    async def _read(self, matched: Match, request: Request, trail: Trail) -> Call | HealthCall:
-        """The call that *request* asks for."""
-        body = b""
-        if matched.route.body:
-            body = await request.body.read(BODY_BYTES)
-        elif not matched.route.kind.streams:
+    async def _read(self, matched: Match, request: Request) -> Call | HealthCall:
+        """The call that *request* asks for, whose body is not read here."""
+        if not matched.route.kind.streams:
             await request.body.expect_none()
-        call = await self.bodies.parse(
-            body, partial(read, matched, default_namespace=self.default_namespace)
-        )
-        trail.path = call.path
-        if isinstance(call, Call):
-            trail.actions = (call.access.action,)
-            trail.namespace = call.access.namespace.replace("*", "")
-            trail.resource = call.access.resource
-        return call
+        return read(matched, b"", default_namespace=self.default_namespace)
+
+    async def _read_with_body(self, matched: Match, request: Request) -> Call | HealthCall:
+        """The call that *request* asks for in its body."""
+        body = await request.body.read(BODY_BYTES)
+        reads = partial(read, matched, default_namespace=self.default_namespace)
+        return await self.bodies.parse(body, reads)
 
     def _authorize(self, caller: Caller, call: Call | HealthCall, trail: Trail) -> Permit:
         """The permit to forward *call*. The decision is noted, also if it is no."""
@@ -253,10 +260,16 @@ class Gateway:
             log.info("gateway request refused", **said)
 
 
-def _body_bytes(request: Request, matched: Match) -> int:
+def _note_call(call: Call | HealthCall, trail: Trail) -> None:
+    trail.path = call.path
+    if isinstance(call, Call):
+        access = call.access
+        trail.actions, trail.resource = (access.action,), access.resource
+        trail.namespace = access.namespace.replace("*", "")
+
+
+def _body_bytes(request: Request) -> int:
     """The most memory that the body takes when it is read."""
-    if matched.route.body is None:
-        return 0
     announced = request.announced_bytes
     if announced is not None:
         return announced

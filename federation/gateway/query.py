@@ -43,6 +43,8 @@ def read_query(raw: bytes, readers: Mapping[str, Reader]) -> dict[str, str]:
 def _decoded(parameter: str, value: str) -> str:
     if not _VALUE.fullmatch(value):
         raise Ambiguous(f'The query parameter "{parameter}" is not properly encoded.')
+    if "%" not in value and "+" not in value:
+        return value
     try:
         return unquote_to_bytes(value.replace("+", " ")).decode("utf-8")
     except UnicodeDecodeError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -31,6 +31,7 @@ _AUTHORIZATION_CHARS = 40 * 1024
 _BASIC_USER = "token"
 _SCHEME = re.compile(rb"https?", re.IGNORECASE)
 _ADDRESSES = re.compile(rb"[0-9A-Za-z.:_\[\], -]{1,4096}")
+_FORWARDED = frozenset({b"x-forwarded-proto", b"x-forwarded-for"})
 
 
 def arrived(scope: Scope) -> bool:
@@ -83,23 +84,32 @@ class Request:
     body: RequestBody = field(repr=False)
 
     @classmethod
-    def of(cls, scope: Scope, receive: Receive, *, public_scheme: str, by_proxy: bool) -> Request:
+    def of(
+        cls,
+        scope: Scope,
+        receive: Receive,
+        *,
+        public_scheme: str,
+        is_from_proxy: Callable[[Scope], bool],
+    ) -> Request:
         """
         The request of an ASGI *scope*.
 
-        Address and scheme are those that a trusted proxy states, if the request comes *by_proxy*.
+        Address and scheme are those that a trusted proxy states, if the request *is_from_proxy*.
         Otherwise the scheme is *public_scheme*: this connection is plain, also behind TLS.
         """
         peer, headers = scope["client"][0] if scope.get("client") else "", scope["headers"]
-        scheme = _stated(headers, b"x-forwarded-proto", _SCHEME) if by_proxy else ""
-        before = _stated(headers, b"x-forwarded-for", _ADDRESSES) if by_proxy else ""
+        scheme = before = ""
+        if _FORWARDED.intersection(dict(headers)) and is_from_proxy(scope):
+            scheme = _stated(headers, b"x-forwarded-proto", _SCHEME)
+            before = _stated(headers, b"x-forwarded-for", _ADDRESSES)
         return cls(
             id=scope["state"]["request_id"],
             method=scope["method"],
             raw_path=scope["raw_path"],
             raw_query=scope["query_string"],
             headers=headers,
-            addresses=", ".join(filter(None, (before, peer))),
+            addresses=f"{before}, {peer}" if before and peer else before or peer,
             scheme=scheme.lower() or public_scheme,
             body=RequestBody(receive, arrived=arrived(scope)),
         )

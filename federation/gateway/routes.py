@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import ClassVar
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from federation.gateway import bodies, values
 from federation.gateway.bodies import Body
@@ -31,26 +31,27 @@ BODY_BYTES = 10 * 1024 * 1024
 _QUERY_BYTES = 16 * 1024
 
 
-class Kind(Enum):
-    """The ways to authorize and forward a call."""
+class Kind(StrEnum):
+    """The ways to authorize and forward a call. Metrics name them so."""
 
-    SYSTEM = auto()
+    SYSTEM = "system"
     """The body is written anew, and the response passes as it comes."""
-    NAMESPACES = auto()
+    NAMESPACES = "namespaces"
     """As SYSTEM, but `narrow` decides, and removes hidden namespaces from the response."""
-    LOGS = auto()
+    LOGS = "logs"
     """As SYSTEM, but the response may last for as long as the caller listens."""
-    HEALTH = auto()
+    HEALTH = "health"
     """Public."""
-    FUNCTION = auto()
+    FUNCTION = "function"
     """Bodies stream both ways; the function's own path and query are kept."""
-    ASYNC_FUNCTION = auto()
+    ASYNC_FUNCTION = "async_function"
     """As FUNCTION, but the upstream responds before the function has run."""
 
-    @property
-    def streams(self) -> bool:
-        """True if the request's body is for a function and is not read here."""
-        return self is Kind.FUNCTION or self is Kind.ASYNC_FUNCTION
+    streams: bool
+    """True if the request's body is for a function and is not read here."""
+
+    def __init__(self, label: str) -> None:
+        self.streams = label in {"function", "async_function"}
 
 
 class On(Enum):
@@ -135,7 +136,10 @@ TABLE: tuple[Route, ...] = (
 )
 # fmt: on
 
-_EXACT = {(route.method, route.path): route for route in TABLE if "{" not in route.path}
+# By the bytes of the request line: such a path is plain, whatever else is.
+_EXACT = {
+    (route.method, route.path.encode("ascii")): route for route in TABLE if "{" not in route.path
+}
 _BELOW = {
     (route.method, route.path.partition("{")[0]): route for route in TABLE if "{" in route.path
 }
@@ -244,17 +248,18 @@ def read(
         access=_access(route.action, route.on, namespace, name),
         method=route.method,
         path=route.path.format(name=name, namespace=namespace),
-        query=urlencode(sorted(query.items())).encode("ascii"),
+        query="&".join([f"{key}={quote_plus(query[key])}" for key in sorted(query)]).encode(
+            "ascii"
+        ),
         body=new_body,
     )
 
 
 def _match_api(method: str, raw_path: bytes, raw_query: bytes) -> Match:
-    path = plain(raw_path)
-    route = _EXACT.get((method, path))
+    route = _EXACT.get((method, raw_path))
     if route is not None:
         return Match(route, query=read_query(raw_query, route.query))
-    above, _, last = path.rpartition("/")
+    above, _, last = plain(raw_path).rpartition("/")
     route = _BELOW.get((method, above + "/"))
     if route is None or not last:
         raise NotMapped(_NOT_MAPPED)

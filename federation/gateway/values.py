@@ -66,9 +66,10 @@ def label(value: object) -> str:
 
 def namespace(value: object) -> str:
     """The name of a namespace that may hold functions."""
-    if label(value) == _KUBE_SYSTEM:
+    read_label = label(value)
+    if read_label == _KUBE_SYSTEM:
         raise ValueError("must not be kube-system, which holds no functions")
-    return label(value)
+    return read_label
 
 
 def name(value: object) -> str:
@@ -154,6 +155,7 @@ def moment(value: object) -> str:
 
 
 def _spelled(pattern: re.Pattern[str], value: object, expected: str) -> str:
-    if not pattern.fullmatch(text(value)):
+    written = text(value)
+    if not pattern.fullmatch(written):
         raise ValueError(f"must be {expected}")
-    return text(value)
+    return written

@@ -29,6 +29,7 @@ from federation.providers.table import LEEWAY
 from federation.tokens.mint import ACCESS_TOKEN_TYPE, FUNCTION_TOKEN_TYPE
 from federation.tokens.signing_keys import SigningKeys
 
+_LEEWAY_SECONDS = LEEWAY.total_seconds()
 _REMEMBERED_BYTES = 16 * 1024 * 1024
 _ENTRY_BYTES = 1024
 """
@@ -202,7 +203,7 @@ async def _check_now(bearer: Bearer | FunctionBearer, revocations: Revocations, 
     if bearer.expires <= now:
         raise Refusal(Reason.EXPIRED)
     # The clocks of replicas differ a little, so a token may seem to be minted in the future.
-    if bearer.begins > now + LEEWAY.total_seconds():
+    if bearer.begins > now + _LEEWAY_SECONDS:
         raise Refusal(Reason.NOT_YET_VALID)
     parent = bearer.parent if isinstance(bearer, FunctionBearer) else ""
     if await is_revoked(bearer.jti, parent, revocations):

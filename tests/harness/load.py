@@ -281,7 +281,13 @@ class Measure(NamedTuple):
     p99_ms: float
 
 
-async def measure(port: int, requests: Sequence[bytes], rate: float | None = None) -> Measure:
+async def measure(
+    port: int,
+    requests: Sequence[bytes],
+    rate: float | None = None,
+    *,
+    connections: int = CONNECTIONS,
+) -> Measure:
     """
     Send *requests* at full speed, or at *rate* per second. Raises if an answer is not a 200.
 
@@ -291,14 +297,14 @@ async def measure(port: int, requests: Sequence[bytes], rate: float | None = Non
     """
     numbered = iter(enumerate(requests))
     seconds: list[float] = []
-    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
     start = time.perf_counter()
     pace = (start, rate) if rate else None
     async with asyncio.timeout(_MEASURED_SECONDS), asyncio.TaskGroup() as group:
-        for reader, writer in connections:
+        for reader, writer in opened:
             group.create_task(_send(reader, writer, numbered, seconds, pace))
     elapsed = time.perf_counter() - start
-    for _, writer in connections:
+    for _, writer in opened:
         writer.close()
     seconds.sort()
     p50, p99 = (1000 * seconds[len(seconds) * part // 100] for part in (50, 99))

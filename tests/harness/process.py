@@ -38,6 +38,8 @@ class Process:
 
     start_seconds = 120.0
     """How long it may take to start."""
+    root = ROOT
+    """The checkout whose code it runs."""
 
     def __init__(
         self, command: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None
@@ -85,7 +87,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=ROOT,
+                cwd=self.root,
                 env={**environ, **self._environ},
             )
 
