@@ -7,60 +7,71 @@ Python; the client and the gateways are this checkout's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
 from bench import jobs
 from bench.gateway import pair, through
 from bench.paired import Pair, Side, compared
-from bench.progress import say
 from bench.servers import Place, await_idle, on_core
 from tests.harness.load import CONNECTIONS
-from tests.harness.process import ROOT, Server
+from tests.harness.process import Server
 
 ROLES = 1_000
 REQUESTS, ONE_AT_A_TIME = 500, 150
 """The requests of a round over all connections, and over a single one."""
 
 
-def measured(place: Place, tree: Path, rounds: int) -> Mapping[str, Pair]:
-    """Compare the processor time of requests: that of *tree* first, then ours."""
+class Case(NamedTuple):
+    """One kind of request, and how it is sent."""
+
+    title: str
+    requests: int
+    connections: int
+    through_gateway: bool = False
+
+
+CASES = (
+    Case(f"an exchange, {CONNECTIONS} connections", REQUESTS, CONNECTIONS),
+    Case("an exchange, one at a time", ONE_AT_A_TIME, 1),
+    Case("a gateway request", REQUESTS, CONNECTIONS, through_gateway=True),
+)
+
+
+def measured(place: Place, tree: Path, rounds: int) -> None:
+    """Print the processor time of each kind of request: that of *tree*, then ours."""
     core, other = place.server_core, place.client_core
     with (
         pair(place.folder / "theirs", core, other, roles=ROLES, root=tree) as theirs,
-        pair(place.folder / "ours", core, other, roles=ROLES, root=ROOT) as ours,
+        pair(place.folder / "ours", core, other, roles=ROLES) as ours,
     ):
-        servers = theirs.broker, ours.broker
-        for server in servers:
-            await_idle(server)
+        brokers = theirs.broker, ours.broker
+        for broker in brokers:
+            await_idle(broker)
+        print(f"{'':<30}{tree.name[:12]:>12}{'here':>12}   here / there", flush=True)
         with on_core(place.client_core):
-            return uvloop.run(_measured(servers, rounds))
+            uvloop.run(_measured(brokers, rounds))
 
 
-async def _measured(servers: tuple[Server, Server], rounds: int) -> Mapping[str, Pair]:
-    found = {}
-    for title, count, connections in (
-        (f"an exchange, {CONNECTIONS} connections", REQUESTS, CONNECTIONS),
-        ("an exchange, one at a time", ONE_AT_A_TIME, 1),
-        ("a gateway request", REQUESTS, CONNECTIONS),
-    ):
-        sides = [await _side(server, gateway="gateway" in title) for server in servers]
-        found[title] = await compared(
-            *sides, rounds=rounds, count=count, connections=connections
+async def _measured(brokers: Sequence[Server], rounds: int) -> None:
+    for case in CASES:
+        theirs, ours = [await _side(broker, case.through_gateway) for broker in brokers]
+        pair = await compared(
+            theirs, ours, rounds=rounds, count=case.requests, connections=case.connections
         )
-        say(line(title, found[title]))
-    return found
+        print(line(case.title, pair), flush=True)
 
 
-async def _side(server: Server, *, gateway: bool) -> Side:
-    if gateway:
-        request = await through(server)
-        return Side(server, lambda count: [request] * count)
-    return Side(server, lambda count: list(jobs.requests(count)))
+async def _side(broker: Server, through_gateway: bool) -> Side:
+    if through_gateway:
+        request = await through(broker)
+        return Side(broker, lambda count: [request] * count)
+    return Side(broker, lambda count: list(jobs.requests(count)))
 
 
 def line(title: str, pair: Pair) -> str:
-    """One line of the table."""
-    return f"{title:<34}{pair.first_us:>9,.0f} µs{pair.second_us:>9,.0f} µs{pair.ratio:>8.3f}"
+    """A line of the table."""
+    return f"{title:<30}{pair.first_us:>9,.0f} µs{pair.second_us:>9,.0f} µs{pair.ratio:>15.3f}"

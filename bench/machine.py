@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
+DOCKERFILE = Path(__file__).parents[1] / "Dockerfile"
 LOOK_SECONDS = 1.0
 IDLE, WAITING = 3, 4
 """The columns of `/proc/stat` for the time that a core was idle, or waited for a disk."""
@@ -18,10 +20,25 @@ def described() -> dict[str, object]:
     busy = busy_cores()
     return {
         "python": platform.python_version(),
+        "shipped_python": shipped_python(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "busy_before": None if math.isnan(busy) else round(busy, 2),
     }
+
+
+def shipped_python() -> str:
+    """The version of Python in the image, such as `3.14`."""
+    found = re.search(r"^FROM python:(\d+\.\d+)", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+    assert found, "the Dockerfile names no version of Python"
+    return found[1]
+
+
+def python_line() -> str:
+    """This Python, and the one that the image ships if it is another."""
+    own, shipped = platform.python_version(), shipped_python()
+    same = own.startswith(f"{shipped}.")
+    return f"Python {own}" if same else f"Python {own}, not the image's {shipped}"
 
 
 def busy_cores(seconds: float = LOOK_SECONDS) -> float:

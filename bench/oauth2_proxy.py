@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
@@ -40,25 +38,32 @@ def measured(place: Place) -> Found:
         return Found({}, {}, {"gateway_peer": NO_GO})
     with (
         pair(place.folder / "beside", place.server_core, place.client_core) as ours,
-        proxy(built, place, ours.upstream) as theirs,
+        running(Proxy(built, place.folder / "quiet", ours.upstream), place.server_core) as quiet,
+        running(
+            Proxy(built, place.folder / "logging", ours.upstream, logs=True), place.server_core
+        ) as logging,
         on_core(place.client_core),
     ):
-        return uvloop.run(_measured(theirs, ours))
+        return uvloop.run(_measured(quiet, logging, ours))
 
 
-async def _measured(theirs: Server, ours: Pair) -> Found:
+async def _measured(quiet: Server, logging: Server, ours: Pair) -> Found:
     id_token = jobs.ISSUER.token({**jobs.claims(0), "sub": USER, "email": f"{USER}@example.com"})
     asked = list_request(f"Bearer {id_token}"), await through(ours.broker)
-    sides = [
-        Side(server, lambda count, request=request: [request] * count)  # type: ignore[misc]
-        for server, request in zip((theirs, ours.broker), asked, strict=True)
+    broker = Side(ours.broker, lambda count: [asked[1]] * count)
+    without, with_log = [
+        await compared(
+            Side(server, lambda count: [asked[0]] * count), broker, rounds=ROUNDS, count=REQUESTS
+        )
+        for server in (quiet, logging)
     ]
-    found = await compared(*sides, rounds=ROUNDS, count=REQUESTS)
     return Found(
-        figures={"gateway_peer": found.ratio},
+        figures={"gateway_peer": without.ratio},
         details={
-            "oauth2-proxy, µs of processor": found.first_us,
-            "the broker, µs of processor": found.second_us,
+            "oauth2-proxy, µs of processor": without.first_us,
+            "the broker, µs of processor": without.second_us,
+            "oauth2-proxy with its log, µs of processor": with_log.first_us,
+            "the broker / oauth2-proxy with its log": with_log.ratio,
         },
     )
 
@@ -81,23 +86,28 @@ def program() -> Path | None:
 
 
 class Proxy(Server):
-    """oauth2-proxy before *upstream*, without its log of requests."""
+    """
+    oauth2-proxy before *upstream*, without its log of requests unless it *logs*.
 
-    def __init__(self, built: Path, folder: Path, upstream: str) -> None:
+    The broker writes no line for a request that it answers, either.
+    """
+
+    def __init__(self, built: Path, folder: Path, upstream: Server, *, logs: bool = False) -> None:
         super().__init__([], folder)
+        logged = "true" if logs else "false"
         key = folder / "key.pem"
         public = jobs.ISSUER.keys[0].private.public_key()
         key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         options = {
             "http-address": f"127.0.0.1:{(port := free_port())}",
-            "upstream": f"{upstream}/",
+            "upstream": f"{upstream.url}/",
             "provider": "oidc",
             "oidc-issuer-url": jobs.ISSUER.iss,
             "skip-oidc-discovery": "true",
             "oidc-public-key-file": key,
             # It wants these for people's sign-in, of which there is none here.
-            "login-url": f"{upstream}/login",
-            "redeem-url": f"{upstream}/redeem",
+            "login-url": f"{upstream.url}/login",
+            "redeem-url": f"{upstream.url}/redeem",
             "client-id": AUDIENCE,
             "client-secret": "unused",
             "cookie-secret": "0123456789abcdef",
@@ -105,9 +115,8 @@ class Proxy(Server):
             "skip-jwt-bearer-tokens": "true",
             "basic-auth-password": PASSWORD,
             "prefer-email-to-user": "false",
-            # The broker writes no line for a request that it answers, either.
-            "request-logging": "false",
-            "auth-logging": "false",
+            "request-logging": logged,
+            "auth-logging": logged,
         }
         self.command = [str(built), *(f"--{name}={value}" for name, value in options.items())]
         self.listening = {"port": port}
@@ -116,11 +125,3 @@ class Proxy(Server):
     def is_up(self) -> bool:
         """True once it answers."""
         return self.status("/ping") == 200
-
-
-@contextmanager
-def proxy(built: Path, place: Place, upstream: Server) -> Iterator[Server]:
-    """Run oauth2-proxy before *upstream* on the servers' core."""
-    server = Proxy(built, place.folder / "oauth2-proxy", upstream.url)
-    with running(server, place.server_core):
-        yield server

@@ -51,7 +51,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 @contextmanager
 def broker(
-    folder: Path, documents: str, core: int | None, *flags: str, root: Path = ROOT
+    folder: Path, documents: str | Path, core: int | None, *flags: str, root: Path = ROOT
 ) -> Iterator[Served]:
     """
     Run a broker of the checkout *root* with *documents* and *flags* on *core*, with everything on.
