@@ -968,7 +968,7 @@ def test_a_role_for_two_providers_must_pin_both() -> None:
 
 def test_each_value_is_its_own_problem_at_its_own_line() -> None:
     place = ("spec", "condition", "StringLike", "jwt:repository")
-    lines = {place: 12, (*place, 0): 13, (*place, 1): 14, (*place, 2): 15}
+    below = {place: 11, (*place, 0): 12, (*place, 1): 13, (*place, 2): 14}
     bad = Role(
         "deployer",
         ("deploy",),
@@ -977,7 +977,7 @@ def test_each_value_is_its_own_problem_at_its_own_line() -> None:
             *conditions({"StringLike": {"jwt:repository": ["acme*", "acme/*", "*/app"]}}),
         ),
         places=(*[("spec", "condition", "StringEqual", key) for key in SAFE_GITHUB], place),
-        origin=Origin("roles.yaml", 1, lines),
+        origin=Origin("roles.yaml", 1, below),
     )
     found = lint(ISSUERS, [bad], {"deploy": DEPLOY})
     assert [(p.code, p.line, p.field) for p in found] == [

@@ -7,10 +7,11 @@ so that they are reported together with the errors of single fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from federation.documents import schema
 from federation.documents.codes import Code
@@ -37,22 +38,65 @@ from federation.text import quoted
 _DEFAULT_EXPIRY = timedelta(minutes=15)
 
 AnyDocument: TypeAlias = JwtIssuer | Policy | Role
-Places: TypeAlias = dict[Place, Place]
-"""One copy of each place. Documents have the same few places in great numbers."""
+
+_SHARED = 1000
+"""At most so many of each kind are shared: the values of some sets have nothing in common."""
 
 
-def document(written: schema.Document, root: Fields, origin: Origin, places: Places) -> AnyDocument:
+@dataclass(slots=True)
+class Shared:
+    """What the documents of a set have in common, of which one copy is kept."""
+
+    places: dict[Place, Place] = field(default_factory=dict)
+    below: dict[tuple[tuple[Place, int], ...], Mapping[Place, int]] = field(default_factory=dict)
+    conditions: dict[tuple[str, str, tuple[str, ...]], Condition] = field(default_factory=dict)
+    shapes: dict[tuple[Place, ...], tuple[Place, ...]] = field(default_factory=dict)
+
+    def place(self, place: Place) -> Place:
+        """Return the one copy of *place*."""
+        return self.places.setdefault(place, place)
+
+    def shape(self, places: Iterable[Place]) -> tuple[Place, ...]:
+        """Return *places* as one tuple, if possible one that others have."""
+        made = tuple(map(self.place, places))
+        return _one(self.shapes, made, lambda: made)
+
+    def lines(self, found: Mapping[Place, int]) -> Mapping[Place, int]:
+        """Return a mapping that is equal to *found*, if possible one that others have."""
+        return _one(self.below, tuple(found.items()), lambda: found)
+
+    def condition(self, operator: Operator, key: str, values: Iterable[str]) -> Condition:
+        """Return a condition, if possible one that others have: compiling it takes time."""
+        known = (operator.value, key, tuple(values))
+        return _one(self.conditions, known, lambda: Condition(operator, key, known[2]))
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _one(kept: dict[K, V], key: K, make: Callable[[], V]) -> V:
+    found = kept.get(key)
+    if found is None:
+        found = make()
+        if len(kept) < _SHARED:
+            kept[key] = found
+    return found
+
+
+def document(written: schema.Document, root: Fields, origin: Origin, shared: Shared) -> AnyDocument:
     """Return the document that *written* holds, loaded as *root*."""
     name = written.metadata.name
     match written:
         case schema.JwtIssuer():
             return _issuer(name, written.spec, origin)
         case schema.Role():
-            return _role(name, written.spec, root["spec"], origin, places)
+            return _role(name, written.spec, root["spec"], origin, shared)
         case schema.Policy():
             statements = _member(root["spec"], "statement")
             assert isinstance(statements, Items)  # noqa: S101  the model has checked it
-            return Policy(name, tuple(map(_statement, written.spec.statement, statements)), origin)
+            of_each = zip(written.spec.statement, statements, strict=True)
+            return Policy(name, tuple([_statement(*one, shared) for one in of_each]), origin)
 
 
 def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
@@ -78,12 +122,12 @@ def _issuer(name: str, spec: schema.IssuerSpec, origin: Origin) -> JwtIssuer:
     )
 
 
-def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, places: Places) -> Role:
+def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, shared: Shared) -> Role:
     conditions: dict[Place, Condition] = {
-        ("spec", "principal", key): Condition(Operator.PRINCIPAL, key, tuple(values))
+        ("spec", "principal", key): shared.condition(Operator.PRINCIPAL, key, values)
         for key, values in (spec.principal or {}).items()
     }
-    for place, condition in _conditions(spec.condition, written):
+    for place, condition in _conditions(spec.condition, written, shared):
         conditions["spec", *place] = condition
     return Role(
         name=name,
@@ -91,28 +135,30 @@ def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, plac
         conditions=tuple(conditions.values()),
         token_expiry=spec.token_expiry,
         shadow=spec.effect == RoleEffect.SHADOW,
-        places=tuple(_one(places, place) for place in conditions),
+        places=shared.shape(conditions),
         origin=origin,
     )
 
 
-def _statement(statement: schema.Statement, written: Value) -> Statement:
+def _statement(statement: schema.Statement, written: Value, shared: Shared) -> Statement:
     return Statement(
         sid=statement.sid,
         effect=Effect(statement.effect),
         actions=frozenset().union(*(ACTION_SETS[action] for action in statement.action)),
         resources=tuple(map(Resource, statement.resource)),
-        conditions=tuple(made for _, made in _conditions(statement.condition, written)),
+        conditions=tuple(made for _, made in _conditions(statement.condition, written, shared)),
     )
 
 
-def _conditions(block: schema.Written | None, written: Value) -> Iterator[tuple[Place, Condition]]:
+def _conditions(
+    block: schema.Written | None, written: Value, shared: Shared
+) -> Iterator[tuple[Place, Condition]]:
     """Yield the place and the condition of each key, in the order in which *written* has them."""
     operators = _member(written, "condition")
     for operator in operators if isinstance(operators, Fields) else ():
         keys: Mapping[str, list[str]] = getattr(block, operator.replace(":", "_"))
         for key, values in keys.items():
-            made = Condition(schema.OPERATORS[operator], key, tuple(values))
+            made = shared.condition(schema.OPERATORS[operator], key, values)
             yield ("condition", operator, key), made
 
 
@@ -332,17 +378,20 @@ def _without_conditions(spec: Fields) -> Iterator[Complaint]:
 # Lines
 
 
-def lines(root: Fields, places: Places) -> Mapping[Place, int]:
-    """Return the line of the name and of every place in the spec, pinned keys aside."""
-    found: dict[Place, int] = {("spec",): root.lines["spec"]}
-    _note_lines(root["spec"], ("spec",), found, places)
+def lines_below(root: Fields, shared: Shared) -> Mapping[Place, int]:
+    """Return how far below its first line the name and every place in the spec is, keys aside."""
+    found: dict[Place, int] = {}
     metadata = root.get("metadata")
     if isinstance(metadata, Fields) and "name" in metadata:
-        found[_one(places, ("metadata", "name"))] = metadata.lines["name"]
-    return found
+        _note(("metadata", "name"), metadata.lines["name"] - root.line, found, shared)
+    _note(("spec",), root.lines["spec"] - root.line, found, shared)
+    _note_lines(root["spec"], ("spec",), root.line, found, shared)
+    return shared.lines(found)
 
 
-def _note_lines(value: Value, place: Place, found: dict[Place, int], places: Places) -> None:
+def _note_lines(
+    value: Value, place: Place, first: int, found: dict[Place, int], shared: Shared
+) -> None:
     # The loader bounds nesting, so this recursion is bounded too.
     steps: Iterable[tuple[str | int, int, Value]]
     if isinstance(value, Items):
@@ -352,11 +401,12 @@ def _note_lines(value: Value, place: Place, found: dict[Place, int], places: Pla
     else:
         return
     for step, line, inner in steps:
-        here = _one(places, (*place, step))
-        found[here] = line
+        here = (*place, step)
+        _note(here, line - first, found, shared)
         if not isinstance(inner, str):
-            _note_lines(inner, here, found, places)
+            _note_lines(inner, here, first, found, shared)
 
 
-def _one(places: Places, place: Place) -> Place:
-    return places.setdefault(place, place)
+def _note(place: Place, below: int, found: dict[Place, int], shared: Shared) -> None:
+    if below:
+        found[shared.place(place)] = below

@@ -94,6 +94,8 @@ class Document:
     root: Value
     line: int
     duplicates: tuple[tuple[Place, int], ...] = ()
+    one_line: bool = False
+    """True if all of it is known to be on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def is_null(value: object) -> bool:
     return isinstance(value, Bare) and value.sort is Sort.NULL
 
 
-def _bare(text: str) -> str | Bare:
+def bare(text: str) -> str | Bare:
+    """Return a scalar that was written without quotes."""
     found = sort(text)
     return text if found is Sort.TEXT else Bare(text, found)
 
@@ -193,7 +196,7 @@ def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
 
     After a fault, reading resumes at the next `---`, which in YAML always begins a document.
     """
-    repeated = _Repeated()
+    repeated = Repeated()
     start, before, last_fault = 0, 0, 0
     for _ in range(_FAULTS):
         segment = data[start:]
@@ -216,7 +219,7 @@ def yaml_documents(data: bytes) -> Iterator[Document | Fault]:
     yield Fault(before + 1, "this file has many faults; the rest of it was not read")
 
 
-def _composed(segment: bytes, first_line: int, repeated: _Repeated) -> Iterator[Document]:
+def _composed(segment: bytes, first_line: int, repeated: Repeated) -> Iterator[Document]:
     composer = _Composer(_PARSER(segment), first_line, repeated)
     composer.get_event()  # the start of the stream
     while (node := composer.get_node()) is not None:
@@ -224,6 +227,14 @@ def _composed(segment: bytes, first_line: int, repeated: _Repeated) -> Iterator[
         root = values.value(node, ())
         if root != _BLANK:
             yield Document(root, first_line + node.start_mark.line, tuple(values.duplicates))
+
+
+def whole_documents(segment: bytes, first_line: int, repeated: Repeated) -> list[Document] | None:
+    """Return every document in *segment*, which begins at *first_line*; None if it has a fault."""
+    try:
+        return list(_composed(segment, first_line, repeated))
+    except (UnreadableError, yaml.YAMLError):
+        return None
 
 
 def _next_marker(data: bytes, start: int, lines: int) -> int | None:
@@ -252,7 +263,7 @@ def _syntax_fault(error: yaml.YAMLError, segment: bytes, before: int) -> Fault:
 
 
 @dataclass(slots=True)
-class _Repeated:
+class Repeated:
     """The number of nodes that the aliases of one file have repeated so far."""
 
     nodes: int = 0
@@ -276,7 +287,7 @@ class _Composer(Composer):
     be limited here.
     """
 
-    def __init__(self, parser: Any, first_line: int, repeated: _Repeated) -> None:
+    def __init__(self, parser: Any, first_line: int, repeated: Repeated) -> None:
         super().__init__()
         self.check_event = parser.check_event
         self.peek_event = parser.peek_event
@@ -390,7 +401,7 @@ class _Values:
         if isinstance(node, yaml.ScalarNode):
             # A scalar with a tag is a string: the composer takes no other.
             text: str = node.value
-            return text if node.style or node.tag else _bare(text)
+            return text if node.style or node.tag else bare(text)
         if id(node) not in self._known:
             read = self._fields if isinstance(node, yaml.MappingNode) else self._items
             self._known[id(node)] = read(node, place)
@@ -476,7 +487,7 @@ class _JsonReader:
         if word := _WORD.match(self._text, self._position):
             self._position = word.end()
             self._counted()
-            return _bare(word[0])
+            return bare(word[0])
         raise self._expected("a JSON value")
 
     def _fields(self, place: Place) -> Fields:

@@ -66,19 +66,28 @@ ACTION_SETS: Mapping[str, frozenset[str]] = MappingProxyType(
 _PLAIN_STEP = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 
+NO_LINES: Mapping[tuple[str | int, ...], int] = MappingProxyType({})
+"""The lines of a document whose fields are all on its first one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The file and line of a document, and the line of each of its fields."""
+    """The file and line of a document, and how far below that line each of its fields is."""
 
     path: str = ""
     line: int = 0
-    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, repr=False)
+    below: Mapping[tuple[str | int, ...], int] = field(default_factory=lambda: NO_LINES, repr=False)
+    """
+    Of documents of one shape there is one. Fields on the first line are left out.
+
+    A document that moves within its file keeps it.
+    """
 
     def line_of(self, *place: str | int) -> int:
         """Return the line of the field at *place*, or of the nearest field around it."""
         for length in range(len(place), 0, -1):
-            if line := self.lines.get(place[:length]):
-                return line
+            if below := self.below.get(place[:length]):
+                return self.line + below
         return self.line
 
 

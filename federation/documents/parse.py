@@ -7,17 +7,21 @@ unclear or beyond its limits is a problem at its line.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import PurePath
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from federation.documents import convert, schema
 from federation.documents.codes import Code
-from federation.documents.convert import AnyDocument, Places
+from federation.documents.convert import AnyDocument, Shared
 from federation.documents.load import (
     Bare,
     Document,
@@ -25,14 +29,17 @@ from federation.documents.load import (
     Fields,
     Items,
     Place,
+    Repeated,
     Value,
     is_null,
     json_documents,
     plain_document,
+    whole_documents,
     yaml_documents,
 )
 from federation.documents.messages import Complaint, Report, complaints
-from federation.documents.model import Origin
+from federation.documents.model import NO_LINES, Origin
+from federation.documents.pieces import JsonLines, pieces
 from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
@@ -62,37 +69,131 @@ class Parsed:
     """The number of documents in the file, with errors or without."""
     passed_over: tuple[str, ...] = ()
     """A sentence about the file if it is another program's, and so was not read."""
+    remembered: Mapping[bytes, Remembered] = field(default_factory=dict, repr=False)
+    """Documents without problems, by the digest of their text, so that none is read again."""
 
 
-def parse(path: str, data: bytes, places: Places | None = None) -> Parsed:
+class Remembered(NamedTuple):
+    """A document, and how many lines below the beginning of its text it begins."""
+
+    document: AnyDocument
+    below: int
+
+    def at(self, line: int) -> AnyDocument:
+        """Return the document, with its text at *line* of the file."""
+        origin = self.document.origin
+        if origin.line == line + self.below:
+            return self.document
+        return replace(self.document, origin=replace(origin, line=line + self.below))
+
+
+def go_on() -> None:
+    """Go on at once: nobody waits for the interpreter."""
+
+
+def parse(
+    path: str,
+    data: bytes,
+    shared: Shared | None = None,
+    *,
+    known: Mapping[bytes, Remembered] = MappingProxyType({}),
+    pause: Callable[[], None] = go_on,
+) -> Parsed:
     """
     Return the documents in *data*, with every problem.
 
     *path* is named in problems; where it ends in `.json`, the file is JSON, else YAML. Files of
-    one set may share *places* to save memory.
+    one set may share what is *shared* to save memory. What is *known* from an earlier text of the
+    file is not read again. *pause* is called before each document.
     """
     problem = _unreadable(path, data)
     if problem is not None:
         return Parsed(problems=(problem,))
-    whole: list[AnyDocument] = []
-    broken: list[AnyDocument] = []
-    problems: list[Problem] = []
-    found, errors = 0, 0
-    shared = {} if places is None else places
+    shared = shared or Shared()
+    if not path.endswith(".json"):
+        in_pieces = _parsed_in_pieces(path, data, shared, known, pause)
+        if in_pieces is not None:
+            return in_pieces
+    reading = _Reading(path, shared)
     for page in pages(path, data):
-        if is_rule_test(page):
-            continue
-        report = Report(path)
-        document = _read(page, report, shared)
-        found += isinstance(page, Document)
-        errors += report.errors
-        problems += report.problems
-        if document is not None and not report.full:
-            (broken if report.errors else whole).append(document)
-        if errors >= schema.ERRORS:
-            problems.append(_file_problem(path, "has very many errors; the rest is not listed"))
+        pause()
+        if not reading.take(page):
             break
-    return Parsed(tuple(whole), tuple(problems), tuple(broken), found)
+    return reading.parsed()
+
+
+def _parsed_in_pieces(
+    path: str,
+    data: bytes,
+    shared: Shared,
+    known: Mapping[bytes, Remembered],
+    pause: Callable[[], None],
+) -> Parsed | None:
+    """Return what is in *data*, one piece after the other; None if it must be read as a whole."""
+    reading = _Reading(path, shared)
+    json_lines, repeated = JsonLines(), Repeated()
+    for piece in pieces(data.removeprefix(_BOM)):
+        pause()
+        digest = hashlib.sha256(piece.text).digest()
+        if old := known.get(digest):
+            reading.keep(digest, old, piece.line)
+            continue
+        before = len(reading.whole), len(reading.problems), reading.found, repeated.nodes
+        quick = json_lines.document(piece)
+        documents = [quick] if quick else whole_documents(piece.text, piece.line, repeated)
+        if documents is None or not all(map(reading.take, chain(*map(_taken_apart, documents)))):
+            return None
+        after = len(reading.whole) - 1, len(reading.problems), reading.found - 1, repeated.nodes
+        if after == before:
+            document = reading.whole[-1]
+            reading.remembered[digest] = Remembered(document, document.origin.line - piece.line)
+    return reading.parsed() if reading.found else None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was found in a file so far."""
+
+    path: str
+    shared: Shared
+    whole: list[AnyDocument] = field(default_factory=list)
+    broken: list[AnyDocument] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    remembered: dict[bytes, Remembered] = field(default_factory=dict)
+    found: int = 0
+    errors: int = 0
+
+    def keep(self, digest: bytes, old: Remembered, line: int) -> None:
+        """Add a document that was read before, and whose text is at *line* now."""
+        document = old.at(line)
+        self.found += 1
+        self.whole.append(document)
+        self.remembered[digest] = (
+            old if document is old.document else old._replace(document=document)
+        )
+
+    def take(self, page: Document | Fault) -> bool:
+        """Add what is on *page*. Return False if there are too many errors to go on."""
+        if is_rule_test(page):
+            return True
+        report = Report(self.path)
+        document = _read(page, report, self.shared)
+        self.found += isinstance(page, Document)
+        self.errors += report.errors
+        self.problems += report.problems
+        if document is not None and not report.full:
+            (self.broken if report.errors else self.whole).append(document)
+        if self.errors < schema.ERRORS:
+            return True
+        very_many = "has very many errors; the rest is not listed"
+        self.problems.append(_file_problem(self.path, very_many))
+        return False
+
+    def parsed(self) -> Parsed:
+        """Return all that was found."""
+        whole, broken = tuple(self.whole), tuple(self.broken)
+        problems, remembered = tuple(self.problems), self.remembered
+        return Parsed(whole, problems, broken, self.found, remembered=remembered)
 
 
 def parse_value(path: str, value: object) -> Parsed:
@@ -104,7 +205,7 @@ def parse_value(path: str, value: object) -> Parsed:
     """
     report = Report(path)
     page = plain_document(value)
-    document = _read(page, report, {})
+    document = _read(page, report, Shared())
     made = () if document is None else (document,)
     problems = tuple(report.problems)
     return Parsed((), problems, made, 1) if report.errors else Parsed(made, problems, (), 1)
@@ -178,7 +279,8 @@ def _taken_apart(page: Document | Fault) -> Iterator[Document | Fault]:
         duplicates[place[depth - 1]].append((place[depth:], line))
     for index, item in enumerate(items):
         line = item.line if isinstance(item, Fields | Items) else items.lines[index]
-        yield from _taken_apart(Document(item, line, tuple(duplicates.get(index, ()))))
+        repeats = tuple(duplicates.get(index, ()))
+        yield from _taken_apart(Document(item, line, repeats, page.one_line))
 
 
 def _list_items(document: Document) -> tuple[Items, int] | None:
@@ -263,7 +365,7 @@ def _of_ours(root: Fields) -> bool:
     return "openfaas.com" in _word(root, "apiVersion").lower()
 
 
-def _read(page: Document | Fault, report: Report, places: Places) -> AnyDocument | None:
+def _read(page: Document | Fault, report: Report, shared: Shared) -> AnyDocument | None:
     """Return the document on *page* as far as it can be read, None if it is not one of ours."""
     if isinstance(page, Fault):
         report.add(Complaint((), Code.BAD_SYNTAX, page.message, page.hint), page.line)
@@ -282,10 +384,10 @@ def _read(page: Document | Fault, report: Report, places: Places) -> AnyDocument
         return None
     if _word(root, "apiVersion") == schema.OLD_API_VERSION:
         _warn_of_version(root, report)
-    return _checked(root, report, places)
+    return _checked(page, root, report, shared)
 
 
-def _checked(root: Fields, report: Report, places: Places) -> AnyDocument | None:
+def _checked(page: Document, root: Fields, report: Report, shared: Shared) -> AnyDocument | None:
     kind = _word(root, "kind")
     written = None
     wrong_names = False
@@ -299,10 +401,12 @@ def _checked(root: Fields, report: Report, places: Places) -> AnyDocument | None
         report.add_at(complaint, root)
     if "spec" not in root:
         return None
-    lines = convert.lines(root, places) if root.line else {}
-    origin = Origin(report.path, root.line, lines)
+    # A document of an API server has no lines at all.
+    one_line = page.one_line or not root.line
+    below = NO_LINES if one_line else convert.lines_below(root, shared)
+    origin = Origin(report.path, root.line, below)
     if written is not None:
-        return convert.document(written, root, origin, places)
+        return convert.document(written, root, origin, shared)
     name = "" if wrong_names else _word(root.get("metadata"), "name")
     return convert.broken(kind, name, root, origin)
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from federation.documents.assemble import DOCUMENTS, Assembled, assemble
 from federation.documents.catalog import Catalog
 from federation.documents.codes import Code
+from federation.documents.convert import Shared
 from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
 from federation.errors import DocumentsRefused, Problem, Severity
 
@@ -398,7 +399,7 @@ def _parsed(
 ) -> Iterator[Parsed]:
     """Yield what is in each of *files*, and add the file to *digest* and *texts*."""
     size, found = 0, 0
-    places: dict[tuple[str | int, ...], tuple[str | int, ...]] = {}
+    shared = Shared()
     for file in files:
         if isinstance(file, Problem):
             yield Parsed(problems=(file,))
@@ -409,7 +410,7 @@ def _parsed(
         if owner := file.owner:
             yield Parsed(passed_over=(f"{file.path} is a file of {owner}; passed over",))
             continue
-        parsed = parse(file.path, file.data, places)
+        parsed = parse(file.path, file.data, shared)
         yield parsed
         size, found = size + len(file.data), found + parsed.found
         if size > _ALL_BYTES or found > DOCUMENTS:
