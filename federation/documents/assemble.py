@@ -15,7 +15,8 @@ from federation.documents.codes import Code
 from federation.documents.convert import AnyDocument
 from federation.documents.model import JwtIssuer, Origin, Policy, Role, field_text
 from federation.documents.parse import Parsed
-from federation.documents.rules.lint import lint
+from federation.documents.pauses import Pause, go_on, paced
+from federation.documents.rules.lint import Linted, lint
 from federation.errors import Problem, Severity
 from federation.text import listed, quoted
 
@@ -35,13 +36,30 @@ class Assembled:
     """A sentence about each file that is another program's."""
     notes: tuple[str, ...] = ()
     """Sentences about what is right, and easily taken for something else."""
+    linted: Linted | None = field(default=None, repr=False)
+    """The faults of the Roles, if the next set is going to ask for them."""
 
 
-def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = ()) -> Assembled:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known of an earlier set. Of documents that the new set has too, it still holds."""
+
+    catalog: Catalog = field(default_factory=Catalog)
+    linted: Linted = field(default_factory=Linted)
+
+
+def assemble(
+    files: Iterable[Parsed],
+    digest: str = "",
+    places: Sequence[str] = (),
+    before: Before | None = None,
+    pause: Pause = go_on,
+) -> Assembled:
     """
     Assemble all documents in *files*, which were looked for at *places*.
 
-    *digest* identifies the content of the files; the catalog carries it.
+    *digest* identifies the content of the files; the catalog carries it. Only with *before* does
+    the result remember what the next set can use. *pause* is called before each step.
     """
     collected = _Collected()
     found, passed_over = 0, list[str]()
@@ -49,15 +67,18 @@ def assemble(files: Iterable[Parsed], digest: str = "", places: Sequence[str] = 
         found += parsed.found
         passed_over += parsed.passed_over
         collected.problems += parsed.problems
-        for document in parsed.documents:
+        for document in paced(parsed.documents, pause):
             collected.put(document, whole=True)
-        for document in parsed.broken:
+        for document in paced(parsed.broken, pause):
             collected.put(document, whole=False)
-    problems = [*collected.problems, *_of_the_set(collected, found, places)]
+    linted = None
+    if before is not None:
+        linted = before.linted.next(paced(collected.roles, pause), collected.issuers)
+    problems = [*collected.problems, *_of_the_set(collected, found, places, linted, pause)]
     problems.sort()
-    catalog = _catalog(collected, problems, digest)
+    catalog = _catalog(collected, problems, digest, before.catalog if before else None, pause)
     notes = tuple(_notes(collected.roles))
-    return Assembled(catalog, tuple(problems), found, tuple(passed_over), notes)
+    return Assembled(catalog, tuple(problems), found, tuple(passed_over), notes, linted)
 
 
 @dataclass(slots=True)
@@ -106,7 +127,9 @@ class _Collected:
             self.problems.append(_problem(issuer, Code.ISS_TAKEN, ("spec", "iss"), message, hint))
 
 
-def _of_the_set(collected: _Collected, found: int, places: Sequence[str]) -> list[Problem]:
+def _of_the_set(
+    collected: _Collected, found: int, places: Sequence[str], linted: Linted | None, pause: Pause
+) -> list[Problem]:
     """Return the problems that only the set as a whole shows."""
     if found > DOCUMENTS:
         message = f"more than {DOCUMENTS:,} documents"
@@ -119,8 +142,8 @@ def _of_the_set(collected: _Collected, found: int, places: Sequence[str]) -> lis
             Problem(place, 0, code, Severity.ERROR, message, hint=hint) for place in places or [""]
         ]
     problems = [
-        *_missing_policies(collected),
-        *lint(collected.issuers, collected.roles, collected.policies),
+        *_missing_policies(collected, pause),
+        *lint(collected.issuers, collected.roles, collected.policies, linted, pause),
     ]
     unreliable = _unreliable_codes(collected.problems)
     return [problem for problem in problems if problem.code not in unreliable]
@@ -140,8 +163,8 @@ def _unreliable_codes(problems: Sequence[Problem]) -> frozenset[str]:
     return frozenset()
 
 
-def _missing_policies(collected: _Collected) -> Iterable[Problem]:
-    for role in collected.roles:
+def _missing_policies(collected: _Collected, pause: Pause) -> Iterable[Problem]:
+    for role in paced(collected.roles, pause):
         for index, name in enumerate(role.policies):
             if ("Policy", name) not in collected.names:
                 message = f"no Policy is called {quoted(name)}"
@@ -167,7 +190,13 @@ def _some(names: Iterable[str]) -> str:
     return f"{', '.join(known[:_SHOWN])}{more}"
 
 
-def _catalog(collected: _Collected, problems: Sequence[Problem], digest: str) -> Catalog | None:
+def _catalog(
+    collected: _Collected,
+    problems: Sequence[Problem],
+    digest: str,
+    before: Catalog | None,
+    pause: Pause,
+) -> Catalog | None:
     if any(_is_error(problem) for problem in problems):
         return None
     return Catalog(
@@ -177,6 +206,8 @@ def _catalog(collected: _Collected, problems: Sequence[Problem], digest: str) ->
         policies=collected.policies,
         warnings=tuple(problems),
         digest=digest,
+        before=before,
+        pause=pause,
     )
 
 

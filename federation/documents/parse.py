@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -39,6 +39,7 @@ from federation.documents.load import (
 )
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import NO_LINES, Origin
+from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.pieces import JsonLines, pieces
 from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
@@ -87,17 +88,13 @@ class Remembered(NamedTuple):
         return replace(self.document, origin=replace(origin, line=line + self.below))
 
 
-def go_on() -> None:
-    """Go on at once: nobody waits for the interpreter."""
-
-
 def parse(
     path: str,
     data: bytes,
     shared: Shared | None = None,
     *,
     known: Mapping[bytes, Remembered] = MappingProxyType({}),
-    pause: Callable[[], None] = go_on,
+    pause: Pause = go_on,
 ) -> Parsed:
     """
     Return the documents in *data*, with every problem.
@@ -115,8 +112,7 @@ def parse(
         if in_pieces is not None:
             return in_pieces
     reading = _Reading(path, shared)
-    for page in pages(path, data):
-        pause()
+    for page in paced(pages(path, data), pause):
         if not reading.take(page):
             break
     return reading.parsed()
@@ -127,13 +123,12 @@ def _parsed_in_pieces(
     data: bytes,
     shared: Shared,
     known: Mapping[bytes, Remembered],
-    pause: Callable[[], None],
+    pause: Pause,
 ) -> Parsed | None:
     """Return what is in *data*, one piece after the other; None if it must be read as a whole."""
     reading = _Reading(path, shared)
     json_lines, repeated = JsonLines(), Repeated()
-    for piece in pieces(data.removeprefix(_BOM)):
-        pause()
+    for piece in paced(pieces(data.removeprefix(_BOM)), pause):
         digest = hashlib.sha256(piece.text).digest()
         if old := known.get(digest):
             reading.keep(digest, old, piece.line)

@@ -24,17 +24,21 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from federation.documents.assemble import DOCUMENTS, Assembled, assemble
+from federation.documents.assemble import DOCUMENTS, Assembled, Before, assemble
 from federation.documents.catalog import Catalog
 from federation.documents.codes import Code
 from federation.documents.convert import Shared
 from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
+from federation.documents.pauses import Pause, go_on, paced
+from federation.documents.rules.lint import Linted
 from federation.errors import DocumentsRefused, Problem, Severity
+from federation.sources.slices import Slices, uncollected
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _FILES = 10_000
@@ -55,7 +59,7 @@ def load(paths: Sequence[Path]) -> Assembled:
     A path may itself be a link only if it stays below the folder that it is in, or for a relative
     path below the current folder: in a checkout of somebody else's, it can lead anywhere.
     """
-    return _read(_followed(paths)).assembled
+    return _Reading().of(_followed(paths)).assembled
 
 
 def contents(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
@@ -113,8 +117,9 @@ class FileSource:
         self._on_adopt = on_adopt
         self._refuse = refuse
         self._reload_asked = asyncio.Event()
-        self._seen, first = _load_unchanged(self._paths)
+        self._seen, first = _load_unchanged(self._paths, _Known())
         self._catalog, self._problems = self._first(first, last_good)
+        self._known = first.known(self._catalog)
         self.passed_over = first.assembled.passed_over
         """A sentence about each file of the last set that is another program's."""
         self.read_at = clock()
@@ -163,8 +168,10 @@ class FileSource:
                 continue
 
     async def _reload(self) -> None:
-        seen, read = await asyncio.to_thread(_load_unchanged, self._paths)
+        seen, read = await asyncio.to_thread(self._read_in_slices)
         assembled = self._judged(read)
+        before: list[_Known | Catalog] = [self._known, self._catalog]
+        self._known = read.known(self._catalog)
         self._seen = seen
         self.passed_over = assembled.passed_over
         self.read_at = self._clock()
@@ -176,6 +183,13 @@ class FileSource:
             self._on_change(assembled)
         if assembled.catalog is not None:
             await asyncio.to_thread(self._hand_over, read)
+        del read, assembled
+        await asyncio.to_thread(_let_go, before)
+
+    def _read_in_slices(self) -> tuple[_Listing, _Read]:
+        """Read the files, in slices between which requests are answered."""
+        with uncollected():
+            return _load_unchanged(self._paths, self._known, Slices())
 
     def _first(self, read: _Read, last_good: bytes | None) -> tuple[Catalog, tuple[Problem, ...]]:
         """The catalog to begin with, and the errors of the files if it is not theirs."""
@@ -360,9 +374,35 @@ class _Read:
     assembled: Assembled
     files: tuple[_FileText, ...]
     at: float
+    contents: Mapping[str, _Content]
+    """By path."""
+
+    def known(self, catalog: Catalog) -> _Known:
+        """Return what the next reading can use, beside the *catalog* that is in force."""
+        linted = self.assembled.linted or Linted()
+        return _Known(self.contents, Before(self.assembled.catalog or catalog, linted))
 
 
-def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, _Read]:
+_Content: TypeAlias = tuple[bytes, Parsed]
+"""The digest of a file, and what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of the set that was read last, so that the next one takes less time."""
+
+    files: Mapping[str, _Content] = field(default_factory=dict)
+    """By path."""
+    before: Before | None = field(default_factory=Before)
+
+
+_NOTHING = _Known(before=None)
+"""For a set that is read once: nothing is known, and nothing is remembered."""
+
+
+def _load_unchanged(
+    paths: Sequence[Path], known: _Known = _NOTHING, pause: Pause = go_on
+) -> tuple[_Listing, _Read]:
     """
     Read a set, and read it again if files changed during the read.
 
@@ -371,52 +411,75 @@ def _load_unchanged(paths: Sequence[Path]) -> tuple[_Listing, _Read]:
     """
     before = _scan(paths)
     for _ in range(_MAX_CHANGING_ROUNDS - 1):
-        read = _read(before)
+        read = _Reading(known, pause).of(before)
         after = _scan(paths)
         if after.prints == before.prints:
             return before, read
         before = after
-    return before, _read(before)
+    return before, _Reading(known, pause).of(before)
 
 
-def _read(listing: _Listing) -> _Read:
-    at = time.monotonic()
-    unseen = Parsed(problems=tuple(listing.problems))
-    return _assembled(map(_content, listing.files), listing.paths, at, unseen)
+@dataclass(slots=True)
+class _Reading:
+    """One reading of a set, file by file."""
 
+    known: _Known = _NOTHING
+    pause: Pause = go_on
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    texts: list[_FileText] = field(default_factory=list)
+    contents: dict[str, _Content] = field(default_factory=dict)
+    shared: Shared = field(default_factory=Shared)
 
-def _assembled(
-    files: Iterable[_FileText | Problem], places: Sequence[str], at: float, *parsed: Parsed
-) -> _Read:
-    """Parse *files* one by one, and assemble them with what was *parsed* before."""
-    digest, texts = hashlib.sha256(), list[_FileText]()
-    whole = [*parsed, *_parsed(files, digest, texts)]
-    return _Read(assemble(whole, digest.hexdigest(), places), tuple(texts), at)
+    def of(self, listing: _Listing) -> _Read:
+        """Read the files of *listing*."""
+        at = time.monotonic()
+        unseen = Parsed(problems=tuple(listing.problems))
+        files = map(_content, paced(listing.files, self.pause))
+        return self.assembled(files, listing.paths, at, unseen)
 
+    def assembled(
+        self,
+        files: Iterable[_FileText | Problem],
+        places: Sequence[str],
+        at: float,
+        *parsed: Parsed,
+    ) -> _Read:
+        """Parse *files* one by one, and assemble them with what was *parsed* before."""
+        whole = [*parsed, *self._parsed(files)]
+        digest = self.digest.hexdigest()
+        assembled = assemble(whole, digest, places, self.known.before, self.pause)
+        return _Read(assembled, tuple(self.texts), at, self.contents)
 
-def _parsed(
-    files: Iterable[_FileText | Problem], digest: hashlib._Hash, texts: list[_FileText]
-) -> Iterator[Parsed]:
-    """Yield what is in each of *files*, and add the file to *digest* and *texts*."""
-    size, found = 0, 0
-    shared = Shared()
-    for file in files:
-        if isinstance(file, Problem):
-            yield Parsed(problems=(file,))
-            continue
-        texts.append(file)
-        for part in (file.label.encode("utf-8", "surrogateescape"), file.data):
-            digest.update(len(part).to_bytes(8, "big") + part)
-        if owner := file.owner:
-            yield Parsed(passed_over=(f"{file.path} is a file of {owner}; passed over",))
-            continue
-        parsed = parse(file.path, file.data, shared)
-        yield parsed
-        size, found = size + len(file.data), found + parsed.found
-        if size > _ALL_BYTES or found > DOCUMENTS:
-            limit = f"{_ALL_BYTES // 1024**2} MiB or {DOCUMENTS:,} documents in all"
-            yield Parsed(problems=(_problem(file.path, f"makes more than {limit}"),))
-            return
+    def _parsed(self, files: Iterable[_FileText | Problem]) -> Iterator[Parsed]:
+        size, found = 0, 0
+        for file in files:
+            if isinstance(file, Problem):
+                yield Parsed(problems=(file,))
+                continue
+            self.texts.append(file)
+            for part in (file.label.encode("utf-8", "surrogateescape"), file.data):
+                self.digest.update(len(part).to_bytes(8, "big") + part)
+            if owner := file.owner:
+                yield Parsed(passed_over=(f"{file.path} is a file of {owner}; passed over",))
+                continue
+            parsed = self._parsed_anew(file)
+            yield parsed
+            size, found = size + len(file.data), found + parsed.found
+            if size > _ALL_BYTES or found > DOCUMENTS:
+                limit = f"{_ALL_BYTES // 1024**2} MiB or {DOCUMENTS:,} documents in all"
+                yield Parsed(problems=(_problem(file.path, f"makes more than {limit}"),))
+                return
+
+    def _parsed_anew(self, file: _FileText) -> Parsed:
+        """Return what is in *file*, which is parsed as far as it changed."""
+        digest = hashlib.sha256(file.data).digest()
+        known, parsed = self.known.files.get(file.path, (b"", Parsed()))
+        if known != digest:
+            parsed = parse(
+                file.path, file.data, self.shared, known=parsed.remembered, pause=self.pause
+            )
+        self.contents[file.path] = digest, parsed
+        return parsed
 
 
 def _as_text(files: Iterable[_FileText]) -> bytes:
@@ -427,7 +490,7 @@ def _as_text(files: Iterable[_FileText]) -> bytes:
 def _from_text(text: bytes) -> _Read:
     """Return the set that `_as_text` wrote."""
     files = [_FileText(path, label, data.encode()) for path, label, data in json.loads(text)]
-    return _assembled(files, (), time.monotonic())
+    return _Reading(_Known()).assembled(files, (), time.monotonic())
 
 
 def _content(file: _File) -> _FileText | Problem:
@@ -467,6 +530,28 @@ def _led_away(path: str) -> Problem:
 
 def _problem(path: str, message: str, hint: str = "") -> Problem:
     return Problem(path, 0, Code.FILE_UNREADABLE.value, Severity.ERROR, message, hint=hint)
+
+
+def _let_go(held: list[_Known | Catalog]) -> None:
+    """
+    Free what was *held*, in slices: to free thousands of documents at once takes too long.
+
+    The interpreter frees all of them in one step otherwise, and no request is answered meanwhile.
+    """
+    documents = [each for known in held for each in _documents(known)]
+    held.clear()
+    slices = Slices()
+    while documents:
+        documents.pop()
+        slices()
+
+
+def _documents(held: _Known | Catalog) -> Iterator[object]:
+    if isinstance(held, Catalog):
+        yield from held.roles
+    else:
+        for _, parsed in held.files.values():
+            yield from parsed.documents
 
 
 def _errors(assembled: Assembled) -> tuple[Problem, ...]:

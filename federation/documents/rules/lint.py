@@ -8,12 +8,14 @@ example of what it admits, and the condition to write instead. Each code has a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
 from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
+from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.rules import (
     issuer_documents,
     trust,
@@ -23,6 +25,7 @@ from federation.documents.rules import (
 )
 from federation.documents.rules.role_facts import Fault, RoleFacts
 from federation.errors import Problem, Severity
+from federation.policy.conditions import Condition
 
 CODES: Mapping[str, str] = MappingProxyType(
     {
@@ -60,16 +63,54 @@ CODES: Mapping[str, str] = MappingProxyType(
 """The code of every problem that `lint` reports, with its title."""
 
 
+RoleFaults: TypeAlias = tuple[tuple[str, Fault], ...]
+"""The faults of one Role, each with its code."""
+
+
+@dataclass(slots=True)
+class Linted:
+    """The faults of the Roles of a set, so that the next set's lint asks about few of them."""
+
+    issuers: Mapping[str, JwtIssuer] = field(default_factory=dict)
+    faults: dict[int, tuple[Sequence[Condition], RoleFaults]] = field(default_factory=dict)
+    """By the identity of the Role's conditions, which are kept alive here."""
+
+    def of(self, role: Role) -> RoleFaults:
+        """The faults of *role*, which may have moved within its file."""
+        known = self.faults.get(id(role.conditions))
+        if known is None:
+            known = role.conditions, tuple(_role_faults(role, self.issuers))
+            self.faults[id(role.conditions)] = known
+        return known[1]
+
+    def next(self, roles: Iterable[Role], issuers: Mapping[str, JwtIssuer]) -> Linted:
+        """The faults of *roles* among *issuers*, as far as they are known."""
+        if issuers != self.issuers:
+            return Linted(issuers)
+        kept = {key: self.faults.get(key) for key in (id(role.conditions) for role in roles)}
+        return Linted(issuers, {key: known for key, known in kept.items() if known is not None})
+
+
 def lint(
-    issuers: Mapping[str, JwtIssuer], roles: Sequence[Role], policies: Mapping[str, Policy]
+    issuers: Mapping[str, JwtIssuer],
+    roles: Sequence[Role],
+    policies: Mapping[str, Policy],
+    linted: Linted | None = None,
+    pause: Pause = go_on,
 ) -> list[Problem]:
-    """Every problem that the trust rules find, sorted; *issuers* are by `iss`."""
-    found = [problem for role in roles for problem in _of_role(role, issuers, policies)]
+    """
+    Every problem that the trust rules find, sorted; *issuers* are by `iss`.
+
+    What is in *linted* already is not looked at again; the rest is added to it.
+    """
+    found: list[Problem] = []
+    for role in paced(roles, pause):
+        found += _of_role(role, issuers, policies, linted)
     for issuer in issuers.values():
         found += _of_issuer(issuer)
-    for issuer, fault in issuer_documents.forgotten_providers(issuers, roles):
+    for issuer, fault in issuer_documents.forgotten_providers(issuers, paced(roles, pause)):
         found.append(_problem(issuer, fault, Code.PROVIDER_FORGOTTEN))
-    found += lint_policies(roles, policies)
+    found += lint_policies(roles, policies, pause)
     return sorted(found)
 
 
@@ -94,12 +135,13 @@ def lint_issuer(issuer: JwtIssuer) -> list[Problem]:
     return sorted([*_of_issuer(issuer), *d025])
 
 
-def lint_policies(roles: Sequence[Role], policies: Mapping[str, Policy]) -> list[Problem]:
+def lint_policies(
+    roles: Sequence[Role], policies: Mapping[str, Policy], pause: Pause = go_on
+) -> list[Problem]:
     """The problems of Policies beside the Roles that name them."""
-    found = [
-        _problem(p, fault, "W109") for p, fault in unreachable.unused_policies(roles, policies)
-    ]
-    for policy, fault in unreachable.void_statements(roles, policies):
+    unused = unreachable.unused_policies(paced(roles, pause), policies)
+    found = [_problem(policy, fault, "W109") for policy, fault in unused]
+    for policy, fault in unreachable.void_statements(paced(roles, pause), policies):
         found.append(_problem(policy, fault, "W110"))
     for policy, fault in variables.beside_wildcards(policies):
         found.append(_problem(policy, fault, "W124"))
@@ -155,15 +197,34 @@ def _of_issuer(issuer: JwtIssuer) -> Iterator[Problem]:
 
 
 def _of_role(
-    role: Role, issuers: Mapping[str, JwtIssuer], policies: Mapping[str, Policy]
+    role: Role,
+    issuers: Mapping[str, JwtIssuer],
+    policies: Mapping[str, Policy],
+    linted: Linted | None = None,
 ) -> Iterator[Problem]:
+    faults = _role_faults(role, issuers) if linted is None else linted.of(role)
+    for code, fault in (*faults, *_resource_faults(role, issuers, policies)):
+        yield _problem(role, fault, code)
+
+
+def _role_faults(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[tuple[str, Fault]]:
+    """Each fault of *role* with its code. They depend on its conditions and the issuers alone."""
     facts = RoleFacts.of(role, issuers)
     for code, rule in (*_RULES, *_CI_RULES) if facts.profile.ci else _RULES:
         for fault in rule(facts):
-            yield _problem(role, fault, code)
-    for code, of_resources in _RESOURCE_RULES:
-        for fault in of_resources(facts, policies):
-            yield _problem(role, fault, code)
+            yield code, fault
+
+
+def _resource_faults(
+    role: Role, issuers: Mapping[str, JwtIssuer], policies: Mapping[str, Policy]
+) -> Iterator[tuple[str, Fault]]:
+    """Each fault that *role* has beside the Policies that it gives, with its code."""
+    if not any(name in policies and policies[name].variables for name in role.policies):
+        return
+    facts = RoleFacts.of(role, issuers)
+    for code, rule in _RESOURCE_RULES:
+        for fault in rule(facts, policies):
+            yield code, fault
 
 
 def _problem(document: JwtIssuer | Role | Policy, fault: Fault, code: str) -> Problem:
