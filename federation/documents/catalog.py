@@ -63,22 +63,22 @@ class Catalog:
 
     Only a catalog that was given one remembers what the next needs, which costs 0.5 KiB a Role.
     """
-    pause: InitVar[Pause] = go_on
-    """It is called before each Role."""
+    pause: InitVar[Pause | None] = None
+    """It is called before each Role is filed."""
     _index: _RoleIndex = field(init=False, repr=False, compare=False)
     _shadow: _RoleIndex = field(init=False, repr=False, compare=False)
     _refusing: _RoleIndex = field(init=False, repr=False, compare=False)
     _refusing_anywhere: tuple[Role, ...] = field(init=False, repr=False, compare=False)
     """Those of *refusing* that name no issuer, so that they are about the tokens of all."""
 
-    def __post_init__(self, before: Catalog | None, pause: Pause) -> None:
+    def __post_init__(self, before: Catalog | None, pause: Pause | None) -> None:
         if any(role.shadow for role in (*self.roles, *self.refusing)):
             raise ValueError("a shadow Role neither admits nor refuses")
         known = None if before is None else before._index.entries
-        roles = paced(self.roles, pause)
+        roles = paced(self.roles, pause or go_on)
         object.__setattr__(self, "_index", _RoleIndex.of(roles, self.issuers, known))
         known = None if before is None else before._shadow.entries
-        shadow = paced(self.shadow_roles, pause)
+        shadow = paced(self.shadow_roles, pause or go_on)
         object.__setattr__(self, "_shadow", _RoleIndex.of(shadow, self.issuers, known))
         anywhere = tuple(role for role in self.refusing if not role_issuers(role))
         object.__setattr__(self, "_refusing", _RoleIndex.of(self.refusing, self.issuers))

@@ -36,31 +36,21 @@ class Operator(StrEnum):
     ANY_STRING_EQUAL = "ForAnyValue:StringEqual"
     ANY_STRING_LIKE = "ForAnyValue:StringLike"
 
-    @property
-    def exact(self) -> bool:
-        """True if a claim must be equal to a value, byte for byte."""
-        return self in _EXACT
+    exact: bool
+    """True if a claim must be equal to a value, byte for byte."""
+    negative: bool
+    """True if the claim must *not* be among the values."""
+    of_list: bool
+    """True if the claim must be a list, of which one member matches."""
+    pattern: bool
+    """True if `*` and `?` in a value are wildcards."""
 
-    @property
-    def negative(self) -> bool:
-        """True if the claim must *not* be among the values."""
-        return self in _NEGATIVE
-
-    @property
-    def of_list(self) -> bool:
-        """True if the claim must be a list, of which one member matches."""
-        return self in _OF_LIST
-
-    @property
-    def pattern(self) -> bool:
-        """True if `*` and `?` in a value are wildcards."""
-        return self in _PATTERN
-
-
-_EXACT = frozenset({Operator.PRINCIPAL, Operator.STRING_EQUAL})
-_NEGATIVE = frozenset({Operator.STRING_NOT_EQUAL, Operator.STRING_NOT_LIKE})
-_OF_LIST = frozenset({Operator.ANY_STRING_EQUAL, Operator.ANY_STRING_LIKE})
-_PATTERN = frozenset({Operator.STRING_LIKE, Operator.STRING_NOT_LIKE, Operator.ANY_STRING_LIKE})
+    def __init__(self, name: str) -> None:
+        # Worked out once: the trust rules ask a hundred times for each Role.
+        self.exact = name in {"principal", "StringEqual"}
+        self.negative = name in {"StringNotEqual", "StringNotLike"}
+        self.of_list = name in {"ForAnyValue:StringEqual", "ForAnyValue:StringLike"}
+        self.pattern = name in {"StringLike", "StringNotLike", "ForAnyValue:StringLike"}
 
 
 ALIASES: Mapping[str, Operator] = MappingProxyType(

@@ -408,5 +408,10 @@ class Profile:
 
     def lists_claim(self, claim: str) -> bool:
         """True if the provider's tokens may have the top-level *claim*."""
-        listed = REGISTERED | self.scalars | self.lists | self.objects
-        return claim in listed or bool(self.more_claims and self.more_claims.fullmatch(claim))
+        return (
+            claim in self.scalars
+            or claim in REGISTERED
+            or claim in self.lists
+            or claim in self.objects
+            or bool(self.more_claims and self.more_claims.fullmatch(claim))
+        )

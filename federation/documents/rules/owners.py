@@ -33,13 +33,16 @@ class OwnerKeys:
     composed: frozenset[str]
     begin_with_owner: frozenset[str]
     """Keys whose value begins with an owner's name. A wildcard must come after that name."""
+    all: frozenset[str]
+    """All keys that fix an owner."""
 
     @classmethod
     def of(cls, profile: Profile) -> OwnerKeys:
         """The keys of *profile*."""
         owner = profile.owner
+        whole = (*owner.ids, *owner.code_ids, *owner.names)
         return cls(
-            whole=keys(*owner.ids, *owner.code_ids, *owner.names),
+            whole=keys(*whole),
             names=keys(*owner.names),
             code_ids=keys(*owner.code_ids),
             paths=keys(*owner.paths),
@@ -47,12 +50,8 @@ class OwnerKeys:
             begin_with_owner=keys(
                 "sub", *owner.names, *owner.paths, *owner.composed, *owner.other_paths
             ),
+            all=keys(*whole, *owner.paths, *owner.composed),
         )
-
-    @property
-    def all(self) -> frozenset[str]:
-        """All keys that fix an owner."""
-        return self.whole | self.paths | self.composed
 
 
 OWNER_KEYS: Mapping[str, OwnerKeys] = MappingProxyType(
@@ -97,10 +96,12 @@ def fixed_owner(profile: Profile, condition: Condition, value: str) -> str | Non
 
 def owner_pins(role: Role, profile: Profile) -> tuple[Condition, ...]:
     """The conditions of *role* of which every value fixes an owner at an issuer of *profile*."""
+    fixing = OWNER_KEYS[profile.name].all
     return tuple(
         condition
         for condition in role.conditions
-        if not condition.operator.negative
+        if condition.key in fixing
+        and not condition.operator.negative
         and not condition.operator.of_list
         and condition.values
         and all(fixed_owner(profile, condition, value) for value in condition.values)

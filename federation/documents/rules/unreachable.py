@@ -115,9 +115,11 @@ def _wrong_values(facts: RoleFacts) -> Iterator[Fault]:
 
 def _several_in_one(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str] | None:
     """What is wrong with a *value* that lists several with commas, each of which is possible."""
-    hint = listed(value)
+    hint = listed(value) if "," in value else ""
+    if not hint:
+        return None
     parts = [part.strip() for part in value.split(",")]
-    if not hint or not all(_possible(placed, shape, part) for part in parts):
+    if not all(_possible(placed, shape, part) for part in parts):
         return None
     never = "never matches" if placed.positive else "excludes nothing"
     return f"{quoted(value)} is one value with commas within, and so {never}", hint
@@ -162,9 +164,9 @@ def _unknown_claims(facts: RoleFacts) -> Iterator[Fault]:
     """Report claims that no token of the Role's CI system has."""
     if not facts.profile.ci:
         return
+    lists_claim = facts.profile.lists_claim
     for placed in facts.conditions:
-        top = placed.condition.path[0]
-        if facts.profile.lists_claim(top):
+        if lists_claim(placed.condition.path[0]):
             continue
         never = "this Role can never match" if placed.positive else "this condition never holds"
         yield Fault(
