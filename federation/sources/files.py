@@ -482,14 +482,23 @@ class _Reading:
         return parsed
 
 
-def _as_text(files: Iterable[_FileText]) -> bytes:
-    """Return *files*, of a set without errors, as JSON. Such files are UTF-8."""
-    return json.dumps([[file.path, file.label, file.data.decode()] for file in files]).encode()
+def _as_text(files: Sequence[_FileText]) -> bytes:
+    """
+    Return *files*, of a set without errors, as a line of JSON that lists them, and their contents.
+
+    The contents are copied as they are: no request could be answered while they become JSON.
+    """
+    listed = [[file.path, file.label, len(file.data)] for file in files]
+    return b"".join((json.dumps(listed).encode(), b"\n", *(file.data for file in files)))
 
 
 def _from_text(text: bytes) -> _Read:
     """Return the set that `_as_text` wrote."""
-    files = [_FileText(path, label, data.encode()) for path, label, data in json.loads(text)]
+    listed, _, contents = text.partition(b"\n")
+    files, start = list[_FileText](), 0
+    for path, label, size in json.loads(listed):
+        files.append(_FileText(path, label, contents[start : start + size]))
+        start += size
     return _Reading(_Known()).assembled(files, (), time.monotonic())
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 from types import MappingProxyType
 from typing import TypeAlias
 
 from federation.documents.kubernetes.unite import ApiObject, Key, Verdict
+from federation.documents.pauses import Pause, go_on, paced
 from federation.sources.kubernetes.events import is_told
 from federation.sources.kubernetes.source import Snapshot
 from federation.sources.kubernetes.status import Status, desired_status
@@ -70,12 +72,12 @@ class Ledger:
     _entries: dict[Key, _Entry] = field(default_factory=dict)
     _snapshot: Snapshot = field(default_factory=Snapshot)
 
-    def look(self, snapshot: Snapshot, now: float, date: datetime) -> None:
+    def look(self, snapshot: Snapshot, now: float, date: datetime, pause: Pause = go_on) -> None:
         """Note what changed in *snapshot*. It costs little for objects that are as they were."""
         if snapshot is self._snapshot:
             return
         self._snapshot = snapshot
-        for key, found in snapshot.objects.items():
+        for key, found in paced(snapshot.objects.items(), pause):
             verdict = snapshot.united.verdicts.get(key)
             if verdict is not None:
                 status = snapshot.statuses.get(key, _NO_STATUS)
@@ -83,19 +85,20 @@ class Ledger:
         for key in self._entries.keys() - snapshot.objects.keys():
             del self._entries[key]
 
-    def due(self, now: float, date: datetime, most: int) -> list[Write]:
+    def due(self, now: float, date: datetime, most: int, pause: Pause = go_on) -> list[Write]:
         """Return the *most* writes that are due at *now* and wait longest."""
-        ready = [
+        ready = (
             (entry.waits_since, key)
-            for key, entry in self._entries.items()
+            for key, entry in paced(self._entries.items(), pause)
             if entry.differs and entry.due_at() <= now
-        ]
-        turns = [key for _, key in sorted(ready)[:most]]
+        )
+        turns = [key for _, key in nsmallest(most, ready)]
         return [write for key in turns if (write := self._write(key, now, date))]
 
-    def next_due(self) -> float | None:
+    def next_due(self, pause: Pause = go_on) -> float | None:
         """Return the time of the next write, None if there is none unless something changes."""
-        return min((e.due_at() for e in self._entries.values() if e.differs), default=None)
+        entries = paced(self._entries.values(), pause)
+        return min((entry.due_at() for entry in entries if entry.differs), default=None)
 
     def wrote(self, write: Write, now: float) -> None:
         """Note that the API server answered *write* at *now*, whatever it said."""

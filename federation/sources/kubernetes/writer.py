@@ -31,6 +31,7 @@ from federation.sources.kubernetes.events import event
 from federation.sources.kubernetes.lease import Election
 from federation.sources.kubernetes.ledger import Ledger, Write
 from federation.sources.kubernetes.source import Snapshot
+from federation.sources.slices import Slices
 from federation.text import printable
 
 MANAGER = "federation"
@@ -143,7 +144,8 @@ class StatusWriter:
             await self._election.until_leading()
             began = self._clock()
             snapshot = self._snapshot()
-            # Ten thousand objects take a third of a second, which no exchange should wait for.
+            # Ten thousand objects take a third of a second, which no exchange should wait for: the
+            # ledger works in a thread, and in slices.
             due = await asyncio.to_thread(self._due_of, snapshot, began, self._wall_clock())
             await asyncio.gather(*(self._write(each) for each in due))
             await asyncio.sleep(max(began + _ROUND_SECONDS - self._clock(), 0.05))
@@ -151,15 +153,16 @@ class StatusWriter:
 
     def _due_of(self, snapshot: Snapshot, now: float, date: datetime) -> list[Write]:
         """Look at *snapshot*, and return what is due at *now* and allowed."""
-        self._ledger.look(snapshot, now, date)
+        slices = Slices()
+        self._ledger.look(snapshot, now, date, slices)
         if now < self._not_before:
             return []
         # After trouble, one request at a time asks whether it is over.
         most = self._writes.take(now, 1 if self._failures else _BATCH)
-        return self._ledger.due(now, date, most)
+        return self._ledger.due(now, date, most, slices)
 
     async def _until_due_or_changed(self, snapshot: Snapshot) -> None:
-        due = self._ledger.next_due()
+        due = await asyncio.to_thread(self._ledger.next_due, Slices())
         waits = None if due is None else max(due, self._not_before) - self._clock()
         if waits is None or waits > 0:
             with suppress(TimeoutError):
