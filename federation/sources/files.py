@@ -59,7 +59,8 @@ def load(paths: Sequence[Path]) -> Assembled:
     A path may itself be a link only if it stays below the folder that it is in, or for a relative
     path below the current folder: in a checkout of somebody else's, it can lead anywhere.
     """
-    return _Reading().of(_followed(paths)).assembled
+    with uncollected():
+        return _Reading().of(_followed(paths)).assembled
 
 
 def contents(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
@@ -117,7 +118,8 @@ class FileSource:
         self._on_adopt = on_adopt
         self._refuse = refuse
         self._reload_asked = asyncio.Event()
-        self._seen, first = _load_unchanged(self._paths, _Known())
+        with uncollected():
+            self._seen, first = _load_unchanged(self._paths, _Known())
         self._catalog, self._problems = self._first(first, last_good)
         self._known = first.known(self._catalog)
         self.passed_over = first.assembled.passed_over
@@ -188,7 +190,7 @@ class FileSource:
 
     def _read_in_slices(self) -> tuple[_Listing, _Read]:
         """Read the files, in slices between which requests are answered."""
-        with uncollected():
+        with uncollected(forever=True):
             return _load_unchanged(self._paths, self._known, Slices())
 
     def _first(self, read: _Read, last_good: bytes | None) -> tuple[Catalog, tuple[Problem, ...]]:

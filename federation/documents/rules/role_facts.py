@@ -54,7 +54,7 @@ class PlacedCondition:
     def of(cls, condition: Condition, place: Place, profile: Profile) -> PlacedCondition:
         positive = not condition.operator.negative
         pattern = positive and condition.operator.pattern
-        open_to_all = any(only_wildcards(condition, v) for v in condition.values)
+        open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
         claim = condition.key.removeprefix(KEY_PREFIX)
         shape = profile.shapes.get(claim)
         narrows = positive and not open_to_all and not (shape and _covers(condition, shape))

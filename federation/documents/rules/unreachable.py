@@ -127,8 +127,8 @@ def _several_in_one(placed: PlacedCondition, shape: Shape, value: str) -> tuple[
 
 def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
     """Return whether *value* fits the shape; of a pattern, whether its literal beginning does."""
-    literal = literal_prefix(value)
-    if not placed.operator.pattern or literal == value:
+    literal = literal_prefix(value) if placed.operator.pattern else value
+    if literal == value:
         if placed.operator is not Operator.STRING_EQUAL_IGNORE_CASE:
             return bool(shape.whole.fullmatch(value))
         flags = shape.whole.flags | re.IGNORECASE

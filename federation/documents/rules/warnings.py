@@ -408,8 +408,10 @@ _USUAL = re.compile(r"[!-#&-;=-z|}~]*")
 def unseen_characters(facts: RoleFacts) -> Iterator[Fault]:
     """W117: a value holds what nobody sees, or a placeholder that nobody filled."""
     for placed in facts.conditions:
+        if all(map(_USUAL.fullmatch, placed.values)):
+            continue
         for place, value in placed.placed_values:
-            if not _USUAL.fullmatch(value) and (fault := _unseen(value)):
+            if fault := _unseen(value):
                 yield Fault(place, *fault)
 
 
