@@ -13,7 +13,7 @@ from federation.claims import Claims
 from federation.documents.assemble import Assembled, Before, assemble
 from federation.documents.catalog import Catalog
 from federation.documents.parse import Parsed, parse
-from federation.documents.rules.lint import Linted
+from federation.documents.rules.lint import LintedRoles
 from federation.sources.files import FileSource
 from federation.sources.slices import Slices
 from tests.harness.builders import GENERIC, GITHUB
@@ -84,7 +84,7 @@ def test_what_is_known_changes_nothing(sets: list[tuple[list[dict[str, object]],
         known = parse("set.yaml", text, known=known.remembered)
         made = assemble([known], before=before)
         assert outcome(made) == outcome(assemble([parse("set.yaml", text)]))
-        before = Before(made.catalog or before.catalog, made.linted or Linted())
+        before = Before(made.catalog or before.catalog, made.linted or LintedRoles())
 
 
 def test_a_source_keeps_each_document_that_did_not_change(tmp_path: Path) -> None:

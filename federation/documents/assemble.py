@@ -16,7 +16,7 @@ from federation.documents.convert import AnyDocument
 from federation.documents.model import JwtIssuer, Origin, Policy, Role, field_text
 from federation.documents.parse import Parsed
 from federation.documents.pauses import Pause, go_on, paced
-from federation.documents.rules.lint import Linted, lint
+from federation.documents.rules.lint import LintedRoles, lint
 from federation.errors import Problem, Severity
 from federation.text import listed, quoted
 
@@ -36,7 +36,7 @@ class Assembled:
     """A sentence about each file that is another program's."""
     notes: tuple[str, ...] = ()
     """Sentences about what is right, and easily taken for something else."""
-    linted: Linted | None = field(default=None, repr=False)
+    linted: LintedRoles | None = field(default=None, repr=False)
     """The faults of the Roles, if the next set is going to ask for them."""
 
 
@@ -45,7 +45,7 @@ class Before:
     """What is known of an earlier set. Of documents that the new set has too, it still holds."""
 
     catalog: Catalog = field(default_factory=Catalog)
-    linted: Linted = field(default_factory=Linted)
+    linted: LintedRoles = field(default_factory=LintedRoles)
 
 
 def assemble(
@@ -128,7 +128,11 @@ class _Collected:
 
 
 def _of_the_set(
-    collected: _Collected, found: int, places: Sequence[str], linted: Linted | None, pause: Pause
+    collected: _Collected,
+    found: int,
+    places: Sequence[str],
+    linted: LintedRoles | None,
+    pause: Pause,
 ) -> list[Problem]:
     """Return the problems that only the set as a whole shows."""
     if found > DOCUMENTS:

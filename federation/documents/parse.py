@@ -210,7 +210,8 @@ def _unreadable(path: str, data: bytes) -> Problem | None:
     if len(data) > FILE_BYTES:
         return _file_problem(path, f"is larger than {FILE_BYTES // 1024**2} MiB")
     try:
-        data.decode()
+        if not data.isascii():
+            data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return _file_problem(path, "is not UTF-8", "save it as UTF-8", line)

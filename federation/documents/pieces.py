@@ -42,7 +42,9 @@ def pieces(data: bytes) -> Iterator[Piece]:
 
     YAML ends a line at a lone carriage return and at U+0085, U+2028 and U+2029 too.
     """
-    if data.count(b"\r") != data.count(b"\r\n") or any(odd in data for odd in _ODD_BREAKS):
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return
+    if not data.isascii() and any(odd in data for odd in _ODD_BREAKS):
         return
     if data.count(b"\n---") > _PIECES:
         return

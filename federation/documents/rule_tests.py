@@ -136,7 +136,7 @@ def _read(page: Document, root: Fields, report: Report) -> RuleTest | None:
         written.spec.sample,
         written.spec.claims_file,
         written.spec.claims or {},
-        Origin(report.path, root.line, convert.lines(root, {})),
+        Origin(report.path, root.line, convert.lines_below(root, convert.Shared())),
     )
 
 

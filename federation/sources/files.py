@@ -36,7 +36,7 @@ from federation.documents.codes import Code
 from federation.documents.convert import Shared
 from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
 from federation.documents.pauses import Pause, go_on, paced
-from federation.documents.rules.lint import Linted
+from federation.documents.rules.lint import LintedRoles
 from federation.errors import DocumentsRefused, Problem, Severity
 from federation.sources.slices import Slices, uncollected
 
@@ -381,7 +381,7 @@ class _Read:
 
     def known(self, catalog: Catalog) -> _Known:
         """Return what the next reading can use, beside the *catalog* that is in force."""
-        linted = self.assembled.linted or Linted()
+        linted = self.assembled.linted or LintedRoles()
         return _Known(self.contents, Before(self.assembled.catalog or catalog, linted))
 
 
@@ -474,7 +474,9 @@ class _Reading:
 
     def _parsed_anew(self, file: _FileText) -> Parsed:
         """Return what is in *file*, which is parsed as far as it changed."""
+        self.pause()
         digest = hashlib.sha256(file.data).digest()
+        self.pause()
         known, parsed = self.known.files.get(file.path, (b"", Parsed()))
         if known != digest:
             parsed = parse(

@@ -26,6 +26,7 @@ from federation.documents.kubernetes.api_objects import (
 from federation.documents.kubernetes.unite_roles import Others, Ruled, Rulings, rule_all
 from federation.documents.kubernetes.verdicts import Standing, Verdict, errors_of
 from federation.documents.model import JwtIssuer, Policy, Role
+from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.rules.lint import lint_issuer, lint_policies
 from federation.errors import Problem
 from federation.text import quoted
@@ -67,25 +68,27 @@ def unite(
     before: United = United(Catalog()),  # noqa: B008  it is immutable
     *,
     judge_issuer: Judge = lambda _issuer: (),
+    pause: Pause = go_on,
 ) -> United:
     """
     Unite *files* with *objects*.
 
     *before* is the result of the last time; the default is a cold start. *judge_issuer* returns
-    errors of an issuer that only this broker's settings show.
+    errors of an issuer that only this broker's settings show. *pause* is called before each Role.
     """
     listed = sorted(objects, key=lambda obj: obj.key)
     issuers = _Issuers.of(files, _of_kind("JwtIssuer", listed), before)
     issuers.judge(judge_issuer)
     policies = _Policies.of(files, _of_kind("Policy", listed), before)
     others = _others(files, issuers, policies)
-    rulings = rule_all(_of_kind("Role", listed), others, before.last_good, before.rulings)
+    roles = paced(_of_kind("Role", listed), pause)
+    rulings = rule_all(roles, others, before.last_good, before.rulings)
     ruled = rulings.roles.values()
     verdicts: dict[Key, Verdict] = {obj.key: _UNKNOWN for obj in listed}
     verdicts |= issuers.verdicts | policies.verdicts
     verdicts |= {each.obj.key: each.verdict for each in ruled}
     digest = _digest(files, listed, verdicts)
-    catalog = _catalog(files, others, ruled, digest, before.catalog)
+    catalog = _catalog(files, others, ruled, digest, before.catalog, pause=pause)
     good: dict[Identity, AnyDocument] = {**issuers.good, **policies.good}
     good |= {each.obj.identity: each.good for each in ruled if each.good is not None}
     identities = {obj.identity for obj in listed}
@@ -113,7 +116,13 @@ def _others(files: Catalog, issuers: _Issuers, policies: _Policies) -> Others:
 
 
 def _catalog(
-    files: Catalog, others: Others, roles: Collection[Ruled], digest: str, before: Catalog
+    files: Catalog,
+    others: Others,
+    roles: Collection[Ruled],
+    digest: str,
+    before: Catalog,
+    *,
+    pause: Pause,
 ) -> Catalog:
     in_force = tuple(ruled.in_force for ruled in roles if ruled.in_force is not None)
     return Catalog(
@@ -127,6 +136,7 @@ def _catalog(
         incomplete=any(ruled.incomplete for ruled in roles),
         awaited=files.awaited,
         before=before,
+        pause=pause,
     )
 
 

@@ -68,7 +68,7 @@ RoleFaults: TypeAlias = tuple[tuple[str, Fault], ...]
 
 
 @dataclass(slots=True)
-class Linted:
+class LintedRoles:
     """The faults of the Roles of a set, so that the next set's lint asks about few of them."""
 
     issuers: Mapping[str, JwtIssuer] = field(default_factory=dict)
@@ -83,19 +83,21 @@ class Linted:
             self.faults[id(role.conditions)] = known
         return known[1]
 
-    def next(self, roles: Iterable[Role], issuers: Mapping[str, JwtIssuer]) -> Linted:
+    def next(self, roles: Iterable[Role], issuers: Mapping[str, JwtIssuer]) -> LintedRoles:
         """The faults of *roles* among *issuers*, as far as they are known."""
         if issuers != self.issuers:
-            return Linted(issuers)
+            return LintedRoles(issuers)
         kept = {key: self.faults.get(key) for key in (id(role.conditions) for role in roles)}
-        return Linted(issuers, {key: known for key, known in kept.items() if known is not None})
+        return LintedRoles(
+            issuers, {key: known for key, known in kept.items() if known is not None}
+        )
 
 
 def lint(
     issuers: Mapping[str, JwtIssuer],
     roles: Sequence[Role],
     policies: Mapping[str, Policy],
-    linted: Linted | None = None,
+    linted: LintedRoles | None = None,
     pause: Pause = go_on,
 ) -> list[Problem]:
     """
@@ -200,7 +202,7 @@ def _of_role(
     role: Role,
     issuers: Mapping[str, JwtIssuer],
     policies: Mapping[str, Policy],
-    linted: Linted | None = None,
+    linted: LintedRoles | None = None,
 ) -> Iterator[Problem]:
     faults = _role_faults(role, issuers) if linted is None else linted.of(role)
     for code, fault in (*faults, *_resource_faults(role, issuers, policies)):

@@ -30,6 +30,7 @@ from federation.sources import Source
 from federation.sources.kubernetes.connection import Connection, Trouble
 from federation.sources.kubernetes.crd_check import crd_problem
 from federation.sources.kubernetes.mirror import Mirror, Pace
+from federation.sources.slices import Slices
 from federation.text import printable
 
 _TOLD_CHARS = 1000
@@ -285,6 +286,7 @@ class KubernetesSource:
             tuple(read.objects.values()),
             before,
             judge_issuer=self._judge_issuer,
+            pause=Slices(),
         )
         self._catalog, self._adopted, self._held = united.catalog, True, ""
         self._summary = _Summary.of(united.verdicts)
