@@ -256,6 +256,23 @@ def test_a_condition_of_a_statement_that_kept_it_back_is_shown(folder: Path) -> 
     assert run(folder).exit_code == 0
 
 
+def test_a_variable_that_led_elsewhere_is_shown_with_its_value(folder: Path) -> None:
+    documents = folder / "documents.yaml"
+    text = documents.read_text("utf-8")
+    documents.write_text(text.replace("openfaas-fn:*", "repo-${jwt:repository_id}:*"), "utf-8")
+    allowed = {"expect": {"allowed": ["Function:Create=repo-412890077:x"]}}
+    put(folder, {"sample": "github-push-main", **allowed})
+    assert run(folder).exit_code == 0
+    shown = told(folder, {"sample": "github-push-main", "expect": {"allowed": [FIGLET]}})
+    assert "Allow deploy/deploy-functions:" not in shown  # no value leads there
+    other = {"expect": {"allowed": ["Function:Create=repo-7:x"]}}
+    shown = told(folder, {"sample": "github-push-main", **other})
+    assert (
+        "Allow deploy/deploy-functions: repo-${jwt:repository_id}:* became repo-412890077:*,"
+        " since jwt:repository_id is 412890077"
+    ) in shown.replace("${jwt:repository_id} is", "jwt:repository_id is")
+
+
 def test_a_refused_token_that_is_expected_to_be_denied_passes_with_a_note(folder: Path) -> None:
     claims = {"ref": "refs/heads/feature"}
     put(folder, {"sample": "github-push-main", "claims": claims, "expect": {"denied": [FIGLET]}})

@@ -15,6 +15,7 @@ from federation.documents.model import Effect, Policy, Role, Statement
 from federation.documents.rule_tests import Expected, RuleTest, at_fault
 from federation.errors import Problem, Reason, Refusal
 from federation.policy.conditions import Condition
+from federation.policy.explain import Filled
 from federation.policy.index import PolicySet
 from federation.policy.permissions import Access, Decision, decide
 from federation.policy.roles import Admission, ShadowAdmission, evaluate
@@ -63,7 +64,7 @@ class Outcome:
 
     def about(self, access: Access) -> Iterable[tuple[Policy, Statement]]:
         """Return the statements about *access*, whatever their conditions."""
-        return self.granted.about(access.action, access.namespace, access.name)
+        return self.granted.about(access.action, access.namespace, access.name, self.minted)
 
     @property
     def summary(self) -> str:
@@ -211,7 +212,8 @@ def _of_accesses(
             continue
         access = f"{decision.access.action}={decision.access.resource}"
         wanted, came = ("allowed", "denied") if index < allowed else ("denied", "allowed")
-        causes = () if decision.allowed or decision.effect else _why_nothing(outcome, decision)
+        nothing = not decision.allowed and decision.effect is None
+        causes = tuple(_why_nothing(outcome, decision)) if nothing else ()
         if not (expected.roles or expected.policies):
             causes = (*causes, *_why_refused(outcome.refusal))
         yield Difference(f"{wanted} {access}", wanted, f"{came}: {_by(outcome, decision)}", causes)
@@ -227,14 +229,23 @@ def _by(outcome: Outcome, decision: Decision) -> str:
     return f"no statement of {_listed(outcome.policies)} matches"
 
 
-def _why_nothing(outcome: Outcome, decision: Decision) -> tuple[Cause, ...]:
-    """Return the conditions that kept an Allow about the access from matching."""
-    return tuple(
-        _compared(f"Allow {policy.name}/{statement.sid}", condition, outcome.minted)
-        for policy, statement in outcome.about(decision.access)
-        if statement.effect is Effect.ALLOW
-        for condition in failing(statement, outcome.minted)
-    )
+def _why_nothing(outcome: Outcome, decision: Decision) -> Iterator[Cause]:
+    """Yield the conditions, and the variables in resources, that kept an Allow from matching."""
+    access, claims = decision.access, outcome.minted
+    reaching = list(outcome.about(access))
+    for about in outcome.granted.about(access.action, access.namespace, access.name):
+        policy, statement = about
+        if statement.effect is not Effect.ALLOW:
+            continue
+        subject = f"Allow {policy.name}/{statement.sid}"
+        for condition in failing(statement, claims):
+            yield _compared(subject, condition, claims)
+        for resource in statement.resources if about not in reaching else ():
+            if resource.variables:
+                filled = Filled.of(policy, statement, resource, claims)
+                told = ", ".join(f"{name} is {value}" for name, value in filled.claims.items())
+                became = filled.became or "nothing"
+                yield Cause(f"{subject}: {resource.text} became {became}, since {told}")
 
 
 def failing(statement: Statement, claims: Claims) -> list[Condition]:
