@@ -40,7 +40,7 @@ from federation.documents.load import (
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import NO_LINES, Origin
 from federation.documents.pauses import Pause, go_on, paced
-from federation.documents.pieces import JsonLines, pieces
+from federation.documents.pieces import PIECE_BYTES, JsonLines, pieces
 from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
@@ -129,6 +129,8 @@ def _parsed_in_pieces(
     reading = _Reading(path, shared)
     json_lines, repeated = JsonLines(), Repeated()
     for piece in paced(pieces(data.removeprefix(_BOM)), pause):
+        if len(piece.text) > PIECE_BYTES:
+            return None
         digest = hashlib.sha256(piece.text).digest()
         if old := known.get(digest):
             reading.keep(digest, old, piece.line)

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from federation.documents.load import DEPTH, Bare, Document, Fields, Items, Sort, Value, bare
 
-_PIECE_BYTES = 64 * 1024
-"""The longest piece that is read as JSON."""
+PIECE_BYTES = 64 * 1024
+"""A file with a longer piece is read as a whole, so that a hostile one is not read twice."""
 _PIECES = 100_000
 _KEY_CHARS = 1000
 """libyaml takes 1,024."""
@@ -80,7 +80,7 @@ class JsonLines:
 
     def document(self, piece: Piece) -> Document | None:
         """Return the document of *piece*; None if it is not JSON that YAML reads the same way."""
-        found = _JSON_LINE.fullmatch(piece.text) if len(piece.text) <= _PIECE_BYTES else None
+        found = _JSON_LINE.fullmatch(piece.text) if len(piece.text) <= PIECE_BYTES else None
         # Brackets within strings count too: a bound is enough here.
         if found is None or found[2].count(b"{") + found[2].count(b"[") > DEPTH:
             return None
