@@ -30,7 +30,7 @@ from tests.harness.broker import FakeSource
 from tests.harness.gateway import Front
 from tests.test_examples import with_issuer
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").rglob("*.yaml"))
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 READ = ("Documents:Read", "*")
 
 ODD = """\

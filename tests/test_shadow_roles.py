@@ -532,7 +532,7 @@ def test_an_object_good_or_bad_changes_nothing_as_long_as_its_effect_can_be_read
 
 def test_the_generated_objects_show_every_case() -> None:
     counts: Counter[str] = Counter()
-    for seed in range(60):
+    for seed in range(120):
         counts += told_of_objects(Random(seed))  # noqa: S311  no secret
     assert counts["allowed"] >= 20, counts
     assert counts["bad: Invalid"] >= 10, counts
