@@ -393,6 +393,36 @@ class TestRequests:
         replayed = decided([{**request, "response_code": 403}], granting(role("main")))
         assert replayed.report.totals[Kind.REQUEST].keep == 1
 
+    def test_one_that_was_denied_is_known_though_its_name_looks_like_a_token(
+        self, broker: Front
+    ) -> None:
+        broker.journal.events.clear()
+        body = {**DEPLOYMENT, "namespace": "prod", "service": "newkafka-consumer-service"}
+        token = broker.access_token()
+        assert broker.call("PUT", "/system/functions", token, json=body).status_code == 403
+        replayed = decided(events_of(broker), broker.source.catalog)
+        assert replayed.report.totals[Kind.REQUEST].stay_refused == 1
+        assert not replayed.report.loss
+
+    def test_one_whose_token_ended_before_the_decision_was_not_allowed(self, broker: Front) -> None:
+        (request,) = events_of(broker)[1:]
+        ended = {**request, "response_code": 401, "reason": "expired"}
+        replayed = decided([ended], granting(role("main", "look")))
+        assert list(replayed.report.left_out) == ["expired"]
+        assert not replayed.report.loss
+
+    def test_a_call_that_its_function_token_was_not_for_is_no_gain(self, tmp_path: Path) -> None:
+        broker = Front(
+            tmp_path, audit_claims="all", functions="authorize", audit_verbs=EVERY_METHOD
+        )
+        broker.source.catalog = granting(role("main"))
+        traded = broker.exchange(broker.access_token(), scope="function", audience="dev:figlet")
+        token = traded.json()["access_token"]
+        assert broker.call("POST", "/function/other.dev", token).status_code == 403
+        replayed = decided(events_of(broker), broker.source.catalog)
+        assert "not what its function token is for" in replayed.report.left_out
+        assert "gains" not in [row[0] for row in rows(replayed)]
+
 
 class TestUndecided:
     def test_a_trail_without_claims_says_so(self, tmp_path: Path) -> None:

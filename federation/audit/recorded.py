@@ -144,6 +144,8 @@ def _exchange(event: StoredEvent, code: int, reason: str | None, members: _Membe
     claims = event.get("claims")
     if not isinstance(claims, dict | None):
         raise ValueError("its claims are none")  # noqa: TRY004  one kind of error for bad input
+    if reason is None and claims is not None and not members["roles"]:
+        raise ValueError("it was granted by no Role")
     return RecordedExchange(
         **members,
         reason=reason,
@@ -161,14 +163,19 @@ def _request(event: StoredEvent, code: int, reason: str | None, members: _Member
     actions = _names(event, "actions")
     if not actions:
         return NotDecided(reason or "asked for no permission")
+    if reason not in {None, Reason.POLICY_MISSING}:
+        return NotDecided(reason)  # such as a token that ended while the body arrived
     whole = BROKER_ACTIONS.issuperset(actions)
     resource = "*" if whole else _text(event, "resource")
     access = tuple(Access.parse(action, resource) for action in actions)
-    # An upstream may answer 403 too. Only the broker's own begins with what was asked for.
-    own = f"{access[-1].action} on {access[-1].resource} "
+    # An upstream may answer 403 too. Only the broker's own begins so. What follows may be cut, and
+    # a name that looks like a token is replaced.
+    own = f"{access[-1].action} on "
     denied = code == _DENIED and str(event.get("custom_message")).startswith(own)
     if reason == Reason.POLICY_MISSING and not denied:
         raise ValueError("its reason and its response code contradict each other")
+    if denied and not members["roles"]:
+        return NotDecided("not what its function token is for")
     return RecordedRequest(**members, access=access, allowed=not denied)
 
 

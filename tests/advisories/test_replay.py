@@ -76,6 +76,7 @@ LONG = "x" * 2000
 LIES: dict[str, Json] = {
     "granted, and refused": {"response_code": 400},
     "refused, and granted": {"reason": "no_role_admits"},
+    "granted by no Role": {"roles": []},
     "a reason that is a list": {"reason": ["no_role_admits"], "response_code": 400},
     "no code": {"response_code": "200"},
     "roles that are an object": {"roles": {"octo-deployer": True}},
