@@ -91,15 +91,18 @@ def as_junit(run: Run) -> str:
 
 
 def as_github(run: Run) -> str:
-    """Return the report with annotations at the tests that failed."""
+    """Return the report with annotations at the tests that failed, or that tell nothing."""
     lines = [
         annotation(problem.severity, problem.path, problem.line, _title(problem.name), str(problem))
         for problem in run.problems
     ]
-    for result in run.failed:
-        origin = result.test.origin
-        text = "\n".join(_differences(result)).strip()
-        lines.append(annotation("error", origin.path, origin.line, _title(result.test.name), text))
+    for result in run.results:
+        origin, title = result.test.origin, _title(result.test.name)
+        if not result.passed:
+            text = "\n".join(_differences(result)).strip()
+            lines.append(annotation("error", origin.path, origin.line, title, text))
+        elif result.note:
+            lines.append(annotation("warning", origin.path, origin.line, title, result.note))
     return "\n".join([*lines, *_coverage(run), _summary(run)])
 
 
@@ -121,7 +124,7 @@ def _told(result: Result) -> Iterator[str]:
     where = printable(f"{origin.path}:{origin.line}")
     name = click.style(result.test.name, bold=True)
     if not result.passed:
-        yield f"{click.style('FAIL', fg='red')}  {name}  {where}"
+        yield f"{click.style('FAIL', fg='red')}  {name}  {no_command_within(where)}"
         yield from map(no_command, _differences(result))
         yield ""
     elif result.note:

@@ -49,7 +49,7 @@ def load_rule_tests(paths: Sequence[Path]) -> RuleTests:
     for root in paths:
         for path, data in contents([root])[0]:
             real = os.path.realpath(path)
-            if RULE_TEST.encode() not in data or real in seen:
+            if not _may_have_tests(data) or real in seen:
                 continue
             seen.add(real)
             tests, problems, found = rule_tests(path, data)
@@ -59,6 +59,11 @@ def load_rule_tests(paths: Sequence[Path]) -> RuleTests:
                 _add(loaded, test, bases.of(test, _root(root)), names)
     loaded.problems.sort()
     return loaded
+
+
+def _may_have_tests(data: bytes) -> bool:
+    """Return False if *data* surely has no test. The kind may be written with escapes."""
+    return RULE_TEST.encode() in data or b"\\" in data
 
 
 def sample_names() -> list[str]:

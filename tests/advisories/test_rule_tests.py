@@ -156,3 +156,37 @@ def test_many_and_deep_claims_are_bounded(tmp_path: Path) -> None:
         spec = f"metadata: {{name: t}}\nspec:\n  claims: {claims}\n  expect: {{roles: []}}\n"
         (tmp_path / "test.yaml").write_text(HEAD + spec, "utf-8")
         assert run(tmp_path / "test.yaml").exit_code == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json", "junit", "github"])
+def test_the_name_of_a_file_is_no_command(tmp_path: Path, form: str) -> None:
+    spec = "metadata: {name: t}\nspec:\n  sample: github-push-main\n  expect: {roles: []}\n"
+    path = tmp_path / "##vso[task.setvariable variable=x]y.yaml"
+    path.write_text(HEAD + spec, "utf-8")
+    done = run(path, "--format", form)
+    assert done.exit_code == 1
+    assert "##vso[" not in done.output
+
+
+# No test is passed over.
+
+
+@pytest.mark.parametrize("kind", ["Rule\\x54est", "\\u0052uleTest", "Rule\\\n  Test"])
+def test_one_whose_kind_is_written_with_escapes_is_run(tmp_path: Path, kind: str) -> None:
+    spec = "metadata: {name: t}\nspec:\n  sample: github-push-main\n  expect: {roles: []}\n"
+    (tmp_path / "test.yaml").write_text(HEAD.replace("RuleTest", f'"{kind}"') + spec, "utf-8")
+    done = run(tmp_path / "test.yaml")
+    assert done.exit_code == 1
+    assert "1 failed" in done.output
+
+
+def test_one_that_no_policy_can_fail_says_so_in_the_log_of_a_workflow(tmp_path: Path) -> None:
+    spec = (
+        "metadata: {name: t}\nspec:\n  claims: {iss: https://example.com}\n"
+        "  expect: {denied: ['Function:List=dev:*']}\n"
+    )
+    (tmp_path / "test.yaml").write_text(HEAD + spec, "utf-8")
+    done = run(tmp_path / "test.yaml", "--format", "github")
+    assert done.exit_code == 0
+    assert "::warning " in done.output
+    assert "refused with untrusted_issuer" in done.output
