@@ -148,6 +148,24 @@ class TestExchanges:
         replayed = decided(events_of(broker), granting(role("main"), role("reader", "look")))
         assert rows(replayed) == [("gains", "exchange", "main", "octo-org/octo-repo", 1)]
 
+    def test_names_that_look_like_tokens_in_its_event_are_not_guessed(self, broker: Front) -> None:
+        name = "newkafka-consumer-service"
+        broker.source.catalog = granting(role(name))
+        assert broker.exchange(role=name).status_code == 200
+        assert broker.exchange(scope="function", audience=f"dev:{name}").status_code == 200
+        replayed = decided(events_of(broker), broker.source.catalog)
+        assert [count.events for count in replayed.report.undecided.values()] == [2]
+        assert not replayed.report.loss
+
+    def test_a_claim_whose_name_looks_like_a_token_is_not_taken_as_absent(
+        self, broker: Front
+    ) -> None:
+        broker.source.catalog = granting(role("main", newkafka_consumer_service="x"))
+        broker.exchange(broker.job(newkafka_consumer_service="x"))
+        replayed = decided(events_of(broker), broker.source.catalog)
+        assert replayed.report.undecided
+        assert not replayed.report.loss
+
     def test_an_issuer_that_is_gone_loses_all(self, broker: Front) -> None:
         broker.source.catalog = granting(role("main"))
         broker.exchange()

@@ -26,6 +26,8 @@ _EVIDENCE_BYTES = 16 * 1024
 _VALUE_CHARS = 300
 _LIST_ITEMS = 50
 _CUT = "..."
+A_TOKEN = "(a token)"
+"""Stands in events for whatever looks like one."""
 
 
 def cut(text: str, most: int = FIELD_BYTES) -> str:
@@ -76,7 +78,7 @@ def without_tokens(text: str) -> str:
     """Replace whatever in *text* looks like a JWT or the beginning of one."""
     if "ey" not in text and "ew" not in text:
         return text
-    return _TOKEN.sub("(a token)", text)
+    return _TOKEN.sub(A_TOKEN, text)
 
 
 def looks_like_token(written: bytes) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from federation.audit.bounds import A_TOKEN
 from federation.audit.read import StoredEvent
 from federation.documents.model import BROKER_ACTIONS
 from federation.errors import Reason
@@ -202,5 +203,6 @@ def _digest(event: StoredEvent, member: str) -> str | None:
 
 
 def was_cut(names: tuple[str, ...]) -> bool:
-    """Return whether *names* is a list that did not fit into its event."""
-    return bool(names) and names[-1].startswith("(and ") and names[-1].endswith(" more)")
+    """Return whether *names* did not fit into their event, or one of them looked like a token."""
+    did_not_fit = bool(names) and names[-1].startswith("(and ") and names[-1].endswith(" more)")
+    return did_not_fit or any(A_TOKEN in name for name in names)

@@ -42,7 +42,10 @@ _NEW_IN_EACH_TOKEN = frozenset({"iat", "nbf", "exp", "jti", "fed:jti"})
 
 NO_CLAIMS = "The event keeps no claims of the token (setting audit-claims)."
 CLAIMS_CUT = "Claims that decide were too large for the event, or held a token."
-NAMES_CUT = "The list of Roles or functions that the job asked for was too long for the event."
+NAMES_CUT = (
+    "The list of Roles or functions that the job asked for was too long for the event, or held what"
+    " looks like a token."
+)
 NOT_ASKED = "An older event does not say which Roles the job asked for."
 NOT_KEPT = "A Role or statement that may decide reads a claim that the event does not keep: {}."
 
