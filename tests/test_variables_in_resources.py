@@ -61,6 +61,7 @@ def _placed(role: Role) -> Role:
         (GITHUB, "${jwt:jti}:*", []),
         (GITHUB, "${jwt:workflow}:*", ["T006"]),
         (GITHUB, "dev:${jwt:/workflow}", ["T006"]),
+        (GITHUB, "dev:${jwt:/workflow/name}", ["T006"]),
         (GITHUB, "${jwt:actor}:*", ["T006"]),
         (GITHUB, "${jwt:actor_id}:*", ["T006"]),
         (GITHUB, "${jwt:job_workflow_ref}:*", ["T006"]),

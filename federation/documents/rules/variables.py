@@ -14,7 +14,7 @@ from itertools import pairwise
 from federation.documents.model import Effect, Policy, Statement
 from federation.documents.resources import Pieces, Resource, Variable, usable
 from federation.documents.rules.role_facts import Fault, Place, RoleFacts
-from federation.policy.conditions import KEY_PREFIX, keys
+from federation.policy.conditions import KEY_PREFIX, key_path, keys
 from federation.text import quoted
 
 Policies = Mapping[str, Policy]
@@ -120,12 +120,11 @@ def _where(at: tuple[Policy, Statement], variable: Variable) -> str:
 
 def _free(facts: RoleFacts, variable: Variable) -> str:
     """Return why anybody can set the claim of *variable*, empty if nothing is known of that."""
-    claim = variable.key.removeprefix(KEY_PREFIX)
     return next(
         (
             reason
             for free, reason in facts.profile.free.items()
-            if claim == free or claim.startswith(free + "/")
+            if variable.path[: len(path := key_path(KEY_PREFIX + free))] == path
         ),
         "",
     )
