@@ -205,6 +205,32 @@ class TestShadowRoles:
         ]
         assert not replayed.report.loss
 
+    def test_one_that_reads_a_claim_that_the_event_lacks_is_not_guessed(
+        self, tmp_path: Path
+    ) -> None:
+        broker = Front(tmp_path, audit_claims="ci")
+        broker.source.catalog = granting(role("main"))
+        broker.exchange()
+        lacking, other = role("sh", actor="octocat"), role("other", repository_id="1", actor="x")
+        shadows = tuple(replace(each, shadow=True) for each in (lacking, other))
+        new = replace(broker.source.catalog, shadow_roles=shadows)
+        replayed = decided(events_of(broker), new)
+        assert [row[:3] for row in rows(replayed)] == [("keeps", "exchange", "main")]
+        assert list(replayed.report.undecided) == [
+            "A shadow Role may decide by a claim that the event does not keep: actor."
+        ]
+
+    def test_one_that_reads_a_claim_that_was_cut_is_not_said_to_admit(self, broker: Front) -> None:
+        broker.source.catalog = granting(role("main"))
+        broker.exchange()
+        (event,) = events_of(broker)
+        shadow = replace(role("sh", **MAIN), shadow=True)
+        new = replace(broker.source.catalog, shadow_roles=(shadow,))
+        assert "shadow" in [row[0] for row in rows(decided([event], new))]
+        replayed = decided([{**event, "claims_cut": ["ref"]}], new)
+        assert "shadow" not in [row[0] for row in rows(replayed)]
+        assert replayed.report.undecided
+
     def test_one_that_becomes_live_is_a_gain_that_says_so(self, broker: Front) -> None:
         shadow = replace(role("main"), shadow=True)
         broker.source.catalog = replace(granting(), shadow_roles=(shadow,))

@@ -12,22 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from federation.audit.kept_claims import MAY_BE_LEFT_OUT
 from federation.audit.recorded import RecordedExchange, RecordedRequest, was_cut
-from federation.claims import Claims, UnverifiedClaims, text
+from federation.claims import Claims, UnverifiedClaims
 from federation.documents.catalog import Catalog
 from federation.documents.model import INVOKE, Effect, JwtIssuer
 from federation.errors import Reason, Refusal
 from federation.gateway.narrow import LIST, may_list
 from federation.issuers.verify import check_claims, check_times, trusted_issuer
 from federation.jose.strict_json import dumps_ascii
-from federation.policy.conditions import holds
 from federation.policy.index import PolicyNames, PolicySet, PolicySets
 from federation.policy.permissions import Access, Decision, decide, granted_resources
 from federation.policy.replay import Given, Outcome
 from federation.policy.roles import Admission, admit, shadow_admission
-from federation.replayed.unknown import assuming, facts, read_by_policies, readers
+from federation.replayed.unknown import assuming, facts, not_decided, read_by_policies, readers
 from federation.tokens.mint import access_claims
 
 _KINDS = 10_000
@@ -48,6 +48,7 @@ NAMES_CUT = (
 )
 NOT_ASKED = "An older event does not say which Roles the job asked for."
 NOT_KEPT = "A Role or statement that may decide reads a claim that the event does not keep: {}."
+SHADOW_NOT_KEPT = "A shadow Role may decide by a claim that the event does not keep: {}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,22 @@ class Token:
     """The claims of its access token that policies read."""
     unknown: frozenset[str]
     """The names of those that the event does not tell."""
+    shadows_read: frozenset[str] = frozenset()
+    """The claims of the subject token for lack of which some shadow Role is not decided."""
 
     @classmethod
-    def refused(cls, reason: Reason, shadows: tuple[str, ...] = ()) -> Token:
+    def refused(cls, reason: Reason, shadows: _Shadows) -> Token:
         """No token, because of *reason*."""
-        outcome = Outcome(reason=reason, shadow_roles=shadows)
-        return cls(outcome, PolicyNames(()), Claims({}), frozenset())
+        outcome = Outcome(reason=reason, shadow_roles=shadows.admitting)
+        return cls(outcome, PolicyNames(()), Claims({}), frozenset(), shadows.read)
+
+
+class _Shadows(NamedTuple):
+    """What the shadow Roles make of a token."""
+
+    admitting: tuple[str, ...] = ()
+    read: frozenset[str] = frozenset()
+    """The claims for lack of which some of them are not decided."""
 
 
 class Undecided(Exception):
@@ -87,6 +98,7 @@ class Decider:
             | frozenset().union(*(facts(issuer) for issuer in catalog.issuers.values()))
         )
         self._readers = readers(roles)
+        self._shadow_readers = readers(catalog.shadow_roles)
         self._tokens: dict[bytes, Token | Undecided] = {}
         self._bounds: dict[tuple[PolicyNames, frozenset[str]], tuple[PolicySet, PolicySet]] = {}
         self.given = Given(
@@ -142,7 +154,7 @@ class Decider:
         claims = Claims(event.claims)
         unverified = UnverifiedClaims(event.claims)
         cut = frozenset(event.claims_cut)
-        shadows: tuple[str, ...] = ()
+        shadows = _Shadows()
         try:
             if "iss" in cut:
                 raise Undecided(CLAIMS_CUT)
@@ -152,7 +164,7 @@ class Decider:
             check_claims(issuer, unverified, now=None)
             unknown = MAY_BE_LEFT_OUT.difference(claims) | cut
             self._check_known(claims, unknown)
-            shadows = shadow_admission(self.catalog, issuer, claims).roles
+            shadows = self._shadows(issuer, claims, unknown)
             admission = self._admission(event, issuer, claims)
         except Refusal as refusal:
             return Token.refused(refusal.reason, shadows)
@@ -163,12 +175,16 @@ class Decider:
 
     def _check_known(self, claims: Claims, unknown: frozenset[str]) -> None:
         """Make sure that no Role depends on the claims named in *unknown*. Raises: Undecided."""
-        iss = text(claims.get("iss"))
-        for name in sorted(unknown & self._readers.keys()):
-            for role, issuers in self._readers[name]:
-                told = [c for c in role.conditions if c.path[0] not in unknown]
-                if iss in issuers and holds(told, claims):
-                    raise Undecided(NOT_KEPT.format(name))
+        for name, _ in not_decided(self._readers, claims, unknown):
+            raise Undecided(NOT_KEPT.format(name))
+
+    def _shadows(self, issuer: JwtIssuer, claims: Claims, unknown: frozenset[str]) -> _Shadows:
+        """Return what the shadow Roles make of *claims*; those not decided do not admit."""
+        found = list(not_decided(self._shadow_readers, claims, unknown))
+        unsure = {role for _, role in found}
+        names = shadow_admission(self.catalog, issuer, claims).roles
+        admitting = tuple(name for name in names if name not in unsure)
+        return _Shadows(admitting, frozenset(claim for claim, _ in found))
 
     def _admission(self, event: RecordedExchange, issuer: JwtIssuer, claims: Claims) -> Admission:
         admission = admit(self.catalog, issuer, claims, only=event.asked)
@@ -184,14 +200,17 @@ class Decider:
         admission: Admission,
         claims: Claims,
         unknown: frozenset[str],
-        shadows: tuple[str, ...],
+        shadows: _Shadows,
     ) -> Token:
         minted = access_claims(claims, admission, issuer_url=event.issuer, now=0, jti="replayed")
         return Token(
-            Outcome(tuple(r.name for r in admission.roles), admission.policies, "", shadows),
+            Outcome(
+                tuple(r.name for r in admission.roles), admission.policies, "", shadows.admitting
+            ),
             admission.held,
             Claims({n: value for n, value in minted.items() if n in self._read_by_policies}),
             (unknown | _NEW_IN_EACH_TOKEN) & self._read_by_policies,
+            shadows.read,
         )
 
     def _no_function_token(self, token: Token, audience: Iterable[str]) -> Reason | None:

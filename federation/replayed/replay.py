@@ -31,7 +31,13 @@ from federation.policy.replay import (
     of_request,
 )
 from federation.providers.table import PROFILES
-from federation.replayed.decider import NAMES_CUT, Decider, Token, Undecided
+from federation.replayed.decider import (
+    NAMES_CUT,
+    SHADOW_NOT_KEPT,
+    Decider,
+    Token,
+    Undecided,
+)
 
 _TOKENS = 200_000
 _EVENT_IDS = 100_000
@@ -127,6 +133,8 @@ class Replay:
             raise Undecided(NAMES_CUT)
         found = of_exchange(known.who, before, _certain(new).outcome, given, self._new.given)
         self.report.add(Kind.EXCHANGE, found, sample, given.only_denies)
+        if lacking := _certain(new).shadows_read:
+            self.report.not_decided(SHADOW_NOT_KEPT.format(", ".join(sorted(lacking))), sample)
 
     @property
     def _given(self) -> Given:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
+from federation.claims import Claims, text
 from federation.documents.catalog import role_issuers
 from federation.documents.model import Effect, JwtIssuer, Policy, Role, Statement
 from federation.documents.resources import Resource
+from federation.policy.conditions import holds
 from federation.policy.index import PolicySet
 
 
@@ -67,14 +70,30 @@ def read_by_policies(policies: Iterable[Policy]) -> frozenset[str]:
     return frozenset((*of_conditions, *of_resources))
 
 
-def readers(roles: Iterable[Role]) -> Mapping[str, list[tuple[Role, frozenset[str]]]]:
-    """The Roles by the claims that they read, each with the issuers whose tokens it can admit."""
+Readers: TypeAlias = Mapping[str, list[tuple[Role, frozenset[str]]]]
+"""Roles by the claims that they read, each with the issuers whose tokens it can admit."""
+
+
+def readers(roles: Iterable[Role]) -> Readers:
+    """The *roles* by the claims that they read."""
     found: dict[str, list[tuple[Role, frozenset[str]]]] = {}
     for role in roles:
         issuers = role_issuers(role)
         for name in {condition.path[0] for condition in role.conditions}:
             found.setdefault(name, []).append((role, issuers))
     return found
+
+
+def not_decided(
+    readers: Readers, claims: Claims, unknown: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each of the *unknown* claims with each Role that depends on it."""
+    iss = text(claims.get("iss"))
+    for name in sorted(unknown & readers.keys()):
+        for role, issuers in readers[name]:
+            told = [c for c in role.conditions if c.path[0] not in unknown]
+            if iss in issuers and holds(told, claims):
+                yield name, role.name
 
 
 def facts(issuer: JwtIssuer) -> frozenset[str]:
