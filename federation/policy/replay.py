@@ -238,13 +238,11 @@ class Report:
 
     def not_decided(self, why: str, sample: Sample) -> None:
         """Count an event that cannot be decided again."""
-        self.undecided.setdefault(why, Count()).add(sample)
+        _counted_by(self.undecided, why).add(sample)
 
     def leave_out(self, why: str, sample: Sample) -> None:
         """Count an event of which the documents decided nothing."""
-        if why not in self.left_out and len(self.left_out) >= _MOST_ROWS:
-            why = _OTHERS
-        self.left_out.setdefault(why, Count()).add(sample)
+        _counted_by(self.left_out, why).add(sample)
 
     def sorted_rows(self) -> list[tuple[Difference, Count]]:
         """The rows: who loses, who gains, shadow Roles, what stays; then by Role and caller."""
@@ -268,6 +266,13 @@ class Report:
                 for why, count in sorted(self.left_out.items(), key=itemgetter(0))
             ],
         }
+
+
+def _counted_by(counts: dict[str, Count], why: str) -> Count:
+    """Return the count for *why*. Events word some of the reasons, so their number has a limit."""
+    if why not in counts and len(counts) >= _MOST_ROWS:
+        why = _OTHERS
+    return counts.setdefault(why, Count())
 
 
 def _is_loss(difference: Difference, only_denies: Callable[[str], bool]) -> bool:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from federation.audit.delivered import events_in
 from federation.cli import main
-from federation.policy.replay import Kind
+from federation.policy.replay import Kind, Report, Sample
 from federation.replayed.replay import Replay
 from tests.harness.broker import InProcess
 from tests.harness.documents import DOCUMENTS, catalog_of
@@ -165,3 +165,15 @@ def test_callers_without_end_take_memory_up_to_a_bound(
     assert sum(count.events for count in report.rows.values()) == 300
     assert report.totals[Kind.EXCHANGE].decided == 150
     assert "(others)" in {row.who for row in report.rows}
+
+
+def test_reasons_without_end_take_memory_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason may name claims, and whoever writes events chooses which of them were cut."""
+    monkeypatch.setattr("federation.policy.replay._MOST_ROWS", 3)
+    report = Report()
+    for number in range(8):
+        report.not_decided(f"claim {number}", Sample("1", "2"))
+        report.leave_out(f"reason {number}", Sample("1", "2"))
+    for counts in (report.undecided, report.left_out):
+        assert len(counts) == 4
+        assert counts["(others)"].events == 5
