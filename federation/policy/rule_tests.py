@@ -114,14 +114,19 @@ class Result:
 
     @property
     def note(self) -> str:
-        """What to know about a test that passed: that it would pass whatever the policies say."""
-        expected = self.test.expected
-        said = (expected.roles, expected.policies, expected.refusal) != (None, None, None)
-        if said or self.outcome.refusal is None or not self.passed:
+        """What to know about a test that passed: that it would pass whatever the documents say."""
+        expected, refusal = self.test.expected, self.outcome.refusal
+        if refusal is None or expected.refusal is not None or not self.passed:
+            return ""
+        if (expected.roles, expected.policies) == (None, None):
+            so = "no policy denied anything"
+        elif refusal.reason not in BY_ROLES:
+            so = "no Role was asked"
+        else:
             return ""
         return (
-            f"the token is {self.outcome.summary}, so no policy denied anything;"
-            f" expect refusal: {self.outcome.refusal.reason} too, or mend the claims"
+            f"the token is {self.outcome.summary}, so {so};"
+            f" expect refusal: {refusal.reason} too, or mend the claims"
         )
 
 

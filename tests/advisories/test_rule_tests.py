@@ -180,13 +180,24 @@ def test_one_whose_kind_is_written_with_escapes_is_run(tmp_path: Path, kind: str
     assert "1 failed" in done.output
 
 
-def test_one_that_no_policy_can_fail_says_so_in_the_log_of_a_workflow(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("expected", "so"),
+    [
+        ("denied: ['Function:List=dev:*']", "no policy denied anything"),
+        ("roles: []", "no Role was asked"),
+        ("policies: []", "no Role was asked"),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_one_that_no_document_can_fail_says_so(
+    tmp_path: Path, expected: str, so: str, form: str
+) -> None:
     spec = (
         "metadata: {name: t}\nspec:\n  claims: {iss: https://example.com}\n"
-        "  expect: {denied: ['Function:List=dev:*']}\n"
+        f"  expect: {{{expected}}}\n"
     )
     (tmp_path / "test.yaml").write_text(HEAD + spec, "utf-8")
-    done = run(tmp_path / "test.yaml", "--format", "github")
+    done = run(tmp_path / "test.yaml", "--format", form)
     assert done.exit_code == 0
-    assert "::warning " in done.output
-    assert "refused with untrusted_issuer" in done.output
+    assert f"refused with untrusted_issuer, so {so}" in done.output
+    assert form != "github" or "::warning " in done.output
