@@ -37,7 +37,7 @@ from federation.jose import jws
 from federation.outbound import Outbound
 from federation.policy.explain import Explanation, Filled
 from federation.policy.permissions import Access
-from federation.text import nearest, no_command_in_json, printable, quoted
+from federation.text import nearest, no_command, no_command_in_json, printable, quoted
 
 _SECTIONS = 3
 _WORD_CHARS = 8
@@ -181,7 +181,9 @@ def show_explanation(explanation: Explanation) -> None:
             click.echo(f"  a shadow Role: it admits nobody, and {would}")
         for finding in evaluation.findings:
             condition = finding.condition
-            click.echo(f"  {yes if finding.holds else no}  {condition.operator} {condition.key}")
+            click.echo(
+                f"  {yes if finding.holds else no}  {condition.operator} {printable(condition.key)}"
+            )
             if not finding.holds:
                 click.echo(f"         expected  {' | '.join(map(shown, condition.values))}")
                 click.echo(f"         got       {shown(finding.claim)}")
@@ -206,4 +208,5 @@ def _show_filled(filled: Filled) -> None:
     became = f"became {filled.became}" if filled.became else "matches nothing"
     claims = ", ".join(f"{written} is {claim}" for written, claim in filled.claims.items())
     named = f"{filled.policy}/{filled.statement.sid}"
-    click.echo(f"     {named}: {printable(filled.resource.text)} {became}, as {claims}")
+    line = no_command(f"{named}: {filled.resource.text} {became}, as {claims}")
+    click.echo(f"     {line}")

@@ -22,7 +22,7 @@ from federation.policy.permissions import Access
 from federation.policy.who_can import WhatCan, WhoCan
 from federation.policy.who_can import what_can as evaluate_role
 from federation.policy.who_can import who_can as evaluate_access
-from federation.text import did_you_mean, no_command_in_json, printable
+from federation.text import did_you_mean, no_command, no_command_in_json, printable
 
 
 @click.command()
@@ -112,9 +112,9 @@ def _show_role(found: WhatCan) -> None:
         resources = ", ".join(resource.text for resource in statement.resources)
         click.echo(f"\n{statement.effect}  {policy.name}/{statement.sid}")
         click.echo(f"       {actions}")
-        click.echo(f"       on {resources}")
+        click.echo(f"       {no_command(f'on {resources}')}")
         if filled := found.filled(statement):
-            click.echo(f"       for this Role: {', '.join(filled)}")
+            click.echo(f"       {no_command('for this Role: ' + ', '.join(filled))}")
         _show_conditions(statement.conditions, "access token must say")
     if found.notes:
         click.echo("")
@@ -130,10 +130,10 @@ def _show_conditions(conditions: Iterable[Condition], heading: str) -> None:
 
 
 def _condition(condition: Condition) -> str:
-    values = " | ".join(printable(value) for value in condition.values)
-    return f"{condition.operator} {printable(condition.key)}  {values}"
+    values = " | ".join(condition.values)
+    return no_command(f"{condition.operator} {condition.key}  {values}")
 
 
 def _show_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        click.echo(f"note: {printable(note)}")
+        click.echo(no_command(f"note: {note}"))

@@ -8,12 +8,15 @@ takes away everything.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from federation.claims import Claims
+from federation.cli import main
 from federation.documents.resources import Resource
 from federation.errors import Reason, Refusal
 from federation.gateway.narrow import may_list, visible
@@ -22,7 +25,7 @@ from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens.verify import _resources
 from tests.harness import documents
 from tests.harness.broker import catalog_of, refusal, said
-from tests.harness.builders import GITHUB, catalog, policy
+from tests.harness.builders import GITHUB, catalog, policy, sample
 from tests.harness.gateway import Front
 from tests.harness.openfaas import Function
 
@@ -245,3 +248,22 @@ def test_a_job_that_says_something_else_gets_nothing(front: Front, value: str) -
 def test_a_job_without_the_claim_of_a_deny_is_denied(front: Front) -> None:
     token = front.access_token(front.github.token(front.claims()))
     assert status(front, token, "repo-412890077") == 403
+
+
+def test_the_name_of_a_claim_moves_no_cursor_and_commands_no_runner(tmp_path: Path) -> None:
+    """The name stands in a document, which may be somebody else's pull request."""
+    hostile = "\x9b2J\u202e##vso[task.setvariable]x"
+    text = (tmp_path / "documents.yaml", tmp_path / "claims.json")
+    written = json.dumps(f"${{jwt:{hostile}}}:*")
+    text[0].write_text(documents.DOCUMENTS.replace('["dev:*"]', f"[{written}]"), "utf-8")
+    text[1].write_text(json.dumps({**sample("github-push-main"), hostile: hostile}), "utf-8")
+    where = ("--documents", str(text[0]))
+    for words in (
+        ("who-can", "Function:Create", "dev:figlet", *where),
+        ("who-can", "--role", "octo-deployer", *where),
+        ("explain", *where, "--claims", str(text[1]), "--access", "Function:Create=dev:figlet"),
+    ):
+        done = CliRunner().invoke(main, words)
+        assert "\\x9b2J" in done.output, done.output
+        assert done.output.replace("\n", "").isprintable()
+        assert "##vso[" not in done.output
