@@ -317,6 +317,24 @@ class TestFunctionTokens:
         replayed = decided(events_of(broker), granting(role("main"), policies=[everywhere]))
         assert [row[0] for row in rows(replayed)] == ["gains"]
 
+    def test_a_variable_on_a_claim_that_the_event_lacks_is_not_guessed(
+        self, tmp_path: Path
+    ) -> None:
+        """With any value it might meet the Deny, and with its own it does not."""
+        broker = Front(tmp_path, audit_claims="ci")
+        own = policy(
+            "deploy",
+            {"action": ["Function:Invoke"], "resource": ["dev:${jwt:actor}"]},
+            {"effect": "Deny", "action": ["Function:Invoke"], "resource": ["dev:vault"]},
+        )
+        broker.source.catalog = granting(role("main"), policies=[own])
+        assert broker.exchange(scope="function").status_code == 200
+        replayed = decided(events_of(broker), broker.source.catalog)
+        assert list(replayed.report.undecided) == [
+            "A Role or statement that may decide reads a claim that the event does not keep: actor."
+        ]
+        assert not replayed.report.loss
+
     def test_a_call_with_one_is_decided_by_the_exchange_of_its_access_token(
         self, broker: Front
     ) -> None:

@@ -27,7 +27,14 @@ from federation.policy.index import PolicyNames, PolicySet, PolicySets
 from federation.policy.permissions import Access, Decision, decide, granted_resources
 from federation.policy.replay import Given, Outcome
 from federation.policy.roles import Admission, admit, shadow_admission
-from federation.replayed.unknown import assuming, facts, not_decided, read_by_policies, readers
+from federation.replayed.unknown import (
+    assuming,
+    facts,
+    gives_by,
+    not_decided,
+    read_by_policies,
+    readers,
+)
 from federation.tokens.mint import access_claims
 
 _KINDS = 10_000
@@ -215,7 +222,8 @@ class Decider:
 
     def _no_function_token(self, token: Token, audience: Iterable[str]) -> Reason | None:
         """Return why the exchange gets no function token, None if it gets one. Raises: Undecided."""
-        if self._policies.of(self.catalog, token.held).missing:
+        held = self._policies.of(self.catalog, token.held)
+        if held.missing:
             return Reason.POLICY_MISSING
         for function in audience:
             try:
@@ -230,7 +238,8 @@ class Decider:
             bool(granted_resources(policies, INVOKE, token.claims))
             for policies in self._within(token)
         }
-        if len(found) > 1:
+        # One that gives as much as it may overlaps more of what is denied, and is left out for that.
+        if len(found) > 1 or (found == {False} and gives_by(held, INVOKE, token.unknown)):
             raise Undecided(NOT_KEPT.format(", ".join(sorted(token.unknown))))
         return None if found.pop() else Reason.INVALID_SCOPE
 

@@ -63,6 +63,18 @@ def _assumed_resource(
     return Resource(":".join(halves))
 
 
+def gives_by(policies: Iterable[Policy], action: str, unknown: frozenset[str]) -> bool:
+    """Return whether some statement allows *action* on a resource that one of *unknown* names."""
+    return any(
+        variable.path[0] in unknown
+        for policy in policies
+        for statement in policy.statements
+        if statement.effect is Effect.ALLOW and action in statement.actions
+        for resource in statement.resources
+        for variable in resource.variables
+    )
+
+
 def read_by_policies(policies: Iterable[Policy]) -> frozenset[str]:
     statements = [statement for policy in policies for statement in policy.statements]
     of_conditions = (condition.path[0] for s in statements for condition in s.conditions)
