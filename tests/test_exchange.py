@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from federation.audit.event import Event
 from federation.documents.catalog import Catalog
 from federation.documents.model import Role
 from federation.errors import Reason, Refusal
@@ -450,6 +451,26 @@ class TestSpending:
         assert "access_token" not in answer.text
         broker.journal.failure = None
         assert broker.exchange(token).status_code == 200
+
+    @pytest.mark.parametrize(
+        "failure", [Refusal(Reason.AUDIT_UNAVAILABLE), OSError("disk on fire")], ids=["full", "odd"]
+    )
+    def test_the_event_of_a_token_that_was_not_given_does_not_say_that_it_was(
+        self, broker: InProcess, monkeypatch: pytest.MonkeyPatch, failure: Exception
+    ) -> None:
+        """The journal may have room again for the event of the refusal."""
+        journal = broker.journal
+        written = journal.record
+
+        async def fails_once(event: Event) -> None:
+            monkeypatch.setattr(journal, "record", written)
+            raise failure
+
+        monkeypatch.setattr(journal, "record", fails_once)
+        assert broker.exchange().status_code >= 500
+        (event,) = journal.events
+        assert event.reason
+        assert event.issued_token_sha256 is None
 
     def test_a_token_is_restored_if_the_journal_raises_an_unexpected_exception(
         self, broker: InProcess

@@ -181,7 +181,8 @@ class Trail:
             roles_asked=self.roles_asked and _shown_list(self.roles_asked),
             scope=self.scope,
             audience=self.audience and _shown_list(self.audience),
-            issued_token_sha256=self.issued_token_sha256,
+            # A token whose event could not be recorded was not given.
+            issued_token_sha256=None if self.reason else self.issued_token_sha256,
             shadow_roles=cut_list(self.shadow_roles),
             shadow_policies=cut_list(self.shadow_policies),
         )
