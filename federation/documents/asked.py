@@ -32,6 +32,6 @@ def _hint(action: str, resource: str) -> str:
     if action in ACTIONS:
         return "" if action in BROKER_ACTIONS or "*" in resource else resource_hint(resource)
     if action in ACTION_SETS:
-        one = next(each for each in sorted(ACTIONS) if each.startswith(action.rstrip("*")))
+        one = min(ACTION_SETS[action], key=lambda each: (each in BROKER_ACTIONS, each))
         return f"ask about one action, such as {one}"
     return action_hint(action)
