@@ -69,6 +69,13 @@ def test_who_can_tells_what_a_role_reaches_by_its_own_pins(tmp_path: Path) -> No
     assert "on o-${jwt:repository_owner_id}:*\n       for this Role: o-13420041:*\n" in said.output
 
 
+def test_who_can_says_a_resource_once_where_the_role_pins_none_of_its_claims() -> None:
+    words = ("--role=octo-org-repositories", *(f"--documents={path}" for path in MANY))
+    said = run("who-can", *words)
+    assert "on repo-${jwt:repository_id}:*\n" in said.output
+    assert "for this Role" not in said.output
+
+
 @pytest.mark.parametrize(
     ("claims", "became"),
     [
@@ -98,7 +105,10 @@ def test_nobody_can_is_exit_code_1(documents: Path) -> None:
         (["Function:Creat", "dev:x"], "did you mean Function:Create?"),
         (["Function:Deploy", "dev:x"], "; write Function:Create and Function:Update"),
         (["Function:*", "dev:x"], "is not an action; ask about one action, such as Function:"),
-        (["*", "dev:x"], "is not an action; ask about one action, such as "),
+        (["*", "dev:x"], "is not an action; ask about one action, such as Function:"),
+        (["Function:Read", "dev:x"], "ask about one action, such as Function:Get"),
+        (["Function:Admin", "dev:x"], "ask about one action, such as Function:Create"),
+        (["Secret:Read", "dev:x"], "ask about one action, such as Secret:List"),
         (["Function:Create", "dev"], "is not *, <namespace>:* or"),
         (["Function:Create", "figlet"], 'for example "openfaas-fn:figlet"'),
         (["Function:Create", "de*"], "is not *, <namespace>:* or <namespace>:<function>\n"),

@@ -113,8 +113,9 @@ def _show_role(found: WhatCan) -> None:
         click.echo(f"\n{statement.effect}  {policy.name}/{statement.sid}")
         click.echo(f"       {actions}")
         click.echo(f"       {no_command(f'on {resources}')}")
-        if filled := found.filled(statement):
-            click.echo(f"       {no_command('for this Role: ' + ', '.join(filled))}")
+        filled = ", ".join(found.filled(statement))
+        if filled and filled != resources:
+            click.echo(f"       {no_command(f'for this Role: {filled}')}")
         _show_conditions(statement.conditions, "access token must say")
     if found.notes:
         click.echo("")
