@@ -808,6 +808,13 @@ class TestCommand:
         assert "3 exchanges decided again" in result.stdout
         assert "3 lines could not be read as events" in result.stdout
 
+    @pytest.mark.parametrize("form", ["text", "json"])
+    def test_a_file_without_a_single_event_is_no_success(self, stage: Path, form: str) -> None:
+        words = ("--events", "-", "--format", form)
+        result = run("--against", stage / "now.yaml", *words, stdin="these are\nno events\n")
+        assert result.exit_code == 1
+        assert "Error: nothing that was read is an event" in result.stderr
+
     def test_since_leaves_out_what_is_older(self, stage: Path) -> None:
         events = json.loads((stage / "events.json").read_text())
         now = datetime.now(UTC)

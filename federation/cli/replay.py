@@ -119,6 +119,11 @@ def replay(
         click.echo(no_command_in_json(json.dumps(replayed.as_json(), indent=2)))
     else:
         _show(replayed)
+    if replayed.unreadable and replayed.unreadable == replayed.events:  # surely another file
+        raise click.ClickException(
+            "nothing that was read is an event of the audit trail; give --events a file of"
+            " delivered events, or --state"
+        )
     sys.exit(1 if replayed.report.loss and not allow_loss else 0)
 
 
@@ -180,7 +185,7 @@ def _read(replayed: Replay) -> str:
     if not replayed.events:
         return "There are no events."
     times = f", from {replayed.first} to {replayed.last}" if replayed.first else ""
-    return counted(replayed.events, "event") + times
+    return counted(replayed.events - replayed.unreadable, "event") + times
 
 
 def _show_row(row: Difference, count: Count, columns: int) -> None:
