@@ -746,6 +746,18 @@ class TestCommand:
         assert "policies deploy" in result.stdout
         assert max(map(len, result.stdout.splitlines())) <= 120
 
+    @pytest.mark.parametrize("columns", [80, 120])
+    def test_long_names_are_cut_to_the_width_of_the_terminal(
+        self, stage: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        events = (stage / "events.json").read_text()
+        events = events.replace("octo-org/octo-repo", "octo-org/" + "long" * 40)
+        events = events.replace("octo-deployer", "deployer-" + "long" * 40)
+        result = run("--against", stage / "next.yaml", "--events", "-", stdin=events)
+        rows = [line for line in result.stdout.splitlines() if line.endswith("exchange")]
+        assert {len(row) for row in rows} == {columns}
+
     def test_allow_loss_is_exit_code_0(self, stage: Path) -> None:
         words = ("--against", stage / "next.yaml", "--state", stage / "state", "--allow-loss")
         assert run(*words).exit_code == 0

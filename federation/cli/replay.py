@@ -159,7 +159,8 @@ def _told(events: Iterator[StoredEvent | None]) -> Iterator[StoredEvent | None]:
 
 def _show(replayed: Replay) -> None:
     report = replayed.report
-    columns = min(max(shutil.get_terminal_size().columns, _LEAST_COLUMNS), _MOST_COLUMNS)
+    wide = shutil.get_terminal_size((_MOST_COLUMNS, 0)).columns  # a CI log has no width
+    columns = min(max(wide, _LEAST_COLUMNS), _MOST_COLUMNS)
     _line(_read(replayed))
     for kind, totals in report.totals.items():
         if totals.decided:
@@ -191,9 +192,9 @@ def _read(replayed: Replay) -> str:
 def _show_row(row: Difference, count: Count, columns: int) -> None:
     label = click.style(f"{row.change:<8}", fg=_COLOURS.get(row.change), bold=True)
     number = counted(count.events, row.kind)
-    left = columns - 8 - len(number) - 1
+    left = columns - len(f"{row.change:<8}    {number}")
     role = printable(row.role or "(no Role)", max(12, left * 2 // 5))
-    who = printable(row.who, max(12, left - len(role) - 2))
+    who = printable(row.who, max(12, left - len(role)))
     _line("")
     click.echo(label, nl=False, color=colours())
     _line(f"{role}  {who}  {number}")
