@@ -185,6 +185,12 @@ def test_every_command_has_a_section_with_each_of_its_options(name: str) -> None
             assert f"`{parameter.opts[0]}`" in told
 
 
+def test_commands_stand_in_the_order_of_the_help() -> None:
+    told, order = page("docs/cli.md"), main.list_commands(click.Context(main))
+    assert re.findall(r"^\| \[([a-z-]+)\]\(#\1\)", told, re.MULTILINE) == order
+    assert re.findall(r"^## (.+)$", told, re.MULTILINE) == order
+
+
 # Snippets work.
 
 

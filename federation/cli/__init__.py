@@ -25,7 +25,7 @@ _COMMANDS: Mapping[str, str] = {
     "serve": "Run the broker.",
     "demo": "Admit one CI job and refuse another, on this machine alone.",
     "doctor": "Find what is wrong where the broker runs.",
-    "init": "Write the documents and the workflow for a repository.",
+    "init": "Write the documents, their tests and the workflow for a repository.",
     "check": "Find every problem in documents before they are live.",
     "test": "Run the rule tests beside the documents.",
     "explain": "Show what a token would be allowed, condition by condition.",

@@ -85,7 +85,7 @@ class _Sites(click.Group):
 
 @click.group(cls=_Sites)
 def init() -> None:
-    """Write the documents and the workflow by which a repository deploys."""
+    """Write the documents, their tests and the workflow by which a repository deploys."""
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:

@@ -42,7 +42,8 @@ from federation.text import nearest, no_command, quoted
     "--coverage-fail-under",
     "least",
     type=click.IntRange(0, 100),
-    help="Fail if tests decide fewer rules of a hundred.",
+    metavar="PERCENT",
+    help="Fail if the tests decide less than this share of the rules, in percent.",
 )
 @click.option(
     "--format",
@@ -66,8 +67,9 @@ def test(  # noqa: PLR0917  click passes them by name
     Run the rule tests in the documents at PATH.
 
     A PATH is a file or a directory; all of them together are one set. Without one, the setting
-    documents is tested, from FEDERATION_DOCUMENTS. Exits with 0 if every test passed, and with 1 if
-    one did not, if there is none, or if the documents have errors.
+    documents is tested, from FEDERATION_DOCUMENTS. docs/testing-rules.md says how to write a test.
+    Exits with 0 if every test passed, and with 1 if one failed or has a mistake, if there is none,
+    if the coverage is too low, or if the documents have errors.
     """
     paths = paths or documents_of_setting("give a PATH or set")
     catalog = catalog_in(paths)
