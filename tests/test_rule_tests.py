@@ -411,6 +411,26 @@ def test_documents_with_errors_are_not_tested(folder: Path) -> None:
     assert "the documents have errors" in done.output
 
 
+def test_errors_of_the_documents_are_in_the_report_of_each_form(folder: Path) -> None:
+    put(folder, MAIN)
+    text = (folder / "documents.yaml").read_text("utf-8").replace("jwt:ref:", "ref:")
+    (folder / "documents.yaml").write_text(text, "utf-8")
+    told = report(folder)
+    assert (told["passed"], told["tests"]) == (False, [])
+    (problem,) = told["problems"]
+    assert (problem["code"], problem["name"]) == ("D013", "octo-repo-main")
+    (suite,) = Xml.fromstring(run(folder, "--format", "junit").stdout)  # noqa: S314  our own output
+    (case,) = suite
+    assert (case.get("name"), case.get("classname")) == ("octo-repo-main", "Role")
+    assert [child.tag for child in case] == ["error"]
+    shown = run(folder, "--format", "github")
+    assert shown.exit_code == 1
+    first, last = shown.stdout.splitlines()
+    assert first.startswith("::error file=")
+    assert "title=Role/octo-repo-main" in first
+    assert last == "the documents have errors, so no rule test ran"
+
+
 def test_a_kind_that_is_nearly_a_rule_test_is_an_error_with_a_hint(folder: Path) -> None:
     put(folder, MAIN)
     text = (folder / "tests.yaml").read_text("utf-8").replace("RuleTest", "RoleTest")

@@ -17,14 +17,16 @@ from pathlib import Path
 
 import click
 
-from federation.cli.documents import catalog_in, documents_of_setting
+from federation.cli.documents import documents_of_setting
 from federation.cli.terminal import colours
 from federation.cli.test_report import FORMS, Run
 from federation.documents.catalog import Catalog
+from federation.errors import Severity
 from federation.explained import outcome
 from federation.policy.index import PolicySets
 from federation.policy.rule_coverage import Coverage
 from federation.policy.rule_tests import Names, judge
+from federation.sources.files import load
 from federation.sources.rule_tests import RuleTests, load_rule_tests
 from federation.text import nearest, no_command, quoted
 
@@ -72,15 +74,7 @@ def test(  # noqa: PLR0917  click passes them by name
     if the coverage is too low, or if the documents have errors.
     """
     paths = paths or documents_of_setting("give a PATH or set")
-    catalog = catalog_in(paths)
-    loaded = load_rule_tests(paths)
-    if not loaded.found:
-        raise click.ClickException(
-            "no rule test was found; write documents of kind RuleTest beside the others"
-        )
-    run = _run(catalog, _chosen(loaded, only))
-    if coverage or least is not None:
-        run = replace(run, coverage=_coverage(catalog, run))
+    run = _run(paths, only, coverage or least is not None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a character
     click.echo(FORMS[form](run), color=colours())
@@ -105,7 +99,21 @@ def _chosen(loaded: RuleTests, only: Iterable[str]) -> RuleTests:
     return replace(loaded, tests=tests)
 
 
-def _run(catalog: Catalog, loaded: RuleTests) -> Run:
+def _run(paths: tuple[Path, ...], only: Iterable[str], coverage: bool) -> Run:
+    """Return how the chosen tests went, or what is wrong with the documents."""
+    assembled, loaded = load(paths), load_rule_tests(paths)
+    if assembled.catalog is None:
+        errors = (each for each in assembled.problems if each.severity is Severity.ERROR)
+        return Run((), tuple(errors), began=False)
+    if not loaded.found:
+        raise click.ClickException(
+            "no rule test was found; write documents of kind RuleTest beside the others"
+        )
+    run = _judged(assembled.catalog, _chosen(loaded, only))
+    return replace(run, coverage=_coverage(assembled.catalog, run)) if coverage else run
+
+
+def _judged(catalog: Catalog, loaded: RuleTests) -> Run:
     policies, names, now = PolicySets(), Names(catalog), time.time()
     results, problems = [], list(loaded.problems)
     for each, claims in loaded.tests:

@@ -30,6 +30,8 @@ class Run:
     results: tuple[Result, ...]
     problems: tuple[Problem, ...]
     coverage: Coverage | None = None
+    began: bool = True
+    """False if the documents have errors: *problems* are theirs, and no test ran."""
 
     @property
     def failed(self) -> tuple[Result, ...]:
@@ -81,7 +83,8 @@ def as_junit(run: Run) -> str:
             failure = Xml.SubElement(case, "failure", {"message": _message(result)})
             failure.text = text
     for problem in run.problems:
-        case = _case(suite, problem.name or problem.kind, problem.path, problem.line)
+        name = problem.name or problem.kind or problem.path
+        case = _case(suite, name, problem.path, problem.line, problem.kind or "documents")
         Xml.SubElement(case, "error", {"message": printable(str(problem))})
     suites = Xml.Element("testsuites", numbers)
     suites.append(suite)
@@ -93,11 +96,11 @@ def as_junit(run: Run) -> str:
 def as_github(run: Run) -> str:
     """Return the report with annotations at the tests that failed, or that tell nothing."""
     lines = [
-        annotation(problem.severity, problem.path, problem.line, _title(problem.name), str(problem))
+        annotation(problem.severity, problem.path, problem.line, _title(problem), str(problem))
         for problem in run.problems
     ]
     for result in run.results:
-        origin, title = result.test.origin, _title(result.test.name)
+        origin, title = result.test.origin, f"{RULE_TEST}/{result.test.name}"
         if not result.passed:
             text = "\n".join(_differences(result)).strip()
             lines.append(annotation("error", origin.path, origin.line, title, text))
@@ -114,8 +117,8 @@ FORMS: Mapping[str, Callable[[Run], str]] = {
 }
 
 
-def _title(name: str) -> str:
-    return f"{RULE_TEST}/{name}"
+def _title(problem: Problem) -> str:
+    return f"{problem.kind}/{problem.name}" if problem.kind else problem.code
 
 
 def _told(result: Result) -> Iterator[str]:
@@ -154,6 +157,8 @@ def _message(result: Result) -> str:
 
 
 def _summary(run: Run) -> str:
+    if not run.began:
+        return "the documents have errors, so no rule test ran"
     passed = len(run.results) - len(run.failed)
     numbers = ((passed, "passed"), (len(run.failed), "failed"))
     counts = [f"{number} {what}" for number, what in numbers if number]
@@ -244,8 +249,9 @@ def _problem(problem: Problem) -> dict[str, object]:
     }
 
 
-def _case(suite: Xml.Element, name: str, path: str, line: int) -> Xml.Element:
+def _case(
+    suite: Xml.Element, name: str, path: str, line: int, kind: str = RULE_TEST
+) -> Xml.Element:
     place = {"file": printable(path), "line": str(line)}
-    return Xml.SubElement(
-        suite, "testcase", {"name": printable(name), "classname": RULE_TEST, **place}
-    )
+    given = {"name": printable(name), "classname": printable(kind), **place}
+    return Xml.SubElement(suite, "testcase", given)
