@@ -427,7 +427,7 @@ def test_errors_of_the_documents_are_in_the_report_of_each_form(folder: Path) ->
     assert shown.exit_code == 1
     first, last = shown.stdout.splitlines()
     assert first.startswith("::error file=")
-    assert "title=Role/octo-repo-main" in first
+    assert "title=D013 Role/octo-repo-main::condition.StringEqual" in first
     assert last == "the documents have errors, so no rule test ran"
 
 
@@ -500,7 +500,8 @@ def test_github_shows_a_failure_at_its_test(folder: Path) -> None:
     put(folder, {**MAIN, "claims": {"ref": "x"}}, {})
     lines = run(folder, "--format", "github").stdout.splitlines()
     assert any(
-        line.startswith("::error file=") and "title=RuleTest/test-1" in line for line in lines
+        line.startswith("::error file=") and "title=D008 RuleTest/test-1::" in line
+        for line in lines
     )
     failure = next(line for line in lines if "title=RuleTest/test-0" in line)
     assert f"file={folder}/tests.yaml,line=1," in failure

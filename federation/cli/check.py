@@ -20,7 +20,7 @@ from urllib.parse import quote
 import click
 
 from federation import __version__
-from federation.cli.annotations import annotation
+from federation.cli.annotations import problem_annotation, sentence, subject
 from federation.cli.documents import documents_of_setting
 from federation.cli.manual import page_of
 from federation.cli.terminal import colours
@@ -123,22 +123,8 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _as_github(found: Assembled) -> str:
-    lines = map(_workflow_command, found.problems)
+    lines = map(problem_annotation, found.problems)
     return "\n".join([*lines, *_notes(found), *_see(found), _summary(found)])
-
-
-def _workflow_command(problem: Problem) -> str:
-    title = f"{problem.code} {_subject(problem)}".strip()
-    return annotation(problem.severity, problem.path, problem.line, title, _sentence(problem))
-
-
-def _subject(problem: Problem) -> str:
-    return f"{problem.kind}/{problem.name}" if problem.kind else ""
-
-
-def _sentence(problem: Problem) -> str:
-    field = f"{problem.field}: " if problem.field else ""
-    return field + problem.message + (f"; {problem.hint}" if problem.hint else "")
 
 
 def _as_sarif(found: Assembled) -> str:
@@ -168,12 +154,12 @@ def _sarif_rule(code: str) -> dict[str, Any]:
 
 
 def _sarif_result(problem: Problem, codes: Sequence[str]) -> dict[str, Any]:
-    subject = _subject(problem)
+    about = subject(problem)
     return {
         "ruleId": problem.code,
         "ruleIndex": codes.index(problem.code),
         "level": problem.severity.value,
-        "message": {"text": (f"{subject}: " if subject else "") + _sentence(problem)},
+        "message": {"text": (f"{about}: " if about else "") + sentence(problem)},
         "locations": [_sarif_location(problem)] if problem.path else [],
     }
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as Xml
 
 import click
 
-from federation.cli.annotations import annotation
+from federation.cli.annotations import annotation, problem_annotation
 from federation.documents.schema import RULE_TEST
 from federation.errors import Problem
 from federation.policy.rule_coverage import Coverage
@@ -95,10 +95,7 @@ def as_junit(run: Run) -> str:
 
 def as_github(run: Run) -> str:
     """Return the report with annotations at the tests that failed, or that tell nothing."""
-    lines = [
-        annotation(problem.severity, problem.path, problem.line, _title(problem), str(problem))
-        for problem in run.problems
-    ]
+    lines = [*map(problem_annotation, run.problems)]
     for result in run.results:
         origin, title = result.test.origin, f"{RULE_TEST}/{result.test.name}"
         if not result.passed:
@@ -115,10 +112,6 @@ FORMS: Mapping[str, Callable[[Run], str]] = {
     "junit": as_junit,
     "github": as_github,
 }
-
-
-def _title(problem: Problem) -> str:
-    return f"{problem.kind}/{problem.name}" if problem.kind else problem.code
 
 
 def _told(result: Result) -> Iterator[str]:
