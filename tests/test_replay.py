@@ -842,6 +842,15 @@ class TestCommand:
         assert result.exit_code == 0
         assert result.stdout == "There are no events.\n\nNothing could be decided again.\n"
 
+    def test_a_renamed_role_loses_and_gains_no_policy(self, stage: Path) -> None:
+        renamed = DOCUMENTS.replace("name: octo-deployer", "name: renamed")
+        (stage / "renamed.yaml").write_text(renamed)
+        result = run("--against", stage / "renamed.yaml", "--events", stage / "events.json")
+        assert result.exit_code == 0
+        who = "octo-org/octo-repo  1 exchange"
+        assert f"octo-deployer  {who}\n        no policy is lost: other" in result.stdout
+        assert f"renamed  {who}\n        no policy is new: other" in result.stdout
+
     def test_old_documents_are_compared_with(self, stage: Path) -> None:
         words = ("--documents", stage / "next.yaml", "--state", stage / "state")
         assert run("--against", stage / "next.yaml", *words).exit_code == 0

@@ -219,8 +219,12 @@ def _details(row: Difference) -> Iterator[str]:
         yield "it was a shadow Role"
     if row.policies:
         yield f"policies {', '.join(row.policies)}"
-    elif row.kind is Kind.EXCHANGE and row.change is Change.LOSES and not row.refused:
-        yield "its policies come from other Roles"
+    elif row.kind is Kind.EXCHANGE and not row.refused:
+        match row.change:
+            case Change.LOSES:
+                yield "no policy is lost: other Roles give what it gave"
+            case Change.GAINS:
+                yield "no policy is new: other Roles gave what it gives"
 
 
 def _notes(replayed: Replay) -> Iterator[str]:
