@@ -411,6 +411,22 @@ def test_documents_with_errors_are_not_tested(folder: Path) -> None:
     assert "the documents have errors" in done.output
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected", "got"),
+    [
+        ({"iss": "https://ci.example.com"}, "the iss of a JwtIssuer", "https://ci.example.com"),
+        ({"iss": None}, "the claim iss", "(absent)"),
+        ({"sub": None}, "the claim sub", "(absent)"),
+    ],
+    ids=["another issuer", "no issuer", "no subject"],
+)
+def test_a_token_that_no_role_is_asked_about_says_which_claim_it_fails_by(
+    folder: Path, changes: dict[str, object], expected: str, got: str
+) -> None:
+    put(folder, {**MAIN, "claims": changes})
+    assert f"        expected  {expected}\n        got       {got}\n" in run(folder).output
+
+
 def test_errors_of_the_documents_are_in_the_report_of_each_form(folder: Path) -> None:
     put(folder, MAIN)
     text = (folder / "documents.yaml").read_text("utf-8").replace("jwt:ref:", "ref:")

@@ -273,6 +273,10 @@ def _why_refused(refusal: Refusal | None) -> Iterator[Cause]:
         values = accepted if isinstance(accepted, list | tuple) else [accepted]
         got = evidence.get("got", evidence.get("azp"))
         yield Cause(refusal.reason.sentence, _values(map(str, values)), shown(got))
+    elif "iss" in evidence:
+        yield Cause(refusal.reason.sentence, "the iss of a JwtIssuer", shown(evidence["iss"]))
+    elif "claim" in evidence:
+        yield Cause(refusal.reason.sentence, f"the claim {evidence['claim']}", shown(None))
     else:
         yield Cause(printable(refusal.public))
 
