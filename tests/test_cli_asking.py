@@ -94,6 +94,18 @@ def test_explain_tells_what_a_variable_became(claims: dict[str, str], became: st
     assert f"own-namespace/deploy: repo-${{jwt:repository_id}}:* {became}" in said.output
 
 
+def test_who_can_tells_the_roles_that_give_it_first(tmp_path: Path) -> None:
+    text = (EXAMPLES / "github-repository.yaml").read_text("utf-8")
+    role = text[text.index("kind: Role\n") :]
+    shadow = role.replace("name: octo-repo-main", "name: a-shadow")
+    shadow = shadow.replace("spec:\n", "spec:\n  effect: Shadow\n", 1)
+    path = tmp_path / "all.yaml"
+    path.write_text(f"{text}\n---\napiVersion: iam.openfaas.com/v1\n{shadow}", "utf-8")
+    said = who_can(path, "Function:Create", "openfaas-fn:api")
+    answers = [line[:20] for line in said.output.splitlines() if "  Role " in line]
+    assert answers == ["yes  Role octo-repo-", "no   Role a-shadow  "]
+
+
 def test_nobody_can_is_exit_code_1(documents: Path) -> None:
     said = who_can(documents, "Secret:List", "dev:*")
     assert (said.exit_code, said.output) == (1, "nobody can\n")

@@ -83,7 +83,7 @@ def _of_role(catalog: Catalog, name: str) -> WhatCan:
 
 
 def _show(found: WhoCan) -> None:
-    for way in found.ways:
+    for way in sorted(found.ways, key=lambda way: not way.open):  # who can, and then who cannot
         yes = click.style("yes", fg="green") if way.open else click.style("no ", fg="red")
         statement = way.statement
         named = click.style(way.role.name, bold=True)
