@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Mapping
 
 import pytest
@@ -153,6 +155,8 @@ def test_json_on_one_line_is_read_as_yaml_reads_it(
         '{"a": "\x7f"}',
         '{"a":\t1}',
         f'{{"{"k" * 1001}": 1}}',
+        f'{{"a"{" " * 1024}: 1}}',
+        f'{{"{"k" * 1000}"{" " * 24}: 1}}',
         f'{{"a": {"[" * 51}1{"]" * 51}}}',
         '{"a": 1} # note',
         '{"a": 1,}',
@@ -166,6 +170,18 @@ def test_json_on_one_line_is_read_as_yaml_reads_it(
 )
 def test_what_json_and_yaml_could_read_differently_is_left_to_yaml(line: str) -> None:
     assert JsonLines().document(Piece(1, line.encode())) is None
+
+
+def test_a_reader_of_json_lines_is_freed_without_the_collector() -> None:
+    gc.disable()
+    try:
+        reader = JsonLines()
+        assert reader.document(Piece(1, b'{"a": {"b": 1}}')) is not None
+        gone = weakref.ref(reader)
+        del reader
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # What was read before is known

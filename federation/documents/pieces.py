@@ -24,7 +24,8 @@ PIECE_BYTES = 64 * 1024
 """A file with a longer piece is read as a whole, so that a hostile one is not read twice."""
 _PIECES = 100_000
 _KEY_CHARS = 1000
-"""libyaml takes 1,024."""
+_BLANKS = b" " * 20
+"""libyaml takes 1,024 characters from the beginning of a key to its colon, with blanks between."""
 _ODD_BREAKS = ("\x85".encode(), "\u2028".encode(), "\u2029".encode())
 _JSON_LINE = re.compile(rb"(?:---(?=[ \r\n]))?((?: |\r?\n)*)(\{[ -\[\]-~]*\})(?: |\r?\n)*")
 
@@ -70,9 +71,11 @@ class JsonLines:
     """Reads pieces that are JSON on one line."""
 
     def __init__(self) -> None:
-        self._line = 0
+        # Nothing here refers to this object: in a circle it would stay until the collector comes,
+        # which keeps away from what is made while documents are read.
+        self._values = _Values()
         self._decoder = JSONDecoder(
-            object_pairs_hook=self._fields,
+            object_pairs_hook=self._values.fields,
             parse_int=bare,
             parse_float=bare,
             parse_constant=_not_json,
@@ -81,32 +84,42 @@ class JsonLines:
     def document(self, piece: Piece) -> Document | None:
         """Return the document of *piece*; None if it is not JSON that YAML reads the same way."""
         found = _JSON_LINE.fullmatch(piece.text) if len(piece.text) <= PIECE_BYTES else None
-        # Brackets within strings count too: a bound is enough here.
+        # Brackets and blanks within strings count too: a bound is enough here.
         if found is None or found[2].count(b"{") + found[2].count(b"[") > DEPTH:
             return None
-        self._line = piece.line + found[1].count(b"\n")
+        if _BLANKS in found[2]:
+            return None
+        line = self._values.line = piece.line + found[1].count(b"\n")
         try:
             root: Fields = self._decoder.decode(found[2].decode())
         except (JSONDecodeError, _NotQuickError):
             return None
-        return Document(root, self._line, one_line=True)
+        return Document(root, line, one_line=True)
 
-    def _fields(self, pairs: list[tuple[str, object]]) -> Fields:
-        fields = Fields(self._line)
+
+class _Values:
+    """Makes values of what the JSON decoder found on *line*."""
+
+    def __init__(self) -> None:
+        self.line = 0
+
+    def fields(self, pairs: list[tuple[str, object]]) -> Fields:
+        """Return *pairs* as a map. Raises: _NotQuickError if YAML may read it in another way."""
+        fields = Fields(self.line)
         for key, value in pairs:
             if len(key) > _KEY_CHARS:
                 raise _NotQuickError
             fields[sys.intern(key)] = value if isinstance(value, str) else self._value(value)
         if len(fields) != len(pairs):
             raise _NotQuickError
-        fields.lines = dict.fromkeys(fields, self._line)
+        fields.lines = dict.fromkeys(fields, self.line)
         return fields
 
     def _value(self, value: object) -> Value:
         if isinstance(value, list):
-            items = Items(self._line)
+            items = Items(self.line)
             items += [one if isinstance(one, str) else self._value(one) for one in value]
-            items.lines = [self._line] * len(items)
+            items.lines = [self.line] * len(items)
             return items
         if isinstance(value, Fields | Bare | str):
             return value
