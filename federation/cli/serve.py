@@ -79,7 +79,9 @@ def serve(*, only_check: bool, **flags: str | tuple[str, ...] | None) -> None:
             if only_check:
                 click.echo(f"the broker could start with this: {check_config(settings)}")
                 return
-            settings, listener, metrics, app = _prepare(settings, sockets, adopted.append)
+            # One process hands over to nobody, and would keep the text of each reload.
+            on_adopt = adopted.append if settings.workers > 1 else None
+            settings, listener, metrics, app = _prepare(settings, sockets, on_adopt)
             log_environment(settings_reading())
         except SettingsRefused as refused:
             _show(refused.documents)
@@ -114,7 +116,7 @@ def _read(flags: Mapping[str, str | tuple[str, ...] | None]) -> Settings:
 
 
 def _prepare(
-    settings: Settings, sockets: ExitStack, on_adopt: Callable[[Adopted], None]
+    settings: Settings, sockets: ExitStack, on_adopt: Callable[[Adopted], None] | None
 ) -> tuple[Settings, socket.socket, socket.socket | None, BrokerApp]:
     """
     Bind the ports and make the application. The settings returned have the port that was bound.
