@@ -111,13 +111,11 @@ class Gateway:
         except CallerGone:
             return  # there is nobody to answer
         except Refusal as refusal:
-            unavailable = Unavailable(refusal)
-            self._note_refusal(unavailable, trail, reply)
-            raise unavailable from refusal
+            raise self._noted(Unavailable(refusal), trail, reply) from refusal
         except GatewayError as error:
-            answer = self._limited(error, scope) if reply.status is None else error
-            self._note_refusal(answer, trail, reply)
-            raise answer from error.__cause__
+            # What is raised has no name here. Else it would hold itself by its traceback, and with
+            # it the body that was read, until the garbage collector comes.
+            raise self._noted(self._limited(error, scope, reply), trail, reply) from error.__cause__
         except asyncio.CancelledError:
             # The server is stopping, and the upstream may have carried the call out.
             await recording.record_fault()
@@ -229,9 +227,9 @@ class Gateway:
         trail.evidence = {"policy": decision.policy, "sid": decision.sid}
         self.observer.decided(decision.access.action, decision.allowed)
 
-    def _limited(self, error: GatewayError, scope: Scope) -> GatewayError:
+    def _limited(self, error: GatewayError, scope: Scope, reply: Reply) -> GatewayError:
         """Return *error*, or the 429 for an address that sent too many invalid tokens."""
-        if not isinstance(error, NotAuthenticated):
+        if reply.status is not None or not isinstance(error, NotAuthenticated):
             return error
         self.observer.not_authenticated(error.reason)
         try:
@@ -241,14 +239,18 @@ class Gateway:
             return Unavailable(refusal)
         return error
 
-    def _note_refusal(self, error: GatewayError, trail: Trail, reply: Reply) -> None:
-        """Count and log the refusal. A request that is not audited leaves no other trace."""
+    def _noted(self, error: GatewayError, trail: Trail, reply: Reply) -> GatewayError:
+        """
+        Return *error*, which was counted and logged.
+
+        A request that is not audited leaves no other trace.
+        """
         log = structlog.get_logger("federation.gateway")
         if reply.status is not None:
             # Too late for another response: the connection is closed before the body's end.
             event = trail.event(reply.status)
             log.warning("gateway answer cut short", **facts(event), cause=str(error))
-            return
+            return error
         self.observer.answered(error.status)
         trail.refused(error)
         event = trail.event(error.status)
@@ -258,6 +260,7 @@ class Gateway:
             log.warning("gateway request failed", **said, cause=str(error))
         else:
             log.info("gateway request refused", **said)
+        return error
 
 
 def _note_call(call: Call | HealthCall, trail: Trail) -> None:

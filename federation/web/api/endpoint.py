@@ -144,9 +144,8 @@ class Endpoint:
                 body = await self._answer(scope, receive, trail, recording)
                 await recording.record(200)
         except HttpError as error:
-            limited = self._limited(error, scope)
-            _log(limited, trail)
-            raise limited from error.__cause__
+            # What is raised has no name here: it would hold itself by its traceback.
+            raise _logged(self._limited(error, scope), trail) from error.__cause__
         await respond(send, 200, JSON_HEADERS, body)
 
     async def _answer(
@@ -189,11 +188,12 @@ def _bearer_token(scope: Scope) -> str | None:
     return access_token(values)
 
 
-def _log(error: HttpError, trail: Trail) -> None:
-    """Log a refusal. One that is not audited leaves no other trace."""
+def _logged(error: HttpError, trail: Trail) -> HttpError:
+    """Return *error*, which was logged. One that is not audited leaves no other trace."""
     trail.refused(error)
     event = trail.event(error.status)
     said = {"reason": event.reason, "evidence": event.evidence, "sentence": trail.message}
     structlog.get_logger("federation.api").info(
         "api request refused", **facts(event), **{name: fact for name, fact in said.items() if fact}
     )
+    return error
