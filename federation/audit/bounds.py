@@ -16,7 +16,8 @@ from federation.jose.strict_json import dumps_ascii
 # The first characters of a JSON object in base64url: `{"`, or `{` and white space. The pattern
 # cannot fail after its 17th character, so it reads each text once: no quadratic search.
 _TOKEN = re.compile(r"(?:eyJ|eyA|eyI|ewo|ew0|ewk)[A-Za-z0-9_-]{17,}(?:\.[A-Za-z0-9_-]*){0,4}")
-_TOKEN_IN_ASCII = re.compile(rb"e(?:yJ|yA|yI|wo|w0|wk)[A-Za-z0-9_-]{17}")
+# Also finds what `_TOKEN` does not. One path through the pattern is several times as fast as six.
+_MAYBE_TOKEN = re.compile(rb"e[yw][JAIo0k][A-Za-z0-9_-]{17}")
 FIELD_BYTES = 1024
 """The most that a member of an event takes in the journal, as JSON in ASCII."""
 _SURELY_FITS = 80
@@ -83,9 +84,7 @@ def without_tokens(text: str) -> str:
 
 def looks_like_token(written: bytes) -> bool:
     """Return whether some text in *written*, JSON in ASCII, may be a JWT or the beginning of one."""
-    if b"ey" not in written and b"ew" not in written:
-        return False
-    return bool(_TOKEN_IN_ASCII.search(written))
+    return _MAYBE_TOKEN.search(written) is not None
 
 
 def safe(value: object) -> object:

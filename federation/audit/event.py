@@ -101,14 +101,27 @@ class Event(NamedTuple):
 
     def as_json(self) -> dict[str, object]:
         """Return the event's members, without those that it lacks, such as `actor`."""
-        members = self._asdict()
         # `custom_message` holds the evidence, and where an event is kept is no fact about it.
-        del members["evidence"], members["actor"], members["owed"]
-        if self.claims is None:
-            del members["claims"]
+        members: dict[str, object] = {
+            "event_id": self.event_id,
+            "request_id": self.request_id,
+            "time": self.time,
+            "path": self.path,
+            "method": self.method,
+            "response_code": self.response_code,
+            "actions": self.actions,
+            "namespace": self.namespace,
+            "roles": self.roles,
+            "policies": self.policies,
+            "reason": self.reason,
+            "custom_message": self.custom_message,
+            "token_sha256": self.token_sha256,
+        }
         for name in _MAY_LACK:
-            if not members[name]:
-                del members[name]
+            if value := getattr(self, name):
+                members[name] = value
+        if self.claims is not None:
+            members["claims"] = self.claims
         if self.actor is not None:
             members["actor"] = self.actor._asdict()
         return members
@@ -166,9 +179,9 @@ class Trail:
             method=cut(self.method),
             response_code=response_code,
             actor=self.actor and shown_actor(self.actor),
-            actions=cut_list(self.actions),
-            namespace=cut(self.namespace),
-            resource=cut(self.resource),
+            actions=self.actions and cut_list(self.actions),
+            namespace=self.namespace and cut(self.namespace),
+            resource=self.resource and cut(self.resource),
             roles=cut_list(self.roles),
             policies=cut_list(self.policies),
             reason=self.reason,
@@ -183,8 +196,8 @@ class Trail:
             audience=self.audience and _shown_list(self.audience),
             # A token whose event could not be recorded was not given.
             issued_token_sha256=None if self.reason else self.issued_token_sha256,
-            shadow_roles=cut_list(self.shadow_roles),
-            shadow_policies=cut_list(self.shadow_policies),
+            shadow_roles=self.shadow_roles and cut_list(self.shadow_roles),
+            shadow_policies=self.shadow_policies and cut_list(self.shadow_policies),
         )
 
 
@@ -225,6 +238,8 @@ def _written(seconds: float) -> str:
 
 def _message(sentence: str, evidence: Mapping[str, object]) -> str:
     """Return *sentence* and *evidence*, for which OpenFaaS's schema has no member, as one field."""
+    if not sentence and not evidence:
+        return ""
     sentence = without_tokens(sentence)
     if not evidence:
         return cut(sentence)
