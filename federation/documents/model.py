@@ -145,6 +145,8 @@ class JwtIssuer:
 
     def clients_of(self, claims: Mapping[str, object]) -> tuple[str, ...]:
         """Return those of `clients` that a token is meant for. If any, it is a person's token."""
+        if not self.clients:
+            return ()
         meant = audiences(claims)
         return tuple([client for client in self.clients if client in meant])
 

@@ -81,6 +81,8 @@ class Metrics:
         self._labelled: dict[tuple[object, ...], Any] = {}
         self._series_of: dict[Reason | None, tuple[Counter, Histogram]] = {}
         """The series of exchanges that were granted, and of those refused for each reason."""
+        self._store_series: dict[tuple[str, bool], Histogram] = {}
+        """The series of each operation of the store, answered and not."""
         self._create_series()
 
     def exchanged(self, reason: Reason | None, seconds: float) -> None:
@@ -120,8 +122,7 @@ class Metrics:
 
     def stored(self, operation: str, answered: bool, seconds: float) -> None:
         """The store answered *operation* after *seconds*, or could not."""
-        outcome = "answered" if answered else "unavailable"
-        self._of(self._store_seconds, operation, outcome).observe(seconds)
+        self._store_series[operation, answered].observe(seconds)
 
     def event_lost(self) -> None:
         """An audit event that is owed to nobody could not be recorded."""
@@ -150,8 +151,9 @@ class Metrics:
         for outcome in ("adopted", "not_adopted"):
             self._reloads.labels(outcome)
         for operation in ("spend", "restore", "revoke"):
-            for outcome in ("answered", "unavailable"):
-                self._store_seconds.labels(operation, outcome)
+            for answered, outcome in ((True, "answered"), (False, "unavailable")):
+                series = self._store_seconds.labels(operation, outcome)
+                self._store_series[operation, answered] = series
 
     def _of_shadow_role(self, role: str) -> Counter:
         # A series cannot be removed while several processes count, so their number has a limit.

@@ -64,8 +64,8 @@ async def read_form(scope: Scope, receive: Receive, *, repeatable: Collection[st
     if media_type != _FORM_TYPE:
         raise invalid_request(f"The body must be a form: Content-Type {_FORM_TYPE}.")
     form = parsed(await whole_body(scope, receive), "The body is not a well-formed form.")
-    repeated = {name for name, values in form.items() if len(values) > 1}
-    if wrong := sorted(repeated - set(repeatable)):
+    twice = [name for name, values in form.items() if len(values) > 1 and name not in repeatable]
+    if wrong := sorted(twice):
         name = wrong[0] if re.fullmatch(r"[a-z_]{1,40}", wrong[0]) else "a parameter"
         raise invalid_request(f"{name} must not be given twice.")
     return {name: given for name, values in form.items() if (given := [v for v in values if v])}

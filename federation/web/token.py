@@ -117,14 +117,15 @@ def understand(form: Form) -> ExchangeRequest:
         raise invalid_request(f"requested_token_type must be {TokenType.ACCESS_TOKEN}.")
     if one.get("scope", "function") != "function":
         raise Refusal(Reason.INVALID_SCOPE, "The only scope is function.")
-    if max(len(form.get("audience", ())), len(form.get("role", ()))) > _NAMES:
+    audience, roles = form.get("audience", ()), form.get("role", ())
+    if len(audience) > _NAMES or len(roles) > _NAMES:
         raise invalid_request(f"At most {_NAMES} audiences or roles may be named.")
     return ExchangeRequest(
         subject_token=one["subject_token"],
         subject_token_type=one["subject_token_type"],
-        audience=tuple(dict.fromkeys(form.get("audience", ()))),
+        audience=tuple(dict.fromkeys(audience)),
         for_functions="scope" in one,
-        roles=tuple(dict.fromkeys(form.get("role", ()))),
+        roles=tuple(dict.fromkeys(roles)),
         issued_token_type=issued,
     )
 
