@@ -237,9 +237,11 @@ def test_the_docs_show_what_kubectl_shows(audited: Audited, tmp_path: Path) -> N
     unpinned = documents.document(
         "Role", "preview", {"policy": ["deploy"], "principal": {"jwt:sub": ["x"]}}
     )
+    shadow = role("trial")
+    shadow["spec"]["effect"] = "Shadow"
     with replicas(tmp_path, cluster, namespace):
-        apply(cluster, namespace, *GOOD, unpinned, role("release", "publish"))
-        for name in ("deployer", "preview", "release"):
+        apply(cluster, namespace, *GOOD, unpinned, role("release", "publish"), shadow)
+        for name in ("deployer", "preview", "release", "trial"):
             assert until(lambda name=name: reason(cluster, namespace, name) != "", 15)  # type: ignore[misc]
         shown = cluster.kubectl("-n", namespace, "get", "openfaas-iam")
         assert columns(shown) == columns(found[1])
