@@ -200,17 +200,7 @@ def _test(result: Result) -> dict[str, object]:
         "roles": sorted(result.outcome.roles),
         "policies": sorted(result.outcome.policies),
         "shadow_roles": sorted(result.outcome.shadow_roles),
-        "access": [
-            {
-                "action": decision.access.action,
-                "resource": decision.access.resource,
-                "allowed": decision.allowed,
-                "policy": decision.policy,
-                "sid": decision.sid,
-                "effect": decision.effect,
-            }
-            for decision in result.decisions
-        ],
+        "access": [decision.as_json() for decision in result.decisions],
         "differences": [_difference(difference) for difference in result.differences],
         "note": result.note or None,
     }

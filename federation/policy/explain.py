@@ -94,12 +94,7 @@ class Explanation:
             "policies": list(self.policies),
             "access": [
                 {
-                    "action": decision.access.action,
-                    "resource": decision.access.resource,
-                    "allowed": decision.allowed,
-                    "policy": decision.policy,
-                    "sid": decision.sid,
-                    "effect": decision.effect,
+                    **decision.as_json(),
                     **({"variables": [each.as_json() for each in filled]} if filled else {}),
                 }
                 for decision, filled in self.settled

@@ -77,6 +77,17 @@ class Decision:
     sid: str | None = None
     effect: Effect | None = None
 
+    def as_json(self) -> dict[str, object]:
+        """The decision for programs."""
+        return {
+            "action": self.access.action,
+            "resource": self.access.resource,
+            "allowed": self.allowed,
+            "policy": self.policy,
+            "sid": self.sid,
+            "effect": self.effect,
+        }
+
 
 def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decision:
     """

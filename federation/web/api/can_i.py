@@ -8,10 +8,10 @@ on everything is the one exception at the gateway: it answers with a part of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from federation.jose.strict_json import dumps
-from federation.policy.permissions import Access, Decision, decide
+from federation.policy.permissions import Access, decide
 from federation.web.api.endpoint import Asked
 from federation.web.api.parameters import accesses_in, check_members
 from federation.web.api.turns import Turns
@@ -27,16 +27,4 @@ async def can_i(turns: Turns, asked: Asked) -> bytes:
 def _decided(asked: Asked, accesses: Sequence[Access]) -> bytes:
     policies, claims = asked.caller.policies, asked.claims
     decisions = (decide(policies, access, claims) for access in accesses)
-    return dumps({"access": [shown(decision) for decision in decisions]})
-
-
-def shown(decision: Decision) -> Mapping[str, object]:
-    """A decision for programs."""
-    return {
-        "action": decision.access.action,
-        "resource": decision.access.resource,
-        "allowed": decision.allowed,
-        "policy": decision.policy,
-        "sid": decision.sid,
-        "effect": decision.effect,
-    }
+    return dumps({"access": [decision.as_json() for decision in decisions]})
