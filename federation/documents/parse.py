@@ -40,7 +40,8 @@ from federation.documents.load import (
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import NO_LINES, Origin
 from federation.documents.pauses import Pause, go_on, paced
-from federation.documents.pieces import PIECE_BYTES, JsonLines, pieces
+from federation.documents.pieces import PIECE_BYTES, JsonLines, json_text, pieces
+from federation.documents.plain_roles import PlainRoles
 from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
@@ -111,7 +112,7 @@ def parse(
         in_pieces = _parsed_in_pieces(path, data, shared, known, pause)
         if in_pieces is not None:
             return in_pieces
-    reading = _Reading(path, shared)
+    reading = _Reading(path, shared, PlainRoles(path, shared))
     for page in paced(pages(path, data), pause):
         if not reading.take(page):
             break
@@ -126,7 +127,7 @@ def _parsed_in_pieces(
     pause: Pause,
 ) -> Parsed | None:
     """Return what is in *data*, one piece after the other; None if it must be read as a whole."""
-    reading = _Reading(path, shared)
+    reading = _Reading(path, shared, PlainRoles(path, shared))
     json_lines, repeated = JsonLines(), Repeated()
     for piece in paced(pieces(data.removeprefix(_BOM)), pause):
         if len(piece.text) > PIECE_BYTES:
@@ -135,8 +136,13 @@ def _parsed_in_pieces(
         if old := known.get(digest):
             reading.keep(digest, old, piece.line)
             continue
+        text = json_text(piece)
+        if text and (role := reading.plain.of_text(text)):
+            reading.add(role)
+            reading.remembered[digest] = Remembered(role, text.line - piece.line)
+            continue
         before = len(reading.whole), len(reading.problems), reading.found, repeated.nodes
-        quick = json_lines.document(piece)
+        quick = json_lines.document(piece) if text else None
         documents = [quick] if quick else whole_documents(piece.text, piece.line, repeated)
         if documents is None or not all(map(reading.take, chain(*map(_taken_apart, documents)))):
             return None
@@ -153,6 +159,7 @@ class _Reading:
 
     path: str
     shared: Shared
+    plain: PlainRoles
     whole: list[AnyDocument] = field(default_factory=list)
     broken: list[AnyDocument] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -163,15 +170,22 @@ class _Reading:
     def keep(self, digest: bytes, old: Remembered, line: int) -> None:
         """Add a document that was read before, and whose text is at *line* now."""
         document = old.at(line)
-        self.found += 1
-        self.whole.append(document)
+        self.add(document)
         self.remembered[digest] = (
             old if document is old.document else old._replace(document=document)
         )
 
+    def add(self, document: AnyDocument) -> None:
+        """Add a document without problems."""
+        self.found += 1
+        self.whole.append(document)
+
     def take(self, page: Document | Fault) -> bool:
         """Add what is on *page*. Return False if there are too many errors to go on."""
-        if is_rule_test(page):
+        role = self.plain.of_page(page) if isinstance(page, Document) else None
+        if role is not None:
+            self.add(role)
+        if role is not None or is_rule_test(page):
             return True
         report = Report(self.path)
         document = _read(page, report, self.shared)

@@ -23,7 +23,8 @@ from federation.documents.load import DEPTH, Bare, Document, Fields, Items, Sort
 PIECE_BYTES = 64 * 1024
 """A file with a longer piece is read as a whole, so that a hostile one is not read twice."""
 _PIECES = 100_000
-_KEY_CHARS = 1000
+KEY_CHARS = 1000
+"""JSON with a longer key is left to YAML's reader."""
 _BLANKS = b" " * 20
 """libyaml takes 1,024 characters from the beginning of a key to its colon, with blanks between."""
 _ODD_BREAKS = ("\x85".encode(), "\u2028".encode(), "\u2029".encode())
@@ -67,6 +68,31 @@ def _next_marker(data: bytes, start: int) -> int:
     return len(data)
 
 
+class JsonText(NamedTuple):
+    """JSON on one line, which YAML reads in the same way unless a key is long or there twice."""
+
+    line: int
+    text: str
+
+    def plain(self) -> object:
+        """Return the value as JSON has it, with the last of equal keys. None if it is no JSON."""
+        try:
+            return _PLAIN.decode(self.text)
+        except (JSONDecodeError, _NotQuickError):
+            return None
+
+
+def json_text(piece: Piece) -> JsonText | None:
+    """Return the text of *piece* if it is on one line and looks like JSON."""
+    found = _JSON_LINE.fullmatch(piece.text) if len(piece.text) <= PIECE_BYTES else None
+    # Brackets and blanks within strings count too: a bound is enough here.
+    if found is None or found[2].count(b"{") + found[2].count(b"[") > DEPTH:
+        return None
+    if _BLANKS in found[2]:
+        return None
+    return JsonText(piece.line + found[1].count(b"\n"), found[2].decode())
+
+
 class JsonLines:
     """Reads pieces that are JSON on one line."""
 
@@ -83,18 +109,15 @@ class JsonLines:
 
     def document(self, piece: Piece) -> Document | None:
         """Return the document of *piece*; None if it is not JSON that YAML reads the same way."""
-        found = _JSON_LINE.fullmatch(piece.text) if len(piece.text) <= PIECE_BYTES else None
-        # Brackets and blanks within strings count too: a bound is enough here.
-        if found is None or found[2].count(b"{") + found[2].count(b"[") > DEPTH:
+        found = json_text(piece)
+        if found is None:
             return None
-        if _BLANKS in found[2]:
-            return None
-        line = self._values.line = piece.line + found[1].count(b"\n")
+        self._values.line = found.line
         try:
-            root: Fields = self._decoder.decode(found[2].decode())
+            root: Fields = self._decoder.decode(found.text)
         except (JSONDecodeError, _NotQuickError):
             return None
-        return Document(root, line, one_line=True)
+        return Document(root, found.line, one_line=True)
 
 
 class _Values:
@@ -107,7 +130,7 @@ class _Values:
         """Return *pairs* as a map. Raises: _NotQuickError if YAML may read it in another way."""
         fields = Fields(self.line)
         for key, value in pairs:
-            if len(key) > _KEY_CHARS:
+            if len(key) > KEY_CHARS:
                 raise _NotQuickError
             fields[sys.intern(key)] = value if isinstance(value, str) else self._value(value)
         if len(fields) != len(pairs):
@@ -139,3 +162,7 @@ class _NotQuickError(Exception):
 
 def _not_json(_word: str) -> Value:
     raise _NotQuickError
+
+
+_PLAIN = JSONDecoder(parse_int=bare, parse_float=bare, parse_constant=_not_json)
+"""Reads the same texts, and makes a dictionary of each map."""
