@@ -9,7 +9,7 @@ example of what it admits, and the condition to write instead. Each code has a s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -23,9 +23,10 @@ from federation.documents.rules import (
     variables,
     warnings,
 )
-from federation.documents.rules.role_facts import Fault, RoleFacts
+from federation.documents.rules.role_facts import Fault, RoleFacts, RoleForm
 from federation.errors import Problem, Severity
 from federation.policy.conditions import Condition
+from federation.providers.table import GENERIC
 
 CODES: Mapping[str, str] = MappingProxyType(
     {
@@ -67,30 +68,63 @@ RoleFaults: TypeAlias = tuple[tuple[str, Fault], ...]
 """The faults of one Role, each with its code."""
 
 
-@dataclass(slots=True)
+class RoleLint:
+    """Finds the faults of Roles. They depend on a Role's conditions and the *issuers* alone."""
+
+    def __init__(self, issuers: Mapping[str, JwtIssuer]) -> None:
+        self.issuers = issuers
+        self._forms: dict[object, tuple[RoleForm, Sequence[tuple[str, Rule]]]] = {}
+        """Forms with the rules that have anything to look at. Those of 1,000 are kept."""
+
+    def of(self, role: Role) -> RoleFaults:
+        """The faults of *role*."""
+        form, rules = self._form(role)
+        return _faults(RoleFacts.of(role, self.issuers, form), rules)
+
+    def _form(self, role: Role) -> tuple[RoleForm, Sequence[tuple[str, Rule]]]:
+        conditions = role.conditions
+        # The issuers decide the provider, and the audiences whether a Role is for people.
+        values = [made.values for made in conditions if made.key in _DECIDING]
+        key = (role.places, *map(_SPELLING, conditions), *values)
+        known = self._forms.get(key)
+        if known is None:
+            form = RoleForm.of(role, self.issuers)
+            known = form, [(code, rule) for code, rule, asks in ROLE_RULES if asks(form)]
+            if len(self._forms) < _FORMS:
+                self._forms[key] = known
+        return known
+
+
+_FORMS = 1000
+_DECIDING = frozenset({"jwt:iss", "jwt:aud"})
+_SPELLING = attrgetter("operator._value_", "key")
+
+
 class LintedRoles:
     """The faults of the Roles of a set, so that the next set's lint asks about few of them."""
 
-    issuers: Mapping[str, JwtIssuer] = field(default_factory=dict)
-    faults: dict[int, tuple[Sequence[Condition], RoleFaults]] = field(default_factory=dict)
-    """By the identity of the Role's conditions, which are kept alive here."""
+    def __init__(self, issuers: Mapping[str, JwtIssuer] = MappingProxyType({})) -> None:
+        self._lint = RoleLint(issuers)
+        self._faults: dict[int, tuple[Sequence[Condition], RoleFaults]] = {}
+        """By the identity of the Role's conditions, which are kept alive here."""
 
     def of(self, role: Role) -> RoleFaults:
         """The faults of *role*, which may have moved within its file."""
-        known = self.faults.get(id(role.conditions))
+        known = self._faults.get(id(role.conditions))
         if known is None:
-            known = role.conditions, tuple(_role_faults(role, self.issuers))
-            self.faults[id(role.conditions)] = known
+            known = role.conditions, self._lint.of(role)
+            self._faults[id(role.conditions)] = known
         return known[1]
 
     def next(self, roles: Iterable[Role], issuers: Mapping[str, JwtIssuer]) -> LintedRoles:
         """The faults of *roles* among *issuers*, as far as they are known."""
-        if issuers != self.issuers:
-            return LintedRoles(issuers)
-        kept = {key: self.faults.get(key) for key in (id(role.conditions) for role in roles)}
-        return LintedRoles(
-            issuers, {key: known for key, known in kept.items() if known is not None}
-        )
+        following = LintedRoles(issuers)
+        if issuers == self._lint.issuers:
+            for role in roles:
+                known = self._faults.get(id(role.conditions))
+                if known is not None:
+                    following._faults[id(role.conditions)] = known
+        return following
 
 
 def lint(
@@ -106,8 +140,9 @@ def lint(
     What is in *linted* already is not looked at again; the rest is added to it.
     """
     found: list[Problem] = []
+    faults = linted or RoleLint(issuers)
     for role in paced(roles, pause):
-        found += _of_role(role, issuers, policies, linted)
+        found += _of_role(role, faults.of(role), issuers, policies)
     for issuer in issuers.values():
         found += _of_issuer(issuer)
     for issuer, fault in issuer_documents.forgotten_providers(issuers, paced(roles, pause)):
@@ -127,7 +162,7 @@ def lint_role(
     """
     forgotten = issuer_documents.claims_without_provider(role, issuers)
     d025 = [_problem(role, fault, Code.PROVIDER_FORGOTTEN) for fault in forgotten]
-    return sorted([*_of_role(role, issuers, policies), *d025])
+    return sorted([*_of_role(role, role_faults(role, issuers), issuers, policies), *d025])
 
 
 def lint_issuer(issuer: JwtIssuer) -> list[Problem]:
@@ -157,30 +192,52 @@ _ISSUER_RULES: Sequence[tuple[str, Callable[[JwtIssuer], Iterator[Fault]]]] = (
     ("W120", issuer_documents.taken_many_times),
 )
 Rule: TypeAlias = Callable[[RoleFacts], Iterator[Fault]]
+Asks: TypeAlias = Callable[[RoleForm], object]
 
-_RULES: Sequence[tuple[str, Rule]] = (
-    ("T001", trust.without_issuer),
-    ("T002", trust.unpinned),
-    ("T003", trust.misplaced_wildcards),
-    ("T004", trust.rests_on_free_values),
-    ("T005", trust.mixed_issuers),
-    ("W101", warnings.names_without_ids),
-    ("W102", warnings.unrestricted_refs),
-    ("W103", warnings.environment_without_ref),
-    ("W104", warnings.open_endings),
-    ("W105", warnings.short_refs),
-    ("W107", warnings.one_form_of_sub),
-    ("W108", unreachable.contradictions),
-    ("W108", unreachable.values_never_sent),
-    ("W113", warnings.events_named_in_vain),
-    ("W114", warnings.nobody_in_particular),
-    ("W115", warnings.unknown_public_issuer),
-    ("W116", warnings.unchecked_people),
-    ("W117", warnings.unseen_characters),
-    ("W121", warnings.untold_forks),
+
+def _with_patterns(form: RoleForm) -> bool:
+    return form.patterns
+
+
+def _always(_form: RoleForm) -> bool:
+    return True
+
+
+ROLE_RULES: Sequence[tuple[str, Rule, Asks]] = (
+    ("T001", trust.without_issuer, lambda form: not form.issuers),
+    ("T002", trust.unpinned, lambda form: form.shared),
+    ("T003", trust.misplaced_wildcards, _with_patterns),
+    ("T004", trust.rests_on_free_values, trust.may_be_free),
+    ("T005", trust.mixed_issuers, lambda form: len(form.issuers) > 1),
+    ("W101", warnings.names_without_ids, warnings.may_name),
+    ("W102", warnings.unrestricted_refs, lambda form: form.profile.ref_claims),
+    ("W103", warnings.environment_without_ref, warnings.may_restrict_environment),
+    ("W104", warnings.open_endings, _with_patterns),
+    ("W105", warnings.short_refs, lambda form: form.profile.short_ref),
+    ("W107", warnings.one_form_of_sub, lambda form: "jwt:sub" in form.keys),
+    ("W108", unreachable.unknown_issuers, lambda form: form.named - form.configured.keys()),
+    ("W108", unreachable.contradictions, lambda form: len(form.keys) < len(form.conditions)),
+    ("W108", unreachable.only_empty, _always),
+    ("W108", unreachable.wrong_values, _always),
+    ("W108", unreachable.unknown_claims, unreachable.may_be_unknown),
+    ("W108", unreachable.never_together, unreachable.may_be_never_together),
+    ("W108", unreachable.wrong_kind, unreachable.may_be_of_wrong_kind),
+    ("W108", unreachable.wrong_audience, lambda form: "jwt:aud" in form.keys),
+    ("W108", unreachable.other_owner, unreachable.may_have_other_owner),
+    ("W108", unreachable.environment_beside_ref_in_sub, lambda form: "jwt:sub" in form.keys),
+    ("W113", warnings.events_named_in_vain, _with_patterns),
+    ("W114", warnings.nobody_in_particular, lambda form: form.issuers and not form.shared),
+    ("W115", warnings.unknown_public_issuer, lambda form: form.profile.name == GENERIC),
+    ("W116", warnings.unchecked_people, lambda form: form.names(form.rule_keys.people)),
+    ("W117", warnings.unseen_characters, _always),
+    ("W121", warnings.untold_forks, lambda form: form.profile.fork_told_by),
+    ("W112", warnings.inner_wildcards, _with_patterns),
 )
-_CI_RULES: Sequence[tuple[str, Rule]] = (("W112", warnings.inner_wildcards),)
-"""Rules for Roles that admit tokens of a known CI system."""
+"""
+Each rule with its code, and whether it has anything to look at in Roles of a form.
+
+That only saves time: a rule finds nothing in the other Roles anyway.
+"""
 
 _RESOURCE_RULES: Sequence[
     tuple[str, Callable[[RoleFacts, Mapping[str, Policy]], Iterator[Fault]]]
@@ -198,31 +255,30 @@ def _of_issuer(issuer: JwtIssuer) -> Iterator[Problem]:
             yield _problem(issuer, fault, code)
 
 
+def role_faults(role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFaults:
+    """The faults of one Role by every rule there is."""
+    return _faults(RoleFacts.of(role, issuers), [(code, rule) for code, rule, _ in ROLE_RULES])
+
+
+def _faults(facts: RoleFacts, rules: Iterable[tuple[str, Rule]]) -> RoleFaults:
+    return tuple([(code, fault) for code, rule in rules for fault in rule(facts)])
+
+
 def _of_role(
     role: Role,
+    faults: RoleFaults,
     issuers: Mapping[str, JwtIssuer],
     policies: Mapping[str, Policy],
-    linted: LintedRoles | None = None,
-) -> Iterator[Problem]:
-    faults = _role_faults(role, issuers) if linted is None else linted.of(role)
-    for code, fault in (*faults, *_resource_faults(role, issuers, policies)):
-        yield _problem(role, fault, code)
-
-
-def _role_faults(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[tuple[str, Fault]]:
-    """Each fault of *role* with its code. They depend on its conditions and the issuers alone."""
-    facts = RoleFacts.of(role, issuers)
-    for code, rule in (*_RULES, *_CI_RULES) if facts.profile.ci else _RULES:
-        for fault in rule(facts):
-            yield code, fault
+) -> Sequence[Problem]:
+    if any(name in policies and policies[name].variables for name in role.policies):
+        faults = *faults, *_resource_faults(role, issuers, policies)
+    return [_problem(role, fault, code) for code, fault in faults] if faults else ()
 
 
 def _resource_faults(
     role: Role, issuers: Mapping[str, JwtIssuer], policies: Mapping[str, Policy]
 ) -> Iterator[tuple[str, Fault]]:
     """Each fault that *role* has beside the Policies that it gives, with its code."""
-    if not any(name in policies and policies[name].variables for name in role.policies):
-        return
     facts = RoleFacts.of(role, issuers)
     for code, rule in _RESOURCE_RULES:
         for fault in rule(facts, policies):

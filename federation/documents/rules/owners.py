@@ -78,8 +78,8 @@ def fixed_owner(profile: Profile, condition: Condition, value: str) -> str | Non
     `/`, for a claim of several parts the part up to the end of the one that holds an owner.
     """
     owner_keys = OWNER_KEYS[profile.name]
-    wild = condition.operator.pattern and literal_prefix(value) != value
     literal = literal_prefix(value) if condition.operator.pattern else value
+    wild = literal != value
     if condition.key in owner_keys.whole:
         return None if wild else value
     if condition.key in owner_keys.paths:
@@ -97,15 +97,14 @@ def fixed_owner(profile: Profile, condition: Condition, value: str) -> str | Non
 def owner_pins(role: Role, profile: Profile) -> tuple[Condition, ...]:
     """The conditions of *role* of which every value fixes an owner at an issuer of *profile*."""
     fixing = OWNER_KEYS[profile.name].all
-    return tuple(
-        condition
-        for condition in role.conditions
-        if condition.key in fixing
-        and not condition.operator.negative
-        and not condition.operator.of_list
-        and condition.values
-        and all(fixed_owner(profile, condition, value) for value in condition.values)
-    )
+    return tuple([made for made in role.conditions if made.key in fixing and _fixes(profile, made)])
+
+
+def _fixes(profile: Profile, condition: Condition) -> bool:
+    operator, values = condition.operator, condition.values
+    if operator.negative or operator.of_list or not values:
+        return False
+    return all(fixed_owner(profile, condition, value) for value in values)
 
 
 def same_owner(role: Role, profile: Profile, claims: Claims) -> bool:

@@ -33,45 +33,71 @@ class Fault(NamedTuple):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedCondition:
-    """A condition, the place in its document where it was written, and its kind."""
+class ConditionForm(NamedTuple):
+    """The parts of a condition without its values."""
 
-    condition: Condition
+    operator: Operator
     key: str
     """The condition's key, with its `jwt:` prefix."""
     claim: str
     """The key without its prefix."""
+    root: str
+    """The top-level claim that the key names, or that it leads into."""
     place: Place
     positive: bool
     """True if the claim must be among the values."""
     pattern: bool
     """True if it is positive and its values may hold wildcards."""
+    shape: Shape | None
+    """The shape of the claim's values, if they have one."""
+
+    @classmethod
+    def of(cls, condition: Condition, place: Place, profile: Profile) -> ConditionForm:
+        """The form of *condition*, which was written at *place*."""
+        operator, key, claim = condition.operator, condition.key, _claim(condition.key)
+        positive = not operator.negative
+        pattern, shape = positive and operator.pattern, profile.shapes.get(claim)
+        return cls(operator, key, claim, condition.path[0], place, positive, pattern, shape)
+
+
+class PlacedCondition(NamedTuple):
+    """A condition, the place in its document where it was written, and its kind."""
+
+    condition: Condition
+    operator: Operator
+    key: str
+    claim: str
+    place: Place
+    values: tuple[str, ...]
+    positive: bool
+    pattern: bool
+    shape: Shape | None
     narrows: bool
     """True if it is positive and keeps some values of the claim out."""
 
     @classmethod
     def of(cls, condition: Condition, place: Place, profile: Profile) -> PlacedCondition:
-        positive = not condition.operator.negative
-        pattern = positive and condition.operator.pattern
-        open_to_all = pattern and any(only_wildcards(condition, v) for v in condition.values)
-        claim = condition.key.removeprefix(KEY_PREFIX)
-        shape = profile.shapes.get(claim)
-        narrows = positive and not open_to_all and not (shape and _covers(condition, shape))
-        return cls(condition, condition.key, claim, place, positive, pattern, narrows)
-
-    @property
-    def operator(self) -> Operator:
-        return self.condition.operator
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        return self.condition.values
+        """The *condition*, which was written at *place*."""
+        return _placed(condition, ConditionForm.of(condition, place, profile))
 
     @property
     def placed_values(self) -> Iterator[tuple[Place, str]]:
         """Each value with its place."""
         return (((*self.place, number), value) for number, value in enumerate(self.values))
+
+
+def _placed(condition: Condition, form: ConditionForm) -> PlacedCondition:
+    operator, key, claim, _, place, positive, pattern, shape = form
+    values = condition.values
+    open_to_all = pattern and any(only_wildcards(condition, value) for value in values)
+    narrows = positive and not open_to_all and not (shape and _covers(condition, shape))
+    return PlacedCondition(
+        condition, operator, key, claim, place, values, positive, pattern, shape, narrows
+    )
+
+
+def _claim(key: str) -> str:
+    return key.removeprefix(KEY_PREFIX)
 
 
 def _covers(condition: Condition, shape: Shape) -> bool:
@@ -88,14 +114,19 @@ _UNLIKELY = ("q", "7z/w-q.x")
 
 
 @dataclass(frozen=True, slots=True)
-class RoleFacts:
-    """One Role, worked out once for all rules."""
+class RoleForm:
+    """
+    What Roles with the same issuers, operators and keys have in common, worked out once for all.
 
-    role: Role
+    It tells which rules have anything to look at.
+    """
+
     configured: Mapping[str, JwtIssuer]
     """All configured issuers, by `iss`."""
     issuers: tuple[JwtIssuer, ...]
     """The configured issuers whose tokens the Role can admit."""
+    named: frozenset[str]
+    """Every issuer that an exact condition names."""
     profile: Profile
     """
     The profile of their provider. T005 refuses a Role whose issuers have several.
@@ -106,44 +137,100 @@ class RoleFacts:
     """The keys of that provider that fix an owner."""
     rule_keys: RuleKeys
     """The keys of that provider, by what the rules ask of them."""
-    pins: tuple[Condition, ...]
-    """The conditions that fix an owner."""
-    conditions: tuple[PlacedCondition, ...]
-    narrowed: frozenset[str]
-    """The keys of the conditions that narrow."""
-    patterns: tuple[PlacedCondition, ...]
-    """The conditions that are positive patterns."""
-    exact: Mapping[str, PlacedCondition]
-    """For each key, the first condition that lists its values byte for byte."""
+    conditions: tuple[ConditionForm, ...]
+    keys: frozenset[str]
+    """The keys of all conditions."""
+    patterns: bool
+    """True if one of the conditions is a positive pattern."""
+    shared: JwtIssuer | None
+    """The first of the Role's issuers from which strangers get tokens too."""
 
     @classmethod
-    def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleFacts:
-        """The facts about *role* among the configured *issuers*, which are by `iss`."""
+    def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleForm:
+        """The form of *role* among the configured *issuers*, which are by `iss`."""
         named = sorted(role_issuers(role))
         known = tuple(issuers[iss] for iss in named if iss in issuers)
         # T001 refuses an issuer that is not configured. The other rules still report what they
         # can, so that one run shows every problem.
         profile = PROFILES[GENERIC] if _is_for_people(role, known) else _profile(known, named)
         where = zip(role.conditions, role.places, strict=True)
-        placed = tuple([PlacedCondition.of(made, place, profile) for made, place in where])
+        conditions = tuple([ConditionForm.of(made, place, profile) for made, place in where])
         return cls(
-            role,
             issuers,
             known,
+            frozenset(value for made in role.conditions if _names(made) for value in made.values),
             profile,
             OWNER_KEYS[profile.name],
             RULE_KEYS[profile.name],
-            owner_pins(role, profile),
-            placed,
-            frozenset([condition.key for condition in placed if condition.narrows]),
-            tuple([condition for condition in placed if condition.pattern]),
-            {p.key: p for p in reversed(placed) if p.operator.exact},
+            conditions,
+            frozenset([condition.key for condition in conditions]),
+            any(condition.pattern for condition in conditions),
+            next((issuer for issuer in known if issuer.shared), None),
         )
+
+    def names(self, keys: Set[str]) -> bool:
+        """Return whether a condition is on one of *keys*."""
+        return not self.keys.isdisjoint(keys)
+
+
+def _names(condition: Condition) -> bool:
+    return condition.key == "jwt:iss" and condition.operator.exact
+
+
+class RoleFacts(NamedTuple):
+    """One Role, worked out once for all rules."""
+
+    role: Role
+    form: RoleForm
+    pins: tuple[Condition, ...]
+    """The conditions that fix an owner."""
+    conditions: tuple[PlacedCondition, ...]
+    patterns: Sequence[PlacedCondition]
+    """The conditions that are positive patterns."""
+
+    @classmethod
+    def of(
+        cls, role: Role, issuers: Mapping[str, JwtIssuer], form: RoleForm | None = None
+    ) -> RoleFacts:
+        """The facts about *role* among the configured *issuers*, which are by `iss`."""
+        form = form or RoleForm.of(role, issuers)
+        placed = tuple(map(_placed, role.conditions, form.conditions))
+        patterns = [condition for condition in placed if condition.pattern] if form.patterns else ()
+        return cls(role, form, owner_pins(role, form.profile), placed, patterns)
+
+    @property
+    def configured(self) -> Mapping[str, JwtIssuer]:
+        return self.form.configured
+
+    @property
+    def issuers(self) -> tuple[JwtIssuer, ...]:
+        return self.form.issuers
+
+    @property
+    def profile(self) -> Profile:
+        return self.form.profile
+
+    @property
+    def owner_keys(self) -> OwnerKeys:
+        return self.form.owner_keys
+
+    @property
+    def rule_keys(self) -> RuleKeys:
+        return self.form.rule_keys
 
     @property
     def shared(self) -> JwtIssuer | None:
-        """The first of the Role's issuers from which strangers get tokens too."""
-        return next((issuer for issuer in self.issuers if issuer.shared), None)
+        return self.form.shared
+
+    @property
+    def narrowed(self) -> frozenset[str]:
+        """The keys of the conditions that narrow."""
+        return frozenset([condition.key for condition in self.conditions if condition.narrows])
+
+    @property
+    def exact(self) -> Mapping[str, PlacedCondition]:
+        """For each key, the first condition that lists its values byte for byte."""
+        return {p.key: p for p in reversed(self.conditions) if p.operator.exact}
 
     @property
     def block(self) -> Place:
@@ -152,9 +239,9 @@ class RoleFacts:
         blocks = {placed.place[:2] for placed in self.conditions}
         return principal if blocks == {principal} else ("spec", "condition")
 
-    def on(self, keys: Set[str]) -> Iterator[PlacedCondition]:
+    def on(self, keys: Set[str]) -> Sequence[PlacedCondition]:
         """The conditions on one of *keys* that narrow, in the document's order."""
-        return (placed for placed in self.conditions if placed.narrows and placed.key in keys)
+        return [placed for placed in self.conditions if placed.narrows and placed.key in keys]
 
     def only(self, claim: str, form: re.Pattern[str]) -> bool:
         """Return whether a condition on *claim* admits only values that hold *form*."""

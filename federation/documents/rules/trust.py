@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from federation.documents.rules.owners import fixed_owner, literal_prefix
-from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, yaml
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, RoleForm, yaml
 from federation.policy.conditions import Condition
 from federation.providers.table import PROFILES, Profile
 from federation.text import nearest, quoted
@@ -85,6 +85,12 @@ def reaches_the_owner(facts: RoleFacts, condition: Condition, value: str) -> boo
 
 
 _OWNER_LIKE = re.compile(r"(?:repo|project_path|organization|system:serviceaccount):[^/:]*[*?]")
+
+
+def may_be_free(form: RoleForm) -> bool:
+    """Return whether a condition may be on a free value."""
+    free, within = form.rule_keys.free | {"jwt:sub"}, form.rule_keys.free_within
+    return form.names(free) or any(key.startswith(within) for key in form.keys)
 
 
 def rests_on_free_values(facts: RoleFacts) -> Iterator[Fault]:
@@ -194,7 +200,7 @@ def _owner_words(facts: RoleFacts, placed: PlacedCondition, value: str) -> tuple
         separator = _SUB_FORMS.get(begins, facts.profile.owner.separator)
     begun = literal.removeprefix(begins).rstrip("/") if literal.startswith(begins) else ""
     # A hint must not repeat what is no owner's name, such as `acme@` or `/acme`.
-    shape = facts.profile.shapes.get(placed.claim) if is_name else None
+    shape = placed.shape if is_name else None
     form = shape.whole if shape else _OWNER_NAME
     owner = begun if value[len(literal)] == "*" and form.fullmatch(begun) else "<owner>"
     hint = f"write {quoted(begins + owner + separator + '*')}"

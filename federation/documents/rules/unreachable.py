@@ -13,33 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from federation.documents.model import Effect, Policy, Role, Statement
 from federation.documents.rules.owners import literal_prefix
-from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts
+from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, RoleForm
 from federation.documents.rules.trust import nearest_issuer
-from federation.policy.conditions import Condition, Operator, ascii_lower
+from federation.policy.conditions import Condition, Operator, ascii_lower, keys
 from federation.providers.profile import Shape
 from federation.providers.table import PROFILES, Profile
 from federation.text import listed, nearest, quoted
 
 
-def contradictions(facts: RoleFacts) -> Iterator[Fault]:
-    """W108: conditions that no token can satisfy, whatever its issuer sends."""
-    yield from _unknown_issuers(facts)
-    yield from _contradictions(facts)
-    yield from _only_empty(facts)
-
-
-def values_never_sent(facts: RoleFacts) -> Iterator[Fault]:
-    """W108: values that no token of the Role's provider has."""
-    yield from _wrong_values(facts)
-    yield from _unknown_claims(facts)
-    yield from _never_together(facts)
-    yield from _wrong_kind(facts)
-    yield from _wrong_audience(facts)
-    yield from _other_owner(facts)
-    yield from _environment_beside_ref_in_sub(facts)
-
-
-def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
+def unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: an exact value on `jwt:iss` names no configured issuer."""
     if not facts.issuers:
         return  # T001 says so
     for placed in facts.conditions:
@@ -55,7 +38,8 @@ def _unknown_issuers(facts: RoleFacts) -> Iterator[Fault]:
                 )
 
 
-def _contradictions(facts: RoleFacts) -> Iterator[Fault]:
+def contradictions(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: two conditions on one key that no token can satisfy together."""
     by_key: dict[str, list[PlacedCondition]] = defaultdict(list)
     for placed in facts.conditions:
         by_key[placed.key].append(placed)
@@ -90,7 +74,8 @@ def _excluded(about: Sequence[PlacedCondition]) -> PlacedCondition | None:
     return None
 
 
-def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
+def only_empty(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: a condition with empty values only."""
     for placed in facts.conditions:
         if placed.positive and not any(placed.values):
             yield Fault(
@@ -100,17 +85,27 @@ def _only_empty(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-def _wrong_values(facts: RoleFacts) -> Iterator[Fault]:
-    """Report values that do not have the shape of their claim."""
+def wrong_values(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: values that do not have the shape of their claim."""
     for placed in facts.conditions:
-        shape = facts.profile.shapes.get(placed.claim)
-        if shape is None or placed.operator.of_list:
+        shape = placed.shape
+        if shape is None or placed.operator.of_list or _plainly_fit(placed, shape):
             continue
         for place, value in placed.placed_values:
             if several := _several_in_one(placed, shape, value):
                 yield Fault(place, *several)
             elif value and not _possible(placed, shape, value):
                 yield Fault(place, *_shape_words(placed, shape, value))
+
+
+def _plainly_fit(placed: PlacedCondition, shape: Shape) -> bool:
+    """Return whether all values have the shape as they stand. Most do."""
+    values = placed.values
+    return (
+        placed.operator.exact
+        and all(map(shape.whole.fullmatch, values))
+        and "," not in "".join(values)
+    )
 
 
 def _several_in_one(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str] | None:
@@ -160,8 +155,14 @@ def _shape_words(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str
     return message, "write the value as the provider's tokens have it; docs/providers.md shows one"
 
 
-def _unknown_claims(facts: RoleFacts) -> Iterator[Fault]:
-    """Report claims that no token of the Role's CI system has."""
+def may_be_unknown(form: RoleForm) -> bool:
+    """Return whether `unknown_claims` has anything to say."""
+    lists_claim = form.profile.lists_claim
+    return form.profile.ci and not all(lists_claim(made.root) for made in form.conditions)
+
+
+def unknown_claims(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: claims that no token of the Role's CI system has."""
     if not facts.profile.ci:
         return
     lists_claim = facts.profile.lists_claim
@@ -185,8 +186,14 @@ def _instead_of(profile: Profile, claim: str) -> str:
     return "drop the condition"
 
 
-def _never_together(facts: RoleFacts) -> Iterator[Fault]:
-    """Report two conditions of which each can hold, but not both in one token."""
+def may_be_never_together(form: RoleForm) -> bool:
+    """Return whether the Role has conditions on both claims of a pair."""
+    pairs = form.profile.never_together
+    return any(keys(pair.claim, pair.other) <= form.keys for pair in pairs)
+
+
+def never_together(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: two conditions of which each can hold, but not both in one token."""
     exact = facts.exact
     for pair in facts.profile.never_together:
         one, other = exact.get(f"jwt:{pair.claim}"), exact.get(f"jwt:{pair.other}")
@@ -201,7 +208,15 @@ def _never_together(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
+def may_be_of_wrong_kind(form: RoleForm) -> bool:
+    """Return whether `wrong_kind` has anything to say."""
+    return form.names(form.rule_keys.lists) or any(
+        made.operator.of_list for made in form.conditions
+    )
+
+
+def wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: a list compared as one value, or one value as a list."""
     scalars, lists = facts.rule_keys.scalars, facts.rule_keys.lists
     for placed in facts.conditions:
         if placed.operator.of_list and placed.key in scalars:
@@ -212,7 +227,8 @@ def _wrong_kind(facts: RoleFacts) -> Iterator[Fault]:
             yield Fault(placed.place, f"{placed.key} is always a list", hint)
 
 
-def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
+def wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: a condition on `aud` that accepts no audience of the Role's issuers."""
     accepted = sorted(
         {aud for issuer in facts.issuers for aud in (*issuer.audiences, *issuer.clients)}
     )
@@ -228,8 +244,14 @@ def _wrong_audience(facts: RoleFacts) -> Iterator[Fault]:
             )
 
 
-def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
-    """Report a Role whose repository does not belong to the owner that it names."""
+def may_have_other_owner(form: RoleForm) -> bool:
+    """Return whether the Role names both a repository and its owner."""
+    claims = form.profile.owner.path_and_owner
+    return claims is not None and keys(*claims) <= form.keys
+
+
+def other_owner(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: a repository that does not belong to the owner that the Role names."""
     if facts.profile.owner.path_and_owner is None:
         return
     path_key, owner_key = (f"jwt:{claim}" for claim in facts.profile.owner.path_and_owner)
@@ -249,8 +271,8 @@ def _other_owner(facts: RoleFacts) -> Iterator[Fault]:
 _SHOWS_REF = re.compile(r"repo:[^:]+:(?:ref:|pull_request$)")
 
 
-def _environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
-    """Report a `sub` with a ref: a job that names an environment has that in `sub` instead."""
+def environment_beside_ref_in_sub(facts: RoleFacts) -> Iterator[Fault]:
+    """W108: a `sub` with a ref: a job that names an environment has that in `sub` instead."""
     if not facts.profile.environment_replaces_ref or facts.narrowed.isdisjoint(
         facts.rule_keys.environments
     ):

@@ -15,45 +15,57 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from federation.documents.rules.owners import literal_prefix, only_wildcards
-from federation.documents.rules.role_facts import Fault, Place, PlacedCondition, RoleFacts, yaml
+from federation.documents.rules.role_facts import (
+    Fault,
+    Place,
+    PlacedCondition,
+    RoleFacts,
+    RoleForm,
+    yaml,
+)
 from federation.documents.rules.trust import reaches_the_owner, rests_on_free_values, says_who
 from federation.policy.conditions import Condition, keys
 from federation.providers.profile import BOOLEAN, NameWithId
 from federation.providers.table import GENERIC
 from federation.text import quoted
 
+_SUB = keys("sub")
+
+
+def may_name(form: RoleForm) -> bool:
+    """Return whether a condition may be on a name."""
+    named = {name for claims in form.profile.names for name in claims.names}
+    return form.names(_SUB | keys(*named))
+
 
 def names_without_ids(facts: RoleFacts) -> Iterator[Fault]:
     """W101: a name is compared but no id, and whoever takes over the name is admitted."""
     narrowing = [placed for placed in facts.conditions if placed.narrows]
     for claims in facts.profile.names:
-        named = next((placed for placed in narrowing if _is_name(claims, placed)), None)
+        named = [placed for placed in narrowing if _is_name(claims, placed)]
         if named and not _pins_id(claims, facts):
             where = f"; {claims.where}" if claims.where else ""
             yield Fault(
-                named.place,
-                f"{quoted(named.values[0])} is a name: whoever takes it over after a rename or "
+                named[0].place,
+                f"{quoted(named[0].values[0])} is a name: whoever takes it over after a rename or "
                 "a deletion is admitted",
                 f"add {yaml('StringEqual', **{claims.ids[0]: '<id>'})}{where}",
             )
 
 
 def _is_name(claims: NameWithId, placed: PlacedCondition) -> bool:
-    if placed.key == "jwt:sub" and claims.sub_name:
+    if placed.claim == "sub" and claims.sub_name:
         return any(map(claims.sub_name.search, placed.values))
     return placed.claim in claims.names
 
 
 def _pins_id(claims: NameWithId, facts: RoleFacts) -> bool:
-    if claims.sub_id and facts.only("sub", claims.sub_id):
+    ids = [placed for placed in facts.conditions if placed.narrows and placed.claim in claims.ids]
+    if any(not each.pattern or all(literal_prefix(v) == v for v in each.values) for each in ids):
         return True
-    return any(
-        not placed.pattern or all(literal_prefix(value) == value for value in placed.values)
-        for placed in facts.on(keys(*claims.ids))
-    )
+    return bool(claims.sub_id and facts.only("sub", claims.sub_id))
 
 
-_SUB = keys("sub")
 _TYPE_IN_SUB = re.compile(r":ref_type:[^*?]")
 
 
@@ -84,15 +96,20 @@ def unrestricted_refs(facts: RoleFacts) -> Iterator[Fault]:
     )
 
 
+def may_restrict_environment(form: RoleForm) -> bool:
+    """Return whether a condition may restrict an environment that any branch can name."""
+    return form.profile.open_environments and form.names(_SUB | form.rule_keys.environments)
+
+
 def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
     """W103: an environment without protection rules can be named from any branch."""
     if not facts.profile.open_environments or not _restricts_environment(facts):
         return
     if _restricts_ref(facts) or "jwt:ref_type" in facts.narrowed or facts.only("sub", _TYPE_IN_SUB):
         return
-    naming = next(facts.on(facts.rule_keys.environments), None)
+    naming = facts.on(facts.rule_keys.environments) or facts.on(_SUB)
     yield Fault(
-        (naming or next(facts.on(_SUB))).place,
+        naming[0].place,
         "an environment without protection rules can be named by a job on any branch",
         _ref_to_add(facts),
     )
@@ -101,8 +118,7 @@ def environment_without_ref(facts: RoleFacts) -> Iterator[Fault]:
 def _restricts_ref(facts: RoleFacts) -> bool:
     # `ref_protected: "false"` leaves exactly the branches that anybody with write access may push.
     return any(
-        facts.profile.shapes.get(placed.claim) is not BOOLEAN
-        or not placed.condition.accepts("false")
+        placed.shape is not BOOLEAN or not placed.condition.accepts("false")
         for placed in facts.on(facts.rule_keys.refs)
     ) or any(facts.only(claim, part) for claim, part in facts.profile.ref_within.items())
 
@@ -157,14 +173,14 @@ def open_endings(facts: RoleFacts) -> Iterator[Fault]:
 def _longer(facts: RoleFacts, placed: PlacedCondition, value: str) -> str:
     """A value that nobody meant, and that the pattern *value* matches."""
     literal = re.sub(r"[*?]+", "x", value.rstrip("*?"))
-    shape = facts.profile.shapes.get(placed.claim)
+    shape = placed.shape
     longer = [literal + ending for ending in ("-evil", "0", "s", "_evil")]
     return next((v for v in longer if shape is None or shape.whole.fullmatch(v)), literal + "…")
 
 
 def _instead_of_ending(facts: RoleFacts, placed: PlacedCondition, literal: str) -> str:
     listed = "each value under StringEqual"
-    shape = facts.profile.shapes.get(placed.claim)
+    shape = placed.shape
     if shape and not shape.whole.fullmatch(re.sub(r"[*?]+", "x", literal) + "/x"):
         return f"write {listed}"
     if literal.endswith("/v"):
@@ -178,11 +194,13 @@ _STAR_INSIDE = re.compile(r"\*[*?]*[^*?]")
 
 def inner_wildcards(facts: RoleFacts) -> Iterator[Fault]:
     """W112: a `*` before more text matches separators too, and so parts that a caller chooses."""
+    if not facts.profile.ci:
+        return
     files = facts.rule_keys.files
     for placed, place, value in _patterns(facts):
         if placed.key not in facts.rule_keys.with_separators or not _STAR_INSIDE.search(value):
             continue
-        shape = facts.profile.shapes.get(placed.claim)
+        shape = placed.shape
         if shape and shape.values:
             continue  # the claim has few values, and no separator in them
         ending = value.rpartition("*")[2]
@@ -407,9 +425,9 @@ _USUAL = re.compile(r"[!-#&-;=-z|}~]*")
 
 def unseen_characters(facts: RoleFacts) -> Iterator[Fault]:
     """W117: a value holds what nobody sees, or a placeholder that nobody filled."""
+    if _USUAL.fullmatch("".join(["".join(placed.values) for placed in facts.conditions])):
+        return
     for placed in facts.conditions:
-        if all(map(_USUAL.fullmatch, placed.values)):
-            continue
         for place, value in placed.placed_values:
             if fault := _unseen(value):
                 yield Fault(place, *fault)
