@@ -248,9 +248,13 @@ def _filing(pin: Condition) -> tuple[_Filing, set[str]]:
 
 def _filing_condition(role: Role, profile: Profile) -> Condition | None:
     """The condition to file *role* by: an exact one, if it has any, on the most selective claim."""
-    rank = {KEY_PREFIX + claim: number for number, claim in enumerate(profile.selective)}
-    conditions = [c for c in role.conditions if c.key in rank and _can_file(c)]
-    return min(conditions, key=lambda c: (not c.operator.exact, rank[c.key]), default=None)
+    selective = profile.selective
+    conditions = [
+        (not made.operator.exact, selective.index(claim), number)
+        for number, made in enumerate(role.conditions)
+        if (claim := made.key.removeprefix(KEY_PREFIX)) in selective and _can_file(made)
+    ]
+    return role.conditions[min(conditions)[2]] if conditions else None
 
 
 def _can_file(condition: Condition) -> bool:

@@ -132,13 +132,11 @@ def _written(root: object) -> _Written | None:
     if not isinstance(metadata, dict) or len(metadata) != 1 or not isinstance(spec, dict):
         return None
     name, policies, blocks = metadata.get("name"), spec.get("policy"), _blocks(spec)
-    if not isinstance(name, str) or not isinstance(policies, list) or blocks is None:
-        return None
     named = _texts(policies, VALUE_CHARS)
-    if root.get("apiVersion") != API_VERSION or not _NAME.fullmatch(name) or not all(policies):
+    if root.get("apiVersion") != API_VERSION or blocks is None or named is None or not all(named):
         return None
     conditions = _conditions(blocks)
-    if named is None or conditions is None:
+    if conditions is None or not isinstance(name, str) or not _NAME.fullmatch(name):
         return None
     spellings, values = conditions
     # Four keys of the head, with three values and the key of the name.
@@ -168,7 +166,8 @@ def _conditions(
         if not isinstance(keys, dict) or not 0 < len(keys) <= MAP_KEYS:
             return None
         for key, value in keys.items():
-            texts = _texts(value if isinstance(value, list) else [value], PATTERN_CHARS)
+            single = isinstance(value, str) and len(value) <= PATTERN_CHARS
+            texts = (value,) if single else _texts(value, PATTERN_CHARS)
             if texts is None:
                 return None
             spellings.append((operator, key))
@@ -176,9 +175,9 @@ def _conditions(
     return tuple(spellings), values
 
 
-def _texts(values: list[object], most: int) -> tuple[str, ...] | None:
-    """Return *values* if they are texts of *most* characters, and not too many, else None."""
-    if not 0 < len(values) <= LIST_VALUES:
+def _texts(values: object, most: int) -> tuple[str, ...] | None:
+    """Return *values* if they are a list of texts of *most* characters, not too long, else None."""
+    if not isinstance(values, list) or not 0 < len(values) <= LIST_VALUES:
         return None
     texts = tuple([value for value in values if isinstance(value, str) and len(value) <= most])
     return texts if len(texts) == len(values) else None

@@ -186,7 +186,7 @@ def ascii_lower(value: str) -> str:
     `str.lower` would make `k` of U+212A (the Kelvin sign), so that a name from another alphabet
     would pass for an ASCII one.
     """
-    return value.translate(_ASCII_LOWER)
+    return value.lower() if value.isascii() else value.translate(_ASCII_LOWER)
 
 
 def compile_pattern(pattern: str) -> Match:
