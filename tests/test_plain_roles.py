@@ -39,7 +39,8 @@ PLAIN: Mapping[str, Any] = {
 def of_json(text: str) -> Role | None:
     """The Role that a line of JSON is, read alone."""
     found = json_text(Piece(7, text.encode()))
-    return found and PlainRoles("roles.yaml", Shared()).of_text(found)
+    (role,) = PlainRoles("roles.yaml", Shared()).of_texts([found])
+    return role
 
 
 def of_yaml(text: str) -> tuple[Role | None, Document] | None:

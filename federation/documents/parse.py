@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import NamedTuple
@@ -38,15 +38,16 @@ from federation.documents.load import (
     yaml_documents,
 )
 from federation.documents.messages import Complaint, Report, complaints
-from federation.documents.model import NO_LINES, Origin
+from federation.documents.model import NO_LINES, Origin, Role
 from federation.documents.pauses import Pause, go_on, paced
-from federation.documents.pieces import PIECE_BYTES, JsonLines, json_text, pieces
+from federation.documents.pieces import PIECE_BYTES, JsonLines, Piece, json_text, pieces
 from federation.documents.plain_roles import PlainRoles
 from federation.documents.platforms import owner_of, template_near
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
 
 FILE_BYTES = 16 * 1024 * 1024
+_BATCH = 32
 _NAME_CHARS = 253
 _BOM = b"\xef\xbb\xbf"
 _LIST_FIELDS = frozenset({"apiVersion", "kind", "metadata", "items"})
@@ -129,20 +130,18 @@ def _parsed_in_pieces(
     """Return what is in *data*, one piece after the other; None if it must be read as a whole."""
     reading = _Reading(path, shared, PlainRoles(path, shared))
     json_lines, repeated = JsonLines(), Repeated()
-    for piece in paced(pieces(data.removeprefix(_BOM)), pause):
+    for piece, digest, role in _looked_at(data.removeprefix(_BOM), known, reading.plain, pause):
         if len(piece.text) > PIECE_BYTES:
             return None
-        digest = hashlib.sha256(piece.text).digest()
         if old := known.get(digest):
             reading.keep(digest, old, piece.line)
             continue
-        text = json_text(piece)
-        if text and (role := reading.plain.of_text(text)):
+        if role is not None:
             reading.add(role)
-            reading.remembered[digest] = Remembered(role, text.line - piece.line)
+            reading.remembered[digest] = Remembered(role, role.origin.line - piece.line)
             continue
         before = len(reading.whole), len(reading.problems), reading.found, repeated.nodes
-        quick = json_lines.document(piece) if text else None
+        quick = json_lines.document(piece)
         documents = [quick] if quick else whole_documents(piece.text, piece.line, repeated)
         if documents is None or not all(map(reading.take, chain(*map(_taken_apart, documents)))):
             return None
@@ -151,6 +150,20 @@ def _parsed_in_pieces(
             document = reading.whole[-1]
             reading.remembered[digest] = Remembered(document, document.origin.line - piece.line)
     return reading.parsed() if reading.found else None
+
+
+def _looked_at(
+    data: bytes, known: Mapping[bytes, Remembered], plain: PlainRoles, pause: Pause
+) -> Iterator[tuple[Piece, bytes, Role | None]]:
+    """Yield each piece of *data*, its digest, and the Role that it is, if that is a plain one."""
+    found = pieces(data)
+    while batch := list(islice(found, _BATCH)):
+        digests = [hashlib.sha256(piece.text).digest() for piece in paced(batch, pause)]
+        new = [
+            None if digest in known else piece for digest, piece in zip(digests, batch, strict=True)
+        ]
+        texts = [piece and json_text(piece) for piece in paced(new, pause)]
+        yield from zip(batch, digests, plain.of_texts(texts, pause), strict=True)
 
 
 @dataclass(slots=True)

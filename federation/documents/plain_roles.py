@@ -9,13 +9,14 @@ the same Role. Every other document is left to them: nothing is reported here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from federation.documents.convert import Shared, lines_below
 from federation.documents.load import Document, Fields, Place
 from federation.documents.model import NO_LINES, Origin, Role
+from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.pieces import KEY_CHARS, JsonText
 from federation.documents.schema import (
     API_VERSION,
@@ -63,11 +64,22 @@ class PlainRoles:
     shared: Shared
     _forms: dict[tuple[_Spelling, ...], _Form] = field(default_factory=dict)
 
-    def of_text(self, text: JsonText) -> Role | None:
-        """Return the Role in *text*, None if that is something else."""
-        written = _written(text.plain())
+    def of_texts(
+        self, texts: Sequence[JsonText | None], pause: Pause = go_on
+    ) -> Sequence[Role | None]:
+        """
+        Return the Role in each of *texts*, None where that is something else.
+
+        They go from step to step together, so that the code of a step stays in the processor's
+        cache.
+        """
+        values = [text and text.plain() for text in paced(texts, pause)]
+        written = list(map(_written, paced(values, pause)))
+        return list(map(self._of_text, texts, paced(written, pause)))
+
+    def _of_text(self, text: JsonText | None, written: _Written | None) -> Role | None:
         # The parser drops the first of two equal keys. Then some texts are missing.
-        if written is None or 2 * written.texts != text.text.count('"'):
+        if text is None or written is None or 2 * written.texts != text.text.count('"'):
             return None
         return self._role(written, Origin(self.path, text.line, NO_LINES))
 
