@@ -31,7 +31,7 @@ from bench import (
     table,
     workers,
 )
-from bench.servers import Place, cores
+from bench.servers import Place, compile_code, cores
 from bench.table import Found
 
 RESULTS = Path("bench/results/latest.json")
@@ -66,6 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Place(Path(folder), server_core, client_core, given.long)
+        compile_code(place.folder)
         if given.against:
             against.measured(place, given.against, given.rounds)
             return
