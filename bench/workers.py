@@ -5,12 +5,14 @@ No process is kept to a core here: the client takes its share of both, as any ca
 machine would, and uses little. There are 32 connections in both cases, so that each of two
 workers has 16, like the one worker of the other parts. The system chooses which worker gets which
 connection. The share of the busier worker is printed too: if one worker has all connections, two
-are no faster than one.
+are no faster than one. The processor time of an exchange is printed too: two workers that
+take longer for each exchange do less than twice as many, and a rate alone does not say so.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
 from typing import NamedTuple
@@ -41,7 +43,7 @@ def measured(place: Place) -> Found:
         for server in servers.values():
             await_idle(server)
         rounds = _rounds(servers[1], servers[2])
-    one, two, share, busy = map(median, zip(*rounds, strict=True))
+    one, two, share, busy, one_us, two_us = map(median, zip(*rounds, strict=True))
     return Found(
         figures={"workers": two / one},
         details={
@@ -49,6 +51,8 @@ def measured(place: Place) -> Found:
             "two workers, exchanges/s": two,
             "the busier worker's part of the work": share,
             "cores that the two kept busy": busy,
+            "one worker, µs of processor": one_us,
+            "two workers, µs of processor": two_us,
         },
     )
 
@@ -62,6 +66,9 @@ class Round(NamedTuple):
     """The part of the work that the busier of the two did."""
     busy: float
     """The number of cores that the two kept busy."""
+    one_us: float
+    """The microseconds of processor that an exchange took with one worker."""
+    two_us: float
 
 
 def _rounds(one: Server, two: Server) -> list[Round]:
@@ -71,16 +78,23 @@ def _rounds(one: Server, two: Server) -> list[Round]:
     rounds = []
     for number in range(ROUNDS):
         fresh = list(jobs.requests(REQUESTS))
-        alone = measure_rate(one.port, fresh, 2 * CONNECTIONS)
-        before = cpu_seconds_each(two)
-        both = measure_rate(two.port, fresh, 2 * CONNECTIONS)
-        took = [end - start for start, end in zip(before, cpu_seconds_each(two), strict=True)]
+        alone, took_alone = _sent(one, fresh)
+        both, took = _sent(two, fresh)
+        one_us, two_us = (1e6 * sum(each) / REQUESTS or math.nan for each in (took_alone, took))
         share = max(took) / sum(took) if took else math.nan
-        busy = sum(took) * both / REQUESTS if took else math.nan
-        rounds.append(Round(alone, both, share, busy))
+        busy = two_us * both / 1e6
+        rounds.append(Round(alone, both, share, busy, one_us, two_us))
         say(
             f"round {number + 1} of {ROUNDS}: one worker {alone:,.0f} a second,"
             f" two {both:,.0f}, the busier did {share:.0%},"
-            f" {busy:.2f} cores busy"
+            f" {busy:.2f} cores busy, an exchange takes {two_us / one_us:.2f} times the processor"
         )
     return rounds
+
+
+def _sent(server: Server, requests: Sequence[bytes]) -> tuple[float, list[float]]:
+    """Send *requests*. Return the rate, and the seconds of processor of each process."""
+    before = cpu_seconds_each(server)
+    rate = measure_rate(server.port, requests, 2 * CONNECTIONS)
+    after = cpu_seconds_each(server)
+    return rate, [end - start for start, end in zip(before, after, strict=True)]
