@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from federation.gateway.client import Transport, UpstreamRequest
 from federation.gateway.refusals import UpstreamFailed
@@ -58,7 +59,11 @@ async def answering(tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
         await asyncio.sleep(0.05)  # the event loop frees closed connections in its next iterations
 
 
-def ask(tls: Tls | None, server: ssl.SSLContext | None) -> tuple[int, bytes]:
+def ask(
+    tls: Tls | None,
+    server: ssl.SSLContext | None,
+    run: Callable[[Coroutine[None, None, tuple[int, bytes]]], tuple[int, bytes]] = asyncio.run,
+) -> tuple[int, bytes]:
     """The answer of a server with the context *server* to an upstream with *tls*."""
 
     async def story() -> tuple[int, bytes]:
@@ -69,7 +74,7 @@ def ask(tls: Tls | None, server: ssl.SSLContext | None) -> tuple[int, bytes]:
             finally:
                 await upstream.aclose()
 
-    return asyncio.run(story())
+    return run(story())
 
 
 # -- two pools
@@ -216,6 +221,7 @@ def test_the_reason_of_a_failure_quotes_neither_the_query_nor_the_answer(answer:
 def test_a_private_ca_is_trusted_and_no_other(tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     assert ask(Tls(ours.certificate), ours.server()) == (200, b"hello")
+    assert ask(Tls(ours.certificate), ours.server(), uvloop.run) == (200, b"hello")
     for tls in (None, Tls(theirs.certificate)):
         with pytest.raises(UpstreamFailed, match="its certificate is not trusted"):
             ask(tls, ours.server())

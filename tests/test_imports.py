@@ -62,9 +62,8 @@ HOMES = {
     "click": {"cli", "demo"},
     "orjson": {"jose", "sources", "logs"},
     "redis": {"state"},
-    "aiohttp": {"gateway"},
     "uvicorn": {"server", "demo", "admission"},
-    "httptools": {"server"},
+    "httptools": {"server", "gateway"},
     "h11": {"sign_on"},
     "prometheus_client": {"server"},
 }

@@ -62,7 +62,7 @@ _MEANT: Mapping[str, str] = {
 _DASHBOARD_LIBRARIES = frozenset({"jinja2", "joserfc", "markupsafe"})
 """The libraries that the extra `dashboard` has beyond those of `server`."""
 _SERVER_LIBRARIES = frozenset(
-    {"aiohttp", "cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
+    {"cachetools", "httptools", "prometheus_client", "starlette", "uvicorn"}
 )
 """The libraries of the extra `server`, which the plain install lacks."""
 

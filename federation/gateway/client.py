@@ -1,65 +1,55 @@
 """
-The HTTP client for the upstream gateway: a pool of aiohttp connections.
+The HTTP/1.1 client for the upstream gateway: a pool of connections.
 
-What the broker authorized is sent to the byte. Everything that aiohttp would do besides is off:
-it keeps no cookies, follows no redirect, adds no header and decodes no body, so nothing of one
-caller's request or response reaches another. Bodies stream both ways at once, and no faster than
-the receiver takes them.
+What the broker authorized is sent to the byte, and no header is added but those that frame it.
+Bodies stream both ways at once, and no faster than the receiver takes them. Idempotent requests
+are sent once more if the connection that they reuse dies before it answers, as Go's client does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import re
-import select
 import socket
 import ssl
+from asyncio.staggered import staggered_race
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
-from multidict import CIMultiDict
-from yarl import URL
+import httptools
 
-from federation.gateway.headers import Headers, check_answer, has_no_body
+from federation.gateway.connection import Answer, Closed, Connection
+from federation.gateway.headers import Headers, check_answer
 from federation.gateway.refusals import UpstreamFailed
 from federation.outbound.failures import known
 
 _CONNECT_SECONDS = 5.0
+"""The wait for a connection of the pool counts too: what was allowed may end meanwhile."""
+_NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5
 # Shorter than servers keep an idle connection: uvicorn and Node.js 5 s, the real gateway 8 s or
 # more. A request on a connection that the upstream closes just then is lost.
 _IDLE_SECONDS = 4.0
-_HEAD_BYTES = 64 * 1024
-# A socket is read in large bursts; aiohttp stops reading when this much waits for the caller.
-_RECEIVE_BYTES = 64 * 1024
-_BUFFERED_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
-# The message of an error goes on with bytes of the answer, or with another error's message.
-_BEFORE_QUOTED = re.compile(r"[^:'\"<\n]{0,100}")
-_NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """A request to the upstream, complete and in the one form that was authorized."""
 
     method: str
     target: bytes
     """Path and query."""
-    headers: Headers = field(repr=False)
-    body: AsyncIterator[bytes] | bytes | None = field(repr=False)
+    headers: Headers
+    body: AsyncIterator[bytes] | bytes | None
     endless: bool = False
     """True if the response, once begun, may pause for any time: followed logs do."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamResponse:
+class UpstreamResponse(NamedTuple):
     """The head of an upstream's response, and its body as it arrives, still encoded."""
 
     status: int
@@ -100,11 +90,18 @@ class ConnectionPool:
         idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self._socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
-        self._url = "http://localhost" if self._socket_path else url
-        self._connections = connections
+        parts = urlsplit("http://localhost" if self._socket_path else url)
+        self._host, self.port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")
+        self._host_line = f"host: {host}".encode("ascii")
+        self._is_tls = parts.scheme == "https"
+        self._slots = asyncio.Semaphore(connections)
+        self._idle: deque[Connection] = deque()
+        """The one that was used last is at the end, and is used next."""
+        self._busy: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
         self._timeout_seconds = timeout_seconds
         self._idle_seconds = idle_seconds
-        self._session: aiohttp.ClientSession | None = None
         self.tls = tls
         """New connections use this context, also if it is replaced later."""
 
@@ -114,210 +111,207 @@ class ConnectionPool:
 
         Raises: UpstreamFailed, and whatever a streamed body raises.
         """
-        seconds, body = self._timeout_seconds, request.body
-        upload = _Upload(body, seconds) if isinstance(body, AsyncIterator) else None
         try:
-            async with asyncio.timeout(seconds) as deadline:
-                if upload:
-                    upload.deadline = deadline
-                response = await self._open().request(
-                    request.method,
-                    URL(self._url + request.target.decode("ascii"), encoded=True),
-                    headers=_text_headers(request.headers),
-                    data=upload.pieces() if upload else _in_pieces(body),
-                    allow_redirects=False,
-                    ssl=self.tls or True,
-                )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if upload and upload.failure:
-                raise upload.failure from error
+            answer = await self._answer(request)
+        except (httptools.HttpParserError, OSError) as error:
             raise _failed(error) from error
-        finally:
-            if upload:
-                upload.deadline = None
-
-        async def close() -> None:
-            response.close()  # after a body that was read to its end this does nothing
-
         try:
-            _check_version(response)
-            check_answer(response.status, response.raw_headers)
+            _check_version(answer)
+            check_answer(answer.status, answer.headers)
         except UpstreamFailed:
-            await close()
+            self._finish(answer)
             raise
-        pieces = _pieces(response, None if request.endless else seconds)
-        return UpstreamResponse(
-            response.status, response.raw_headers, pieces, close, _whole(response)
-        )
+        whole = None
+        if answer.is_whole():
+            whole = answer.taken()
+            self._finish(answer)
+        pieces = _pieces(answer, None if request.endless else self._timeout_seconds)
+        close = partial(self._close, answer)
+        return UpstreamResponse(answer.status, answer.headers, pieces, close, whole)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in (*self._busy, *self._idle):
+            connection.close()
+        self._idle.clear()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=self._connector(),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # The wait for a connection of the pool counts too: what was allowed may end meanwhile.
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=_CONNECT_SECONDS, sock_connect=_CONNECT_SECONDS
-                ),
-                skip_auto_headers=_NOT_ADDED,
-                auto_decompress=False,
-                trust_env=False,  # a proxy of the environment would see the upstream's password
-                read_bufsize=_BUFFERED_BYTES,
-                max_line_size=_HEAD_BYTES,
-                max_field_size=_HEAD_BYTES,
-            )
-        return self._session
+    async def _answer(self, request: UpstreamRequest) -> Answer:
+        """The answer to *request*, once it has begun."""
+        until, fresh = asyncio.get_running_loop().time() + self._timeout_seconds, False
+        while True:
+            connection = await self._take(fresh=fresh)
+            answer = connection.ask(request.method)
+            try:
+                self._write(answer, request)
+                await answer.begin(until)
+            except BaseException as error:
+                self._finish(answer)
+                if fresh or not _may_repeat(request, answer, error):
+                    raise
+                fresh = True
+            else:
+                return answer
 
-    def _connector(self) -> aiohttp.BaseConnector:
-        if self._socket_path:
-            return _UnixConnector(
-                self._socket_path,
-                limit=self._connections,
-                keepalive_timeout=self._idle_seconds,
-            )
-        return _TcpConnector(
-            limit=self._connections,
-            keepalive_timeout=self._idle_seconds,
-            socket_factory=_socket,
-            ttl_dns_cache=30,
-        )
+    def _write(self, answer: Answer, request: UpstreamRequest) -> None:
+        """Send *request*; a streamed or large body is sent while the answer arrives."""
+        body, length = request.body, _length(request)
+        head = self._head(request, length)
+        write = answer.connection.transport.write
+        if body is None:
+            write(head)
+        elif isinstance(body, bytes) and len(body) <= _PIECE_BYTES:
+            write(head + body)
+        else:
+            write(head)
+            pieces = _in_pieces(body) if isinstance(body, bytes) else body
+            sends = answer.connection.send_body(answer, pieces, length, self._timeout_seconds)
+            answer.is_sent = False
+            answer.sending = asyncio.create_task(sends)
 
+    def _head(self, request: UpstreamRequest, length: int | None) -> bytes:
+        fields = [b"%b: %b" % field for field in request.headers if field[0] != b"content-length"]
+        if length is not None:
+            fields.append(b"content-length: %d" % length)
+        elif request.body is not None:
+            fields.append(b"transfer-encoding: chunked")
+        method = request.method.encode("ascii")
+        lines = [b"%b %b HTTP/1.1" % (method, request.target), self._host_line, *fields, b"", b""]
+        head = b"\r\n".join(lines)
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1 or b"\0" in head:
+            raise ValueError("a field of the request has the end of a line")
+        return head
 
-@dataclass(slots=True)
-class _Upload:
-    """A streamed request body. Each piece gives the upstream its full time again."""
+    async def _take(self, *, fresh: bool = False) -> Connection:
+        """A connection for one request; a new one if it must be *fresh*."""
+        if not fresh and not self._slots.locked() and (idle := self._quiet()):
+            await self._slots.acquire()  # at once
+        else:
+            async with asyncio.timeout(min(_CONNECT_SECONDS, self._timeout_seconds)):
+                await self._slots.acquire()
+                try:
+                    idle = None if fresh else self._quiet()
+                    idle = idle or await self._connect()
+                except BaseException:
+                    self._slots.release()
+                    raise
+        self._busy.add(idle)
+        return idle
 
-    source: AsyncIterator[bytes]
-    seconds: float
-    deadline: asyncio.Timeout | None = None
-    failure: Exception | None = None
-    """The error that ended the body early: the caller's disconnect, not the upstream's fault."""
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self.source:
-                yield piece
-                if self.deadline is not None:
-                    self.deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
-        except Exception as failure:
-            self.failure = failure
-            raise
-
-
-class _CheckedConnector(aiohttp.BaseConnector):
-    """
-    Hands out no pooled connection on which the upstream has said something since its last answer.
-
-    aiohttp would take that for the answer to the next request, which is another caller's. Most of
-    such connections have just been closed by the upstream, so a new one also saves a failure.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if not _has_spoken(connection):
+    def _quiet(self) -> Connection | None:
+        """The idle connection that was used last, None if none can be used."""
+        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since > oldest and connection.is_quiet():
                 return connection
             connection.close()
         return None
 
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        while self._idle:  # there may be no more than the limit
+            self._idle.pop().close()
+        if self._socket_path:
+            _, made = await loop.create_unix_connection(Connection, self._socket_path)
+            return made
+        found = await loop.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
+        ways = [partial(_reached, family, address) for family, *_, address in found]
+        reached, _, errors = await staggered_race(ways, _NEXT_ADDRESS_SECONDS)
+        if reached is None:
+            raise next(error for error in errors if error)
+        tls, name = (self.tls or True, self._host) if self._is_tls else (None, None)
+        _, made = await loop.create_connection(
+            Connection, sock=reached, ssl=tls, server_hostname=name
+        )
+        return made
 
-class _TcpConnector(_CheckedConnector, aiohttp.TCPConnector):
-    """Connections over TCP."""
+    def _finish(self, answer: Answer) -> None:
+        """Give the connection of *answer* back, or close it if something is left on it."""
+        connection = answer.connection
+        if connection.answer is not answer:
+            return  # it was given back before
+        if answer.sending is not None:
+            answer.sending.cancel()
+        self._busy.discard(connection)
+        if connection.rest():
+            self._idle.append(connection)
+            if self._sweeper is None:
+                self._sweeper = connection.loop.call_later(self._idle_seconds, self._sweep)
+        else:
+            connection.close()
+        self._slots.release()
+
+    def _sweep(self) -> None:
+        """Close the connections that have been idle for too long."""
+        loop, self._sweeper = asyncio.get_running_loop(), None
+        while self._idle and self._idle[0].idle_since + self._idle_seconds <= loop.time():
+            self._idle.popleft().close()
+        if self._idle:
+            due = self._idle[0].idle_since + self._idle_seconds
+            self._sweeper = loop.call_at(due, self._sweep)
+
+    async def _close(self, answer: Answer) -> None:
+        self._finish(answer)
 
 
-class _UnixConnector(_CheckedConnector, aiohttp.UnixConnector):
-    """Connections to a Unix socket."""
-
-
-def _has_spoken(idle: Connection) -> bool:
-    """True if bytes or the end have arrived on an *idle* connection, read by aiohttp or not."""
-    protocol = idle.protocol
-    if protocol is None or protocol.transport is None or protocol.should_close:
-        return True
-    arrived = select.poll()
-    arrived.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(arrived.poll(0))
-
-
-def _socket(address: aiohttp.connector.AddrInfoType) -> socket.socket:
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+async def _reached(
+    family: int, address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, address)
+    except BaseException:
+        made.close()
+        raise
     return made
 
 
-def _in_pieces(body: AsyncIterator[bytes] | bytes | None) -> object:
-    """*body* for aiohttp, so that a large one is written piece by piece, as the upstream reads."""
-    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > _PIECE_BYTES else body
+async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), _PIECE_BYTES):
+        yield body[at : at + _PIECE_BYTES]
 
 
-def _text_headers(headers: Headers) -> CIMultiDict[str]:
-    return CIMultiDict([(name.decode("ascii"), value.decode("utf-8")) for name, value in headers])
-
-
-def _whole(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body, if all of it has arrived and it is certain that nothing is missing."""
-    content = response.content
-    if not content.is_eof() or content.exception() or _ends_with_connection(response):
-        return None
-    return content.read_nowait()
-
-
-async def _pieces(response: aiohttp.ClientResponse, seconds: float | None) -> AsyncIterator[bytes]:
+async def _pieces(answer: Answer, seconds: float | None) -> AsyncIterator[bytes]:
     """The body as it arrives. A pause longer than *seconds* is a failure; None allows any."""
-    content, protocol = response.content, _protocol(response)
     try:
-        while True:
-            async with asyncio.timeout(seconds):
-                piece = await content.readany()
-            if not piece:
-                break
+        while piece := await answer.piece(seconds):
             yield piece
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (httptools.HttpParserError, OSError) as error:
         raise _failed(error) from error
-    # A body without a length ends with its connection. aiohttp takes a reset for such an end too.
-    if protocol is not None and _ends_with_connection(response):
-        lost = protocol.exception()
-        if isinstance(lost, OSError):
-            raise _failed(lost)
 
 
-def _protocol(response: aiohttp.ClientResponse) -> ResponseHandler | None:
-    connection = response.connection
-    # After the whole body arrived, aiohttp has released the connection and keeps only this.
-    return connection.protocol if connection else getattr(response, "_protocol", None)
+def _may_repeat(request: UpstreamRequest, answer: Answer, error: BaseException) -> bool:
+    """True if *error* may only say that the upstream closed an old connection just then."""
+    is_kept = request.body is None or isinstance(request.body, bytes)
+    is_lost = answer.may_repeat and isinstance(error, (ConnectionError, Closed))
+    return is_lost and is_kept and request.method in _IDEMPOTENT
 
 
-def _ends_with_connection(response: aiohttp.ClientResponse) -> bool:
-    headers = response.headers
-    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
-    return not framed and not has_no_body(response.method, response.status)
+def _length(request: UpstreamRequest) -> int | None:
+    """The Content-Length to send, None for no such header."""
+    if isinstance(request.body, bytes):
+        return len(request.body)
+    given = [value for name, value in request.headers if name == b"content-length"]
+    if request.body is None:
+        return 0 if given or request.method not in _WITHOUT_BODY else None
+    return int(given[0]) if given else None
 
 
-def _check_version(response: aiohttp.ClientResponse) -> None:
-    version = response.version
-    if version == aiohttp.HttpVersion11:
+def _check_version(answer: Answer) -> None:
+    if answer.version == "1.1":
         return
-    if version != aiohttp.HttpVersion10:
-        raise UpstreamFailed(f"it answered in another version of HTTP: {version}")
+    if answer.version != "1.0":
+        raise UpstreamFailed(f"it answered in another version of HTTP: {answer.version}")
     # RFC 9112, section 6.1: the framing of such an answer is faulty.
-    if "Transfer-Encoding" in response.headers:
+    if any(name.lower() == b"transfer-encoding" for name, _ in answer.headers):
         raise UpstreamFailed("it answered with Transfer-Encoding in HTTP/1.0")
 
 
 def _failed(error: Exception) -> UpstreamFailed:
-    late = isinstance(error, TimeoutError)
-    why = known(error, ca="upstream-ca") or f"{type(error).__name__}: {_said(error)}"
-    return UpstreamFailed(why, timed_out=late)
-
-
-def _said(error: Exception) -> str:
-    """What *error* says, without the URL and what came from the upstream, which may be secret."""
-    if isinstance(error, OSError):
-        return str(error)
-    said = getattr(error, "message", None) or next(iter(error.args), "")
-    return _BEFORE_QUOTED.match(said)[0] if isinstance(said, str) else ""  # type: ignore[index]  # it always matches
+    if isinstance(error, TimeoutError):
+        return UpstreamFailed("no connection in time", timed_out=True)
+    told = str(error) if isinstance(error, OSError) else f"it is not HTTP: {error}"
+    return UpstreamFailed(known(error, ca="upstream-ca") or told)

@@ -47,7 +47,7 @@ _FRAMING = {
     b"content-length": _LENGTH,
     b"transfer-encoding": re.compile(rb"chunked", re.IGNORECASE),
 }
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_TOKEN = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -162,12 +162,11 @@ def check_answer(status: int, headers: Headers) -> None:
     """
     if not 200 <= status <= 599:
         raise UpstreamFailed(f"it answered with the status {status}")
-    ends = []
-    for name, value in headers:
-        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
-            raise UpstreamFailed("a header of its answer has characters that are not allowed")
-        if (lowered := name.lower()) in _FRAMING:
-            ends.append(_FRAMING[lowered].fullmatch(value))
+    names, values = [name for name, _ in headers], [value for _, value in headers]
+    if not all(names) or _NO_TOKEN.search(b"".join(names)) or _CONTROL.search(b"".join(values)):
+        raise UpstreamFailed("a header of its answer has characters that are not allowed")
+    lowered = ((name.lower(), value) for name, value in headers)
+    ends = [_FRAMING[name].fullmatch(value) for name, value in lowered if name in _FRAMING]
     if len(ends) > 1 or not all(ends):
         raise UpstreamFailed("its answer does not say clearly where it ends")
 

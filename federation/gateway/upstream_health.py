@@ -7,7 +7,6 @@ A broker whose upstream is down stays ready, since it still exchanges tokens: it
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from federation.gateway.client import UpstreamRequest
 from federation.gateway.refusals import UpstreamFailed
@@ -47,7 +46,7 @@ async def password_problem(upstream: Upstream) -> str:
     except UpstreamFailed as failed:
         return str(failed)
     headers = [*_ASK.headers, *([(b"authorization", password)] if password else [])]
-    status = await _status(upstream, replace(_ASK, target=b"/system/info", headers=headers))
+    status = await _status(upstream, _ASK._replace(target=b"/system/info", headers=headers))
     if isinstance(status, str):
         return status
     if status not in {401, 403}:

@@ -29,7 +29,6 @@ from tests.mutants.modules import Module
 from tests.mutants.mutations import Mutant
 
 _LIBRARIES = (
-    "aiohttp",
     "cachetools",
     "cryptography.x509",
     "httptools",
