@@ -218,6 +218,7 @@ class ConnectionPool:
             return made
         found = await loop.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
         ways = [partial(_reached, family, address) for family, *_, address in found]
+        # uvloop's own `create_connection` tries one address after the other has failed.
         reached, _, errors = await staggered_race(ways, _NEXT_ADDRESS_SECONDS)
         if reached is None:
             raise next(error for error in errors if error)

@@ -39,7 +39,17 @@ from federation.gateway.refusals import (
     Unavailable,
 )
 from federation.gateway.request import Request, access_token, run_until
-from federation.gateway.routes import BODY_BYTES, Call, HealthCall, Kind, Match, match, read
+from federation.gateway.request_lines import RequestLines
+from federation.gateway.routes import (
+    BODY_BYTES,
+    Call,
+    HealthCall,
+    Kind,
+    Match,
+    check_headers,
+    match,
+    read,
+)
 from federation.gateway.upstream import Upstream
 from federation.policy.index import PolicySets
 from federation.policy.permissions import Decision
@@ -87,6 +97,7 @@ class Gateway:
     observer: Observer
     count_invalid_token: Callable[[Scope, Reason], None]
     """Raises: Refusal with `too_many_failures` if the caller's address sent too many before."""
+    lines: RequestLines = field(default_factory=RequestLines, repr=False)
     challenge: str = BEARER
     """The challenge of a 401 at the API (RFC 9110, section 11.6.1)."""
 
@@ -123,9 +134,18 @@ class Gateway:
 
     async def _handle(self, request: Request, trail: Trail, reply: Reply) -> None:
         caller = await self._authenticate(request, trail)
-        matched = match(request.method, request.raw_path, request.raw_query, request.headers)
+        known = self.lines.get(line := (request.method, request.raw_path, request.raw_query))
+        if known is None:
+            matched = match(*line, request.headers)
+        else:
+            matched, call = known
+            check_headers(matched.route, request.headers)
         if matched.route.body is None:
-            call = await self._read(matched, request)
+            if not matched.route.kind.streams:
+                await request.body.expect_none()
+            if known is None:
+                call = read(matched, b"", default_namespace=self.default_namespace)
+                self.lines.remember(line, matched, call)
             _note_call(call, trail)
             await self._do(call, caller, request, trail, reply)
             return
@@ -197,12 +217,6 @@ class Gateway:
         if self.functions is Functions.CLOSED:
             raise NotMapped("Functions cannot be called through this gateway.")
         return self.functions is Functions.OPEN
-
-    async def _read(self, matched: Match, request: Request) -> Call | HealthCall:
-        """The call that *request* asks for, whose body is not read here."""
-        if not matched.route.kind.streams:
-            await request.body.expect_none()
-        return read(matched, b"", default_namespace=self.default_namespace)
 
     async def _read_with_body(self, matched: Match, request: Request) -> Call | HealthCall:
         """The call that *request* asks for in its body."""

@@ -100,7 +100,7 @@ class Request:
         """
         peer, headers = scope["client"][0] if scope.get("client") else "", scope["headers"]
         scheme = before = ""
-        if _FORWARDED.intersection(dict(headers)) and is_from_proxy(scope):
+        if not _FORWARDED.isdisjoint([name for name, _ in headers]) and is_from_proxy(scope):
             scheme = _stated(headers, b"x-forwarded-proto", _SCHEME)
             before = _stated(headers, b"x-forwarded-for", _ADDRESSES)
         return cls(

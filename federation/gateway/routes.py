@@ -205,11 +205,19 @@ def match(
         matched = _match_function(method, raw_path, raw_query)
     else:
         matched = _match_api(method, raw_path, raw_query)
-    route = matched.route
+    check_headers(matched.route, headers, body_bytes)
+    return matched
+
+
+def check_headers(route: Route, headers: Headers, body_bytes: int = BODY_BYTES) -> None:
+    """
+    Make sure that *headers* announce a body that *route* takes.
+
+    Raises: Ambiguous, Malformed, TooLarge.
+    """
     check_body_headers(
         headers, json=route.body is not None, streams=route.kind.streams, most_bytes=body_bytes
     )
-    return matched
 
 
 def read(
