@@ -436,3 +436,37 @@ def test_equal_conditions_are_equal() -> None:
 )
 def test_a_pointer_to_a_whole_claim_is_read_as_the_claims_name(written: str, key: str) -> None:
     assert Condition(Operator.STRING_EQUAL, written, ("v",)).key == key
+
+
+@pytest.mark.parametrize("operator", [op for op in Operator if op.pattern])
+@given(
+    patterns=st.lists(st.text("ab*?", max_size=4), max_size=3),
+    value=st.text("ab*?", min_size=1, max_size=4),
+)
+def test_a_condition_compares_as_its_patterns_do(
+    operator: Operator, patterns: list[str], value: str
+) -> None:
+    claim = [value] if operator.of_list else value
+    expected = any(naive.like(pattern, value) for pattern in patterns)
+    assert satisfied(operator, claim, *patterns) is (expected is not operator.negative)
+
+
+@pytest.mark.parametrize("operator", [Operator.PRINCIPAL, Operator.STRING_EQUAL])
+@pytest.mark.parametrize("number", [0, 1, 2, 8, 9, 100])
+def test_an_exact_condition_is_satisfied_by_each_of_its_values_and_by_nothing_else(
+    operator: Operator, number: int
+) -> None:
+    values = [f"v{n}" for n in range(number)]
+    assert all(satisfied(operator, value, *values) for value in values)
+    assert not any(satisfied(operator, value, *values) for value in ("v", "V0", "", None, ["v0"]))
+
+
+@pytest.mark.parametrize("key", ["jwt:ref", "jwt:/ref", "jwt:/a/b", "jwt:/~1a"])
+@pytest.mark.parametrize("other", ["jwt:ref", "jwt:/ref", "jwt:/a/b", "jwt:other"])
+def test_a_condition_made_like_another_is_as_one_made_alone(key: str, other: str) -> None:
+    alone = Condition(Operator.STRING_EQUAL, key, ("v",))
+    like = Condition(Operator.PRINCIPAL, other, ("w",))
+    made = Condition(Operator.STRING_EQUAL, key, ("v",), like)
+    assert (made, made.path, repr(made)) == (alone, alone.path, repr(alone))
+    with pytest.raises(ValueError, match="ref"):
+        Condition(Operator.STRING_EQUAL, "ref", ("v",), like)

@@ -11,7 +11,6 @@ instead of admitting: `documents.kubernetes.unite` says which.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
@@ -61,7 +60,7 @@ class Catalog:
     """
     An earlier catalog. Of the Roles that it has too, nothing is computed again.
 
-    Only a catalog that was given one remembers what the next needs, which costs 0.5 KiB a Role.
+    Only a catalog that was given one remembers what the next needs, which costs 0.4 KiB a Role.
     """
     pause: InitVar[Pause | None] = None
     """It is called before each Role is filed."""
@@ -74,12 +73,13 @@ class Catalog:
     def __post_init__(self, before: Catalog | None, pause: Pause | None) -> None:
         if any(role.shadow for role in (*self.roles, *self.refusing)):
             raise ValueError("a shadow Role neither admits nor refuses")
+        pause = pause or go_on
         known = None if before is None else before._index.entries
-        roles = paced(self.roles, pause or go_on)
-        object.__setattr__(self, "_index", _RoleIndex.of(roles, self.issuers, known))
+        index = _RoleIndex.of(self.roles, self.issuers, known, pause)
+        object.__setattr__(self, "_index", index)
         known = None if before is None else before._shadow.entries
-        shadow = paced(self.shadow_roles, pause or go_on)
-        object.__setattr__(self, "_shadow", _RoleIndex.of(shadow, self.issuers, known))
+        shadow = _RoleIndex.of(self.shadow_roles, self.issuers, known, pause)
+        object.__setattr__(self, "_shadow", shadow)
         anywhere = tuple(role for role in self.refusing if not role_issuers(role))
         object.__setattr__(self, "_refusing", _RoleIndex.of(self.refusing, self.issuers))
         object.__setattr__(self, "_refusing_anywhere", anywhere)
@@ -146,29 +146,22 @@ class _Filing(NamedTuple):
 
 
 Label = TypeVar("Label")
+_Owner: TypeAlias = tuple[str, str, str]
+"""An issuer, the key of a claim, and an owner."""
 
 
 class _Entry(NamedTuple):
     """The place of Roles with certain conditions among those of one issuer."""
 
     conditions: Sequence[Condition]
-    profile: Profile
+    """They are kept alive here, as they are known by their identity."""
     filing: _Filing
-    labels: tuple[str, ...]
-    owners: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, role: Role, iss: str, profile: Profile) -> _Entry:
-        """The entry of *role* for tokens of *iss*."""
-        pin = _filing_condition(role, profile)
-        # A Role without a condition to file it by is a candidate for the whole issuer.
-        filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), {iss})
-        owners = tuple(_owners(role, profile))
-        return cls(role.conditions, profile, filing, tuple(labels), owners)
+    labels: Sequence[str]
+    owners: tuple[_Owner, ...]
 
 
-_Entries: TypeAlias = Mapping[tuple[int, str], _Entry]
-"""By the identity of a Role's conditions, which their entry keeps alive, and by issuer."""
+_Entries: TypeAlias = dict[int, _Entry]
+"""The entries at one issuer, by the identity of a Role's conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,45 +170,42 @@ class _RoleIndex:
 
     filed: Mapping[str, tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]]
     """By issuer: each way to file, with the Roles by label."""
-    by_owner: Mapping[tuple[str, str, str], tuple[Role, ...]]
-    """By issuer, key and owner."""
-    entries: _Entries
-    """What the next index can take over; empty if nobody asked to keep it."""
+    by_owner: Mapping[_Owner, tuple[Role, ...]]
+    entries: Mapping[tuple[str, str], _Entries]
+    """By issuer and provider, what the next index can take over; empty if nobody asked for it."""
 
     @classmethod
     def of(
         cls,
         roles: Iterable[Role],
         issuers: Mapping[str, JwtIssuer],
-        known: _Entries | None = None,
+        known: Mapping[tuple[str, str], _Entries] | None = None,
+        pause: Pause = go_on,
     ) -> _RoleIndex:
         """
         The index of *roles* that can admit tokens of *issuers*.
 
         With *known*, the entries of an earlier index, those of this one are kept as well.
         """
-        filed: dict[str, dict[_Filing, dict[str, list[Role]]]] = defaultdict(
-            lambda: defaultdict(lambda: defaultdict(list))
-        )
-        by_owner: dict[tuple[str, str, str], list[Role]] = defaultdict(list)
-        entries: dict[tuple[int, str], _Entry] = {}
-        for role in roles:
+        filing = {iss: _Cabinet(iss, issuer.profile) for iss, issuer in issuers.items()}
+        by_owner: dict[_Owner, list[Role]] = {}
+        entries: dict[tuple[str, str], _Entries] = {}
+        if known is not None:
+            entries = {(iss, cabinet.profile.name): {} for iss, cabinet in filing.items()}
+        for role in paced(roles, pause):
+            identity = id(role.conditions)
             for iss in role_issuers(role) & issuers.keys():
-                profile = issuers[iss].profile
-                entry = known.get((id(role.conditions), iss)) if known else None
-                if entry is None or entry.profile is not profile:
-                    entry = _Entry.of(role, iss, profile)
+                cabinet = filing[iss]
+                place = iss, cabinet.profile.name
+                entry = known[place].get(identity) if known and place in known else None
+                entry = entry or cabinet.entry(role)
+                cabinet.file(role, entry)
+                for owner in entry.owners:
+                    by_owner.setdefault(owner, []).append(role)
                 if known is not None:
-                    entries[id(role.conditions), iss] = entry
-                for label in entry.labels:
-                    filed[iss][entry.filing][label].append(role)
-                for key, owner in entry.owners:
-                    by_owner[iss, key, owner].append(role)
-        frozen = {
-            iss: tuple((filing, _frozen(labels)) for filing, labels in filings.items())
-            for iss, filings in filed.items()
-        }
-        return cls(frozen, _frozen(by_owner), entries)
+                    entries[place][identity] = entry
+        filed = {iss: cabinet.filed(pause) for iss, cabinet in filing.items() if cabinet.labels}
+        return cls(filed, _frozen(by_owner, pause), entries)
 
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once."""
@@ -226,24 +216,56 @@ class _RoleIndex:
                 yield from labels.get(filing.label(claim), ())
 
 
-def _frozen(filed: Mapping[Label, list[Role]]) -> Mapping[Label, tuple[Role, ...]]:
-    return MappingProxyType({label: tuple(roles) for label, roles in filed.items()})
+def _frozen(filed: Mapping[Label, list[Role]], pause: Pause) -> Mapping[Label, tuple[Role, ...]]:
+    return MappingProxyType({label: tuple(filed[label]) for label in paced(filed, pause)})
 
 
-def _owners(role: Role, profile: Profile) -> set[tuple[str, str]]:
-    """The owners that *role* pins, as (key, owner), or one empty pair if it pins none."""
-    owners = {
-        (pin.key, lowered_owner(profile, pin, value))
-        for pin in owner_pins(role, profile)
-        for value in pin.values
-    }
-    return owners or {("", "")}
+class _Cabinet:
+    """The Roles of one issuer while they are filed."""
+
+    def __init__(self, iss: str, profile: Profile) -> None:
+        self.profile = profile
+        self.labels: dict[_Filing, dict[str, list[Role]]] = {}
+        self._iss = iss
+        self._ways: dict[_Filing, _Filing] = {}
+        self._nobody = ((iss, "", ""),)
+        """The owner of Roles that pin none."""
+
+    def entry(self, role: Role) -> _Entry:
+        """The place of *role*, which holds no text that the Role has already."""
+        pin = _filing_condition(role, self.profile)
+        # A Role without a condition to file it by is a candidate for the whole issuer.
+        filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), (self._iss,))
+        filing = self._ways.setdefault(filing, filing)
+        return _Entry(role.conditions, filing, labels, self._owners(role))
+
+    def file(self, role: Role, entry: _Entry) -> None:
+        """File *role* where *entry* says."""
+        labels = self.labels.setdefault(entry.filing, {})
+        for label in entry.labels:
+            labels.setdefault(label, []).append(role)
+
+    def filed(self, pause: Pause) -> tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]:
+        """All that was filed."""
+        return tuple([(way, _frozen(labels, pause)) for way, labels in self.labels.items()])
+
+    def _owners(self, role: Role) -> tuple[_Owner, ...]:
+        """The owners that *role* pins."""
+        owners = {
+            (self._iss, pin.key, lowered_owner(self.profile, pin, value))
+            for pin in owner_pins(role, self.profile)
+            for value in pin.values
+        }
+        return tuple(owners) or self._nobody
 
 
-def _filing(pin: Condition) -> tuple[_Filing, set[str]]:
-    """The way to file a Role with *pin*, and the labels to file it under."""
+def _filing(pin: Condition) -> tuple[_Filing, Sequence[str]]:
+    """The way to file a Role with *pin*, and the labels to file it under, each once."""
     filing = _Filing(pin.key.removeprefix(KEY_PREFIX), by_owner=not pin.operator.exact)
-    return filing, {filing.label(literal_prefix(v) if filing.by_owner else v) for v in pin.values}
+    if not filing.by_owner and len(pin.values) == len(set(pin.values)):
+        return filing, pin.values
+    prefixes = map(literal_prefix, pin.values) if filing.by_owner else pin.values
+    return filing, tuple({filing.label(value) for value in prefixes})
 
 
 def _filing_condition(role: Role, profile: Profile) -> Condition | None:

@@ -50,6 +50,9 @@ class Shared:
     places: dict[Place, Place] = field(default_factory=dict)
     below: dict[tuple[tuple[Place, int], ...], Mapping[Place, int]] = field(default_factory=dict)
     conditions: dict[tuple[str, str, tuple[str, ...]], Condition] = field(default_factory=dict)
+    keys: dict[str, Condition] = field(default_factory=dict)
+    """For each key, the first condition on it."""
+    policies: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     shapes: dict[tuple[Place, ...], tuple[Place, ...]] = field(default_factory=dict)
 
     def place(self, place: Place) -> Place:
@@ -68,7 +71,18 @@ class Shared:
     def condition(self, operator: Operator, key: str, values: Iterable[str]) -> Condition:
         """Return a condition, if possible one that others have: compiling it takes time."""
         known = (operator.value, key, tuple(values))
-        return _one(self.conditions, known, lambda: Condition(operator, key, known[2]))
+        return _one(self.conditions, known, lambda: self._on_key(operator, key, known[2]))
+
+    def _on_key(self, operator: Operator, key: str, values: tuple[str, ...]) -> Condition:
+        made = Condition(operator, key, values, self.keys.get(key))
+        if len(self.keys) < _SHARED:
+            self.keys.setdefault(made.key, made)
+        return made
+
+    def named(self, policies: Iterable[str]) -> tuple[str, ...]:
+        """Return *policies* as one tuple, if possible one that other Roles have."""
+        names = tuple(policies)
+        return _one(self.policies, names, lambda: names)
 
 
 K = TypeVar("K")
@@ -131,7 +145,7 @@ def _role(name: str, spec: schema.RoleSpec, written: Value, origin: Origin, shar
         conditions["spec", *place] = condition
     return Role(
         name=name,
-        policies=tuple(spec.policy),
+        policies=shared.named(spec.policy),
         conditions=tuple(conditions.values()),
         token_expiry=spec.token_expiry,
         shadow=spec.effect == RoleEffect.SHADOW,

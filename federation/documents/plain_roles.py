@@ -104,7 +104,11 @@ class PlainRoles:
             for (operator, key), values in zip(form.conditions, written.values, strict=True)
         ]
         return Role(
-            written.name, written.policies, tuple(conditions), places=form.places, origin=origin
+            written.name,
+            self.shared.named(written.policies),
+            tuple(conditions),
+            places=form.places,
+            origin=origin,
         )
 
     def _new_form(self, spellings: tuple[_Spelling, ...]) -> _Form | None:

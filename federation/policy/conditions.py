@@ -10,10 +10,9 @@ condition. A claim that the token lacks refutes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import InitVar, dataclass, field
 from enum import StrEnum
-from functools import partial
 from types import MappingProxyType
 from typing import TypeGuard, assert_never
 
@@ -62,7 +61,9 @@ ALIASES: Mapping[str, Operator] = MappingProxyType(
 )
 
 Match = Callable[[str], bool]
-ClaimTest = Callable[[object], bool]
+
+_FEW = 8
+"""Among so few values a tuple is searched as quickly as a set, which takes 200 bytes and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +80,25 @@ class Condition:
     operator: Operator
     key: str
     values: tuple[str, ...]
+    like: InitVar[Condition | None] = None
+    """Another condition. If it is on the same key, the two share the key and its path."""
     path: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The steps from the claims to the one that *key* names."""
-    _test: ClaimTest = field(init=False, repr=False, compare=False)
-    _comparable: ClaimTest = field(init=False, repr=False, compare=False)
+    _wanted: Collection[str] | Match = field(init=False, repr=False, compare=False)
+    _test: Callable[..., bool] = field(init=False, repr=False, compare=False)
+    """Tells whether a whole claim is as `_wanted`. Conditions share it, as there are thousands."""
 
-    def __post_init__(self) -> None:
-        path = key_path(self.key)
-        object.__setattr__(self, "key", plain_key(self.key, path))
+    def __post_init__(self, like: Condition | None) -> None:
+        if like is not None and like.key == self.key:
+            key, path = like.key, like.path
+        else:
+            path = key_path(self.key)
+            key = plain_key(self.key, path)
+        test, wanted = _claim_test(self.operator, self.values)
+        object.__setattr__(self, "key", key)
         object.__setattr__(self, "path", path)
-        object.__setattr__(
-            self, "_comparable", _usable_list if self.operator.of_list else _has_text
-        )
-        object.__setattr__(self, "_test", _claim_test(self.operator, self.values))
+        object.__setattr__(self, "_wanted", wanted)
+        object.__setattr__(self, "_test", test)
 
     def claim(self, claims: Claims) -> object:
         """The claim that this condition reads, or None if the token lacks it."""
@@ -99,7 +106,7 @@ class Condition:
 
     def satisfied(self, claims: Claims) -> bool:
         """Return whether the claim is there and compares as the operator demands."""
-        return self._test(self.claim(claims))
+        return self._test(self._wanted, self.claim(claims))
 
     def refuted(self, claims: Claims) -> bool:
         """
@@ -108,16 +115,17 @@ class Condition:
         An absent claim, or one of the wrong shape, neither satisfies nor refutes a condition.
         """
         value = self.claim(claims)
-        return not self._test(value) and self._comparable(value)
+        comparable = _usable_list if self.operator.of_list else _has_text
+        return not self._test(self._wanted, value) and comparable(value)
 
     def finding(self, claims: Claims) -> Finding:
         """The claim that was read, and whether it satisfies the condition."""
         value = self.claim(claims)
-        return Finding(self, value, self._test(value))
+        return Finding(self, value, self._test(self._wanted, value))
 
     def accepts(self, value: str) -> bool:
         """Return whether a claim of this one text would satisfy the condition."""
-        return self._test([value] if self.operator.of_list else value)
+        return self._test(self._wanted, [value] if self.operator.of_list else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +194,8 @@ def ascii_lower(value: str) -> str:
     `str.lower` would make `k` of U+212A (the Kelvin sign), so that a name from another alphabet
     would pass for an ASCII one.
     """
-    return value.lower() if value.isascii() else value.translate(_ASCII_LOWER)
+    lowered = value.lower() if value.isascii() else value.translate(_ASCII_LOWER)
+    return value if lowered == value else lowered  # the index keeps thousands of these
 
 
 def compile_pattern(pattern: str) -> Match:
@@ -251,12 +260,32 @@ def _finder(piece: str) -> Callable[[str, int, int], int]:
     return search
 
 
-def _claim_test(operator: Operator, values: tuple[str, ...]) -> ClaimTest:
-    """The test of a whole claim against *values*, as *operator* demands."""
+def _claim_test(
+    operator: Operator, values: tuple[str, ...]
+) -> tuple[Callable[..., bool], Collection[str] | Match]:
+    """The function that tests a whole claim as *operator* demands, and what it compares it with."""
+    if operator.exact:
+        return _among, values if len(values) <= _FEW else frozenset(values)
+    if operator is Operator.STRING_LIKE and all(map(_is_beginning, values)):
+        return _begins, tuple([value.removesuffix("*") for value in values])
     matches = _matcher(operator, values)
     if operator.of_list:
-        return partial(_any_member, matches)
-    return partial(_other_text if operator.negative else _text, matches)
+        return _any_member, matches
+    return _other_text if operator.negative else _text, matches
+
+
+def _is_beginning(pattern: str) -> bool:
+    """True if *pattern* is text and one star at its end, as most patterns are."""
+    return pattern.endswith("*") and not re.search(r"[*?]", pattern[:-1])
+
+
+def _among(wanted: Collection[str], claim: object) -> bool:
+    return text(claim) in wanted
+
+
+def _begins(wanted: tuple[str, ...], claim: object) -> bool:
+    value = text(claim)
+    return value is not None and value.startswith(wanted)
 
 
 def _text(matches: Match, claim: object) -> bool:
@@ -296,9 +325,7 @@ def _matcher(operator: Operator, values: tuple[str, ...]) -> Match:
             | Operator.STRING_NOT_EQUAL
             | Operator.ANY_STRING_EQUAL
         ):
-            # Most conditions have one value, and a set of one would take 200 bytes more. The tests
-            # above pass a str and nothing else: for other types `__eq__` has no answer.
-            return values[0].__eq__ if len(values) == 1 else frozenset(values).__contains__
+            return frozenset(values).__contains__
         case Operator.STRING_EQUAL_IGNORE_CASE:
             lowered = frozenset(map(ascii_lower, values))
             return lambda value: ascii_lower(value) in lowered
