@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from federation.claims import Claims, at, text
 from federation.documents.model import JwtIssuer, Policy, Role
@@ -115,8 +115,8 @@ class Catalog:
             return
         for key in sorted(OWNER_KEYS[issuer.provider].all):
             for owner in sorted(owners_of(issuer.profile, key, claims)):
-                yield from self._index.by_owner.get((iss, key, owner), ())
-        yield from self._index.by_owner.get((iss, "", ""), ())
+                yield from self._index.of_owner(iss, key, owner)
+        yield from self._index.of_owner(iss, "", "")
 
     def may_deny(self, name: str) -> bool:
         """True if the Policy *name* has a Deny statement, or is missing, so that it might have."""
@@ -145,9 +145,28 @@ class _Filing(NamedTuple):
         return value.partition("/")[0] + "/" if self.by_owner else value
 
 
-Label = TypeVar("Label")
-_Owner: TypeAlias = tuple[str, str, str]
-"""An issuer, the key of a claim, and an owner."""
+class _Shelf(dict[str, tuple[Role, ...]]):
+    """The Roles of each label, in the order in which they were added."""
+
+    __slots__ = ("_more",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more: dict[str, list[Role]] = {}
+
+    def add(self, label: str, role: Role) -> None:
+        """Add *role*. Most labels have one, so no list is made for them."""
+        if label in self:
+            self._more.setdefault(label, []).append(role)
+        else:
+            self[label] = (role,)
+
+    def frozen(self) -> Mapping[str, tuple[Role, ...]]:
+        """All that was added."""
+        for label, roles in self._more.items():
+            self[label] += tuple(roles)
+        self._more = {}
+        return MappingProxyType(self)
 
 
 class _Entry(NamedTuple):
@@ -157,7 +176,10 @@ class _Entry(NamedTuple):
     """They are kept alive here, as they are known by their identity."""
     filing: _Filing
     labels: Sequence[str]
-    owners: tuple[_Owner, ...]
+    keys: tuple[str, ...]
+    """The keys on which the Roles pin an owner. Entries share them."""
+    owners: tuple[str, ...]
+    """The owner on each of *keys*."""
 
 
 _Entries: TypeAlias = dict[int, _Entry]
@@ -170,7 +192,8 @@ class _RoleIndex:
 
     filed: Mapping[str, tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]]
     """By issuer: each way to file, with the Roles by label."""
-    by_owner: Mapping[_Owner, tuple[Role, ...]]
+    by_owner: Mapping[str, Mapping[str, Mapping[str, tuple[Role, ...]]]]
+    """By issuer, key and owner."""
     entries: Mapping[tuple[str, str], _Entries]
     """By issuer and provider, what the next index can take over; empty if nobody asked for it."""
 
@@ -188,7 +211,6 @@ class _RoleIndex:
         With *known*, the entries of an earlier index, those of this one are kept as well.
         """
         filing = {iss: _Cabinet(iss, issuer.profile) for iss, issuer in issuers.items()}
-        by_owner: dict[_Owner, list[Role]] = {}
         entries: dict[tuple[str, str], _Entries] = {}
         if known is not None:
             entries = {(iss, cabinet.profile.name): {} for iss, cabinet in filing.items()}
@@ -200,12 +222,16 @@ class _RoleIndex:
                 entry = known[place].get(identity) if known and place in known else None
                 entry = entry or cabinet.entry(role)
                 cabinet.file(role, entry)
-                for owner in entry.owners:
-                    by_owner.setdefault(owner, []).append(role)
                 if known is not None:
                     entries[place][identity] = entry
-        filed = {iss: cabinet.filed(pause) for iss, cabinet in filing.items() if cabinet.labels}
-        return cls(filed, _frozen(by_owner, pause), entries)
+        used = {iss: cabinet for iss, cabinet in filing.items() if cabinet.labels}
+        filed = {iss: cabinet.filed() for iss, cabinet in used.items()}
+        by_owner = {iss: cabinet.by_owner() for iss, cabinet in used.items()}
+        return cls(filed, by_owner, entries)
+
+    def of_owner(self, iss: str, key: str, owner: str) -> Iterable[Role]:
+        """The Roles that pin *owner* on *key* at *iss*."""
+        return self.by_owner.get(iss, {}).get(key, {}).get(owner, ())
 
     def candidates(self, claims: Claims) -> Iterator[Role]:
         """The Roles that *claims* could satisfy, each once."""
@@ -216,20 +242,16 @@ class _RoleIndex:
                 yield from labels.get(filing.label(claim), ())
 
 
-def _frozen(filed: Mapping[Label, list[Role]], pause: Pause) -> Mapping[Label, tuple[Role, ...]]:
-    return MappingProxyType({label: tuple(filed[label]) for label in paced(filed, pause)})
-
-
 class _Cabinet:
     """The Roles of one issuer while they are filed."""
 
     def __init__(self, iss: str, profile: Profile) -> None:
         self.profile = profile
-        self.labels: dict[_Filing, dict[str, list[Role]]] = {}
+        self.labels: dict[_Filing, _Shelf] = {}
+        self._owners: dict[str, _Shelf] = {}
         self._iss = iss
         self._ways: dict[_Filing, _Filing] = {}
-        self._nobody = ((iss, "", ""),)
-        """The owner of Roles that pin none."""
+        self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def entry(self, role: Role) -> _Entry:
         """The place of *role*, which holds no text that the Role has already."""
@@ -237,26 +259,35 @@ class _Cabinet:
         # A Role without a condition to file it by is a candidate for the whole issuer.
         filing, labels = _filing(pin) if pin else (_Filing("iss", by_owner=False), (self._iss,))
         filing = self._ways.setdefault(filing, filing)
-        return _Entry(role.conditions, filing, labels, self._owners(role))
+        keys, owners = zip(*_owners(role, self.profile), strict=True)
+        keys = self._keys.setdefault(keys, keys)
+        return _Entry(role.conditions, filing, labels, keys, owners)
 
     def file(self, role: Role, entry: _Entry) -> None:
         """File *role* where *entry* says."""
-        labels = self.labels.setdefault(entry.filing, {})
+        shelf = self.labels.setdefault(entry.filing, _Shelf())
         for label in entry.labels:
-            labels.setdefault(label, []).append(role)
+            shelf.add(label, role)
+        for key, owner in zip(entry.keys, entry.owners, strict=True):
+            self._owners.setdefault(key, _Shelf()).add(owner, role)
 
-    def filed(self, pause: Pause) -> tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]:
-        """All that was filed."""
-        return tuple([(way, _frozen(labels, pause)) for way, labels in self.labels.items()])
+    def filed(self) -> tuple[tuple[_Filing, Mapping[str, tuple[Role, ...]]], ...]:
+        """All that was filed, by label."""
+        return tuple([(way, shelf.frozen()) for way, shelf in self.labels.items()])
 
-    def _owners(self, role: Role) -> tuple[_Owner, ...]:
-        """The owners that *role* pins."""
-        owners = {
-            (self._iss, pin.key, lowered_owner(self.profile, pin, value))
-            for pin in owner_pins(role, self.profile)
-            for value in pin.values
-        }
-        return tuple(owners) or self._nobody
+    def by_owner(self) -> Mapping[str, Mapping[str, tuple[Role, ...]]]:
+        """All that was filed, by the key and the owner that it pins."""
+        return {key: shelf.frozen() for key, shelf in self._owners.items()}
+
+
+def _owners(role: Role, profile: Profile) -> list[tuple[str, str]]:
+    """The owners that *role* pins, as (key, owner), or one empty pair if it pins none."""
+    owners = {
+        (pin.key, lowered_owner(profile, pin, value))
+        for pin in owner_pins(role, profile)
+        for value in pin.values
+    }
+    return sorted(owners) or [("", "")]
 
 
 def _filing(pin: Condition) -> tuple[_Filing, Sequence[str]]:

@@ -25,10 +25,11 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, TypeVarTuple
 
 from federation.documents.assemble import DOCUMENTS, Assembled, Before, assemble
 from federation.documents.catalog import Catalog
@@ -46,6 +47,9 @@ _ENTRIES = 100_000
 _ALL_BYTES = 256 * 1024 * 1024
 _MAX_CHANGING_ROUNDS = 3
 """A set that keeps changing is read after this many rounds anyway."""
+
+A = TypeVarTuple("A")
+T = TypeVar("T")
 
 
 def load(paths: Sequence[Path]) -> Assembled:
@@ -119,8 +123,10 @@ class FileSource:
         self._on_adopt = on_adopt
         self._refuse = refuse
         self._reload_asked = asyncio.Event()
+        # One thread for all reading: the C library keeps freed memory for each thread by itself.
+        self._thread = ThreadPoolExecutor(1, "documents")
         with uncollected():
-            self._seen, first = _load_unchanged(self._paths, _Known())
+            self._seen, first = _load_unchanged(self._paths, _Known(), keep=self._hands_over)
         self._catalog, self._problems = self._first(first, last_good)
         self._known = first.known(self._catalog)
         self.passed_over = first.assembled.passed_over
@@ -156,7 +162,7 @@ class FileSource:
                     self._reload_asked.clear()
                     await self._reload()
                     continue
-                listing = await asyncio.to_thread(_scan, self._paths)
+                listing = await self._in_thread(_scan, self._paths)
                 if listing.prints == self._seen.prints:
                     changed, rounds = None, 0
                     continue
@@ -171,7 +177,7 @@ class FileSource:
                 continue
 
     async def _reload(self) -> None:
-        seen, read = await asyncio.to_thread(self._read_in_slices)
+        seen, read = await self._in_thread(self._read_in_slices)
         assembled = self._judged(read)
         before: list[_Known | Catalog] = [self._known, self._catalog]
         self._known = read.known(self._catalog)
@@ -185,14 +191,23 @@ class FileSource:
         if self._on_change is not None:
             self._on_change(assembled)
         if assembled.catalog is not None:
-            await asyncio.to_thread(self._hand_over, read)
+            await self._in_thread(self._hand_over, read)
         del read, assembled
-        await asyncio.to_thread(_let_go, before)
+        await self._in_thread(_let_go, before)
+
+    async def _in_thread(self, work: Callable[[*A], T], *arguments: *A) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, *arguments)
 
     def _read_in_slices(self) -> tuple[_Listing, _Read]:
         """Read the files, in slices between which requests are answered."""
         with uncollected(forever=True):
-            return _load_unchanged(self._paths, self._known, Slices())
+            keep = self._hands_over
+            return _load_unchanged(self._paths, self._known, Slices(), keep=keep)
+
+    @property
+    def _hands_over(self) -> bool:
+        return self._on_adopt is not None
 
     def _first(self, read: _Read, last_good: bytes | None) -> tuple[Catalog, tuple[Problem, ...]]:
         """The catalog to begin with, and the errors of the files if it is not theirs."""
@@ -404,22 +419,27 @@ _NOTHING = _Known(before=None)
 
 
 def _load_unchanged(
-    paths: Sequence[Path], known: _Known = _NOTHING, pause: Pause = go_on
+    paths: Sequence[Path],
+    known: _Known = _NOTHING,
+    pause: Pause = go_on,
+    *,
+    keep: bool = False,
 ) -> tuple[_Listing, _Read]:
     """
     Read a set, and read it again if files changed during the read.
 
     Returns the files as they were before the read, too. A set that keeps changing is returned as
-    it was read last; the files then differ from it, so the next round reloads it.
+    it was read last; the files then differ from it, so the next round reloads it. With *keep*, the
+    text of the files is kept too.
     """
     before = _scan(paths)
     for _ in range(_MAX_CHANGING_ROUNDS - 1):
-        read = _Reading(known, pause).of(before)
+        read = _Reading(known, pause, keep).of(before)
         after = _scan(paths)
         if after.prints == before.prints:
             return before, read
         before = after
-    return before, _Reading(known, pause).of(before)
+    return before, _Reading(known, pause, keep).of(before)
 
 
 @dataclass(slots=True)
@@ -428,6 +448,8 @@ class _Reading:
 
     known: _Known = _NOTHING
     pause: Pause = go_on
+    keep: bool = False
+    """True if somebody asks for the text of the files."""
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     texts: list[_FileText] = field(default_factory=list)
     contents: dict[str, _Content] = field(default_factory=dict)
@@ -459,9 +481,11 @@ class _Reading:
             if isinstance(file, Problem):
                 yield Parsed(problems=(file,))
                 continue
-            self.texts.append(file)
+            if self.keep:
+                self.texts.append(file)
             for part in (file.label.encode("utf-8", "surrogateescape"), file.data):
-                self.digest.update(len(part).to_bytes(8, "big") + part)
+                self.digest.update(len(part).to_bytes(8, "big"))
+                self.digest.update(part)
             if owner := file.owner:
                 yield Parsed(passed_over=(f"{file.path} is a file of {owner}; passed over",))
                 continue
