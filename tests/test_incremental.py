@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.claims import Claims
@@ -76,6 +77,7 @@ def candidates(catalog: Catalog | None) -> object:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SETS, st.integers(0, 2)), min_size=2, max_size=4))
 def test_what_is_known_changes_nothing(sets: list[tuple[list[dict[str, object]], int]]) -> None:
     known, before = Parsed(), Before()
@@ -136,15 +138,46 @@ def test_problems_of_a_document_that_moved_have_its_new_line(tmp_path: Path) -> 
 # Slices
 
 
-def test_work_rests_after_each_slice() -> None:
+def rests(busy: float, slices: int) -> list[float]:
+    """The rests after *slices*, while other threads use *busy* cores."""
     now, slept = [0.0], list[float]()
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    slices = Slices(lambda: now[0], sleep)
-    for _ in range(10):
+    rest_after = Slices(lambda: now[0], sleep, lambda: busy * now[0])
+    while len(slept) < slices:
         now[0] += 0.0002
+        rest_after()
+    return slept
+
+
+def test_work_rests_after_each_slice() -> None:
+    slept = rests(busy=0, slices=3)
+    assert slept == pytest.approx([0.0001] * 3)
+
+
+def test_work_rests_longer_the_more_others_work() -> None:
+    idle, some, much, all_of_it = (rests(busy, 100)[-1] for busy in (0, 0.1, 0.3, 1))
+    assert idle < some < much < all_of_it
+
+
+def test_work_goes_on_however_much_others_work() -> None:
+    assert max(rests(busy=8, slices=100)) <= 0.005
+
+
+def test_work_is_quick_again_once_the_others_have_nothing_to_do() -> None:
+    used = iter([0.0] + [0.02 * n for n in range(20)] + [0.4] * 20)
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    slices = Slices(lambda: now[0], sleep, lambda: next(used))
+    for _ in range(41):
+        now[0] += 0.001
         slices()
-    assert len(slept) == 3
+    assert slept[20] == 0.005
+    assert slept[-1] < 0.002

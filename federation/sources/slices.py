@@ -16,25 +16,58 @@ from contextlib import contextmanager
 
 _SLICE_SECONDS = 0.0005
 _REST_SECONDS = 0.0001
+_BUSY_REST_SECONDS = 0.008
+"""The rest if other threads used a whole core; of half a core, half of it."""
+_LONGEST_REST_SECONDS = 0.005
+"""However busy the others are, the work goes on: it takes an eleventh of the time at least."""
+_RECENT_SECONDS = 0.02
+
+
+def used_by_others() -> float:
+    """Return the seconds of processor time that the other threads of this process have used."""
+    return time.process_time() - time.thread_time()
 
 
 class Slices:
-    """Sleeps for a moment whenever it is called after half a millisecond of work."""
+    """
+    Sleeps for a moment whenever it is called after half a millisecond of work.
+
+    The more processor time other threads use, the longer it sleeps: each slice that falls into a
+    request makes it late, so slices must be rare where requests are many.
+    """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
+        others: Callable[[], float] = used_by_others,
     ) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._others = others
         self._began = clock()
+        self._busy = 0.0
+        """The cores that other threads have used lately."""
+        self._seen: tuple[float, float] | None = None
+        """The time, and what the others had used, at the last slice's end."""
 
     def __call__(self) -> None:
         """Sleep if a slice is over."""
-        if self._clock() - self._began >= _SLICE_SECONDS:
-            self._sleep(_REST_SECONDS)
+        now = self._clock()
+        if now - self._began >= _SLICE_SECONDS:
+            self._look(now, self._others())
+            rest = _REST_SECONDS + _BUSY_REST_SECONDS * self._busy
+            self._sleep(min(rest, _LONGEST_REST_SECONDS))
             self._began = self._clock()
+
+    def _look(self, now: float, used: float) -> None:
+        """Note what the others have used; of late counts more than of long ago."""
+        # Not in `__init__`: that may run in another thread, which has used another time.
+        if self._seen is not None:
+            passed = now - self._seen[0]
+            busy = max(0.0, used - self._seen[1]) / passed
+            self._busy += (busy - self._busy) * min(1.0, passed / _RECENT_SECONDS)
+        self._seen = now, used
 
 
 @contextmanager

@@ -24,12 +24,13 @@ from federation.documents.assemble import DOCUMENTS
 from federation.documents.catalog import Catalog
 from federation.documents.kubernetes.unite import ApiObject, Key, Standing, United, Verdict, unite
 from federation.documents.model import JwtIssuer
+from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.schema import PLURALS
 from federation.errors import Problem
 from federation.sources import Source
 from federation.sources.kubernetes.connection import Connection, Trouble
 from federation.sources.kubernetes.crd_check import crd_problem
-from federation.sources.kubernetes.mirror import Mirror, Pace
+from federation.sources.kubernetes.mirror import Entry, Mirror, Pace
 from federation.sources.slices import Slices
 from federation.text import printable
 
@@ -47,6 +48,17 @@ class Snapshot:
     objects: Mapping[Key, ApiObject] = field(default_factory=dict)
     statuses: Mapping[Key, Mapping[str, object]] = field(default_factory=dict)
     """`status` of each object as the API server has it."""
+
+    @classmethod
+    def of(cls, mirrored: Iterable[Mapping[str, Entry]], pause: Pause = go_on) -> Snapshot:
+        """The objects of the mirrors with their statuses, as nothing was decided upon yet."""
+        objects: dict[Key, ApiObject] = {}
+        statuses: dict[Key, Mapping[str, object]] = {}
+        for entries in mirrored:
+            for entry in paced(entries.values(), pause):
+                key = entry.object.key
+                objects[key], statuses[key] = entry.object, entry.status
+        return cls(objects=objects, statuses=statuses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +283,12 @@ class KubernetesSource:
             if not self._crds and self._is_listed():
                 await self._adopt_objects()
         else:
-            self._show(replace(self._read(), united=self.snapshot.united))
+            self._show(replace(await self._read(), united=self.snapshot.united))
 
     async def _adopt_objects(self) -> None:
         self._due = False  # what changes from here on is due again
-        read, files = self._read(), self._in_files()
+        files = self._in_files()
+        read = await self._read()
         found = len(read.objects) + len(files.issuers) + len(files.roles) + len(files.policies)
         if found > self._most:
             raise Trouble(f"there are more than {self._most:,} documents")
@@ -297,15 +310,11 @@ class KubernetesSource:
     def _is_listed(self) -> bool:
         return all(mirror.listed for mirror in self._mirrors)
 
-    def _read(self) -> Snapshot:
-        """Return the newest objects and statuses, as nothing was decided upon yet."""
-        objects: dict[Key, ApiObject] = {}
-        statuses: dict[Key, Mapping[str, object]] = {}
-        for mirror in self._mirrors:
-            for entry in mirror.entries.values():
-                key = entry.object.key
-                objects[key], statuses[key] = entry.object, entry.status
-        return Snapshot(objects=objects, statuses=statuses)
+    async def _read(self) -> Snapshot:
+        """Return the newest objects and statuses."""
+        # Copies, since the mirrors go on. To go through them takes long, and so a thread does.
+        entries = [mirror.entries.copy() for mirror in self._mirrors]
+        return await asyncio.to_thread(Snapshot.of, entries, Slices())
 
     def _show(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
