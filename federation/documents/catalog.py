@@ -89,6 +89,12 @@ class Catalog:
         """The Roles that admit, then the shadow Roles: those that the documents have."""
         return self.roles + self.shadow_roles  # no copy where one of them is empty
 
+    def parts(self) -> Iterator[object]:
+        """Yield everything of which there is one for each Role, so that it can be freed one by one."""
+        yield from self.all_roles
+        yield from self._index.parts()
+        yield from self._shadow.parts()
+
     def check_read(self) -> None:
         """Raises: Refusal with `documents_unavailable` if this is not a catalog yet."""
         if self.awaited:
@@ -228,6 +234,17 @@ class _RoleIndex:
         filed = {iss: cabinet.filed() for iss, cabinet in used.items()}
         by_owner = {iss: cabinet.by_owner() for iss, cabinet in used.items()}
         return cls(filed, by_owner, entries)
+
+    def parts(self) -> Iterator[object]:
+        """Yield what is there for each Role."""
+        for entries in self.entries.values():
+            yield from entries.values()
+        for filings in self.filed.values():
+            for _, labels in filings:
+                yield from labels.values()
+        for keys in self.by_owner.values():
+            for owners in keys.values():
+                yield from owners.values()
 
     def of_owner(self, iss: str, key: str, owner: str) -> Iterable[Role]:
         """The Roles that pin *owner* on *key* at *iss*."""

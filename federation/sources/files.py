@@ -47,6 +47,8 @@ _ENTRIES = 100_000
 _ALL_BYTES = 256 * 1024 * 1024
 _MAX_CHANGING_ROUNDS = 3
 """A set that keeps changing is read after this many rounds anyway."""
+_IN_FLIGHT_SECONDS = 0.25
+"""After this time, most requests that began with the old catalog have ended."""
 
 A = TypeVarTuple("A")
 T = TypeVar("T")
@@ -193,6 +195,8 @@ class FileSource:
         if assembled.catalog is not None:
             await self._in_thread(self._hand_over, read)
         del read, assembled
+        # A request that began before has the old catalog, and the last one to have it frees it.
+        await asyncio.sleep(_IN_FLIGHT_SECONDS)
         await self._in_thread(_let_go, before)
 
     async def _in_thread(self, work: Callable[[*A], T], *arguments: *A) -> T:
@@ -576,20 +580,24 @@ def _let_go(held: list[_Known | Catalog]) -> None:
 
     The interpreter frees all of them in one step otherwise, and no request is answered meanwhile.
     """
-    documents = [each for known in held for each in _documents(known)]
-    held.clear()
     slices = Slices()
-    while documents:
-        documents.pop()
+    parts = [part for each in held for part in paced(_parts(each), slices)]
+    held.clear()
+    while parts:
+        parts.pop()
         slices()
 
 
-def _documents(held: _Known | Catalog) -> Iterator[object]:
+def _parts(held: _Known | Catalog) -> Iterator[object]:
+    """Yield everything in *held* of which there is one for each document."""
     if isinstance(held, Catalog):
-        yield from held.roles
-    else:
-        for _, parsed in held.files.values():
-            yield from parsed.documents
+        yield from held.parts()
+        return
+    for _, parsed in held.files.values():
+        yield from parsed.documents
+        yield from parsed.remembered.values()
+    if held.before is not None:
+        yield from held.before.linted.parts()
 
 
 def _errors(assembled: Assembled) -> tuple[Problem, ...]:

@@ -142,6 +142,10 @@ class LintedRoles:
                     following._faults[id(role.conditions)] = known
         return following
 
+    def parts(self) -> Iterable[object]:
+        """Return everything in it of which there is one for each Role."""
+        return self._faults.values()
+
 
 def lint(
     issuers: Mapping[str, JwtIssuer],
