@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from federation.documents.catalog import Catalog
 from federation.documents.parse import Parsed, parse
 from federation.documents.rules.lint import LintedRoles
 from federation.sources.files import FileSource
-from federation.sources.slices import Slices
+from federation.sources.slices import Slices, collected_young
 from tests.harness.builders import GENERIC, GITHUB
 from tests.harness.documents import DEPLOY, as_text, document, issuer, policy, role
 
@@ -181,3 +183,22 @@ def test_work_is_quick_again_once_the_others_have_nothing_to_do() -> None:
         slices()
     assert slept[20] == 0.005
     assert slept[-1] < 0.002
+
+
+class Circle:
+    """It refers to itself, as what a request leaves behind may do."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_circles_that_requests_leave_during_a_reload_do_not_stay_for_ever() -> None:
+    before = gc.get_threshold()
+    with collected_young():
+        early = weakref.ref(Circle())
+        made: list[list[int]] = [[number] for number in range(20_000)]
+        assert early() is None
+        late = weakref.ref(Circle())
+    assert late() is None
+    assert gc.get_threshold() == before
+    assert len(made) == 20_000

@@ -39,7 +39,7 @@ from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
 from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.rules.lint import LintedRoles
 from federation.errors import DocumentsRefused, Problem, Severity
-from federation.sources.slices import Slices, uncollected
+from federation.sources.slices import Slices, collected_young, uncollected
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _FILES = 10_000
@@ -65,8 +65,7 @@ def load(paths: Sequence[Path]) -> Assembled:
     A path may itself be a link only if it stays below the folder that it is in, or for a relative
     path below the current folder: in a checkout of somebody else's, it can lead anywhere.
     """
-    # A command reads once and ends. To look for cycles in a large set takes 8 % of its time.
-    with uncollected(forever=True):
+    with uncollected():
         return _Reading().of(_followed(paths)).assembled
 
 
@@ -205,7 +204,7 @@ class FileSource:
 
     def _read_in_slices(self) -> tuple[_Listing, _Read]:
         """Read the files, in slices between which requests are answered."""
-        with uncollected(forever=True):
+        with collected_young():
             keep = self._hands_over
             return _load_unchanged(self._paths, self._known, Slices(), keep=keep)
 

@@ -21,6 +21,8 @@ _BUSY_REST_SECONDS = 0.008
 _LONGEST_REST_SECONDS = 0.005
 """However busy the others are, the work goes on: it takes an eleventh of the time at least."""
 _RECENT_SECONDS = 0.02
+_OFTEN, _NEVER = 2, 2**31 - 1
+"""The number of collections of one generation before one of the next."""
 
 
 def used_by_others() -> float:
@@ -71,19 +73,36 @@ class Slices:
 
 
 @contextmanager
-def uncollected(*, forever: bool = False) -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """
-    Keep the garbage collector from what is made in the block; with *forever*, later too.
+    Keep the garbage collector from what is made in the block, while no request is answered.
 
     A collection visits every object in one step: of 10,000 documents that takes 50 ms. They are
-    freed when nothing refers to them any more, and need no collector.
+    freed when nothing refers to them any more, and need no collector, also not after the block.
     """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if forever:
-            gc.freeze()
+        gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def collected_young() -> Iterator[None]:
+    """
+    Keep full collections from what is made in the block, and all of them from it later.
+
+    Young objects are collected meanwhile: requests are answered, and what they leave in circles
+    would stay for ever with the documents.
+    """
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, _OFTEN, _NEVER)
+    try:
+        yield
+    finally:
+        gc.collect(1)
+        gc.freeze()
+        gc.set_threshold(young, middle, old)
