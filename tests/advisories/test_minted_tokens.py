@@ -8,11 +8,16 @@ sign-in or a delegation are about the subject token and would be wrong in the br
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from federation.claims import NOT_COPIED, Claims, is_copied
 from federation.jose.jws import MAX_TOKEN_BYTES
+from federation.policy.roles import Admission
+from federation.tokens import mint
 from tests.harness import documents
 from tests.harness.broker import BrokenStore, InProcess, catalog_of, refusal, said
-from tests.harness.builders import GITHUB
+from tests.harness.builders import GITHUB, issuer
 
 MANY = [f"policy-with-a-name-of-forty-characters-{n:03}" for n in range(400)]
 CALLED = [f"dev:function-with-a-name-of-some-length-{n:03}" for n in range(400)]
@@ -105,3 +110,22 @@ def test_what_a_sign_in_or_a_delegation_says_is_not_said_of_our_token(claim: str
     value = claims["aud"] if claim == "azp" else {"sub": "admin"}
     job = broker.github.token({**claims, claim: value})
     assert claim not in said(broker.access_token(job))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*sorted(NOT_COPIED), "fed:iss", "fed:x", "fed", "afed:", "ref", "team"])
+        | st.text(max_size=6),
+        st.text(max_size=3),
+    )
+)
+def test_no_claim_of_a_subject_token_passes_for_one_of_ours(given: dict[str, object]) -> None:
+    claims = Claims({**given, "iss": "i", "sub": "s"})
+    admission = Admission.of(issuer(GITHUB), [])
+    made = mint.access_claims(claims, admission, issuer_url="https://b", now=1, jti="j")
+    copied = {name: value for name, value in claims.items() if is_copied(name)}
+    own = {"fed:iss": "i"} | ({"fed:jti": given["jti"]} if given.get("jti") else {})
+    assert {name: made[name] for name in made if is_copied(name)} == copied
+    assert {name: made[name] for name in made if name.startswith("fed:")} == own
+    assert made["iss"] == made["aud"] == "https://b"
+    assert made["sub"] == "fed:s"
