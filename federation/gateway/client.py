@@ -220,8 +220,11 @@ class ConnectionPool:
         ways = [partial(_reached, family, address) for family, *_, address in found]
         # uvloop's own `create_connection` tries one address after the other has failed.
         reached, _, errors = await staggered_race(ways, _NEXT_ADDRESS_SECONDS)
-        if reached is None:
-            raise next(error for error in errors if error)
+        try:
+            if reached is None:
+                raise next(filter(None, errors)).with_traceback(None)
+        finally:
+            errors.clear()  # they hold the frames that they have passed, and these hold the list
         tls, name = (self.tls or True, self._host) if self._is_tls else (None, None)
         _, made = await loop.create_connection(
             Connection, sock=reached, ssl=tls, server_hostname=name
@@ -235,6 +238,7 @@ class ConnectionPool:
             return  # it was given back before
         if answer.sending is not None:
             answer.sending.cancel()
+            answer.sending = None  # its end holds the frame that it has passed, and that the answer
         self._busy.discard(connection)
         if connection.rest():
             self._idle.append(connection)

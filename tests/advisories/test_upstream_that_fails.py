@@ -1,0 +1,72 @@
+"""
+An upstream that is down or slow costs the broker no memory and no time after it has failed.
+
+The collector keeps away while documents are read. What an error holds until it comes, a caller can
+pile up: the request with its body, or the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvloop
+
+from federation.gateway.client import ConnectionPool, UpstreamRequest
+from federation.gateway.connection import Answer, Connection
+from federation.gateway.refusals import UpstreamFailed
+from tests.test_gateway_client import connected, saying
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def kept() -> list[object]:
+    """What is alive of requests to the upstream."""
+    ours = Answer, Connection, UpstreamRequest
+    return [found for found in gc.get_objects() if isinstance(found, ours)]
+
+
+async def fail(pool: ConnectionPool, body: AsyncIterator[bytes] | bytes | None = None) -> None:
+    """Send a request that fails."""
+    with pytest.raises(UpstreamFailed):
+        await pool.send(UpstreamRequest("PUT", b"/system/functions", [], body))
+
+
+@pytest.mark.usefixtures("without_collector")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_refused_connection_keeps_no_request(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    async def story() -> None:
+        pool = ConnectionPool(f"http://{host}:{port}", 4, 1)
+        await fail(pool, b"a deployment")
+        await pool.aclose()
+
+    uvloop.run(story())
+    assert kept() == []
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_failure_while_the_caller_sends_its_body_keeps_no_answer() -> None:
+    """The task that sends the body is cancelled. Its end holds the frame that it was in."""
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.sleep(60)
+
+    async def story() -> None:
+        async with connected(saying(b"")) as pool:
+            await fail(pool, slow())
+
+    uvloop.run(story())
+    assert kept() == []
