@@ -36,6 +36,8 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _PORTS = {"http": 80, "https": 443}
 
+_Way = Callable[[], Awaitable[socket.socket]]
+
 
 class UpstreamRequest(NamedTuple):
     """A request to the upstream, complete and in the one form that was authorized."""
@@ -100,6 +102,7 @@ class ConnectionPool:
         """The one that was used last is at the end, and is used next."""
         self._busy: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._lookup: asyncio.Task[list[_Way]] | None = None
         self._timeout_seconds = timeout_seconds
         self._idle_seconds = idle_seconds
         self.tls = tls
@@ -216,8 +219,7 @@ class ConnectionPool:
         if self._socket_path:
             _, made = await loop.create_unix_connection(Connection, self._socket_path)
             return made
-        found = await loop.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
-        ways = [partial(_reached, family, address) for family, *_, address in found]
+        ways = await self._ways()
         # uvloop's own `create_connection` tries one address after the other has failed.
         reached, _, errors = await staggered_race(ways, _NEXT_ADDRESS_SECONDS)
         try:
@@ -230,6 +232,33 @@ class ConnectionPool:
             Connection, sock=reached, ssl=tls, server_hostname=name
         )
         return made
+
+    async def _ways(self) -> list[_Way]:
+        """
+        The ways to the addresses of the name. All callers wait for one lookup.
+
+        A lookup takes a thread until DNS answers, also if its caller has left: while DNS is down those
+        of many callers would queue, and the queue would have to be worked off afterwards.
+        """
+        if self._lookup is None:
+            self._lookup = asyncio.create_task(self._look_up())
+            self._lookup.add_done_callback(self._looked_up)
+        lookup = self._lookup
+        await asyncio.wait([lookup])
+        try:
+            return lookup.result()
+        finally:
+            del lookup  # it holds its error, and the error this frame
+
+    async def _look_up(self) -> list[_Way]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
+        return [partial(_reached, family, address) for family, *_, address in found]
+
+    def _looked_up(self, lookup: asyncio.Task[list[_Way]]) -> None:
+        self._lookup = None
+        if not lookup.cancelled():
+            lookup.exception()  # else the event loop reports it if all callers have left
 
     def _finish(self, answer: Answer) -> None:
         """Give the connection of *answer* back, or close it if something is left on it."""

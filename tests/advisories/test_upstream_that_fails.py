@@ -11,6 +11,7 @@ import asyncio
 import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
+from threading import Event
 
 import pytest
 import uvloop
@@ -42,8 +43,8 @@ async def fail(pool: ConnectionPool, body: AsyncIterator[bytes] | bytes | None =
 
 
 @pytest.mark.usefixtures("without_collector")
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_refused_connection_keeps_no_request(host: str) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no.invalid"])
+def test_a_failed_connection_keeps_no_request(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -70,3 +71,27 @@ def test_a_failure_while_the_caller_sends_its_body_keeps_no_answer() -> None:
 
     uvloop.run(story())
     assert kept() == []
+
+
+def test_callers_of_a_name_that_dns_does_not_answer_share_one_lookup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would hold a thread, and queue behind those of callers that have long left."""
+    answers, looked_up = Event(), 0
+
+    def slow(*_name: object, **_kind: object) -> list[object]:
+        nonlocal looked_up
+        looked_up += 1
+        answers.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    async def story() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        pool = ConnectionPool("http://gateway.example", 4, 0.05)
+        await asyncio.gather(*(fail(pool) for _ in range(20)))
+        assert looked_up == 1
+        answers.set()
+        await fail(pool)
+
+    asyncio.run(story())
+    assert looked_up <= 2
