@@ -95,6 +95,8 @@ class ConnectionPool:
         parts = urlsplit("http://localhost" if self._socket_path else url)
         self._host, self.port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
         host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")
+        # With a dot at its end the name is looked up as it is; it is no part of the name elsewhere.
+        host = host.replace(".:", ":").removesuffix(".")
         self._host_line = f"host: {host}".encode("ascii")
         self._is_tls = parts.scheme == "https"
         self._slots = asyncio.Semaphore(connections)
@@ -227,7 +229,7 @@ class ConnectionPool:
                 raise next(filter(None, errors)).with_traceback(None)
         finally:
             errors.clear()  # they hold the frames that they have passed, and these hold the list
-        tls, name = (self.tls or True, self._host) if self._is_tls else (None, None)
+        tls, name = (self.tls or True, self._host.rstrip(".")) if self._is_tls else (None, None)
         _, made = await loop.create_connection(
             Connection, sock=reached, ssl=tls, server_hostname=name
         )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -19,6 +21,8 @@ import uvloop
 from federation.gateway.client import ConnectionPool, UpstreamRequest
 from federation.gateway.connection import Answer, Connection
 from federation.gateway.refusals import UpstreamFailed
+from tests.harness.certificates import Authority
+from tests.harness.raw_server import serving
 from tests.test_gateway_client import connected, saying
 
 
@@ -95,3 +99,33 @@ def test_callers_of_a_name_that_dns_does_not_answer_share_one_lookup(
 
     asyncio.run(story())
     assert looked_up <= 2
+
+
+def test_a_name_with_a_dot_at_its_end_is_the_same_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """DNS takes `gateway.openfaas.svc.cluster.local.` as it is, but no certificate has the dot."""
+    authority, named, heads = Authority(tmp_path / "ca"), list[str | None](), list[bytes]()
+    server = authority.server()
+    server.sni_callback = lambda _socket, name, _context: named.append(name)
+    client = ssl.create_default_context(cafile=authority.certificate)
+    client.check_hostname = False
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    async def story(listener: socket.socket) -> None:
+        address = listener.getsockname()
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_name, **_kind: found)
+        async with serving(serve, listener, server):
+            pool = ConnectionPool(f"https://gateway.example.:{address[1]}", 4, 1, client)
+            response = await pool.send(UpstreamRequest("GET", b"/", [], None))
+            await response.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = b"%d" % listener.getsockname()[1]
+        asyncio.run(story(listener))
+    assert named == ["gateway.example"]
+    assert b"host: gateway.example:%b\r\n" % port in heads[0]
