@@ -35,9 +35,12 @@ def without_collector() -> Iterator[None]:
 
 
 def kept() -> list[object]:
-    """What is alive of requests to the upstream."""
-    ours = Answer, Connection, UpstreamRequest
-    return [found for found in gc.get_objects() if isinstance(found, ours)]
+    """What is alive of the requests that `fail` sent."""
+    sent = [r for r in gc.get_objects() if isinstance(r, UpstreamRequest) and r.method == "PUT"]
+    return [
+        *sent,
+        *(found for found in gc.get_objects() if isinstance(found, (Answer, Connection))),
+    ]
 
 
 async def fail(pool: ConnectionPool, body: AsyncIterator[bytes] | bytes | None = None) -> None:
