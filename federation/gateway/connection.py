@@ -22,7 +22,7 @@ from federation.gateway.refusals import UpstreamFailed
 _RECEIVE_BYTES = 64 * 1024
 _BUFFERED_BYTES = 32 * 1024
 _FIELDS = 128
-_FIELD_BYTES = 64 * 1024
+_HEAD_BYTES = 64 * 1024
 _BROKE_OFF = "the body of the request broke off"
 _TOO_LARGE = "a part of its answer is too large"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -155,7 +155,7 @@ class Answer:
         self._is_last = False
         """True if the connection must not be used again."""
         self._pieces: list[bytes] = []
-        self._fields = self._buffered_bytes = self._unparsed_bytes = 0
+        self._fields = self._head_bytes = self._buffered_bytes = self._unparsed_bytes = 0
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._late: asyncio.TimerHandle | None = None
@@ -222,7 +222,7 @@ class Answer:
             self.fail(raised if isinstance(raised, UpstreamFailed) else error)
         else:
             # The parser keeps a field until it is complete.
-            if self._unparsed_bytes > _FIELD_BYTES and not self._has_end:
+            if self._unparsed_bytes > _HEAD_BYTES and not self._has_end:
                 self.fail(UpstreamFailed(_TOO_LARGE))
             elif self._has_head:
                 self.begun = True
@@ -243,7 +243,8 @@ class Answer:
             return  # a trailer (RFC 9110, section 6.5.1), or of an answer that nobody asked for
         self._unparsed_bytes = 0
         self._fields += 1
-        if self._fields > _FIELDS or len(name) + len(value) > _FIELD_BYTES:
+        self._head_bytes += len(name) + len(value)
+        if self._fields > _FIELDS or self._head_bytes > _HEAD_BYTES:
             raise UpstreamFailed(_TOO_LARGE)
         # RFC 9110, section 5.5: white space around a value is no part of it.
         self.headers.append((name, value.rstrip(b" \t")))

@@ -175,6 +175,9 @@ CASES: dict[str, Case] = {
     "a-name-in-latin-1": Case(answer(OK + b"X-\xe9: a\r\n" + FIVE), BAD),
     "a-value-in-latin-1": Case(answer(OK + b"X-A: \xe9\r\n" + FIVE), Got(200, b"hello")),
     "a-header-of-a-mebibyte": Case(answer(OK + b"X-A: " + b"a" * 2**20 + b"\r\n" + FIVE), BAD),
+    "a-hundred-large-headers": Case(
+        answer(OK + b"".join(b"X-%d: %b\r\n" % (n, b"a" * 2**15) for n in range(100)) + FIVE), BAD
+    ),
     "ten-thousand-headers": Case(answer(OK + b"X-A: a\r\n" * 10_000 + FIVE), BAD),
     "upgrade-in-a-200": Case(
         answer(OK + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + FIVE), Got(200, b"hello")
