@@ -435,6 +435,35 @@ def test_what_never_ends_is_cut_off(begins: bytes, goes_on: bytes) -> None:
     assert "too large" in failed.value.why
 
 
+def test_what_follows_an_answer_without_end_is_cut_off() -> None:
+    """Its caller reads slowly, so its connection is not given back yet."""
+    sent = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"helloHTTP/1.1 200 OK\r\nX: ")
+        for _ in range(1000):
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+            sent += 10_000
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            response = await pool.send(UpstreamRequest("GET", b"/function/a.dev", [], None))
+            await asyncio.sleep(0.5)
+            try:
+                return b"".join([piece async for piece in response.body])
+            finally:
+                await response.close()
+
+    assert uvloop.run(story()) == b"hello"
+    assert sent < 5_000_000
+
+
 # -- what is sent
 
 

@@ -237,6 +237,7 @@ class Answer:
     def on_message_begin(self) -> None:
         if self._has_end:  # nobody has asked for a second one
             self._is_followed = self._is_last = True
+            self.connection.close()  # the parser would keep it
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._has_head:
