@@ -467,6 +467,12 @@ def test_what_follows_an_answer_without_end_is_cut_off() -> None:
 # -- what is sent
 
 
+def test_no_password_and_no_body_is_in_the_repr() -> None:
+    password = [(b"authorization", b"Basic hidden")]
+    request = UpstreamRequest("POST", b"/system/secrets", password, b"hidden")
+    assert "hidden" not in f"{request!r}{request._replace(method='PUT')!r}"
+
+
 @pytest.mark.parametrize(
     ("target", "field"),
     [

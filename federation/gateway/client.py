@@ -50,6 +50,9 @@ class UpstreamRequest(NamedTuple):
     endless: bool = False
     """True if the response, once begun, may pause for any time: followed logs do."""
 
+    def __repr__(self) -> str:
+        return f"UpstreamRequest({self.method!r}, {self.target!r})"
+
 
 class UpstreamResponse(NamedTuple):
     """The head of an upstream's response, and its body as it arrives, still encoded."""
