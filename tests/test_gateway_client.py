@@ -10,11 +10,17 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 import uvloop
 
-from federation.gateway.client import ConnectionPool, UpstreamRequest
+from federation.gateway.client import (
+    _NEXT_ADDRESS_SECONDS,
+    ConnectionPool,
+    UpstreamRequest,
+    _first,
+)
 from federation.gateway.connection import Answer, Connection
 from federation.gateway.refusals import UpstreamFailed
 
@@ -563,6 +569,25 @@ def test_another_address_of_the_name_is_tried_if_one_refuses() -> None:
                 await named.aclose()
 
     assert uvloop.run(story()) == b"here"
+
+
+def test_another_address_is_tried_while_one_is_slow_and_only_one_connection_is_kept() -> None:
+    made: list[socket.socket] = []
+
+    async def way(seconds: float) -> socket.socket:
+        await asyncio.sleep(seconds)
+        made.append(socket.socket())
+        return made[-1]
+
+    async def story() -> None:
+        assert await _first([partial(way, 60), partial(way, 0)]) is made[0]
+        both = await _first([partial(way, _NEXT_ADDRESS_SECONDS), partial(way, 0)])
+        await asyncio.sleep(0)
+        assert [each for each in made[1:] if each.fileno() != -1] == [both]
+        made[0].close()
+        both.close()
+
+    asyncio.run(story())
 
 
 def test_a_failure_keeps_nothing_of_its_connection() -> None:

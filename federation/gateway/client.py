@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from asyncio.staggered import staggered_race
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -36,7 +35,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _PORTS = {"http": 80, "https": 443}
 
-_Way = Callable[[], Awaitable[socket.socket]]
+_Way = Callable[[], Coroutine[object, object, socket.socket]]
 
 
 class UpstreamRequest(NamedTuple):
@@ -224,14 +223,7 @@ class ConnectionPool:
         if self._socket_path:
             _, made = await loop.create_unix_connection(Connection, self._socket_path)
             return made
-        ways = await self._ways()
-        # uvloop's own `create_connection` tries one address after the other has failed.
-        reached, _, errors = await staggered_race(ways, _NEXT_ADDRESS_SECONDS)
-        try:
-            if reached is None:
-                raise next(filter(None, errors)).with_traceback(None)
-        finally:
-            errors.clear()  # they hold the frames that they have passed, and these hold the list
+        reached = await _first(await self._ways())
         tls, name = (self.tls or True, self._host.rstrip(".")) if self._is_tls else (None, None)
         _, made = await loop.create_connection(
             Connection, sock=reached, ssl=tls, server_hostname=name
@@ -293,6 +285,40 @@ class ConnectionPool:
 
     async def _close(self, answer: Answer) -> None:
         self._finish(answer)
+
+
+async def _first(ways: Iterable[_Way]) -> socket.socket:
+    """
+    The connection that is made first. A way is begun when the one before it has failed, or is slow.
+
+    uvloop's own `create_connection` does not begin it when one is slow. `asyncio.staggered` leaves
+    cycles, and in these the socket of a caller that left stays open until the garbage collector comes.
+    """
+    left, tries, why = deque(ways), set[asyncio.Task[socket.socket]](), tuple[object, ...]()
+    try:
+        while left or tries:
+            if left:
+                tries.add(asyncio.create_task(left.popleft()()))
+            seconds = _NEXT_ADDRESS_SECONDS if left else None
+            ended, _ = await asyncio.wait(
+                tries, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ended:
+                tries.discard(task)
+                error = task.exception()
+                if error is None:
+                    return task.result()
+                why = why or error.args
+        raise OSError(*why)  # a new one: the task holds the other, and this frame the task
+    finally:
+        for task in tries:
+            task.cancel()
+            task.add_done_callback(_drop)
+
+
+def _drop(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 async def _reached(

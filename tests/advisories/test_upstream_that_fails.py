@@ -80,6 +80,29 @@ def test_a_failure_while_the_caller_sends_its_body_keeps_no_answer() -> None:
     assert kept() == []
 
 
+@pytest.mark.usefixtures("without_collector")
+def test_a_caller_that_leaves_while_it_is_connected_leaves_no_open_socket() -> None:
+    def opened() -> set[int]:
+        sockets = (found for found in gc.get_objects() if isinstance(found, socket.socket))
+        return {found.fileno() for found in sockets} - {-1}
+
+    async def story(port: int) -> None:
+        pool = ConnectionPool(f"http://127.0.0.1:{port}", 4, 1)
+        before = opened()
+        for passes in range(20):
+            request = UpstreamRequest("PUT", b"/system/functions", [], None)
+            caller = asyncio.create_task(pool.send(request))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            caller.cancel()
+            await asyncio.wait([caller])
+        await asyncio.sleep(0.05)
+        assert opened() == before
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uvloop.run(story(listener.getsockname()[1]))
+
+
 def test_callers_of_a_name_that_dns_does_not_answer_share_one_lookup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
