@@ -8,6 +8,7 @@ example of what it admits, and the condition to write instead. Each code has a s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
@@ -88,13 +89,13 @@ class RoleLint:
             form, rules = self._form(role)
             alike = by_form.setdefault(id(form), (rules, []))[1]
             alike.append((number, RoleFacts.of(role, self.issuers, form)))
-        found: list[RoleFaults] = [()] * len(roles)
+        found = defaultdict[int, list[tuple[str, Fault]]](list)
         for rules, alike in by_form.values():
             for code, rule in rules:
                 for number, facts in paced(alike, pause):
                     for fault in rule(facts):
-                        found[number] = *found[number], (code, fault)
-        return found
+                        found[number].append((code, fault))
+        return [tuple(found.get(number, ())) for number in range(len(roles))]
 
     def _form(self, role: Role) -> tuple[RoleForm, Sequence[tuple[str, Rule]]]:
         conditions = role.conditions
