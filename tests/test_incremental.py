@@ -185,6 +185,21 @@ def test_work_is_quick_again_once_the_others_have_nothing_to_do() -> None:
     assert slept[-1] < 0.002
 
 
+def test_work_that_somebody_waits_for_is_quick_at_first_however_busy_others_are() -> None:
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    slices = Slices(lambda: now[0], sleep, lambda: now[0], prompt_seconds=1.0)
+    while now[0] < 2.0:
+        now[0] += 0.0005
+        slices()
+    assert slept[1000] == 0.0001
+    assert slept[-1] == 0.005
+
+
 class Circle:
     """It refers to itself, as what a request leaves behind may do."""
 

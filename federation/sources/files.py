@@ -39,7 +39,7 @@ from federation.documents.parse import FILE_BYTES, Parsed, parse, passed_over
 from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.rules.lint import LintedRoles
 from federation.errors import DocumentsRefused, Problem, Severity
-from federation.sources.slices import Slices, collected_young, uncollected
+from federation.sources.slices import PROMPT_SECONDS, Slices, collected_young, uncollected
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _FILES = 10_000
@@ -205,8 +205,8 @@ class FileSource:
     def _read_in_slices(self) -> tuple[_Listing, _Read]:
         """Read the files, in slices between which requests are answered."""
         with collected_young():
-            keep = self._hands_over
-            return _load_unchanged(self._paths, self._known, Slices(), keep=keep)
+            slices, keep = Slices(prompt_seconds=PROMPT_SECONDS), self._hands_over
+            return _load_unchanged(self._paths, self._known, slices, keep=keep)
 
     @property
     def _hands_over(self) -> bool:
@@ -579,7 +579,7 @@ def _let_go(held: list[_Known | Catalog]) -> None:
 
     The interpreter frees all of them in one step otherwise, and no request is answered meanwhile.
     """
-    slices = Slices()
+    slices = Slices(prompt_seconds=PROMPT_SECONDS)
     parts = [part for each in held for part in paced(_parts(each), slices)]
     held.clear()
     while parts:

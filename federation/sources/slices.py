@@ -21,6 +21,8 @@ _BUSY_REST_SECONDS = 0.008
 _LONGEST_REST_SECONDS = 0.005
 """However busy the others are, the work goes on: it takes an eleventh of the time at least."""
 _RECENT_SECONDS = 0.02
+PROMPT_SECONDS = 1.0
+"""The first second of a reload, in which one changed document of thousands is read."""
 _OFTEN, _NEVER = 2, 2**31 - 1
 """The number of collections of one generation before one of the next."""
 
@@ -36,6 +38,9 @@ class Slices:
 
     The more processor time other threads use, the longer it sleeps: each slice that falls into a
     request makes it late, so slices must be rare where requests are many.
+
+    In the first *prompt_seconds* it sleeps as if nobody was busy. A caller who loses a right must
+    not be able to keep it by sending many requests.
     """
 
     def __init__(
@@ -43,11 +48,13 @@ class Slices:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
         others: Callable[[], float] = used_by_others,
+        prompt_seconds: float = 0.0,
     ) -> None:
         self._clock = clock
         self._sleep = sleep
         self._others = others
         self._began = clock()
+        self._prompt_until = self._began + prompt_seconds
         self._busy = 0.0
         """The cores that other threads have used lately."""
         self._seen: tuple[float, float] | None = None
@@ -58,7 +65,8 @@ class Slices:
         now = self._clock()
         if now - self._began >= _SLICE_SECONDS:
             self._look(now, self._others())
-            rest = _REST_SECONDS + _BUSY_REST_SECONDS * self._busy
+            busy = 0.0 if now < self._prompt_until else self._busy
+            rest = _REST_SECONDS + _BUSY_REST_SECONDS * busy
             self._sleep(min(rest, _LONGEST_REST_SECONDS))
             self._began = self._clock()
 

@@ -31,7 +31,7 @@ from federation.sources import Source
 from federation.sources.kubernetes.connection import Connection, Trouble
 from federation.sources.kubernetes.crd_check import crd_problem
 from federation.sources.kubernetes.mirror import Entry, Mirror, Pace
-from federation.sources.slices import Slices
+from federation.sources.slices import PROMPT_SECONDS, Slices
 from federation.text import printable
 
 _TOLD_CHARS = 1000
@@ -299,7 +299,7 @@ class KubernetesSource:
             tuple(read.objects.values()),
             before,
             judge_issuer=self._judge_issuer,
-            pause=Slices(),
+            pause=Slices(prompt_seconds=PROMPT_SECONDS),
         )
         self._catalog, self._adopted, self._held = united.catalog, True, ""
         self._summary = _Summary.of(united.verdicts)
@@ -314,7 +314,8 @@ class KubernetesSource:
         """Return the newest objects and statuses."""
         # Copies, since the mirrors go on. To go through them takes long, and so a thread does.
         entries = [mirror.entries.copy() for mirror in self._mirrors]
-        return await asyncio.to_thread(Snapshot.of, entries, Slices())
+        slices = Slices(prompt_seconds=PROMPT_SECONDS)
+        return await asyncio.to_thread(Snapshot.of, entries, slices)
 
     def _show(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
