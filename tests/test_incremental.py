@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,6 +136,30 @@ def test_problems_of_a_document_that_moved_have_its_new_line(tmp_path: Path) -> 
         return source.current()
 
     assert asyncio.run(moved()).warnings == load_anew(path).warnings
+
+
+def test_a_reading_ends_soon_after_nobody_watches_any_more(tmp_path: Path) -> None:
+    roles = [role(f"r{number}", GITHUB, f"b{number}") for number in range(4000)]
+    text = as_text(issuer("github", GITHUB), DEPLOY, *roles)
+    path = tmp_path / "set.yaml"
+    path.write_text(text)
+
+    async def stopped() -> FileSource:
+        source = FileSource([path])
+        path.write_text(text.replace("refs/heads", "refs/tags"))  # every Role is another
+        watching = asyncio.create_task(source.watch())
+        source.reload()
+        await asyncio.sleep(0.05)
+        watching.cancel()
+        return source
+
+    began = time.perf_counter()
+    load_anew(path)
+    all_of_it = time.perf_counter() - began
+    source = asyncio.run(stopped())
+    began = time.perf_counter()
+    source._thread.shutdown()  # waits for the reading, as the end of the process does
+    assert time.perf_counter() - began < all_of_it / 4
 
 
 # Slices

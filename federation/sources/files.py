@@ -126,6 +126,7 @@ class FileSource:
         self._reload_asked = asyncio.Event()
         # One thread for all reading: the C library keeps freed memory for each thread by itself.
         self._thread = ThreadPoolExecutor(1, "documents")
+        self._ended = False
         with uncollected():
             self._seen, first = _load_unchanged(self._paths, _Known(), keep=self._hands_over)
         self._catalog, self._problems = self._first(first, last_good)
@@ -153,6 +154,13 @@ class FileSource:
 
         After an `OSError` the next round tries again.
         """
+        self._ended = False
+        try:
+            await self._watch()
+        finally:
+            self._ended = True
+
+    async def _watch(self) -> None:
         changed: _Listing | None = None
         rounds = 0
         while True:
@@ -206,7 +214,14 @@ class FileSource:
         """Read the files, in slices between which requests are answered."""
         with collected_young():
             slices, keep = Slices(prompt_seconds=PROMPT_SECONDS), self._hands_over
-            return _load_unchanged(self._paths, self._known, slices, keep=keep)
+
+            def pause() -> None:
+                # The process does not end before its threads do.
+                if self._ended:
+                    raise _EndedError
+                slices()
+
+            return _load_unchanged(self._paths, self._known, pause, keep=keep)
 
     @property
     def _hands_over(self) -> bool:
@@ -236,6 +251,10 @@ class FileSource:
     def _hand_over(self, read: _Read) -> None:
         if self._on_adopt is not None:
             self._on_adopt(Adopted(_as_text(read.files), read.at))
+
+
+class _EndedError(Exception):
+    """Raised in a reading whose result nobody waits for any more."""
 
 
 _Print = tuple[str, int, int, int, int, int]
