@@ -232,14 +232,15 @@ def free_port() -> int:
     """
     A free port that the system gives to no outgoing connection, so that it stays free.
 
-    No other process that asks here is given it while this one lives, even before anything listens
+    Nobody who asks here is given it again while this process lives, even before anything listens
     at it. So tests may run beside each other, as `pytest -n` and several checkouts do.
     """
     for _ in range(100):
         port = secrets.choice(range(*_PORTS))
-        if not _reserved(port):
+        if port in _given() or not _reserved(port):
             continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _given().add(port)
             return port
     raise RuntimeError("no free port was found")
 
@@ -251,6 +252,12 @@ def _reserved(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def _given() -> set[int]:
+    """The ports that this process was given: a process can lock again what it has locked."""
+    return set()
 
 
 @cache
