@@ -18,14 +18,6 @@ from federation.errors import HttpError
 from tests.harness.gateway import Front
 
 
-@pytest.fixture
-def without_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def errors() -> Iterator[HttpError]:
     """Those that are alive."""
     return (found for found in gc.get_objects() if isinstance(found, HttpError))

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from threading import Event
 
@@ -24,14 +24,6 @@ from federation.gateway.refusals import UpstreamFailed
 from tests.harness.certificates import Authority
 from tests.harness.raw_server import serving
 from tests.test_gateway_client import connected, saying
-
-
-@pytest.fixture
-def without_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def kept() -> list[object]:
