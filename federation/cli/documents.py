@@ -1,4 +1,4 @@
-"""The documents that a command reads: those of its options, else those of the setting."""
+"""The documents that a command reads (those of its options, else of the setting), and how it answers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ documents_option = click.option(
     f" documents, from {DOCUMENTS_VARIABLE}.",
 )
 """The option of commands that read documents. Without it they take `documents_of_setting`."""
+
+format_option = click.option(
+    "--format",
+    "output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For a person or for a program.",
+)
+"""The option of commands that answer a question about documents."""
 
 
 def documents_of_setting(otherwise: str = "set --documents or") -> tuple[Path, ...]:

@@ -22,7 +22,12 @@ import click
 
 from federation.claims import Claims, shown
 from federation.cli.claims_file import claims_in, text_of, token_in
-from federation.cli.documents import catalog_in, documents_of_setting, documents_option
+from federation.cli.documents import (
+    catalog_in,
+    documents_of_setting,
+    documents_option,
+    format_option,
+)
 from federation.cli.manual import about, codes, for_terminal, mentioning
 from federation.client.docs import page_at
 from federation.config import read_outbound
@@ -64,14 +69,7 @@ _WORD_CHARS = 8
     metavar="ACTION=RESOURCE",
     help="Also decide this access, for example Function:Create=dev:figlet.",
 )
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For a person or for a program.",
-)
+@format_option
 def explain(  # noqa: PLR0917  click passes them by name
     code: str | None,
     documents: tuple[Path, ...],

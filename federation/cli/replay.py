@@ -23,7 +23,7 @@ from click.core import ParameterSource
 from federation.audit.delivered import events_in
 from federation.audit.read import StoredEvent, in_order
 from federation.cli.audit_events import folders_of, plain_errors, state_option
-from federation.cli.documents import catalog_in
+from federation.cli.documents import catalog_in, format_option
 from federation.cli.terminal import colours
 from federation.policy.replay import Change, Count, Difference, Kind
 from federation.replayed.replay import Replay
@@ -81,14 +81,7 @@ def _since(_context: click.Context, _option: click.Parameter, given: str | None)
     "--since", callback=_since, help="Only events since a time, or since as long ago as 30d or 12h."
 )
 @click.option("--allow-loss", is_flag=True, help="Exit with 0 also if something would be refused.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For a person or for a program.",
-)
+@format_option
 @click.pass_context
 def replay(
     context: click.Context,
@@ -99,7 +92,7 @@ def replay(
     events: BinaryIO | None,
     since: datetime | None,
     allow_loss: bool,
-    form: str,
+    output: str,
 ) -> None:
     """
     Decide recorded exchanges and requests again, by other documents.
@@ -115,7 +108,7 @@ def replay(
         source = events_in(events) if events else in_order(folders_of(state))
         for event in _told(_recent(source, since)):
             replayed.add(event)
-    if form == "json":
+    if output == "json":
         click.echo(no_command_in_json(json.dumps(replayed.as_json(), indent=2)))
     else:
         _show(replayed)

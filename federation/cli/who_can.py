@@ -13,7 +13,12 @@ from pathlib import Path
 
 import click
 
-from federation.cli.documents import catalog_in, documents_of_setting, documents_option
+from federation.cli.documents import (
+    catalog_in,
+    documents_of_setting,
+    documents_option,
+    format_option,
+)
 from federation.documents.asked import asked_access
 from federation.documents.catalog import Catalog
 from federation.documents.listing import written_actions
@@ -30,14 +35,7 @@ from federation.text import did_you_mean, no_command, no_command_in_json, printa
 @click.argument("resource", required=False)
 @click.option("--role", help="Show what this Role gives instead.")
 @documents_option
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For a person or for a program.",
-)
+@format_option
 def who_can(
     action: str | None,
     resource: str | None,
