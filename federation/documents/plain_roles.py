@@ -2,8 +2,8 @@
 Reads Roles of the plain form: a name, policies, and conditions, all of them texts.
 
 Nearly all Roles of a large set are so, and here they take a tenth of the time that the models of
-`documents.schema` need. A Role is taken only if those models accept it without a problem, and it is
-the same Role. Every other document is left to them: nothing is reported here.
+`documents.schema` need. Only a Role that those models accept without a problem is read here, and the
+result is the same. Every other document goes to them, so no problem is reported here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Form(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """What a document of the plain form says."""
+    """The parts of a plain Role's document, before its operators and keys are checked."""
 
     name: str
     policies: tuple[str, ...]

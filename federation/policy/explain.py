@@ -31,7 +31,7 @@ _FILLED = 20
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What a resource with variables became for a token."""
+    """A resource, and its text once a token's values are put in for its variables."""
 
     policy: str
     statement: Statement

@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an exchange gets, or why it gets nothing."""
+    """The Roles and policies that an exchange gets, or the reason of its refusal."""
 
     roles: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()

@@ -254,7 +254,7 @@ class FileSource:
 
 
 class _EndedError(Exception):
-    """Raised in a reading whose result nobody waits for any more."""
+    """Ends a reload in its thread after the broker was told to stop."""
 
 
 _Print = tuple[str, int, int, int, int, int]
