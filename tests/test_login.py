@@ -296,7 +296,8 @@ def test_the_printed_address_may_be_opened_although_a_browser_was_opened(
     opens = f"{sys.executable} {opener} %s"
     with ended(alice.start("login", *alice.settings(), BROWSER=opens)) as login:
         address = _address(login)
-        assert until(opened.exists, 30)
+        # A file is there before its text is.
+        assert until(lambda: opened.exists() and opened.read_text() != "", 30)
         assert "/oauth/start/" in opened.read_text()
         httpx2.get(address, follow_redirects=True)
         _, told = login.communicate(timeout=60)
