@@ -65,3 +65,9 @@ def test_the_toolkit_is_refused_as_at_github(
     tmp_path: Path, stage: Stage, changes: dict[str, str], words: str
 ) -> None:
     assert words in ask(tmp_path, stage, **changes).assert_failed().log
+
+
+def test_a_long_log_is_read_whole(tmp_path: Path) -> None:
+    """A pipe would hold 64 KiB, and the script does not wait until somebody has read them."""
+    ran = node("process.stdout.write('x'.repeat(5_000_000)); process.exit(0);", cwd=tmp_path)
+    assert len(ran.assert_ok().log) == 5_000_000

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import yaml
@@ -234,18 +235,21 @@ def node(script: str, *, cwd: Path, **variables: str) -> Run:
 
 
 def _run(command: list[str], folder: Path, environ: Mapping[str, str]) -> Run:
-    ran = subprocess.run(  # noqa: S603  our own commands
-        command,
-        cwd=folder,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    return Run(ran.returncode, ran.stdout)
+    # The log is a file. A pipe holds 64 KiB, and a program on Node that ends with `process.exit`
+    # loses what the pipe did not take.
+    with TemporaryFile("w+", encoding="utf-8") as log:
+        ran = subprocess.run(  # noqa: S603  our own commands
+            command,
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=180,
+            check=False,
+        )
+        log.seek(0)
+        return Run(ran.returncode, log.read())
 
 
 def _tools(folder: Path) -> Path:
