@@ -7,7 +7,6 @@ values and never see the settings.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from federation.audit.seals import Sign
 from federation.audit.segments import OUTSIDERS
 from federation.audit.webhook import Webhook, read_header
 from federation.config import Settings
-from federation.distribution import how_to_install
 from federation.documents.model import READ_AUDIT, READ_DOCUMENTS, JwtIssuer
 from federation.errors import Refusal, SettingsRefused
 from federation.exchange import Broker
@@ -40,6 +38,7 @@ from federation.outbound import Outbound, trusting
 from federation.ownership import NotTrusted, fault, read_key
 from federation.server.metrics import Metrics
 from federation.state import Observe, Store
+from federation.state.redis_start import check_redis, redis_of_extra
 from federation.state.sqlite import SqliteStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
 from federation.tokens.verify import AccessTokens
@@ -117,24 +116,13 @@ def check_shared_state(settings: Settings) -> None:
     """
     if settings.shared_state is None:
         return
-    store = shared_store(settings, time.time, None)
     try:
-        problem = asyncio.run(_unusable(store))
+        check_redis(shared_store(settings, time.time, None))
     except Refusal as refusal:
         structlog.get_logger("federation").warning(
             "the shared state does not answer; no exchange is answered until it does",
             **refusal.evidence,
         )
-        return
-    if problem:
-        raise SettingsRefused([f"shared-state: {problem}"])
-
-
-async def _unusable(store: RedisStore) -> str:
-    try:
-        return await store.unusable()
-    finally:
-        await store.aclose()
 
 
 def shared_store(
@@ -149,13 +137,8 @@ def shared_store(
     Raises: SettingsRefused if the library is missing.
     """
     assert settings.shared_state is not None  # noqa: S101  for mypy: the caller asked
-    try:
-        from federation.state.redis import RedisStore  # noqa: PLC0415  an extra, often not installed
-    except ModuleNotFoundError as error:
-        if error.name != "redis":
-            raise
-        problem = f"shared-state: redis is not installed. {how_to_install('redis', 'server')}"
-        raise SettingsRefused([problem]) from error
+    with redis_of_extra("server"):
+        from federation.state.redis import RedisStore  # noqa: PLC0415  often not installed
     return RedisStore(
         settings.shared_state.get_secret_value(),
         clock,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from federation.config.dashboard import DashboardSettings
-from federation.distribution import how_to_install
 from federation.errors import Refusal, SettingsRefused
+from federation.state.redis_start import check_redis, redis_of_extra
 from federation.state.sessions import SessionStore
 from federation.state.sqlite_sessions import SqliteSessions
 
@@ -34,36 +33,18 @@ def check_shared_state(settings: DashboardSettings) -> None:
     """
     if settings.shared_state is None:
         return
-    store = _redis(settings.shared_state.get_secret_value(), settings, time.time)
     try:
-        problem = asyncio.run(_unusable(store))
+        check_redis(_redis(settings.shared_state.get_secret_value(), settings, time.time))
     except Refusal as refusal:
         structlog.get_logger("federation.dashboard").warning(
             "the session store does not answer; nobody can sign in until it does",
             **refusal.evidence,
         )
-        return
-    if problem:
-        raise SettingsRefused([f"shared-state: {problem}"])
-
-
-async def _unusable(store: RedisSessions) -> str:
-    try:
-        return await store.unusable()
-    finally:
-        await store.aclose()
 
 
 def _redis(url: str, settings: DashboardSettings, clock: Callable[[], float]) -> RedisSessions:
-    try:
-        from federation.state.redis_sessions import (  # noqa: PLC0415  an extra, often not installed
-            RedisSessions,
-        )
-    except ModuleNotFoundError as error:
-        if error.name != "redis":
-            raise
-        problem = f"shared-state: redis is not installed. {how_to_install('redis', 'dashboard')}"
-        raise SettingsRefused([problem]) from error
+    with redis_of_extra("dashboard"):
+        from federation.state.redis_sessions import RedisSessions  # noqa: PLC0415  often not installed
     try:
         return RedisSessions(url, clock, settings.state / "shared-state-epoch")
     except ValueError as error:
