@@ -339,7 +339,7 @@ def test_every_make_target_in_the_docs_exists(path: Path) -> None:
     assert named <= targets()
 
 
-# Links lead somewhere.
+# Links lead somewhere, and every decision is linked.
 
 
 @pytest.mark.parametrize("path", PAGES, ids=label)
@@ -347,6 +347,12 @@ def test_every_link_within_the_project_leads_somewhere(path: Path) -> None:
     text = path.read_text("utf-8")
     broken = [link for link in links(text) if not leads_somewhere(path, link)]
     assert not broken
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "decisions").glob("*.md")), ids=label)
+def test_every_decision_is_in_the_list_of_the_architecture_page(path: Path) -> None:
+    listed = page("docs/architecture.md").partition("\n## Decisions\n")[2]
+    assert f"decisions/{path.name}" in links(listed)
 
 
 def links(markdown: str) -> Iterable[str]:
