@@ -16,12 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
+from tests.harness.built_programs import cache, made, run, skip_without, tell
 
 SOURCE = Path(__file__).parents[1] / "end_to_end" / "kube"
 GO = (1, 26)
@@ -33,13 +31,8 @@ TOOLS: Mapping[str, tuple[str, str]] = {
     "helm4": ("helm.sh/helm/v4/cmd/helm", "v4.3.1"),
     "kube-score": ("github.com/zegl/kube-score/cmd/kube-score", "v1.20.0"),
 }
+_CACHE = cache("kube")
 _VERSION = re.compile(r"k8s\.io/kubernetes v(?P<version>(\d+)\.(\d+)\.\d+)")
-
-
-def cache() -> Path:
-    """The folder of everything that is built here."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "federation", "kube")
 
 
 def servers() -> Path:
@@ -49,13 +42,13 @@ def servers() -> Path:
     inputs = hashlib.sha256()
     for name in ("go.mod", "go.sum", "main.go"):
         inputs.update((SOURCE / name).read_bytes())
-    return cache() / f"servers-{inputs.hexdigest()[:16]}"
+    return _CACHE / f"servers-{inputs.hexdigest()[:16]}"
 
 
 def tool(name: str) -> Path:
     """The path at which one of `TOOLS` is, or will be."""
     module, version = TOOLS[name]
-    return cache() / f"{name}-{version}" / module.rpartition("/")[2]
+    return _CACHE / f"{name}-{version}" / module.rpartition("/")[2]
 
 
 def kubectl() -> Path:
@@ -73,11 +66,7 @@ def missing() -> list[str]:
 
 def need(*names: str) -> None:
     """Skip the test if one of the programs *names* is missing; fail it where KUBE_ALL is set."""
-    if absent := sorted(set(names) & set(missing())):
-        reason = f"{', '.join(absent)} not found: run `make kube`"
-        if os.environ.get("KUBE_ALL"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    skip_without(set(names) & set(missing()), "kube", must="KUBE_ALL")
 
 
 # Building
@@ -131,45 +120,28 @@ def _build_servers(go: str) -> None:
         "k8s.io/client-go/pkg/version.gitVersion": f"v{found['version']}",
     }
     linked = " ".join(("-s -w", *(f"-X {name}={value}" for name, value in flags.items())))
-    _tell("Building kube-apiserver and etcd (once, 5 to 10 minutes) ...")
-    with _made(servers()) as folder:
-        _run([go, "build", "-trimpath", "-ldflags", linked, "-o", f"{folder}/kube-apiserver", "."])
+    tell("Building kube-apiserver and etcd (once, 5 to 10 minutes) ...")
+    with made(servers()) as folder:
+        _go_run(
+            [go, "build", "-trimpath", "-ldflags", linked, "-o", f"{folder}/kube-apiserver", "."]
+        )
         (folder / "etcd").symlink_to("kube-apiserver")
 
 
 def _install(go: str, name: str) -> None:
     module, version = TOOLS[name]
-    _tell(f"Building {name} {version} (once, 1 to 3 minutes) ...")
-    with _made(tool(name).parent) as folder:
-        _run([go, "install", "-trimpath", f"{module}@{version}"], GOBIN=str(folder))
+    tell(f"Building {name} {version} (once, 1 to 3 minutes) ...")
+    with made(tool(name).parent) as folder:
+        _go_run([go, "install", "-trimpath", f"{module}@{version}"], GOBIN=str(folder))
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes *folder* in one step, once everything is in it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
-        inside = Path(temporary, "made")
-        inside.mkdir()
-        yield inside
-        shutil.rmtree(folder, ignore_errors=True)
-        inside.rename(folder)
-
-
-def _run(words: list[str], **environ: str) -> None:
+def _go_run(words: list[str], **environ: str) -> None:
     # CGO off: no C compiler is needed. -p 2: more needs gigabytes of memory at a time.
     own = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -p=2"}
-    done = subprocess.run(words, cwd=SOURCE, env={**os.environ, **own, **environ}, check=False)  # noqa: S603  our own words
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words[:2])} failed")
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    run(words, SOURCE, **own, **environ)
 
 
 if __name__ == "__main__":
     build()
-    _tell(f"kube-apiserver and etcd: {servers()}")
-    _tell("\n".join(f"{name}: {tool(name)}" for name in TOOLS))
+    tell(f"kube-apiserver and etcd: {servers()}")
+    tell("\n".join(f"{name}: {tool(name)}" for name in TOOLS))

@@ -14,19 +14,18 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
+from tests.harness.built_programs import cache, made, run, skip_without, tell
 
 SOURCE = Path(__file__).parents[1] / "end_to_end" / "sign_on"
 
+_CACHE = cache("sign-on")
 _KEYCLOAK = "26.7.3"
 _KEYCLOAK_SHA256 = "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f"
 _MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
@@ -34,16 +33,10 @@ _BUILD = ("build", "--db=dev-mem", "--features-disabled=identity-brokering-api,t
 """The options that Keycloak has for good. In memory: each start begins with the realm's file."""
 
 
-def cache() -> Path:
-    """The folder of everything that is made here."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "federation", "sign-on")
-
-
 def keycloak() -> Path:
     """The folder in which the built Keycloak is, or will be."""
     inputs = " ".join((_KEYCLOAK, _KEYCLOAK_SHA256, *_BUILD))
-    return cache() / f"keycloak-{_KEYCLOAK}-{_digest(inputs.encode())}"
+    return _CACHE / f"keycloak-{_KEYCLOAK}-{_digest(inputs.encode())}"
 
 
 def node_modules() -> Path:
@@ -51,7 +44,7 @@ def node_modules() -> Path:
     inputs = b"".join(
         (SOURCE / f"{name}.json").read_bytes() for name in ("package", "package-lock")
     )
-    return cache() / f"provider-{_digest(inputs)}" / "node_modules"
+    return _CACHE / f"provider-{_digest(inputs)}" / "node_modules"
 
 
 def java() -> Path:
@@ -103,11 +96,7 @@ def need(*names: str) -> None:
     The names are keycloak, oidc-provider and chromium, each with what runs it.
     """
     wanted = {part for name in names for part in (name, *_WITH[name])}
-    if absent := sorted(wanted & set(missing())):
-        reason = f"{', '.join(absent)} not found: run `make sign-on`"
-        if os.environ.get("SIGN_ON_ALL"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    skip_without(wanted & set(missing()), "sign-on", must="SIGN_ON_ALL")
 
 
 # Building
@@ -128,11 +117,11 @@ def _build_keycloak() -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise SystemExit("mvn is missing: install Maven (Debian: maven)")
-    _tell(f"Building Keycloak {_KEYCLOAK} (once, 1 to 3 minutes) ...")
-    with _made(keycloak()) as folder, tempfile.TemporaryDirectory() as fetched:
+    tell(f"Building Keycloak {_KEYCLOAK} (once, 1 to 3 minutes) ...")
+    with made(keycloak()) as folder, tempfile.TemporaryDirectory() as fetched:
         artifact = f"org.keycloak:keycloak-quarkus-dist:{_KEYCLOAK}:zip"
         options = (f"-Dartifact={artifact}", f"-DoutputDirectory={fetched}")
-        _run([maven, "--quiet", "--batch-mode", _MAVEN_COPY, *options], Path(fetched))
+        run([maven, "--quiet", "--batch-mode", _MAVEN_COPY, *options], Path(fetched))
         archive = Path(fetched, f"keycloak-quarkus-dist-{_KEYCLOAK}.zip")
         if (got := hashlib.sha256(archive.read_bytes()).hexdigest()) != _KEYCLOAK_SHA256:
             raise SystemExit(f"{archive.name} has the SHA-256 {got}: expected {_KEYCLOAK_SHA256}")
@@ -140,17 +129,15 @@ def _build_keycloak() -> None:
             opened.extractall(fetched)
         for part in Path(fetched, f"keycloak-{_KEYCLOAK}").iterdir():
             shutil.move(part, folder)
-        _run(["sh", str(folder / "bin" / "kc.sh"), *_BUILD], folder, JAVA=str(java()))
+        run(["sh", str(folder / "bin" / "kc.sh"), *_BUILD], folder, JAVA=str(java()))
 
 
 def _install_provider() -> None:
-    _tell("Installing oidc-provider (once, some seconds) ...")
-    with _made(node_modules().parent) as folder:
+    tell("Installing oidc-provider (once, some seconds) ...")
+    with made(node_modules().parent) as folder:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(SOURCE / name, folder)
-        _run(
-            [*_npm(), "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", "ci"], folder
-        )
+        run([*_npm(), "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", "ci"], folder)
 
 
 def _npm() -> list[str]:
@@ -161,24 +148,6 @@ def _npm() -> list[str]:
     if found is None:
         raise SystemExit(f"npm is missing: {_ADVICE['node']}")
     return [found]
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes *folder* in one step, once everything is in it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as temporary:
-        inside = Path(temporary, "made")
-        inside.mkdir()
-        yield inside
-        shutil.rmtree(folder, ignore_errors=True)
-        inside.rename(folder)
-
-
-def _run(words: list[str], folder: Path, **environ: str) -> None:
-    done = subprocess.run(words, cwd=folder, env={**os.environ, **environ}, check=False)  # noqa: S603  our own words
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words[:2])} failed")
 
 
 def _digest(inputs: bytes) -> str:
@@ -197,11 +166,6 @@ def _runs(program: Path) -> bool:
     return os.access(program, os.X_OK)
 
 
-def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
     build()
-    _tell(f"Keycloak: {keycloak()}\noidc-provider: {node_modules()}\nChromium: {chromium()}")
+    tell(f"Keycloak: {keycloak()}\noidc-provider: {node_modules()}\nChromium: {chromium()}")
