@@ -56,6 +56,17 @@ class Setting:
             return refusal.reason
         return None
 
+    def hold_discovery(self) -> asyncio.Event:
+        """Let the issuer answer discovery once the event that is returned is set."""
+        release = asyncio.Event()
+
+        async def when_released(request: httpx2.Request) -> httpx2.Response:
+            await release.wait()
+            return await self.fake.good_discovery(request)
+
+        self.fake.discovery = when_released
+        return release
+
     @property
     def failure(self) -> str:
         return self.ring.status()[self.issuer.iss].failure
@@ -517,13 +528,7 @@ def test_in_an_outage_an_unknown_kid_is_a_temporary_refusal() -> None:
 
 def test_callers_share_one_fetch() -> None:
     s = Setting()
-    release = asyncio.Event()
-
-    async def when_released(request: httpx2.Request) -> httpx2.Response:
-        await release.wait()
-        return await s.fake.good_discovery(request)
-
-    s.fake.discovery = when_released
+    release = s.hold_discovery()
 
     async def story() -> None:
         callers = [asyncio.create_task(s.key()) for _ in range(20)]
@@ -537,13 +542,7 @@ def test_callers_share_one_fetch() -> None:
 
 def test_a_caller_that_gives_up_does_not_end_the_fetch_for_others() -> None:
     s = Setting()
-    release = asyncio.Event()
-
-    async def when_released(request: httpx2.Request) -> httpx2.Response:
-        await release.wait()
-        return await s.fake.good_discovery(request)
-
-    s.fake.discovery = when_released
+    release = s.hold_discovery()
 
     async def story() -> None:
         first, second = (asyncio.create_task(s.key()) for _ in range(2))
@@ -627,13 +626,7 @@ def test_keys_are_fetched_before_the_first_token_and_again_before_they_age() -> 
 
 def test_a_refresh_joins_the_fetch_that_a_request_began() -> None:
     s = Setting()
-    release = asyncio.Event()
-
-    async def when_released(request: httpx2.Request) -> httpx2.Response:
-        await release.wait()
-        return await s.fake.good_discovery(request)
-
-    s.fake.discovery = when_released
+    release = s.hold_discovery()
 
     async def story() -> None:
         caller = asyncio.create_task(s.key())
