@@ -14,7 +14,7 @@ import pytest
 from federation.documents.assemble import Assembled
 from federation.documents.catalog import Catalog
 from federation.errors import DocumentsRefused, Problem, Severity
-from federation.sources import Source, files
+from federation.sources import Source, reading, scan
 from federation.sources.files import Adopted, FileSource, load
 from tests.test_documents_load import ISSUER, POLICY, ROLE, SET
 
@@ -545,7 +545,7 @@ def limits_reached(assembled: Assembled) -> list[str]:
 def test_more_entries_than_the_limit_are_a_problem_and_the_rest_is_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_ENTRIES", 3)
+    monkeypatch.setattr(scan, "_ENTRIES", 3)
     write(tmp_path / "a" / "set.yaml", SET)
     for name in "bcd":
         write(tmp_path / name / "broken.yaml", "{{{")
@@ -557,7 +557,7 @@ def test_more_entries_than_the_limit_are_a_problem_and_the_rest_is_not_listed(
 def test_more_files_than_the_limit_are_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_FILES", 3)
+    monkeypatch.setattr(scan, "_FILES", 3)
     for number in range(3):
         write(tmp_path / f"{number}.yaml", "")
     assert limits_reached(load([tmp_path])) == []
@@ -570,7 +570,7 @@ def test_more_bytes_than_the_limit_are_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (write(tmp_path / f"{name}.yaml", SET) for name in "ab")
-    monkeypatch.setattr(files, "_ALL_BYTES", 2 * len(SET) - 1)
+    monkeypatch.setattr(reading, "_ALL_BYTES", 2 * len(SET) - 1)
     assert load([second]).catalog is not None
     assembled = load([first, second])
     assert assembled.catalog is None
