@@ -13,8 +13,8 @@ import yaml
 
 from federation.documents.codes import Code
 from federation.documents.kubernetes.crds import crds, text
-from federation.documents.load import Sort, sort
 from federation.documents.schema import PLURALS, SPECS, Statement
+from federation.documents.tree import Sort, sort
 
 ROOT = Path(__file__).parents[1]
 KINDS: dict[str, dict[str, Any]] = {made["spec"]["names"]["kind"]: made for made in crds()}

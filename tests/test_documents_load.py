@@ -14,20 +14,12 @@ from hypothesis import strategies as st
 
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
-from federation.documents.load import (
-    Bare,
-    Document,
-    Fields,
-    Items,
-    Sort,
-    Value,
-    json_documents,
-    sort,
-    yaml_documents,
-)
+from federation.documents.load_json import json_documents
+from federation.documents.load_yaml import yaml_documents
 from federation.documents.model import ACTION_SETS, ACTIONS, Effect, JwtIssuer, Policy, Role
 from federation.documents.parse import FILE_BYTES, Parsed, parse
 from federation.documents.suggest import action_hint
+from federation.documents.tree import Bare, Document, Fields, Items, Sort, Value, sort
 from federation.documents.values import DURATION, duration
 from federation.errors import Problem, Severity
 from federation.jose.jwk import MAX_PINNED_KEYS, parse_key_set
@@ -1133,10 +1125,10 @@ def test_scalars_and_lines_are_the_same_without_the_c_parser(
 ) -> None:
     import yaml
 
-    from federation.documents import load
+    from federation.documents import load_yaml
 
     fast = [read(text) for _, _, text in BAD]
-    monkeypatch.setattr(load, "_PARSER", yaml.BaseLoader)
+    monkeypatch.setattr(load_yaml, "_PARSER", yaml.BaseLoader)
     slow = [read(text) for _, _, text in BAD]
     for one, other in zip(fast, slow, strict=True):
         assert one.documents == other.documents

@@ -11,19 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.documents.load import (
-    Document,
-    Fault,
-    Fields,
-    Items,
-    Repeated,
-    Value,
-    whole_documents,
-    yaml_documents,
-)
+from federation.documents.load_yaml import Repeated, whole_documents, yaml_documents
 from federation.documents.model import Role
 from federation.documents.parse import Parsed, parse
 from federation.documents.pieces import JsonLines, Piece, pieces
+from federation.documents.tree import Document, Fault, Fields, Items, Value
 from tests.harness.builders import GITHUB
 from tests.harness.documents import DEPLOY, as_text, issuer, role
 

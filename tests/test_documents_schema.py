@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from federation.documents.load import Document, Fields, Items, Sort, Value, yaml_documents
+from federation.documents.load_yaml import yaml_documents
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, RoleEffect
 from federation.documents.schema import OPERATORS, SPECS, schema, text
+from federation.documents.tree import Document, Fields, Items, Sort, Value
 from tests.test_documents_load import BAD, EC, ISSUER, POLICY, ROLE, RSA, indented, read, role_text
 
 DOCS = Path(__file__).parent.parent / "docs"

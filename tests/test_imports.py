@@ -441,7 +441,7 @@ def test_a_client_over_a_given_transport_is_left_alone(source: str) -> None:
      "async def f():\n    return [x async for x in y]"],
 )  # fmt: skip
 def test_asynchronous_code_at_the_bottom_is_seen(source: str) -> None:
-    for name in ("federation.claims", "federation.documents.load", *PURE):
+    for name in ("federation.claims", "federation.documents.load_yaml", *PURE):
         assert list(asynchronous(built(name, source)))
     for name in ("federation.gateway.proxy", "federation.audit.journal", "federation.audit"):
         assert not list(asynchronous(built(name, source)))

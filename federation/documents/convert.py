@@ -15,7 +15,6 @@ from typing import TypeAlias, TypeVar
 
 from federation.documents import schema
 from federation.documents.codes import Code
-from federation.documents.load import Fields, Items, Place, Value
 from federation.documents.messages import Complaint
 from federation.documents.model import (
     ACTION_SETS,
@@ -29,6 +28,7 @@ from federation.documents.model import (
     Statement,
 )
 from federation.documents.resources import Resource
+from federation.documents.tree import Fields, Items, Place, Value
 from federation.documents.values import url_fault
 from federation.jose.jwk import Key, ambiguous_kids, parse_key
 from federation.policy.conditions import Condition, Operator

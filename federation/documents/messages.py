@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from federation.documents import schema
 from federation.documents.codes import Code
-from federation.documents.load import Bare, Fields, Items, Place, Value, is_null
 from federation.documents.model import field_text
 from federation.documents.platforms import unrendered
 from federation.documents.resources import RESOURCE
 from federation.documents.suggest import resource_hint, variable_hint
+from federation.documents.tree import Bare, Fields, Items, Place, Value, is_null
 from federation.errors import Problem, Severity
 from federation.policy.conditions import PATTERN_CHARS
 from federation.text import did_you_mean, listed, printable, quoted

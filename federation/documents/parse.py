@@ -22,27 +22,15 @@ from pydantic import ValidationError
 from federation.documents import convert, schema
 from federation.documents.codes import Code
 from federation.documents.convert import AnyDocument, Shared
-from federation.documents.load import (
-    Bare,
-    Document,
-    Fault,
-    Fields,
-    Items,
-    Place,
-    Repeated,
-    Value,
-    is_null,
-    json_documents,
-    plain_document,
-    whole_documents,
-    yaml_documents,
-)
+from federation.documents.load_json import json_documents, plain_document
+from federation.documents.load_yaml import Repeated, whole_documents, yaml_documents
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import NO_LINES, Origin, Role
 from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.pieces import PIECE_BYTES, JsonLines, Piece, json_text, pieces
 from federation.documents.plain_roles import PlainRoles
 from federation.documents.platforms import owner_of, template_near
+from federation.documents.tree import Bare, Document, Fault, Fields, Items, Place, Value, is_null
 from federation.errors import Problem, Severity
 from federation.text import did_you_mean, printable, quoted
 

@@ -3,7 +3,7 @@ Cuts a file of YAML at its `---`, so that each document is read by itself, and o
 
 In YAML a `---` at the start of a line always begins a document. A file of which each piece can be
 read therefore means the same as its pieces. Of any other file the pieces prove nothing: it is read
-from its beginning by `documents.load`, whose faults are those of the whole file.
+from its beginning by `documents.load_yaml`, whose faults are those of the whole file.
 
 A piece that is JSON on one line, as programs write it, is read as JSON, which takes a tenth of the
 time. JSON is YAML almost everywhere. Only text in which the two cannot differ is read so: printable
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from typing import NamedTuple
 
-from federation.documents.load import DEPTH, Bare, Document, Fields, Items, Sort, Value, bare
+from federation.documents.tree import DEPTH, Bare, Document, Fields, Items, Sort, Value, bare
 
 PIECE_BYTES = 64 * 1024
 """A file with a longer piece is read as a whole, so that a hostile one is not read twice."""

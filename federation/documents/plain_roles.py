@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from federation.documents.convert import Shared, lines_below
-from federation.documents.load import Document, Fields, Place
 from federation.documents.model import NO_LINES, Origin, Role
 from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.pieces import KEY_CHARS, JsonText
@@ -26,6 +25,7 @@ from federation.documents.schema import (
     OPERATORS,
     VALUE_CHARS,
 )
+from federation.documents.tree import Document, Fields, Place
 from federation.policy.conditions import PATTERN_CHARS, Operator, key_path
 
 _NAME = re.compile(NAME.removeprefix("^").removesuffix("$"))

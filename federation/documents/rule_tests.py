@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from federation.documents import convert, schema
 from federation.documents.asked import access_in
 from federation.documents.codes import Code
-from federation.documents.load import Document, Fields
 from federation.documents.messages import Complaint, Report, complaints
 from federation.documents.model import ACTIONS, Origin
 from federation.documents.parse import is_rule_test, pages
+from federation.documents.tree import Document, Fields
 from federation.errors import Problem, Reason
 from federation.policy.permissions import Access
 from federation.text import printable

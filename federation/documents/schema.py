@@ -42,10 +42,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import PydanticCustomError, core_schema
 
 from federation.documents.codes import Code
-from federation.documents.load import Bare, Sort, is_null
 from federation.documents.model import ACTION_SETS, BROKER_ACTIONS, Effect, RoleEffect
 from federation.documents.resources import RESOURCE
 from federation.documents.suggest import action_hint
+from federation.documents.tree import Bare, Sort, is_null
 from federation.documents.values import DURATION, certificates_fault, duration, url_fault
 from federation.errors import Reason
 from federation.jose.jwk import MAX_PINNED_KEYS, PRIVATE_MEMBERS, parse_key

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from federation.documents import schema
-from federation.documents.load import Bare, Document, Fields, Items, Sort, Value, sort
 from federation.documents.parse import is_rule_test, pages, parse
+from federation.documents.tree import Bare, Document, Fields, Items, Sort, Value, sort
 from federation.errors import Problem, Severity
 
 Written = Mapping[str, Any]
