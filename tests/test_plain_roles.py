@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.documents.convert import Shared, lines_below
+from federation.documents.field_types import LIST_VALUES, MAP_KEYS, VALUE_CHARS
 from federation.documents.load_yaml import Repeated, whole_documents
 from federation.documents.model import Role
 from federation.documents.parse import parse, parse_value
 from federation.documents.pieces import JsonLines, Piece, json_text
 from federation.documents.plain_roles import PlainRoles
-from federation.documents.schema import LIST_VALUES, MAP_KEYS, VALUE_CHARS
 from federation.documents.tree import Document, Fields
 from federation.policy.conditions import PATTERN_CHARS
 

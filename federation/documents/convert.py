@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeAlias, TypeVar
 
-from federation.documents import schema
+from federation.documents import field_types, schema
 from federation.documents.codes import Code
 from federation.documents.messages import Complaint
 from federation.documents.model import (
@@ -224,7 +224,7 @@ def _readable_conditions(spec: Value) -> Iterator[Condition]:
             blocks.append((operator, block))
     for operator, keys in blocks:
         for key, values in keys.items() if isinstance(keys, Fields) else ():
-            read = schema.readable_values(operator, key, values)
+            read = field_types.readable_values(operator, key, values)
             if read is not None:
                 yield Condition(operator, key, read)
 

@@ -2,7 +2,7 @@
 Turns pydantic's errors into problems with our codes, messages, hints and lines.
 
 `_MESSAGES` is the one table from pydantic's error types to our codes. A type that is not in it is
-the code of a check in `documents.schema`, which wrote its own message.
+the code of a check in `documents.schema` or `documents.field_types`, which wrote its own message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federation.documents import schema
+from federation.documents import field_types, schema
 from federation.documents.codes import Code
 from federation.documents.model import field_text
 from federation.documents.platforms import unrendered
@@ -38,7 +38,7 @@ class Complaint:
 
 
 class Report:
-    """Collects the problems of one document, at most `schema.ERRORS` errors."""
+    """Collects the problems of one document, at most `field_types.ERRORS` errors."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Report:
     @property
     def full(self) -> bool:
         """Return whether no more errors are collected."""
-        return self.errors >= schema.ERRORS
+        return self.errors >= field_types.ERRORS
 
     def add(self, complaint: Complaint, line: int, severity: Severity = Severity.ERROR) -> None:
         """Add a problem at *line*, unless the report is full."""
@@ -143,7 +143,7 @@ def _not_a_string(value: object, _context: _Context) -> _Explained:
         shown = quoted(value.text)
         message = f"{shown} is {value.sort.value}, not a string"
         return Code.BAD_VALUE, message, f"quote it: {shown}"
-    return Code.BAD_VALUE, f"is {schema.what(value)}, not a string", ""
+    return Code.BAD_VALUE, f"is {field_types.what(value)}, not a string", ""
 
 
 def _not_a_list(value: object, context: _Context) -> _Explained:
@@ -151,13 +151,13 @@ def _not_a_list(value: object, context: _Context) -> _Explained:
         return _too_short(value, context)
     text = value.text if isinstance(value, Bare) else value
     hint = (listed(text) or f"write [{quoted(text)}]") if isinstance(text, str) else ""
-    return Code.BAD_VALUE, f"is {schema.what(value)}, not a list", hint
+    return Code.BAD_VALUE, f"is {field_types.what(value)}, not a list", hint
 
 
 def _not_a_map(value: object, _context: _Context) -> _Explained:
     if is_null(value):
         return Code.EMPTY, "is empty", ""
-    return Code.BAD_VALUE, f"is {schema.what(value)}, not a map", ""
+    return Code.BAD_VALUE, f"is {field_types.what(value)}, not a map", ""
 
 
 def _too_short(value: object, _context: _Context) -> _Explained:
@@ -191,10 +191,10 @@ def _bad_resource(resource: str) -> _Explained:
 
 
 _PATTERNS: Mapping[str, Callable[[str], _Explained]] = {
-    schema.NAME: _bad_name,
+    field_types.NAME: _bad_name,
     RESOURCE: _bad_resource,
-    schema.BASE64URL: lambda _text: (Code.BAD_KEY_MATERIAL, "is not base64url", ""),
-    schema.ABSOLUTE_PATH: lambda path: (
+    field_types.BASE64URL: lambda _text: (Code.BAD_KEY_MATERIAL, "is not base64url", ""),
+    field_types.ABSOLUTE_PATH: lambda path: (
         Code.BAD_VALUE,
         f"{quoted(path)} is not an absolute path",
         "begin it with /",

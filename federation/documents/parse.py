@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from federation.documents import convert, schema
+from federation.documents import convert, field_types, schema
 from federation.documents.codes import Code
 from federation.documents.convert import AnyDocument, Shared
 from federation.documents.load_json import json_documents, plain_document
@@ -195,7 +195,7 @@ class _Reading:
         self.problems += report.problems
         if document is not None and not report.full:
             (self.broken if report.errors else self.whole).append(document)
-        if self.errors < schema.ERRORS:
+        if self.errors < field_types.ERRORS:
             return True
         very_many = "has very many errors; the rest is not listed"
         self.problems.append(_file_problem(self.path, very_many))
@@ -405,7 +405,7 @@ def _checked(page: Document, root: Fields, report: Report, shared: Shared) -> An
     written = None
     wrong_names = False
     try:
-        written = schema.MODELS[kind].model_validate(root, context=schema.Budget())
+        written = schema.MODELS[kind].model_validate(root, context=field_types.Budget())
     except ValidationError as error:
         for complaint in complaints(error, kind, root):
             report.add_at(complaint, root)

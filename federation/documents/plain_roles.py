@@ -14,17 +14,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from federation.documents.convert import Shared, lines_below
+from federation.documents.field_types import LIST_VALUES, MAP_KEYS, NAME, VALUE_CHARS
 from federation.documents.model import NO_LINES, Origin, Role
 from federation.documents.pauses import Pause, go_on, paced
 from federation.documents.pieces import KEY_CHARS, JsonText
-from federation.documents.schema import (
-    API_VERSION,
-    LIST_VALUES,
-    MAP_KEYS,
-    NAME,
-    OPERATORS,
-    VALUE_CHARS,
-)
+from federation.documents.schema import API_VERSION, OPERATORS
 from federation.documents.tree import Document, Fields, Place
 from federation.policy.conditions import PATTERN_CHARS, Operator, key_path
 

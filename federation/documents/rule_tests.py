@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federation.documents import convert, schema
+from federation.documents import convert, field_types, schema
 from federation.documents.asked import access_in
 from federation.documents.codes import Code
 from federation.documents.messages import Complaint, Report, complaints
@@ -114,7 +114,7 @@ def _read(page: Document, root: Fields, report: Report) -> RuleTest | None:
     for place, line in page.duplicates:
         report.add(Complaint(place, Code.DUPLICATE_KEY, "stands here a second time"), line)
     try:
-        written = schema.RuleTest.model_validate(root, context=schema.Budget())
+        written = schema.RuleTest.model_validate(root, context=field_types.Budget())
     except ValidationError as error:
         for complaint in complaints(error, schema.RULE_TEST, root):
             report.add_at(complaint, root)

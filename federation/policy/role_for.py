@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from federation.claims import Claims, UnverifiedClaims, at, text
+from federation.documents.field_types import VALUE_CHARS
 from federation.documents.model import JwtIssuer
-from federation.documents.schema import VALUE_CHARS
 from federation.policy.conditions import KEY_PREFIX, Condition, Operator
 from federation.providers.profile import BOOLEAN
 from federation.providers.table import (

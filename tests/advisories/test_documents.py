@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from federation.cli.check import check
 from federation.documents.assemble import assemble
+from federation.documents.field_types import MAP_KEYS
 from federation.documents.model import Role
 from federation.documents.parse import Parsed, parse
-from federation.documents.schema import MAP_KEYS, OPERATORS
+from federation.documents.schema import OPERATORS
 from federation.errors import DocumentsRefused, Severity
 from federation.sources.files import FileSource
 from tests.test_documents_load import ISSUER, POLICY, ROLE, role_text

@@ -16,10 +16,11 @@ import yaml
 
 from federation.documents.assemble import assemble
 from federation.documents.codes import Code
+from federation.documents.field_types import LIST_VALUES, MAP_KEYS, VALUE_CHARS
 from federation.documents.kubernetes.crds import crds
 from federation.documents.kubernetes.list_form import rewritten
 from federation.documents.parse import parse
-from federation.documents.schema import LIST_VALUES, MAP_KEYS, OPERATORS, PLURALS, VALUE_CHARS
+from federation.documents.schema import OPERATORS, PLURALS
 from federation.documents.values import url_fault
 from federation.errors import Severity
 from federation.jose.jwk import PRIVATE_MEMBERS

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from federation.documents import schema
+from federation.documents import field_types, schema
 from federation.documents.kubernetes import crd_rules as rules
 from federation.documents.kubernetes import list_form
 from federation.documents.kubernetes.verdicts import (
@@ -70,7 +70,7 @@ def _issuer(definitions: Schema) -> Schema:
 def _pinned_key(definitions: Schema) -> Schema:
     key = _structural(definitions["PinnedKey"], definitions)
     # `oth` is a list, and so it is refused by its type. A rule sees only fields with a type.
-    private = {name: _text(schema.VALUE_CHARS) for name in sorted(PRIVATE_MEMBERS)}
+    private = {name: _text(field_types.VALUE_CHARS) for name in sorted(PRIVATE_MEMBERS)}
     return key | {
         "properties": key["properties"] | private,
         _KEEP: True,
