@@ -41,7 +41,8 @@ from federation.issuers.verify import check_signature, find_signer, verify
 from federation.jose import jws
 from federation.outbound import Outbound
 from federation.policy.explain import Explanation, Filled
-from federation.policy.permissions import Access
+from federation.policy.permissions import Access, Decision
+from federation.policy.roles import Evaluation
 from federation.text import nearest, no_command, no_command_in_json, printable, quoted
 
 _SECTIONS = 3
@@ -159,46 +160,57 @@ def _print_section(code: str) -> None:
 
 def show_explanation(explanation: Explanation) -> None:
     """Print *explanation* for a person."""
-    yes, no = click.style("yes", fg="green"), click.style("no ", fg="red")
     if explanation.refusal:
-        click.echo(f"token     {no}  {explanation.refusal.reason}: {explanation.refusal.public}")
-        for fact, value in explanation.refusal.evidence.items():
-            # A stranger may have written the token, with characters that move the cursor.
-            safe = shown(list(value) if isinstance(value, tuple) else value)
-            click.echo(f"               {fact}: {safe}")
-    click.echo(f"admitted  {yes if explanation.admitted else no}")
-    for evaluation in (*explanation.evaluations, *explanation.shadows):
-        named = click.style(evaluation.role.name, bold=True)
-        click.echo(
-            f"\nRole {named}  {no if evaluation.role.shadow or not evaluation.admits else yes}"
-        )
-        if evaluation.role.shadow:
-            would = (
-                "would admit" if explanation.would_admit(evaluation) else "would not admit either"
-            )
-            click.echo(f"  a shadow Role: it admits nobody, and {would}")
-        for finding in evaluation.findings:
-            condition = finding.condition
-            click.echo(
-                f"  {yes if finding.holds else no}  {condition.operator} {printable(condition.key)}"
-            )
-            if not finding.holds:
-                click.echo(f"         expected  {' | '.join(map(shown, condition.values))}")
-                click.echo(f"         got       {shown(finding.claim)}")
-        for demand in evaluation.unmet:
-            click.echo(f"  {no}  {demand.sentence}")
+        _show_refusal(explanation.refusal)
+    click.echo(f"admitted  {_mark(explanation.admitted)}")
+    for evaluation in explanation.evaluations:
+        _show_role(evaluation, _mark(evaluation.admits))
+    for shadow in explanation.shadows:
+        would = "would admit" if explanation.would_admit(shadow) else "would not admit either"
+        _show_role(shadow, _mark(False), f"a shadow Role: it admits nobody, and {would}")
     if explanation.policies:
         click.echo(f"\npolicies  {', '.join(explanation.policies)}")
     if explanation.decisions:
         click.echo("")
     for decision, filled in explanation.settled:
-        by = "nothing matches"
-        if decision.policy:
-            by = f"{decision.effect} {decision.policy}/{decision.sid}"
-        access = f"{decision.access.action}={decision.access.resource}"
-        click.echo(f"{yes if decision.allowed else no}  {access}  ({by})")
+        _show_decision(decision)
         for each in filled:
             _show_filled(each)
+
+
+def _mark(holds: bool) -> str:
+    return click.style("yes", fg="green") if holds else click.style("no ", fg="red")
+
+
+def _show_refusal(refusal: Refusal) -> None:
+    """Print why the token is refused, with the evidence."""
+    click.echo(f"token     {_mark(False)}  {refusal.reason}: {refusal.public}")
+    for fact, value in refusal.evidence.items():
+        # A stranger may have written the token, with characters that move the cursor.
+        safe = shown(list(value) if isinstance(value, tuple) else value)
+        click.echo(f"               {fact}: {safe}")
+
+
+def _show_role(evaluation: Evaluation, mark: str, note: str = "") -> None:
+    """Print each condition of a Role, and of those that do not hold what the token has instead."""
+    click.echo(f"\nRole {click.style(evaluation.role.name, bold=True)}  {mark}")
+    if note:
+        click.echo(f"  {note}")
+    for finding in evaluation.findings:
+        condition = finding.condition
+        click.echo(f"  {_mark(finding.holds)}  {condition.operator} {printable(condition.key)}")
+        if not finding.holds:
+            click.echo(f"         expected  {' | '.join(map(shown, condition.values))}")
+            click.echo(f"         got       {shown(finding.claim)}")
+    for demand in evaluation.unmet:
+        click.echo(f"  {_mark(False)}  {demand.sentence}")
+
+
+def _show_decision(decision: Decision) -> None:
+    """Print whether an access is allowed, and by which statement."""
+    by = f"{decision.effect} {decision.policy}/{decision.sid}" if decision.policy else ""
+    access = f"{decision.access.action}={decision.access.resource}"
+    click.echo(f"{_mark(decision.allowed)}  {access}  ({by or 'nothing matches'})")
 
 
 def _show_filled(filled: Filled) -> None:
