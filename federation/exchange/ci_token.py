@@ -10,6 +10,7 @@ from __future__ import annotations
 from secrets import token_hex
 
 from federation.audit.event import Actor, Standing, Trail
+from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.errors import Reason, Refusal
 from federation.exchange.function_token import claims_for_functions
@@ -22,9 +23,16 @@ from federation.exchange.request import (
     grant,
     next_stage,
 )
-from federation.issuers.verify import addressed, check_signature, find_signer, verify_addressed
+from federation.issuers.verify import (
+    Addressed,
+    Verified,
+    addressed,
+    check_signature,
+    find_signer,
+    verify_addressed,
+)
 from federation.jose import jws
-from federation.policy.roles import admit, shadow_admission
+from federation.policy.roles import Admission, admit, shadow_admission
 from federation.providers.table import LEEWAY
 from federation.tokens import mint
 
@@ -49,31 +57,13 @@ async def exchange_ci_token(
     await next_stage()
     now = broker.clock()  # not before: a key that must be fetched takes seconds
     ours = addressed(signed)
-    trail.actor = Actor(f"fed:{ours.subject}", broker.issuer_url, ours.issuer.iss)
-    trail.standing = Standing.OUTSIDER
-    left_out = broker.audit_claims.left_out(ours.issuer, token.claims)
-    if left_out is not None:
-        trail.claims, trail.claims_left_out = token.claims, left_out
+    _record_caller(token, ours, broker, trail)
     verified = verify_addressed(ours, now)
     if not verified.once:
         broker.limit_repeats(verified.spend_key)
     await next_stage()
-    shadow = shadow_admission(catalog, verified.issuer, verified.claims)
-    trail.shadow_roles, trail.shadow_policies = shadow  # also of a token that no Role admits
-    admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
-    trail.standing = Standing.ADMITTED
-    trail.roles = tuple([role.name for role in admission.roles])
-    trail.policies = admission.policies
-    claims = mint.access_claims(
-        verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=token_hex(16)
-    )
-    if request.for_functions:
-        policies = broker.policies.of(catalog, admission.held)
-        claims = claims_for_functions(claims, policies, request.audience, now)
-    elif request.audience and set(request.audience) != {broker.issuer_url}:
-        raise Refusal(
-            Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
-        )
+    admission = _admitted(verified, request, catalog, trail)
+    claims = _claims(verified, admission, request, catalog, broker, now=now)
     drafted = draft(claims, request, broker)  # may refuse, so it comes before the token is spent
     await next_stage()
     if verified.once:
@@ -86,3 +76,48 @@ async def exchange_ci_token(
         if verified.once:
             await broker.state.restore(verified.spend_key)
         raise
+
+
+def _record_caller(token: jws.Unverified, ours: Addressed, broker: Broker, trail: Trail) -> None:
+    """Note whose token it is, and its claims as far as events keep them."""
+    trail.actor = Actor(f"fed:{ours.subject}", broker.issuer_url, ours.issuer.iss)
+    trail.standing = Standing.OUTSIDER
+    left_out = broker.audit_claims.left_out(ours.issuer, token.claims)
+    if left_out is not None:
+        trail.claims, trail.claims_left_out = token.claims, left_out
+
+
+def _admitted(
+    verified: Verified, request: ExchangeRequest, catalog: Catalog, trail: Trail
+) -> Admission:
+    """Return which Roles admit the token, and note them. Raises: Refusal if none does."""
+    shadow = shadow_admission(catalog, verified.issuer, verified.claims)
+    trail.shadow_roles, trail.shadow_policies = shadow  # also of a token that no Role admits
+    admission = admit(catalog, verified.issuer, verified.claims, only=request.roles)
+    trail.standing = Standing.ADMITTED
+    trail.roles = tuple([role.name for role in admission.roles])
+    trail.policies = admission.policies
+    return admission
+
+
+def _claims(
+    verified: Verified,
+    admission: Admission,
+    request: ExchangeRequest,
+    catalog: Catalog,
+    broker: Broker,
+    *,
+    now: float,
+) -> Claims:
+    """Return the claims of the token that was asked for. Raises: Refusal."""
+    claims = mint.access_claims(
+        verified.claims, admission, issuer_url=broker.issuer_url, now=now, jti=token_hex(16)
+    )
+    if request.for_functions:
+        policies = broker.policies.of(catalog, admission.held)
+        return claims_for_functions(claims, policies, request.audience, now)
+    if request.audience and set(request.audience) != {broker.issuer_url}:
+        raise Refusal(
+            Reason.INVALID_TARGET, "Without scope=function the only audience is the broker itself."
+        )
+    return claims
