@@ -330,24 +330,34 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
 
 
 def _token_folder_problems(given: Mapping[str, object]) -> Iterator[str]:
-    """Whoever may write a JwtIssuer may send each token in this folder to an address of theirs."""
+    """The folder of tokens holds no other secret: a JwtIssuer can send each file in it to any address."""
     for folder in paths_of(given.get("bearer_token_files")):
-        tokens = folder.resolve()
-        for field in _SECRET_PLACES:
-            for path in paths_of(given.get(field) or (_DEFAULT_STATE if field == "state" else ())):
-                secret = path.resolve()
-                if secret.is_relative_to(tokens) or tokens.is_relative_to(secret):
-                    yield (
-                        f"bearer-token-files is {folder}, and {name_of(field)} is {path}: give the"
-                        " tokens a folder of their own, since JwtIssuers may name any file in it"
-                    )
-        api_token = _API_TOKEN.resolve()
-        if api_token.is_relative_to(tokens) or tokens.is_relative_to(api_token):
+        for field, path in _secret_paths(given):
+            if _overlap(folder, path):
+                yield (
+                    f"bearer-token-files is {folder}, and {name_of(field)} is {path}: give the"
+                    " tokens a folder of their own, since JwtIssuers may name any file in it"
+                )
+        if _overlap(folder, _API_TOKEN):
             yield (
                 f"bearer-token-files is {folder}, and {_API_TOKEN} has the broker's own token for"
                 " the Kubernetes API: give the tokens a folder of their own, since JwtIssuers may"
                 " name any file in it"
             )
+
+
+def _secret_paths(given: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
+    """The files and folders that hold secrets of the broker, each with its setting."""
+    for field in _SECRET_PLACES:
+        default = _DEFAULT_STATE if field == "state" else ()
+        for path in paths_of(given.get(field) or default):
+            yield field, path
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """True if one of the paths is the other or in it, links followed."""
+    one, other = one.resolve(), other.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _upstream_problems(given: Mapping[str, object]) -> Iterator[str]:
