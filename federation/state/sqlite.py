@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from federation.batching import Batcher
 from federation.errors import Reason, Refusal
@@ -69,6 +69,9 @@ class SqliteStore:
     claim a write, which is more than the scans cost. Keys that begin with their expiry would make
     claims cheaper, but a `jti` could then be spent once for each `exp` that its issuer signs.
     """
+
+    _prepares: ClassVar[tuple[str, ...]] = _PREPARE
+    """The statements that each connection begins with."""
 
     def __init__(
         self, path: Path, clock: Callable[[], float], *, observe: Observe | None = None
@@ -235,7 +238,7 @@ class SqliteStore:
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            for statement in _PREPARE:
+            for statement in self._prepares:
                 connection.execute(statement)
         except sqlite3.Error:
             connection.close()

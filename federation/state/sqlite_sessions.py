@@ -18,7 +18,7 @@ from federation.state.sqlite import SqliteStore
 
 _SWEEP_SECONDS = 30.0
 _SWEPT_AT_ONCE = 1000
-_PREPARE = (
+_TABLES = (
     """CREATE TABLE IF NOT EXISTS kept (
          key TEXT PRIMARY KEY, value TEXT NOT NULL, until REAL NOT NULL, ends REAL NOT NULL
        ) WITHOUT ROWID""",
@@ -32,6 +32,8 @@ _PREPARE = (
 
 class SqliteSessions(SqliteStore):
     """A session store in the SQLite file of its base."""
+
+    _prepares = (*SqliteStore._prepares, *_TABLES)
 
     async def put(
         self, key: str, value: str, until: float, tags: Sequence[str] = (), ends: float = 0.0
@@ -71,16 +73,6 @@ class SqliteSessions(SqliteStore):
             with suppress(Refusal):
                 await self._do(partial(_sweep, self._clock()))
             await asyncio.sleep(_SWEEP_SECONDS)
-
-    def _prepared(self) -> sqlite3.Connection:
-        connection = super()._prepared()
-        try:
-            for statement in _PREPARE:
-                connection.execute(statement)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
 
 
 def _put(
