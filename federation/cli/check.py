@@ -21,7 +21,7 @@ import click
 
 from federation import __version__
 from federation.cli.annotations import problem_annotation, sentence, subject
-from federation.cli.documents import documents_of_setting
+from federation.cli.documents import documents_of_setting, problem_as_json
 from federation.cli.manual import page_of
 from federation.cli.terminal import colours
 from federation.client.docs import page_at
@@ -99,20 +99,7 @@ def _notes(found: Assembled) -> Sequence[str]:
 
 
 def _as_json(found: Assembled) -> str:
-    problems = [
-        {
-            "path": problem.path,
-            "line": problem.line,
-            "kind": problem.kind,
-            "name": problem.name,
-            "field": problem.field,
-            "code": problem.code,
-            "severity": problem.severity.value,
-            "message": problem.message,
-            "hint": problem.hint,
-        }
-        for problem in found.problems
-    ]
+    problems = [problem_as_json(problem) for problem in found.problems]
     told = {"passed_over": list(found.passed_over), "notes": list(found.notes)}
     told = {name: sentences for name, sentences in told.items() if sentences}
     return _json({"documents": found.documents, "problems": problems, **told})

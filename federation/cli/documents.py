@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from federation.documents.catalog import Catalog
+from federation.errors import Problem
 from federation.sources.files import load
 from federation.text import no_command
 
@@ -57,3 +58,18 @@ def catalog_in(paths: tuple[Path, ...]) -> Catalog:
             click.echo(no_command(str(problem)), err=True)
         raise click.ClickException("the documents have errors")
     return assembled.catalog
+
+
+def problem_as_json(problem: Problem) -> dict[str, object]:
+    """Return *problem* as the commands with `--format json` write it."""
+    return {
+        "path": problem.path,
+        "line": problem.line,
+        "kind": problem.kind,
+        "name": problem.name,
+        "field": problem.field,
+        "code": problem.code,
+        "severity": problem.severity,
+        "message": problem.message,
+        "hint": problem.hint,
+    }

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as Xml
 import click
 
 from federation.cli.annotations import annotation, problem_annotation
+from federation.cli.documents import problem_as_json
 from federation.documents.schema import RULE_TEST
 from federation.errors import Problem
 from federation.policy.rule_coverage import Coverage
@@ -61,7 +62,7 @@ def as_json(run: Run) -> str:
     report: dict[str, object] = {
         "passed": run.passed,
         "tests": [_test(result) for result in run.results],
-        "problems": [_problem(problem) for problem in run.problems],
+        "problems": [problem_as_json(problem) for problem in run.problems],
     }
     if run.coverage is not None:
         report["coverage"] = _coverage_as_json(run.coverage)
@@ -215,20 +216,6 @@ def _difference(difference: Difference) -> dict[str, object]:
             {"sentence": cause.sentence, "expected": cause.expected, "got": cause.got}
             for cause in difference.causes
         ],
-    }
-
-
-def _problem(problem: Problem) -> dict[str, object]:
-    return {
-        "path": problem.path,
-        "line": problem.line,
-        "kind": problem.kind,
-        "name": problem.name,
-        "field": problem.field,
-        "code": problem.code,
-        "severity": problem.severity,
-        "message": problem.message,
-        "hint": problem.hint,
     }
 
 
