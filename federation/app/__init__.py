@@ -9,7 +9,7 @@ its endpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_network
 
@@ -51,7 +51,13 @@ from federation.web.discovery import (
     protected_resource,
 )
 from federation.web.health import Health, healthz, livez, readyz
-from federation.web.rate_limit import Failures, InvalidTokens, RepeatedExchanges, Revocations
+from federation.web.rate_limit import (
+    Failures,
+    InvalidTokens,
+    Network,
+    RepeatedExchanges,
+    Revocations,
+)
 from federation.web.refusals import ErrorBoundary, not_found
 from federation.web.revoke import RevocationEndpoint
 from federation.web.token import TokenEndpoint
@@ -109,11 +115,9 @@ def build(
     assert documents is not None  # noqa: S101  for mypy: else it was refused
     # The folder is made last, so that a start that fails leaves nothing behind.
     key_folder = None if signing else KeyFolder.under(settings.state)
+    # Signing keys rotate: each seal is signed with the key of its moment.
     archive, outsiders = parts.journals(
-        settings,
-        clock,
-        # Signing keys rotate: each seal is signed with the key of its moment.
-        sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE),
+        settings, clock, sign=lambda payload: sign_jws(payload, broker.signing.signs, SEAL_TYPE)
     )
     broker = Broker(
         issuer_url=settings.url,
@@ -136,72 +140,19 @@ def build(
         parts.sign_in(settings),
     )
     trusted = tuple(ip_network(each) for each in settings.trusted_proxies.split(",") if each)
-    # A budget of their own: who polls with an expired token must not stop exchanges beside it.
-    invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
-    tokens = AccessTokens(broker.issuer_url, broker.state, broker.clock)
-    gateway = None
-    if upstream:
-        gateway = parts.gateway(
-            broker,
-            settings,
-            metrics,
-            upstream,
-            tokens=tokens,
-            challenge=challenge(broker.issuer_url, health.sign_in),
-            trusted_proxies=trusted,
-            invalid_tokens=invalid_tokens,
-        )
-    failures = Failures(settings.failed_exchanges, time.monotonic)
-    exchanges = TokenEndpoint(broker, failures, trusted, metrics)
-    # Without a limit by address for failures, the address is one that many callers share.
-    revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
-    app = BrokerApp(
-        exchanges,
-        parts.api(
-            Api(
-                broker,
-                tokens,
-                invalid_tokens.count,
-                metrics,
-                challenge(broker.issuer_url, health.sign_in),
-            ),
-            documents,
-            settings,
-        ),
+    api = _api(settings, broker, metrics, health, trusted)
+    gateway = parts.gateway(api, settings, metrics, upstream, trusted) if upstream else None
+    lifespan = Lifespan(
+        broker,
+        metrics,
+        health,
+        (archive, outsiders),
+        deliveries,
         gateway,
-        trusted,
-        docs=settings.docs_url,
-        access_log=settings.access_log == "on",
-        routes=[
-            Route("/oauth/token", exchanges, methods=["POST"]),
-            Route(
-                "/oauth/revoke",
-                RevocationEndpoint(broker, revocations, trusted, metrics),
-                methods=["POST"],
-            ),
-            Route("/.well-known/openid-configuration", metadata),
-            Route("/.well-known/oauth-authorization-server", metadata),
-            Route("/.well-known/jwks.json", jwks),
-            Route(PROTECTED_RESOURCE, protected_resource),
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            # With an upstream, its own answer is the better one.
-            *([] if gateway else [Route("/healthz", healthz)]),
-        ],
-        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted, docs=settings.docs_url)],
-        exception_handlers={HTTPException: not_found},
-        lifespan=Lifespan(
-            broker,
-            metrics,
-            health,
-            (archive, outsiders),
-            deliveries,
-            gateway,
-            key_folder,
-            documents,
-        ),
+        key_folder,
+        documents,
     )
-    app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
+    app = _application(settings, api, trusted, lifespan)
     app.state.broker = broker
     app.state.health = health
     app.state.sign_in = health.sign_in
@@ -215,6 +166,62 @@ def build(
             *([upstream.renew] if upstream else []),
         ]
     )
+    return app
+
+
+def _api(
+    settings: Settings,
+    broker: Broker,
+    metrics: Metrics,
+    health: Health,
+    trusted: Sequence[Network],
+) -> Api:
+    """How callers with an access token are checked, by the API for people and by the gateway."""
+    # A budget of their own: who polls with an expired token must not stop exchanges beside it.
+    invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
+    return Api(
+        broker,
+        AccessTokens(broker.issuer_url, broker.state, broker.clock),
+        invalid_tokens.count,
+        metrics,
+        challenge(broker.issuer_url, health.sign_in),
+    )
+
+
+def _application(
+    settings: Settings, api: Api, trusted: Sequence[Network], lifespan: Lifespan
+) -> BrokerApp:
+    """The endpoints, and which path leads to which."""
+    broker, gateway, metrics = lifespan.broker, lifespan.gateway, lifespan.metrics
+    failures = Failures(settings.failed_exchanges, time.monotonic)
+    exchanges = TokenEndpoint(broker, failures, trusted, metrics)
+    # Without a limit by address for failures, the address is one that many callers share.
+    revocations = Revocations(time.monotonic, by_address=settings.failed_exchanges > 0)
+    revoke = RevocationEndpoint(broker, revocations, trusted, metrics)
+    app = BrokerApp(
+        exchanges,
+        parts.api(api, lifespan.documents, settings),
+        gateway,
+        trusted,
+        docs=settings.docs_url,
+        access_log=settings.access_log == "on",
+        routes=[
+            Route("/oauth/token", exchanges, methods=["POST"]),
+            Route("/oauth/revoke", revoke, methods=["POST"]),
+            Route("/.well-known/openid-configuration", metadata),
+            Route("/.well-known/oauth-authorization-server", metadata),
+            Route("/.well-known/jwks.json", jwks),
+            Route(PROTECTED_RESOURCE, protected_resource),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            # With an upstream, its own answer is the better one.
+            *([] if gateway else [Route("/healthz", healthz)]),
+        ],
+        middleware=[Middleware(ErrorBoundary, trusted_proxies=trusted, docs=settings.docs_url)],
+        exception_handlers={HTTPException: not_found},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a path that is not ours is refused, not mended
     return app
 
 

@@ -26,7 +26,6 @@ from federation.audit.webhook import Webhook, read_header
 from federation.config import Settings
 from federation.documents.model import READ_AUDIT, READ_DOCUMENTS, JwtIssuer
 from federation.errors import Refusal, SettingsRefused
-from federation.exchange import Broker
 from federation.gateway.body_budget import BodyBudget
 from federation.gateway.function_headers import FunctionHeaders
 from federation.gateway.proxy import Functions, Gateway
@@ -41,7 +40,6 @@ from federation.state import Observe, Store
 from federation.state.redis_start import check_redis, redis_of_extra
 from federation.state.sqlite import SqliteStore
 from federation.tokens.signing_keys import KeyFolder, SigningKeys, read_pem
-from federation.tokens.verify import AccessTokens
 from federation.web.api.audit import AuditAnswer
 from federation.web.api.can_i import can_i
 from federation.web.api.documents import Documents as DocumentsAnswer
@@ -52,7 +50,7 @@ from federation.web.api.turns import Turns
 from federation.web.api.who_can import WhoCanAnswer
 from federation.web.api.whoami import whoami
 from federation.web.discovery import SignIn
-from federation.web.rate_limit import InvalidTokens, Network, is_from_proxy
+from federation.web.rate_limit import Network, is_from_proxy
 
 if TYPE_CHECKING:
     from federation.state.redis import RedisStore
@@ -174,23 +172,20 @@ def upstream(settings: Settings, outbound: Outbound) -> Upstream | None:
 
 
 def gateway(
-    broker: Broker,
+    api: Api,
     settings: Settings,
     metrics: Metrics,
     behind: Upstream,
-    *,
-    tokens: AccessTokens,
-    challenge: str,
     trusted_proxies: Sequence[Network],
-    invalid_tokens: InvalidTokens,
 ) -> Gateway:
-    """The application for every path that is not the broker's own."""
+    """The application for every path that is not the broker's own. Its callers are those of *api*."""
+    broker = api.broker
     return Gateway(
         issuer_url=broker.issuer_url,
         source=broker.source,
         signing=lambda: broker.signing,
-        tokens=tokens,
-        challenge=challenge,
+        tokens=api.tokens,
+        challenge=api.challenge,
         policies=broker.policies,
         upstream=behind,
         journal=broker.journal,
@@ -204,7 +199,7 @@ def gateway(
         default_namespace=settings.function_namespace,
         audited=frozenset(settings.audit_verbs.split(",")),
         observer=metrics,
-        count_invalid_token=invalid_tokens.count,
+        count_invalid_token=api.count_invalid_token,
     )
 
 
