@@ -223,27 +223,44 @@ class Connection:
     ) -> AsyncIterator[httpx2.Response]:
         """The answer to a request if it is a 2xx. After a 401 it is asked once more."""
         for retry in (True, False):
-            async with self._used_client() as client:
-                try:
-                    async with client.http.stream(
-                        method,
-                        self.url + path,
-                        params=params,
-                        content=content,
-                        headers=_headers(client.access, headers),
-                        timeout=timeout,
-                        extensions=_extensions(client.access),
-                    ) as response:
-                        if response.status_code == 401:
-                            self.reread()
-                            if retry and await self._token_changed(client):
-                                continue
-                        await _check(response)
-                        yield response
-                        return
-                except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            async with self._asked(
+                method, path, params, timeout, headers=headers, content=content
+            ) as (client, response):
+                if response.status_code == 401:
                     self.reread()
-                    raise Trouble(_told(error, self.url)) from error
+                    if retry and await self._token_changed(client):
+                        continue
+                await _check(response)
+                yield response
+                return
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        timeout: httpx2.Timeout,  # noqa: ASYNC109  the client's own: it bounds each read
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None,
+    ) -> AsyncIterator[tuple[_Client, httpx2.Response]]:
+        """The client that asked, and the answer of any status. Raises: Trouble, also while it is read."""
+        async with self._used_client() as client:
+            try:
+                async with client.http.stream(
+                    method,
+                    self.url + path,
+                    params=params,
+                    content=content,
+                    headers=_headers(client.access, headers),
+                    timeout=timeout,
+                    extensions=_extensions(client.access),
+                ) as response:
+                    yield client, response
+            except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+                self.reread()
+                raise Trouble(_told(error, self.url)) from error
 
     @asynccontextmanager
     async def _used_client(self) -> AsyncIterator[_Client]:
