@@ -195,14 +195,7 @@ class Gateway:
             "GET", "/system/logs", token, query=query, silence_seconds=None if follow else 20.0
         ) as response:
             if response.status_code >= 300:
-                body = bytearray()
-                async with asyncio.timeout(10):
-                    async for chunk in response.aiter_bytes():
-                        body += chunk[: ERROR_BYTES - len(body)]
-                        if len(body) >= ERROR_BYTES:
-                            break
-                kind = response.headers.get("content-type", "")
-                refuse(Answer(response.status_code, kind, bytes(body)))
+                refuse(await _beginning(response))
             async with aclosing(_lines(response.aiter_bytes())) as lines:
                 try:
                     async for line in lines:
@@ -218,6 +211,17 @@ class Gateway:
         )
         if answer.status >= 300:
             refuse(answer)
+
+
+async def _beginning(response: httpx2.Response) -> Answer:
+    """The answer in *response*, whose body is cut where no error is longer."""
+    body = bytearray()
+    async with asyncio.timeout(10):
+        async for chunk in response.aiter_bytes():
+            body += chunk[: ERROR_BYTES - len(body)]
+            if len(body) >= ERROR_BYTES:
+                break
+    return Answer(response.status_code, response.headers.get("content-type", ""), bytes(body))
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[LogLine, None]:
