@@ -8,6 +8,7 @@ job of the same runner user may leave links where the script writes a token.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.ci_runner import SCRIPT, SHELLS, Runner, World, jwt, world
+from tests.harness.process import in_thread
+from tests.harness.raw_server import http_answer, raw_server
 
 _PROGRAMS = ("curl", "awk", "sed", "tr", "mktemp", "date", "cat", "mkdir", "mv", "rm", "rmdir")
 OWN = frozenset(
@@ -108,6 +111,24 @@ def test_programs_get_what_curl_needs_of_the_environment_and_nothing_else(runner
     assert names - arguments <= {"PATH", "LC_ALL", "PWD", "OLDPWD", "_", "SHLVL", *needed}
     assert {f"{name}={value}" for name, value in needed.items()} <= set(seen)
     assert not (runner.folder / "keys").exists()
+
+
+@pytest.mark.parametrize("system", ["github", "gitlab"])
+def test_a_broker_on_this_machine_is_not_asked_through_a_proxy(
+    runner: Runner, around: World, system: str
+) -> None:
+    """http is taken for this machine alone. A proxy would see each token in clear."""
+
+    async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_answer("{}"))
+
+    with in_thread(lambda: raw_server(reply)) as (proxy, seen):
+        run = runner.github if system == "github" else runner.gitlab
+        for command in (system, "logout"):
+            ran = run(command, http_proxy=proxy, ALL_PROXY=proxy)
+            assert ran.code == 0, ran.log
+    assert seen == []
+    assert len(around.asked("/oauth/token")) == len(around.asked("/oauth/revoke")) == 1
 
 
 def test_an_earlier_jobs_link_does_not_receive_the_token(runner: Runner, around: World) -> None:
