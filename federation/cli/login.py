@@ -154,6 +154,7 @@ def login(
                 clock=time.time,
                 tell=notice,
                 finish=finish,
+                others=sessions.other_providers(settings, named),
             )
             done = asyncio.run(sign_in.run())
     if isinstance(done, SignedIn):

@@ -6,6 +6,9 @@ token there that a person signed in for (mix-up; RFC 9700, section 4.4, has it f
 servers). So what a gateway published is told before the browser opens, and `require_no_mix_up`
 stops where another gateway of this person has the same client. Nobody's client secret is sent to a
 provider that a gateway named.
+
+It could also name a provider of its own, which sends the browser on to that of another gateway.
+`require_no_relay` stops where the code of that one would be taken for the hostile provider's.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from collections.abc import Mapping, Sequence
 import httpx2
 
 from federation.client import ClientError
+from federation.client.connection import ANSWER_SECONDS
 from federation.client.faas_cli import gateway_name
 from federation.client.http import Sender, require_secure_url, server_of
 from federation.jose.strict_json import loads_object
+from federation.sign_on.bounded import Bounded
+from federation.sign_on.metadata import Metadata, discover
 from federation.sign_on.sessions import Sessions, SignInSettings
 from federation.text import printable
 
@@ -122,6 +128,39 @@ def require_no_mix_up(settings: SignInSettings, gateway: str, sessions: Sessions
             f"  federation login --gateway {gateway} --authority {settings.authority}"
             f" --client-id {settings.client_id}",
         )
+
+
+async def require_no_relay(
+    published: Metadata, others: Mapping[str, str], http: httpx2.AsyncClient
+) -> None:
+    """
+    Check that no answer of another provider of this person passes for one of *published*.
+
+    A hostile provider can send the browser on to another one, with the state of this sign-in. The
+    person is signed in there, and its code would be sent, with the code verifier, to the hostile
+    one (mix-up; RFC 9700, section 4.4). An answer that names its provider (RFC 9207) is never taken
+    for another's, so it is enough if one of the two names itself. *others* has a gateway for each
+    other authority. Raises: ClientError.
+    """
+    if published.names_itself:
+        return
+    for authority, gateway in others.items():
+        if not await _names_itself(authority, http):
+            raise ClientError(
+                f"The provider {published.issuer}, which the gateway named, could get the code of"
+                f" {authority}, by which you sign in to {gateway}: neither of the two says in its"
+                " answers whose they are (RFC 9207).",
+                "If you know the provider that the gateway named, say so by giving it yourself,"
+                " with --authority and --client-id.",
+            )
+
+
+async def _names_itself(authority: str, http: httpx2.AsyncClient) -> bool:
+    try:
+        metadata = await discover(authority, Bounded(http, ANSWER_SECONDS))
+    except ClientError:
+        return False  # it is away at this moment, and may be there when the browser comes
+    return metadata.names_itself
 
 
 def _listed(gateways: Sequence[str]) -> str:

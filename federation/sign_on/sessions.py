@@ -171,6 +171,17 @@ class Sessions:
                     found.append(other)
         return found
 
+    def other_providers(self, settings: SignInSettings, gateway: str) -> dict[str, str]:
+        """Return the providers of this person's other gateways: a gateway of each, by authority."""
+        found: dict[str, str] = {}
+        for other in self.known_gateways():
+            with _tolerating_damage():
+                known = self.settings_of(other)
+                if other != gateway and known is not None:
+                    found.setdefault(base_of(known.authority), other)
+        found.pop(base_of(settings.authority), None)
+        return found
+
     def _named(self, folder: PrivateFolder) -> list[str]:
         names = []
         for name in folder.names():

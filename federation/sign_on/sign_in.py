@@ -11,9 +11,11 @@ Sign a person in, in one of four ways.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import httpx2
 
 from federation.claims import Claims
 from federation.client import ClientError
@@ -24,6 +26,7 @@ from federation.sign_on.callback import listening
 from federation.sign_on.client_secret import client_of
 from federation.sign_on.oauth_errors import ProviderRefused
 from federation.sign_on.provider import DeviceSignIn, OpenIdProvider, Pending, Tokens
+from federation.sign_on.published import require_no_relay
 from federation.sign_on.sessions import CLIENT_CREDENTIALS, SignInSettings
 
 GRANTS = ("auto", "code", "device", CLIENT_CREDENTIALS, "implicit")
@@ -58,6 +61,8 @@ class SignIn(Generic[Result]):
     clock: Callable[[], float]
     tell: Callable[[str], None]
     finish: Callable[[SignedIn], Awaitable[Result]]
+    others: Mapping[str, str]
+    """For each other authority of this person a gateway for which they sign in there."""
 
     async def run(self) -> Result:
         """Sign in, and return what *finish* makes of it. Raises: ClientError."""
@@ -68,7 +73,7 @@ class SignIn(Generic[Result]):
             )
             match self.settings.grant:
                 case "auto":
-                    return await self._best(provider)
+                    return await self._best(provider, http)
                 case "device":
                     return await self._on_device(provider, await provider.begin_device())
                 case "client-credentials":
@@ -82,13 +87,13 @@ class SignIn(Generic[Result]):
                     )
                     return await self._in_browser(provider, implicit=True)
                 case _:
-                    return await self._in_browser(provider)
+                    return await self._by_code(provider, http)
 
-    async def _best(self, provider: OpenIdProvider) -> Result:
+    async def _best(self, provider: OpenIdProvider, http: httpx2.AsyncClient) -> Result:
         """In a browser of this machine if there is one, else on another device if possible."""
         why = self.why_no_browser
         if not why or not self.opens_browser:
-            return await self._in_browser(provider)
+            return await self._by_code(provider, http)
         if provider.has_device_flow:
             self.tell(f"No browser can be opened here. {why} Sign in on another device.")
             try:
@@ -109,6 +114,11 @@ class SignIn(Generic[Result]):
             if port
             else "Open the address below in a browser on this machine."
         )
+        return await self._by_code(provider, http)
+
+    async def _by_code(self, provider: OpenIdProvider, http: httpx2.AsyncClient) -> Result:
+        if self.settings.published:
+            await require_no_relay(provider.metadata, self.others, http)
         return await self._in_browser(provider)
 
     async def _in_browser(self, provider: OpenIdProvider, *, implicit: bool = False) -> Result:
@@ -141,12 +151,30 @@ class SignIn(Generic[Result]):
         self.tell("")
         self.tell(f"  {begun.user_code}")
         self.tell("")
+        self._tell_of_another_server(provider, begun)
         if begun.verification_uri_complete:
             self.tell(f"Or open {begun.verification_uri_complete}, and compare the code.")
         minutes = begun.expires_in_seconds / 60
         self.tell(f"Waiting for the sign-in, for {minutes:.0f} minutes at most. Ctrl-C ends it.")
         tokens = await provider.finish_device(begun)
         return await self._finished(provider, "device", tokens)
+
+    def _tell_of_another_server(self, provider: OpenIdProvider, begun: DeviceSignIn) -> None:
+        """
+        Tell where the page is, if a gateway named the provider and the page is another server's.
+
+        A hostile provider can begin a sign-in of its own at a provider that the person knows, and
+        show that one's page and code (RFC 8628, section 5.4).
+        """
+        own = httpx2.URL(provider.issuer).host
+        shown = (begun.verification_uri, begun.verification_uri_complete or begun.verification_uri)
+        elsewhere = sorted({httpx2.URL(page).host for page in shown} - {own})
+        if self.settings.published and elsewhere:
+            self.tell(
+                f"Notice: the page is at {' and '.join(elsewhere)}, and not at {own}, which the"
+                f" gateway named. Enter the code only if you know that people sign in for {own}"
+                " there. Else somebody else may have begun this sign-in, and would act as you."
+            )
 
     async def _finished(self, provider: OpenIdProvider, grant: str, tokens: Tokens) -> Result:
         try:

@@ -340,6 +340,72 @@ def test_a_gateway_cannot_have_a_person_sign_in_for_another_one(
     alice.done("login", "--gateway", broker.url)
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[ServedProvider]:
+    with served_provider() as other:
+        yield other
+
+
+def test_a_provider_that_a_gateway_named_cannot_have_the_code_of_another_one(
+    alice: Person, broker: Served, provider: ServedProvider, other: ServedProvider
+) -> None:
+    """It would send the browser on to the other one, where the person is signed in already."""
+    provider.names_itself = other.names_itself = False
+    alice.sessions.remember("https://victim.example.com", SignInSettings(other.iss, "openfaas"))
+
+    async def relay(request: httpx2.Request) -> httpx2.Response:
+        sent_on = f"{other.iss}/authorize?{request.url.query.decode()}"
+        return httpx2.Response(302, headers={"Location": sent_on})
+
+    async def redeem(request: httpx2.Request) -> httpx2.Response:
+        return await other.answer(request)
+
+    provider.endpoints |= {"authorize": relay, "token": redeem}
+    words = ["--gateway", broker.url, "--port", str(alice.port)]
+    told = alice.refused("login", *words)
+    assert "by which you sign in to https://victim.example.com" in told
+    assert provider.count("authorize") == other.count("authorization_code") == 0
+
+
+@pytest.mark.parametrize("which", ["this one", "the other one"])
+def test_of_two_providers_it_is_enough_if_one_names_itself(
+    alice: Person, broker: Served, provider: ServedProvider, other: ServedProvider, which: str
+) -> None:
+    provider.names_itself = which == "this one"
+    other.names_itself = which == "the other one"
+    alice.sessions.remember("https://victim.example.com", SignInSettings(other.iss, "openfaas"))
+    alice.done("login", "--gateway", broker.url, "--port", str(alice.port))
+
+
+def test_a_person_may_name_the_provider_though_neither_names_itself(
+    alice: Person, broker: Served, provider: ServedProvider, other: ServedProvider
+) -> None:
+    provider.names_itself = other.names_itself = False
+    alice.sessions.remember("https://victim.example.com", SignInSettings(other.iss, "openfaas"))
+    alice.done("login", *alice.settings())
+    alice.done("login", "--gateway", broker.url)
+
+
+@pytest.mark.parametrize("member", ["verification_uri", "verification_uri_complete"])
+@pytest.mark.parametrize("named_by", ["the gateway", "the person"])
+def test_a_device_code_of_another_provider_is_told_of(
+    alice: Person, broker: Served, provider: ServedProvider, member: str, named_by: str
+) -> None:
+    """A hostile provider shows the code of a sign-in that it began itself at an honest one."""
+
+    async def relay(request: httpx2.Request) -> httpx2.Response:
+        answer = await ServedProvider._device(provider, request)
+        return httpx2.Response(200, json={**answer.json(), member: "https://sso.example.com/code"})
+
+    provider.endpoints["device"] = relay
+    provider.activated = True
+    words = ["--gateway", broker.url] if named_by == "the gateway" else alice.settings()
+    told = alice.run("login", *words, "--grant", "device").stderr
+    assert "https://sso.example.com/code" in told
+    warned = "Notice: the page is at" in told
+    assert warned == (named_by == "the gateway")
+
+
 def test_a_client_secret_is_not_sent_to_a_provider_that_a_gateway_named(
     alice: Person, provider: ServedProvider, tmp_path: Path
 ) -> None:
