@@ -103,6 +103,13 @@ def test_the_schema_and_the_defaults_have_the_same_values() -> None:
     assert _unlike(SCHEMA, VALUES, "") == ["global"]  # which Helm gives to every chart
 
 
+def test_no_token_that_an_object_may_send_away_is_for_the_api_server() -> None:
+    """Without an audience, a projected token is for the API server, and acts there as the broker."""
+    token = SCHEMA["properties"]["bearerTokens"]["items"]
+    assert token["oneOf"] == [{"required": ["secretName"]}, {"required": ["audience"]}]
+    assert token["properties"]["audience"]["minLength"] > 0
+
+
 def test_the_chart_holds_no_custom_resource_and_no_crd() -> None:
     assert not (CHART / "crds").exists()
     for template in CHART.glob("templates/**/*.yaml"):

@@ -130,6 +130,10 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
         with_needed({"persistence": {"enabled": False}}),
         r"spent tokens would be forgotten, so set sharedState\.secretName",
     ),
+    "a token for the API server": (
+        with_needed({"bearerTokens": [{"name": "own", "audience": ""}]}),
+        "audience",
+    ),
     "no documents": (with_needed({"kubernetes": {"enabled": False}}), "no documents: set "),
     "a misspelt value": (with_needed({"kubernets": {}}), "kubernets"),
     "a setting that has its own value": (
