@@ -235,6 +235,21 @@ def test_a_sentence_of_the_broker_stays_text(tmp_path: Path, text: str) -> None:
         assert page.all("h1")
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+def test_a_link_of_another_site_tells_of_no_deletion(tmp_path: Path, site: str) -> None:
+    async def told() -> str:
+        async with running(tmp_path, broker=PeoplesBroker()) as dashboard:
+            browser = await dashboard.signed_in()
+            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+            answer = await browser.get("/functions?namespace=dev&done=payments", **headers)
+            await browser.aclose()
+            assert answer.status_code == 200
+            return answer.text
+
+    said = "payments" in asyncio.run(told())
+    assert said == (site == "same-origin")
+
+
 def test_a_function_cannot_end_the_page_that_follows_its_log(tmp_path: Path) -> None:
     """The mark at which the lines stand must not be one that a value can write."""
     page = see(tmp_path, "/functions/dev/figlet/logs?follow=1", "<!-- the lines -->")

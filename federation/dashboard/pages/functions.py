@@ -45,8 +45,15 @@ async def functions(visit: Visit) -> Response:
         deployers=await _deployers(visit),
         reads_audit=await visit.reads_audit(),
         path_of=_path_of,
-        done=visit.asked("done"),
+        done=_deleted(visit),
     )
+
+
+def _deleted(visit: Visit) -> str:
+    """The function that was just deleted, if the person comes from our own form."""
+    # A link of another site could otherwise have this page say that any function is being deleted.
+    foreign = visit.request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+    return "" if foreign else visit.asked("done")
 
 
 def _path_of(function: Function) -> str:
