@@ -134,6 +134,14 @@ def test_a_start_tells_what_is_served_and_which_variables_it_passed_over(tmp_pat
     assert "10.0.0.0/99" in told["a variable about proxies or CAs needs a look"]["note"]
 
 
+def test_a_start_warns_of_proxies_that_anybody_could_be(tmp_path: Path) -> None:
+    broker = Served(tmp_path, DOCUMENTS, "--trusted-proxies=10.0.0.0/8,0.0.0.0/0")
+    with broker.running():
+        lines = [json.loads(line) for line in broker.output().splitlines()]
+    (warned,) = [line for line in lines if line["event"].startswith("trusted-proxies has every")]
+    assert warned["level"] == "warning"
+
+
 def test_settings_and_the_environment_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "documents.yaml").write_text(DOCUMENTS, "utf-8")
     words = ["-m", "federation", "serve", "--port=eighty", f"--documents={tmp_path}"]

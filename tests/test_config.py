@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from federation.config import Settings, flag, loopback, read_settings, repeatable, variable
+from federation.config.values import has_every_address
 from federation.errors import SettingsRefused
 from tests.harness.signing import signing_key
 
@@ -402,6 +403,20 @@ def test_a_webhook_that_could_leak_is_refused_and_its_password_not_quoted(
 def test_trusted_proxies_are_networks(documents: Path, networks: str) -> None:
     settings = read(documents=[str(documents)], trusted_proxies=networks)
     assert settings.trusted_proxies == networks
+
+
+@pytest.mark.parametrize(
+    ("networks", "every"),
+    [
+        ("", False),
+        ("10.0.0.0/8,fd00::/8", False),
+        ("192.0.2.7", False),
+        ("0.0.0.0/0", True),
+        ("10.0.0.0/8,::/0", True),
+    ],
+)
+def test_networks_that_have_every_address_are_noticed(networks: str, every: bool) -> None:
+    assert has_every_address(networks) == every
 
 
 @pytest.mark.parametrize("networks", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.0/8;fd00::/8"])

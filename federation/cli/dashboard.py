@@ -25,6 +25,7 @@ from federation.config.dashboard import (
     dashboard_reading,
     read_dashboard_settings,
 )
+from federation.config.values import has_every_address
 from federation.errors import Problems, SettingsRefused
 from federation.logs import configure_logs
 from federation.server.http_limits import http_config
@@ -102,4 +103,9 @@ def _log_listening(settings: DashboardSettings, listener: socket.socket) -> None
         log.warning(
             "people behind the TLS proxy share one budget of failed sign-ins: set trusted-proxies"
             " to the proxy's network"
+        )
+    if has_every_address(settings.trusted_proxies):
+        log.warning(
+            "trusted-proxies has every address, so each person can choose the address that is"
+            " limited: name the networks of your proxies alone"
         )

@@ -31,6 +31,7 @@ from federation.app.check_config import check_config
 from federation.cli.environment_log import log_environment
 from federation.cli.setting_options import setting_options
 from federation.config import Settings, read_outbound, read_settings, settings_reading
+from federation.config.values import has_every_address
 from federation.documents.catalog import Catalog
 from federation.errors import DocumentsRefused, Problem, Problems, SettingsRefused
 from federation.logs import configure_logs
@@ -176,6 +177,11 @@ def _log_listening(
         log.warning(
             "callers behind the TLS proxy share one budget of failed exchanges: set"
             " trusted-proxies to the proxy's network, or failed-exchanges to 0"
+        )
+    if has_every_address(settings.trusted_proxies):
+        log.warning(
+            "trusted-proxies has every address, so each caller can choose the address that is"
+            " limited and that functions see: name the networks of your proxies alone"
         )
 
 

@@ -99,6 +99,11 @@ def _networks(text: str) -> str:
     return ",".join(_parts(text))
 
 
+def has_every_address(networks: str) -> bool:
+    """True if one of *networks*, which are separated by commas, has every address of its kind."""
+    return any(ipaddress.ip_network(network).prefixlen == 0 for network in _parts(networks))
+
+
 def _no_network(network: str) -> str:
     try:
         meant = ipaddress.ip_network(network, strict=False)
