@@ -22,6 +22,7 @@ from tests.harness.asking import READERS, Asking
 from tests.harness.broker import URL, Served, local_issuer, started
 from tests.harness.builders import GITHUB, role, sample
 from tests.harness.documents import DOCUMENTS, catalog_of
+from tests.test_shadow_roles import SHADOW
 
 SAMPLES = sorted(path.stem for path in (Path(__file__).parent / "vectors/claims").glob("*.json"))
 MAIN = "github-push-main"
@@ -285,6 +286,23 @@ def test_events_are_filtered(front: Asking) -> None:
     assert found("?function=dev:Figlet") == [2]
     assert found("?function=prod:figlet&outcome=refused") == [4]
     assert found("?kind=all&outcome=all") == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_exchanges_that_a_shadow_role_would_have_admitted_are_found(front: Asking) -> None:
+    front.source.catalog = catalog_of(DOCUMENTS + READERS + SHADOW)
+    front.exchange(front.job())
+    front.exchange(front.job(ref="refs/heads/other"))
+    front.exchange(front.job(repository="octo-org/other"))
+    made = front.keep()
+
+    def found(query: str) -> list[int]:
+        return sorted(made.index(event["event_id"]) for event in front.events(query)["events"])
+
+    assert found("?shadow_role=octo-next") == [0, 1]
+    assert found("?shadow_role=octo-next&outcome=refused") == [1]
+    assert found("?shadow_role=octo-next&kind=gateway") == []
+    assert found("?shadow_role=OCTO-NEXT") == [], "names of Roles have regard to case"
+    assert found("?shadow_role=") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

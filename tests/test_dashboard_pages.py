@@ -746,13 +746,15 @@ def test_events_are_listed_with_their_outcome_in_words(tmp_path: Path) -> None:
 def test_the_filters_and_the_cursor_go_to_the_broker(tmp_path: Path) -> None:
     broker = PeoplesBroker()
     broker.next = "cursor-2"
-    page = look(tmp_path, "/events?outcome=refused&kind=exchange&function=dev:figlet", broker)
+    path = "/events?outcome=refused&kind=exchange&function=dev:figlet&shadow_role=octo-next"
+    page = look(tmp_path, path, broker)
     sent = dict(broker.sent("GET", "/federation/v1/audit")[0].url.params)
     assert sent == {
         "limit": "50",
         "outcome": "refused",
         "kind": "exchange",
         "function": "dev:figlet",
+        "shadow_role": "octo-next",
     }
     older = next(a["href"] for a in page.all("a") if a.get("rel") == "next")
     assert older.endswith("&before=cursor-2")
@@ -764,7 +766,8 @@ def test_no_event_that_fits_and_no_event_at_all_are_told_apart(tmp_path: Path) -
     broker = PeoplesBroker()
     broker.events = []
     assert "Nothing is recorded yet." in look(tmp_path, "/events", broker).text("main")
-    assert "No event fits." in look(tmp_path, "/events?outcome=granted", broker).text("main")
+    for filters in ("outcome=granted", "shadow_role=octo-next"):
+        assert "No event fits." in look(tmp_path, f"/events?{filters}", broker).text("main")
 
 
 def test_a_function_that_is_written_wrong_is_told_beside_the_form(tmp_path: Path) -> None:

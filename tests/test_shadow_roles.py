@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from federation.audit.event import Event
 from federation.audit.journal import FileJournal
+from federation.audit.recorded import may_name_shadow_role
 from federation.claims import Claims, UnverifiedClaims
 from federation.cli import main
 from federation.demo.issuer import LocalIssuer
@@ -389,6 +390,35 @@ def test_audit_tail_finds_the_events_that_name_one(state: Path) -> None:
     assert len(run("audit", "tail", "--state", state, *both).stdout.splitlines()) == 1
     text = run("audit", "tail", "--state", state, "--shadow", "-n", 1).stdout
     assert "shadow_roles=octo-next shadow_policies=release,deploy" in text
+
+
+def named(state: Path, *options: str) -> list[object]:
+    """The reason of each event that `federation audit tail` shows as naming the Role *options*."""
+    shown = run("audit", "tail", "--state", state, "--format", "json", *options).stdout
+    return [json.loads(line)["reason"] for line in shown.splitlines()]
+
+
+def test_audit_tail_finds_the_events_that_name_the_one_that_is_watched(state: Path) -> None:
+    assert named(state, "--shadow-role", "octo-next") == ["no_role_admits", None]
+    assert named(state, "--shadow-role", "octo-next", "-n", "1") == [None]
+    assert named(state, "--shadow-role", "octo") == []
+    assert named(state, "--shadow-role", "octo-deployer") == [], "it admits"
+
+
+def test_the_one_that_is_watched_may_be_among_the_names_that_found_no_room(tmp_path: Path) -> None:
+    broker = with_shadow()
+    (role,) = broker.source.catalog.shadow_roles
+    many = tuple(replace(role, name=f"shadow-role-{number}") for number in range(3000))
+    broker.source.catalog = replace(broker.source.catalog, shadow_roles=many, before=None)
+    broker.access_token()
+    event = event_of(broker).as_json()
+    assert "shadow-role-2999" not in str(event["shadow_roles"])
+    assert may_name_shadow_role(event, "shadow-role-2999")
+
+
+@pytest.mark.parametrize("names", [None, "octo-next", 7, {"octo-next": 1}, [], [["octo-next"]]])
+def test_an_event_that_anybody_wrote_names_no_shadow_role_by_another_type(names: object) -> None:
+    assert not may_name_shadow_role({"shadow_roles": names}, "octo-next")
 
 
 def test_audit_show_tells_which_would_have_admitted(state: Path) -> None:

@@ -202,6 +202,19 @@ def _digest(event: StoredEvent, member: str) -> str | None:
     return None if event.get(member) is None else _text(event, member)
 
 
+def may_name_shadow_role(event: StoredEvent, role: str) -> bool:
+    """
+    Return whether the shadow Role named *role* may have admitted the token of *event*.
+
+    That is so if the event names it, or names so many that it did not have room for all.
+    """
+    match event.get("shadow_roles"):
+        case [*listed]:
+            names = tuple(map(str, listed))
+            return role in names or was_cut(names)
+    return False
+
+
 def was_cut(names: tuple[str, ...]) -> bool:
     """Return whether *names* did not fit into their event, or one of them looked like a token."""
     did_not_fit = bool(names) and names[-1].startswith("(and ") and names[-1].endswith(" more)")

@@ -20,6 +20,7 @@ import click
 
 from federation.audit.pages import Cursor, page, search
 from federation.audit.read import News, StoredEvent, last, time_of
+from federation.audit.recorded import may_name_shadow_role
 from federation.audit.segments import parts
 from federation.cli.audit_story import story_as_json, story_of, tell
 from federation.cli.documents import DOCUMENTS_VARIABLE, catalog_in, documents_of_setting
@@ -84,6 +85,11 @@ def _reason(_context: click.Context, _option: click.Parameter, given: str | None
 @click.option(
     "--shadow", is_flag=True, help="Only exchanges that a shadow Role would have admitted."
 )
+@click.option(
+    "--shadow-role",
+    metavar="NAME",
+    help="Only exchanges that this shadow Role would have admitted.",
+)
 @_format
 def tail(
     *,
@@ -93,21 +99,26 @@ def tail(
     request_id: str | None,
     reason: str | None,
     shadow: bool,
+    shadow_role: str | None,
     form: str,
 ) -> None:
     """Show the last events of all workers, by time."""
     show_line = _as_json if form == "json" else _as_text
     filters = {"request_id": request_id, "reason": reason}
     sought = {name: value for name, value in filters.items() if value is not None}
+    filtered = bool(sought or shadow or shadow_role is not None)
 
     def wanted(event: StoredEvent) -> bool:
-        of_shadow = not shadow or bool(event.get("shadow_roles"))
-        return of_shadow and all(event.get(name) == value for name, value in sought.items())
+        return (
+            all(event.get(name) == value for name, value in sought.items())
+            and (not shadow or bool(event.get("shadow_roles")))
+            and (shadow_role is None or may_name_shadow_role(event, shadow_role))
+        )
 
     with plain_errors():
         folders = folders_of(state)
         news = [News(folder) for folder in folders]
-        events = _last_of(state, folders, count, wanted if sought or shadow else None)
+        events = _last_of(state, folders, count, wanted if filtered else None)
         while True:
             for event in events:
                 if wanted(event):
@@ -211,6 +222,7 @@ def _last_of(
         events, after = page(state / "audit", cursor, limit, wanted)
         found += events
         cursor = Cursor.of(after, "") if after else None
+    found.reverse()  # so that events of one time stay in the order of recording
     return sorted(found, key=time_of)
 
 

@@ -82,7 +82,7 @@ class Broker:
         return await self._get("who-can", token, RoleGives, role=role)
 
     async def audit(self, token: str, **query: str) -> AuditPage:
-        """Some events of the trail: `limit`, `before`, `outcome`, `kind`, `function`."""
+        """Some events of the trail: `limit`, `before`, `outcome`, `kind`, `function`, `shadow_role`."""
         given = {name: value for name, value in query.items() if value}
         return await self._get("audit", token, AuditPage, **given)
 

@@ -35,7 +35,8 @@ _CURSOR = re.compile(r"[\x21-\x7e]{1,300}")
 async def events(visit: Visit) -> Response:
     """Show the newest events, filtered, and the way to older ones."""
     outcome, kind = _one_of(visit, "outcome", OUTCOMES), _one_of(visit, "kind", KINDS)
-    function = visit.asked("function")
+    function, shadow_role = visit.asked("function"), visit.asked("shadow_role")
+    filters = {"outcome": outcome, "kind": kind, "function": function, "shadow_role": shadow_role}
     before = _cursor(visit, "before")
     page, trouble = AuditPage(events=[]), ""
     try:
@@ -43,13 +44,10 @@ async def events(visit: Visit) -> Response:
             visit.token,
             limit=str(_PAGE),
             before=before,
-            outcome=outcome,
-            kind=kind,
-            function=function,
+            **filters,
         )
     except NotTaken as error:
         trouble = error.sentence  # most often, the function was not written as it must be
-    filters = {"outcome": outcome, "kind": kind, "function": function}
     return await visit.page(
         "events.html",
         page=page,
@@ -57,7 +55,7 @@ async def events(visit: Visit) -> Response:
         outcomes=OUTCOMES,
         kinds=KINDS,
         filters=filters,
-        filtered=outcome != "all" or kind != "all" or bool(function),
+        filtered=any(value not in {"", "all"} for value in filters.values()),
         before=before,
         older=f"/events?{urlencode({**filters, 'before': page.next})}" if page.next else "",
         newest=f"/events?{urlencode(filters)}",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from federation.audit.pages import Cursor, page
 from federation.audit.read import StoredEvent
-from federation.audit.recorded import EXCHANGE_PATH
+from federation.audit.recorded import EXCHANGE_PATH, may_name_shadow_role
 from federation.jose.strict_json import dumps
 from federation.web.api.endpoint import Asked
 from federation.web.api.parameters import query_of
@@ -22,7 +22,7 @@ from federation.web.api.turns import Turns
 from federation.web.forms import invalid_request
 
 _BROKERS_PATHS = ("/oauth/", "/federation/", "/.well-known/")
-_KNOWN = ("limit", "before", "outcome", "kind", "function")
+_KNOWN = ("limit", "before", "outcome", "kind", "function", "shadow_role")
 _OUTCOMES = ("all", "granted", "refused")
 _KINDS = ("all", "exchange", "gateway", "other")
 _LIMIT, _MOST = 50, 200
@@ -76,7 +76,7 @@ def _wanted(given: Mapping[str, str]) -> Wanted:
     """Return the test of an event by the filters in the query."""
     outcome = _one_of("outcome", given, _OUTCOMES)
     kind = _one_of("kind", given, _KINDS)
-    function = given.get("function", "")
+    function, shadow_role = given.get("function", ""), given.get("shadow_role", "")
     if function and not _FUNCTION.fullmatch(function):
         raise invalid_request("function must be <namespace>:<function>.")
 
@@ -86,6 +86,7 @@ def _wanted(given: Mapping[str, str]) -> Wanted:
             and kind in {"all", _kind(event)}
             # Calls of functions have no regard to case, and no two functions differ by it alone.
             and (not function or str(event.get("resource")).lower() == function.lower())
+            and (not shadow_role or may_name_shadow_role(event, shadow_role))
         )
 
     return wanted
