@@ -36,6 +36,7 @@ from federation.server.metrics_endpoint import (
     worker_files,
 )
 from federation.server.readiness import Said
+from federation.sources.kubernetes.source import Following
 from federation.state.sqlite import SqliteStore
 from tests.harness import builders as built
 from tests.harness.broker import DOCUMENTS, InProcess, catalog_of, form, logged
@@ -433,8 +434,8 @@ class TestPort:
 
 
 @cache
-def families() -> dict[str, str]:
-    """Every metric with its kind, from a broker in which each event has happened."""
+def exposed() -> str:
+    """The metrics of a broker in which each event has happened."""
     metrics = Metrics()
     metrics.exchanged(None, 0.1)
     metrics.revoked("revoked")
@@ -444,11 +445,19 @@ def families() -> dict[str, str]:
     metrics.fetched(issuer(), True)
     metrics.stored("spend", True, 0.1)
     metrics.reloaded(True)
-    metrics.set_gauges(status_of(keys={built.GITHUB: KeyStatus(2, False, 30.0, "")}))
-    told = text(metrics, os.getpid())
+    metrics.event_lost()
+    following = Following("here", True, (), 1.0, {}, 0, ())
+    keys = {built.GITHUB: KeyStatus(2, False, 30.0, "")}
+    metrics.set_gauges(status_of(keys=keys, following=following))
+    return text(metrics, os.getpid())
+
+
+@cache
+def families() -> dict[str, str]:
+    """Every metric with its kind."""
     return {
         family.name + ("_total" if family.type == "counter" else ""): family.type
-        for family in text_string_to_metric_families(told)
+        for family in text_string_to_metric_families(exposed())
     }
 
 
@@ -461,28 +470,76 @@ def series() -> set[str]:
     return names
 
 
+def alerts() -> list[Mapping[str, Any]]:
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
 def queries() -> list[str]:
     dashboard = json.loads((MONITORING / "grafana.json").read_text("utf-8"))
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
     shown = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
-    return shown + [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    return shown + [alert["expr"] for alert in alerts()]
+
+
+def names_in(query: str) -> set[str]:
+    return set(re.findall(r"\b(?:federation|process)_[a-z_]+", query))
 
 
 @pytest.mark.parametrize("query", queries())
 def test_every_name_in_the_dashboard_and_the_alerts_is_exposed(query: str) -> None:
-    named = set(re.findall(r"\b(?:federation|process)_[a-z_]+", query))
+    named = names_in(query)
     assert named or query.startswith("up{")
     assert named <= series()
 
 
 def test_every_alert_has_a_severity_and_a_description() -> None:
-    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text("utf-8"))
-    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
-    assert len({alert["alert"] for alert in alerts}) == len(alerts)
-    for alert in alerts:
+    assert len({alert["alert"] for alert in alerts()}) == len(alerts())
+    for alert in alerts():
         assert alert["labels"]["severity"] in {"critical", "warning"}
         assert {"summary", "description"} <= alert["annotations"].keys()
         assert re.fullmatch(r"[0-9]+m", alert["for"])
+
+
+FIGURES = {
+    *("federation_shadow_role_admissions_total", "federation_revocations_total"),
+    *("federation_decisions_total", "federation_gateway_requests_total"),
+    *("federation_gateway_not_authenticated_total", "federation_build_info"),
+    # Each of these is beside one that an alert reads.
+    *("federation_key_fetches_total", "federation_catalog_reloads_total"),
+    *("federation_catalog_adopted_timestamp_seconds", "federation_catalog_documents"),
+    *("federation_journal_used_bytes", "federation_journal_undelivered_events"),
+}
+"""Metrics that need no operator, whatever their value."""
+
+
+def test_every_metric_of_what_somebody_must_mend_has_an_alert() -> None:
+    ends = re.compile("_(?:bucket|count|sum)$")
+    named = {ends.sub("", name) for alert in alerts() for name in names_in(alert["expr"])}
+    ours = {name for name in families() if name.startswith("federation_")}
+    assert ours - named == FIGURES
+
+
+_MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
+_ADDED = {"job", "instance"}
+"""Labels that Prometheus adds when it scrapes."""
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert["alert"]))
+def test_every_label_and_value_in_an_alert_is_one_of_its_metric(alert: Mapping[str, Any]) -> None:
+    told = [(name, dict(labels)) for name, labels in samples(exposed())]
+    for name, matchers in re.findall(r"\b((?:federation|process)_\w+)\{([^}]*)\}", alert["expr"]):
+        for label, operator, sought in _MATCHER.findall(matchers):
+            values = {labels.get(label) for each, labels in told if each == name}
+            for one in sought.split("|") if label not in _ADDED else ():
+                assert one in values, f"{label}{operator}{one}"
+    named = names_in(alert["expr"])
+    known = {label for name, labels in told if name in named for label in labels} | _ADDED
+    written = " ".join(alert["annotations"].values())
+    grouped = re.findall(r"by \(([^)]*)\)", alert["expr"])
+    assert set(re.findall(r"\$labels\.(\w+)", written)) <= known
+    for labels in grouped:
+        assert set(re.findall(r"\w+", labels)) <= known
+        assert set(re.findall(r"\$labels\.(\w+)", written)) <= set(re.findall(r"\w+", labels))
 
 
 def test_every_metric_but_those_of_processes_is_on_the_dashboard() -> None:

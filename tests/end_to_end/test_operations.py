@@ -333,34 +333,53 @@ class TestUpstream:
             assert broker.exchange().status_code == 200
 
 
-# Each alert that fires when something vanishes: the series of a broker, and who is reported.
-VANISHED: Mapping[str, tuple[Mapping[str, int], list[dict[str, str]]]] = {
-    "FederationGone": ({}, [{}]),
+JOB = {"job": "federation"}
+
+# Alerts that fire: the series of a broker, and who is reported.
+FIRING: Mapping[str, tuple[Mapping[str, int | str], list[dict[str, str]]]] = {
+    "FederationGone": ({}, [JOB]),
     "FederationSilent": ({'up{job="federation",instance="a"}': 1,
                           'up{job="federation",instance="b"}': 1,
                           'federation_ready{job="federation",instance="b"}': 1},
-                         [{"instance": "a"}]),
+                         [JOB | {"instance": "a"}]),
     "FederationWorkersMissing": ({'federation_workers{job="federation",state="serving"}': 1,
                                   'federation_workers{job="federation",state="configured"}': 2},
-                                 [{}]),
-    "FederationUpstreamDown": ({'federation_upstream_up{job="federation"}': 0}, [{}]),
+                                 [JOB]),
+    "FederationUpstreamDown": ({'federation_upstream_up{job="federation"}': 0}, [JOB]),
+    "FederationDegraded": ({'federation_degraded{job="federation",instance="a"}': 1,
+                            'federation_degraded{job="federation",instance="b"}': 0},
+                           [JOB | {"instance": "a"}]),
+    "FederationKubernetesObjectsNotInForce": (
+        {'federation_kubernetes_objects{instance="a",reason="Accepted"}': 9,
+         'federation_kubernetes_objects{instance="a",reason="Pending"}': 9,
+         'federation_kubernetes_objects{instance="a",reason="Refused"}': 1,
+         'federation_kubernetes_objects{instance="a",reason="Conflict"}': 0},
+        [{"instance": "a", "reason": "Refused"}]),
+    "FederationEventsLost": ({'federation_audit_events_lost_total{instance="a"}': "0+1",
+                              'federation_audit_events_lost_total{instance="b"}': 7},
+                             [{"instance": "a"}]),
+    "FederationStoreFails": (
+        {'federation_store_duration_seconds_count{instance="a",operation="spend",outcome="answered"}': "0+9",
+         'federation_store_duration_seconds_count{instance="a",operation="spend",outcome="unavailable"}': "0+1",
+         'federation_store_duration_seconds_count{instance="a",operation="revoke",outcome="unavailable"}': 7},
+        [{"instance": "a", "operation": "spend"}]),
 }  # fmt: skip
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-@pytest.mark.parametrize("alert", VANISHED)
-def test_an_alert_fires_when_something_vanishes(tmp_path: Path, alert: str) -> None:
-    given, expected = VANISHED[alert]
+@pytest.mark.parametrize("alert", FIRING)
+def test_an_alert_fires_for_what_is_wrong_alone(tmp_path: Path, alert: str) -> None:
+    given, expected = FIRING[alert]
     told = {**given, 'something_else{job="federation"}': 1}
     case = {
         "interval": "1m",
-        "input_series": [{"series": s, "values": f"{value}x10"} for s, value in told.items()],
+        "input_series": [{"series": s, "values": f"{value}x40"} for s, value in told.items()],
         "alert_rule_test": [
             {
-                "eval_time": "5m",
+                "eval_time": "30m",
                 "alertname": alert,
                 "exp_alerts": [
-                    {"exp_labels": labels | {"job": "federation"} | severity_of(alert)}
+                    {"exp_labels": labels | severity_of(alert)}
                     | {"exp_annotations": annotations_of(alert, labels, 1)}
                     for labels in expected
                 ],
@@ -390,7 +409,8 @@ def severity_of(alert: str) -> dict[str, str]:
 
 def annotations_of(alert: str, labels: dict[str, str], value: int) -> dict[str, str]:
     """The annotations as Prometheus fills them in."""
-    shown = {"{{ $labels.instance }}": labels.get("instance", ""), "{{ $value }}": str(value)}
+    shown = {"{{ $value }}": str(value), "{{ $labels.instance }}": ""}
+    shown |= {f"{{{{ $labels.{name} }}}}": label for name, label in labels.items()}
     filled = {}
     for name, text in rule(alert)["annotations"].items():
         for mark, by in shown.items():
