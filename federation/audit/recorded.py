@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 from federation.audit.bounds import A_TOKEN
+from federation.audit.event import Actor
 from federation.audit.read import StoredEvent
 from federation.documents.model import BROKER_ACTIONS
 from federation.errors import Reason
@@ -38,28 +38,11 @@ _OF_FUNCTIONS = frozenset({Reason.INVALID_TARGET, Reason.INVALID_SCOPE})
 """Those that follow from the documents only if a function token was asked for."""
 
 
-class _Members(TypedDict):
-    """The members of `_Recorded`."""
-
-    event_id: str
-    time: str
-    issuer: str
-    fed_issuer: str
-    sub: str
-    roles: tuple[str, ...]
-    policies: tuple[str, ...]
-    token: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
-    event_id: str
-    time: str
-    issuer: str
-    """The broker's own URL."""
-    fed_issuer: str
-    sub: str
-    """The subject as in access tokens."""
+    """What both kinds of decisions have."""
+
+    actor: Actor
     roles: tuple[str, ...]
     policies: tuple[str, ...]
     token: str | None
@@ -110,7 +93,7 @@ Recorded = RecordedExchange | RecordedRequest | NotDecided
 
 def recorded(event: StoredEvent) -> Recorded:
     """Return what *event* says. Raises: ValueError if it is not an event of the trail."""
-    event_id, time, path = (_text(event, member) for member in ("event_id", "time", "path"))
+    _, _, path = (_text(event, member) for member in ("event_id", "time", "path"))  # all are there
     code, reason, actor = (event.get(member) for member in ("response_code", "reason", "actor"))
     if not isinstance(code, int) or not isinstance(reason, str | None):
         raise ValueError("its response code or its reason is none")  # noqa: TRY004  as all others
@@ -120,21 +103,17 @@ def recorded(event: StoredEvent) -> Recorded:
         raise ValueError("its actor is none")  # noqa: TRY004  one kind of error for bad input
     if reason is not None and reason not in _REASONS:
         return NotDecided(_UNKNOWN_REASON)
-    members = _Members(
-        event_id=event_id,
-        time=time,
-        issuer=_text(actor, "issuer"),
-        fed_issuer=_text(actor, "fed_issuer"),
-        sub=_text(actor, "sub"),
+    known = _Recorded(
+        actor=Actor(*(_text(actor, member) for member in Actor._fields)),
         roles=_names(event, "roles"),
         policies=_names(event, "policies"),
         token=_digest(event, "token_sha256"),
     )
     exchange = path == EXCHANGE_PATH and "resource" not in event
-    return (_exchange if exchange else _request)(event, code, reason, members)
+    return (_exchange if exchange else _request)(event, code, reason, known)
 
 
-def _exchange(event: StoredEvent, code: int, reason: str | None, members: _Members) -> Recorded:
+def _exchange(event: StoredEvent, code: int, reason: str | None, known: _Recorded) -> Recorded:
     if (reason is None) != (code < _ERRORS):
         raise ValueError("its reason and its response code contradict each other")
     for_functions = event.get("scope") == FUNCTION
@@ -145,10 +124,13 @@ def _exchange(event: StoredEvent, code: int, reason: str | None, members: _Membe
     claims = event.get("claims")
     if not isinstance(claims, dict | None):
         raise ValueError("its claims are none")  # noqa: TRY004  one kind of error for bad input
-    if reason is None and claims is not None and not members["roles"]:
+    if reason is None and claims is not None and not known.roles:
         raise ValueError("it was granted by no Role")
     return RecordedExchange(
-        **members,
+        actor=known.actor,
+        roles=known.roles,
+        policies=known.policies,
+        token=known.token,
         reason=reason,
         claims=claims,
         claims_cut=_names(event, "claims_cut"),
@@ -160,7 +142,7 @@ def _exchange(event: StoredEvent, code: int, reason: str | None, members: _Membe
     )
 
 
-def _request(event: StoredEvent, code: int, reason: str | None, members: _Members) -> Recorded:
+def _request(event: StoredEvent, code: int, reason: str | None, known: _Recorded) -> Recorded:
     actions = _names(event, "actions")
     if not actions:
         return NotDecided(reason or "asked for no permission")
@@ -175,9 +157,16 @@ def _request(event: StoredEvent, code: int, reason: str | None, members: _Member
     denied = code == _DENIED and str(event.get("custom_message")).startswith(own)
     if reason == Reason.POLICY_MISSING and not denied:
         raise ValueError("its reason and its response code contradict each other")
-    if denied and not members["roles"]:
+    if denied and not known.roles:
         return NotDecided("not what its function token is for")
-    return RecordedRequest(**members, access=access, allowed=not denied)
+    return RecordedRequest(
+        actor=known.actor,
+        roles=known.roles,
+        policies=known.policies,
+        token=known.token,
+        access=access,
+        allowed=not denied,
+    )
 
 
 def _text(members: Mapping[str, object], member: str) -> str:

@@ -143,7 +143,13 @@ class Decider:
             read.pop(name, None)
         older = event.roles if event.granted and event.issued is None else ()
         said = [
-            *(event.claims is None, read, _times_fault(claims), event.issuer, event.claims_cut),
+            *(
+                event.claims is None,
+                read,
+                _times_fault(claims),
+                event.actor.issuer,
+                event.claims_cut,
+            ),
             *(event.asked, event.for_functions, event.audience, older),
         ]
         written = dumps_ascii(said)
@@ -209,7 +215,9 @@ class Decider:
         unknown: frozenset[str],
         shadows: _Shadows,
     ) -> Token:
-        minted = access_claims(claims, admission, issuer_url=event.issuer, now=0, jti="replayed")
+        minted = access_claims(
+            claims, admission, issuer_url=event.actor.issuer, now=0, jti="replayed"
+        )
         return Token(
             Outcome(
                 tuple(r.name for r in admission.roles), admission.policies, "", shadows.admitting
@@ -279,8 +287,8 @@ class Decider:
         )
         there = tuple(r.name for r in self.catalog.roles if r.name in event.roles)
         held = PolicyNames((*giving, *denying), denying, narrowed=bool(denying))
-        known = {"sub": event.sub, "iss": event.issuer, "aud": event.issuer}
-        known["fed:iss"] = event.fed_issuer
+        known = {"sub": event.actor.sub, "iss": event.actor.issuer, "aud": event.actor.issuer}
+        known["fed:iss"] = event.actor.fed_issuer
         outcome = Outcome(there, held.names, "" if there else Reason.NO_ROLE_ADMITS)
         unknown = self._read_by_policies.difference(known)
         return Token(outcome, held, Claims(known), unknown)

@@ -155,7 +155,7 @@ class Replay:
             if new is None:
                 raise Undecided(NO_EXCHANGE)
             old = self._old.held_by_roles(event) if self._old is not None else None
-            known = Known(event.sub, event.roles, new, old)
+            known = Known(event.actor.sub, event.roles, new, old)
             self.by_roles += 1
         after, why = _allowed(self._new, known.new, event.access)
         before, why_not = event.allowed, ""
@@ -214,7 +214,7 @@ def _who(event: RecordedExchange) -> str:
         found = text(claims.get(path))
         if found is not None and path not in event.claims_cut:
             return found[:_WHO_CHARS]
-    return (text(claims.get("sub")) or event.sub)[:_WHO_CHARS]
+    return (text(claims.get("sub")) or event.actor.sub)[:_WHO_CHARS]
 
 
 def _remember(kept: dict[bytes, Kept], key: bytes, value: Kept, most: int) -> None:
