@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from federation.audit.read import chunks
-from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, stored
+from federation.audit.segments import LINE_BYTES, Stored, cursor_of, header_of, parsed, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,8 @@ def _time_at(path: Path, offset: int) -> float | None:
     with path.open("rb") as file:
         file.seek(offset)
         line = file.readline(LINE_BYTES)
-    with suppress(ValueError, KeyError, TypeError):
-        return datetime.fromisoformat(json.loads(line)["time"]).timestamp()
+    with suppress(ValueError):
+        match parsed(line):
+            case {"time": str(time)}:
+                return datetime.fromisoformat(time).timestamp()
     return None

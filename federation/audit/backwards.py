@@ -13,7 +13,7 @@ import os
 from typing import NamedTuple
 
 from federation.audit.read import StoredEvent
-from federation.audit.segments import LINE_BYTES, Stored
+from federation.audit.segments import LINE_BYTES, Stored, parsed
 
 _FIRST_CHUNK = 4 * 1024
 _LAST_CHUNK = 256 * 1024
@@ -132,8 +132,8 @@ class Backwards:
 
 def _event(line: bytes) -> StoredEvent | None:
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        event = parsed(line)
+    except ValueError:
         return None
     return event if isinstance(event, dict) and "event_id" in event else None
 

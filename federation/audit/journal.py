@@ -36,6 +36,7 @@ from federation.audit.segments import (
     Segment,
     Stored,
     Sync,
+    cut,
     drop,
     fresh_process,
     remove_stale_locks,
@@ -129,6 +130,8 @@ class FileJournal:
         self._seals = Seals(folder, sign, sync)
         self._unsealed: dict[str, Closed] = {}
         """The closed segments of this process without a seal, by name."""
+        self._uncut: set[str] = set()
+        """The names of those that may still end with lines that were not acknowledged."""
         self._unrecorded: set[str] = set()
         """The names of segments that were dropped while seals could not be written."""
         self._problem: str | None = None
@@ -260,7 +263,9 @@ class FileJournal:
         try:
             segment.append(lines)
         except OSError:
-            self._retire(segment.abandon)
+            if not segment.cut():
+                self._uncut.add(segment.path.name)
+            self._retire(segment.close)
             raise
         self._used += segment.end - start
         if self._deliver:
@@ -350,7 +355,9 @@ class FileJournal:
         While seals cannot be written, segments go all the same: recording events comes first.
         """
         name = segment.path.name
-        unsealed = name not in self._seals.sealed and segment.path.exists()
+        # A process that was killed may have sealed the drop of a segment and not deleted it.
+        settled = name in self._seals.sealed or name in self._seals.dropped
+        unsealed = not settled and segment.path.exists()
         if unsealed and not self._sealing_problem:
             return False
         try:
@@ -380,6 +387,10 @@ class FileJournal:
     def _seal_own(self, wait_seconds: float = LOCK_SECONDS) -> None:
         # Another thread of this process may do the same at the same time.
         for name, closed in list(self._unsealed.items()):
+            if name in self._uncut and self._before and self._before.path.name == name:
+                # A segment after it would say where it ends. There is none with an event, and an
+                # empty one is deleted.
+                cut(self.folder / name, closed.bytes, self._sync)
             self._seals.add_closed(closed, wait_seconds)
             self._unsealed.pop(name, None)
         for name in list(self._unrecorded):

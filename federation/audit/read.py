@@ -7,7 +7,6 @@ of its segment, and the bytes beyond the end that the next segment names.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from federation.audit.segments import (
     Stored,
     by_process,
     header_of,
+    parsed,
     stored,
 )
 from federation.jose.strict_json import loads_object
@@ -47,10 +47,15 @@ class Line:
 
     def content(self) -> bytes:
         """Return the event as it was recorded, one JSON object. Raises: ValueError."""
-        content = self.text.removesuffix(b"\n")
-        if not isinstance(json.loads(content), dict):
+        self.event()
+        return self.text.removesuffix(b"\n")
+
+    def event(self) -> StoredEvent:
+        """Return the members of the event. Raises: ValueError."""
+        event = parsed(self.text)
+        if not isinstance(event, dict):
             raise ValueError("not an object")  # noqa: TRY004  one kind of error for bad input
-        return content
+        return event
 
 
 def lines(path: Path, start: int, end: int) -> Iterator[Line]:
@@ -135,7 +140,7 @@ def events(path: Path, start: int, end: int) -> Iterator[tuple[Line, StoredEvent
     for line in lines(path, start, end):
         if line.start:  # the first line is the header
             try:
-                event: StoredEvent = json.loads(line.content())
+                event = line.event()
             except ValueError:
                 continue
             yield line, event

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,7 +86,11 @@ class Closed:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """Return the segments in *folder*, the oldest first."""
+    """
+    Return the segments in *folder*, the oldest first.
+
+    Anything but a regular file is none: to open a pipe would wait for a writer.
+    """
     found: list[tuple[Path, str, int]] = []
     try:
         paths = sorted(folder.iterdir())
@@ -94,7 +99,9 @@ def stored(folder: Path) -> list[Stored]:
     for path in paths:
         if match := _NAME.fullmatch(path.name):
             with suppress(FileNotFoundError):  # dropped since the listing
-                found.append((path, match["process"], path.stat().st_size))
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    found.append((path, match["process"], status.st_size))
     last = {process: path for path, process, _ in found}
     return [Stored(path, process, size, last[process] == path) for path, process, size in found]
 
@@ -116,11 +123,19 @@ def header_of(path: Path) -> Header | None:
         return None
 
 
+def parsed(line: bytes) -> object:
+    """Parse *line* as JSON. Raises: ValueError, also if it is nested too deeply for the parser."""
+    try:
+        return json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def parse_header(line: bytes) -> Header:
     """Parse *line* as a header. Raises: ValueError."""
     if not line.endswith(b"\n"):
         raise ValueError("the header is incomplete")
-    match json.loads(line):
+    match parsed(line):
         case {
             "journal": 1,
             "deliver": bool(deliver),
@@ -239,9 +254,16 @@ class Segment:
 
     def abandon(self) -> None:
         """Cut off what was not acknowledged, if possible, and close the file."""
-        with suppress(OSError):
-            os.ftruncate(self._descriptor, self.end)
+        self.cut()
         self.close()
+
+    def cut(self) -> bool:
+        """Cut off what was not acknowledged. Return whether that was possible."""
+        try:
+            os.ftruncate(self._descriptor, self.end)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file, and delete it if it has no event."""
@@ -261,6 +283,17 @@ class Segment:
         self._sync(self._descriptor)
         self._digest.update(data)
         self.end += len(data)
+
+
+def cut(path: Path, end: int, sync: Sync) -> None:
+    """Cut off what the closed segment at *path* has after the byte *end*. Raises: OSError."""
+    with suppress(FileNotFoundError):  # dropped meanwhile
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, end)
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
