@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from federation.audit.backlog import undelivered_from
 from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal
 from federation.audit.read import BATCH_EVENTS
-from federation.audit.segments import stored
+from federation.audit.segments import set_cursor, stored
 from federation.audit.webhook import NotDelivered, Webhook, read_header
 from federation.outbound import Outbound
 from tests.harness.broker import logged
@@ -516,6 +517,40 @@ def test_a_full_disk_does_not_send_the_same_over_and_over(
 
     deliver(tmp_path, Webhook(receiver.url), story)
     assert receiver.event_ids == recorded(tmp_path)
+
+
+def test_what_was_delivered_while_the_disk_was_full_may_go_once_there_is_room(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = True
+
+    def write(path: Path, offset: int) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        set_cursor(path, offset)
+
+    monkeypatch.setattr("federation.audit.delivery.set_cursor", write)
+
+    async def story() -> None:
+        nonlocal full
+        journal = FileJournal(tmp_path, 64 * 1024, deliver=True, sign=sign)  # many segments
+        delivery = Delivery(journal, Webhook(receiver.url), at_once)
+        running = asyncio.create_task(delivery.run())
+        for number in range(60):
+            await journal.record(event(number))
+        await until(lambda: len(receiver.event_ids) == 60)
+        closed = [segment for segment in stored(tmp_path) if not segment.latest]
+        assert len(closed) > 2
+        full = False
+        await journal.record(event(60))
+        await until(lambda: all(undelivered_from(segment) is None for segment in closed))
+        await until(lambda: len(receiver.event_ids) == 61)
+        delivery.stop()
+        await running
+        await journal.aclose()
+
+    asyncio.run(story())
+    assert len(receiver.event_ids) == 61, "none was sent twice"
 
 
 def test_a_damaged_line_does_not_stop_the_others(tmp_path: Path, receiver: Receiver) -> None:

@@ -43,6 +43,8 @@ class Delivery:
         self._adopted: dict[str, Lock] = {}
         self._adopt_due = 0.0
         self._cursors: dict[Path, int] = {}
+        self._unwritten: set[Path] = set()
+        """The segments whose cursor could not be written at the last try."""
         self._stopping = asyncio.Event()
         self.problem: str | None = None
         """Why the webhook refused the last batch, if only an operator can help against that."""
@@ -195,8 +197,8 @@ class Delivery:
                 batch = None
             if batch:
                 return batch
-            if segment.closed:
-                self._done(segment.path)
+            # If it were forgotten now, its cursor would never be written, and it could never go.
+            if segment.closed and self._done(segment.path):
                 self._journal.delivered(segment.path)
         return None
 
@@ -204,11 +206,13 @@ class Delivery:
         start = self._cursors.get(path)
         return batch_of(path, cursor_of(path) if start is None else start, end)
 
-    def _done(self, path: Path) -> None:
-        """Move the cursor of *path* to its end: nothing more comes."""
+    def _done(self, path: Path) -> bool:
+        """Move the cursor of *path* to its end: nothing more comes. Return whether that is on disk."""
         with suppress(FileNotFoundError):
-            if self._taken(path, path.stat().st_size):
-                self._cursors.pop(path, None)
+            if not self._taken(path, path.stat().st_size):
+                return False
+            self._cursors.pop(path, None)
+        return True
 
     def _taken(self, path: Path, end: int) -> bool:
         """Move the cursor of *path* to *end*. Return whether it is on disk."""
@@ -218,8 +222,11 @@ class Delivery:
         try:
             set_cursor(path, end)
         except OSError as error:
-            self._log.warning("audit cursor not written", segment=path.name, error=str(error))
+            if path not in self._unwritten:  # it is tried again and again
+                self._unwritten.add(path)
+                self._log.warning("audit cursor not written", segment=path.name, error=str(error))
             return False
+        self._unwritten.discard(path)
         if not path.exists():  # dropped meanwhile, and its cursor must not stay alone
             drop(path)
         return True
