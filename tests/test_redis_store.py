@@ -776,6 +776,44 @@ class TestAcknowledgement:
 
         tell(story())
 
+    def test_else_it_can_be_made_again_at_once(
+        self, port: int, two: Replicas, tmp_path: Path
+    ) -> None:
+        async def story() -> None:
+            async with two.up("same") as store:
+                await store.check()  # it knows the epoch from now on
+            async with two.up("same", replicas=1, runs=False) as store:
+                with pytest.raises(Refusal):
+                    await store.spend("a", EXPIRES, NOW)
+                with redis_server(tmp_path / "replica", replicaof=f"127.0.0.1 {port}"):
+                    linked(port)
+                    assert await store.spend("a", EXPIRES, NOW)
+                    await store._undo_claims()
+                    assert not await store.spend("a", EXPIRES, NOW), "it was granted"
+
+        tell(story())
+
+    def test_else_each_of_several_is_given_back(self, two: Replicas) -> None:
+        async def story() -> None:
+            async with two.up("same") as other:
+                await other.check()
+                async with two.up("same", replicas=1, runs=False) as store:
+                    for _ in range(3):
+                        with pytest.raises(Refusal):
+                            await store.spend("a", EXPIRES, NOW)
+                    await store._undo_claims()
+                    assert await other.spend("a", EXPIRES, NOW)
+
+        tell(story())
+
+
+def linked(port: int) -> None:
+    """Wait until the Redis at *port* has a replica that answers."""
+    deadline = time.monotonic() + 20
+    while "state=online" not in ask_redis(port, "INFO replication"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
 
 class TestStart:
     """`serve` looks at the shared state before it serves."""

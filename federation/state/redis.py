@@ -94,7 +94,7 @@ class RedisStore:
         self._claims: dict[str, str] = {}
         """Claims of this replica that it may still have to give back."""
         self._undo: dict[str, str] = {}
-        """Claims to give back as soon as Redis answers."""
+        """Claims to give back as soon as Redis answers, each with its key."""
         self._revoked = ExpiringSet()
         self._fresh = Freshness()
         self._look = SharedRun(self._read_new)
@@ -175,6 +175,8 @@ class RedisStore:
             await self._inspect()
         if self._inspected:
             raise unavailable(self._inspected)
+        if self._undo:  # else a job that tries again would be told that its token was used
+            await self._undo_claims(key)
         for _ in range(2):
             if self._epoch and issued - LEEWAY.total_seconds() < self._lost_at():
                 raise unavailable("it had no data after this token was issued")
@@ -194,7 +196,7 @@ class RedisStore:
             )
         finally:
             if answer is None:
-                self._undo[key] = claim
+                self._undo[claim] = key
         if answer == 1:
             self._claims[key] = claim
             while len(self._claims) > _CLAIMS_KEPT:
@@ -203,13 +205,15 @@ class RedisStore:
 
     async def _restore(self, key: str) -> None:
         if claim := self._claims.pop(key, None):
-            self._undo[key] = claim
+            self._undo[claim] = key
         await self._undo_claims()
 
-    async def _undo_claims(self) -> None:
-        for key, claim in list(self._undo.items()):
-            await self._server.run(UNDO, (SPENT + key,), claim)
-            self._undo.pop(key, None)
+    async def _undo_claims(self, key: str | None = None) -> None:
+        """Give back the claims that are due, those of *key* alone if there is one."""
+        due = [each for each in self._undo.items() if key in {None, each[1]}]
+        for claim, of in due:
+            await self._server.run(UNDO, (SPENT + of,), claim)
+            self._undo.pop(claim, None)
 
     def _lost_at(self) -> float:
         """Return when Redis was last found without its data."""
