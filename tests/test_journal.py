@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -262,6 +263,38 @@ def test_a_journal_recovers_without_a_request(tmp_path: Path) -> None:
         disk.failure = None
         await until(lambda: journal.status().problem is None)
         journal.check()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await journal.aclose()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("at_the_start", [True, False], ids=["at the start", "later"])
+def test_a_disk_that_does_not_answer_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_the_start: bool
+) -> None:
+    monkeypatch.setattr("federation.audit.journal._STUCK_SECONDS", 0.2)
+    answers = threading.Event()
+
+    def slow(descriptor: int) -> None:
+        answers.wait(20)
+        fdatasync(descriptor)
+
+    journal = FileJournal(tmp_path, SIZE, sync=slow, sign=sign)
+
+    async def story() -> None:
+        if not at_the_start:
+            answers.set()
+            await journal.record(event(1))
+            answers.clear()
+            assert journal.status().problem is None
+        running = asyncio.create_task(journal.run())
+        recording = asyncio.create_task(journal.record(event(2)))
+        await until(lambda: "the disk has not answered for" in (journal.status().problem or ""))
+        answers.set()
+        await recording
+        await until(lambda: journal.status().problem is None)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await journal.aclose()

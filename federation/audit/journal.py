@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,8 @@ _LOCK_TRIES = 5
 _EVENTS_WAIT_SECONDS = 0.05
 """How long events wait for the lock of the seals. Background work waits longer."""
 _ALARM = 0.8
+_STUCK_SECONDS = 5.0
+"""A write that takes longer is a problem. A disk that is busy takes a fraction of a second."""
 
 fdatasync: Sync = os.fdatasync if sys.platform == "linux" else os.fsync
 
@@ -135,6 +137,8 @@ class FileJournal:
         self._unrecorded: set[str] = set()
         """The names of segments that were dropped while seals could not be written."""
         self._problem: str | None = None
+        self._began: float | None = None
+        """When the write in progress began, on the monotonic clock."""
         self._sealing_problem: str | None = None
         self._status: Status | None = None
         self._closed = False
@@ -165,7 +169,17 @@ class FileJournal:
         """Return the status as it was within the last seconds."""
         if self._status is None:
             self._status = self._look()
+        if self._status.problem is None and (stuck := self._stuck()):
+            return replace(self._status, problem=stuck)
         return self._status
+
+    def _stuck(self) -> str | None:
+        """Return that the disk does not answer, if it has not for so long: exchanges wait for it."""
+        began = self._began
+        seconds = time.monotonic() - began if began is not None else 0.0
+        return (
+            f"the disk has not answered for {seconds:.0f} s" if seconds > _STUCK_SECONDS else None
+        )
 
     async def run(self) -> None:
         """Seal segments, refresh the status and retry what failed, until cancelled."""
@@ -248,6 +262,7 @@ class FileJournal:
         """Write all of *contents* to disk, or acknowledge none."""
         lines = [content for content in contents if content]
         need = sum(map(len, lines)) + len(lines) or _PROBE_BYTES
+        self._began = time.monotonic()
         try:
             segment = self._ready(need)
             if lines:
@@ -255,6 +270,8 @@ class FileJournal:
         except OSError as error:
             self._problem = error.strerror or str(error)
             raise
+        finally:
+            self._began = None
         self._problem = None
         return [None] * len(contents)
 
