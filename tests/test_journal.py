@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -343,6 +344,26 @@ def test_a_segment_that_was_changed_from_outside_is_closed(tmp_path: Path, harm:
     asyncio.run(story())
     assert recorded(folder)[-1] == after.event_id
     assert examine(folder).whole == (harm == "lengthened")
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_folder_that_is_removed_again_and_again_costs_no_open_files(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "audit", SIZE, sign=sign)
+
+    async def story() -> list[int]:
+        files = []
+        for number in range(6):
+            await journal.record(event(number))
+            files.append(open_files())
+            shutil.rmtree(tmp_path / "audit")
+        await journal.aclose()
+        return files
+
+    files = asyncio.run(story())
+    assert len(set(files)) == 1, files
 
 
 def test_a_folder_that_cannot_be_made_refuses(tmp_path: Path) -> None:

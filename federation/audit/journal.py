@@ -290,7 +290,10 @@ class FileJournal:
 
     def _ready(self, need: int) -> Segment:
         """Return the segment to append to, with room for *need* bytes."""
-        if self._lock is None or not self._lock.holds():
+        if self._lock and not self._lock.holds():  # somebody removed the file
+            self._lock.release()
+            self._lock = None
+        if self._lock is None:
             self._lock = self._own_lock()
         self._make_room(need)
         segment = self._segment
