@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
@@ -136,14 +137,19 @@ def batch_of(path: Path, start: int, end: int) -> Batch | None:
 
 
 def events(path: Path, start: int, end: int) -> Iterator[tuple[Line, StoredEvent]]:
-    """Yield the events of *path* between two bytes, each with its line. Raises: OSError."""
-    for line in lines(path, start, end):
-        if line.start:  # the first line is the header
-            try:
-                event = line.event()
-            except ValueError:
-                continue
-            yield line, event
+    """
+    Yield the events of *path* between two bytes, each with its line.
+
+    There are none if the segment was dropped since the listing. Raises: OSError.
+    """
+    with suppress(FileNotFoundError):
+        for line in lines(path, start, end):
+            if line.start:  # the first line is the header
+                try:
+                    event = line.event()
+                except ValueError:
+                    continue
+                yield line, event
 
 
 def last(folder: Path, count: int) -> list[StoredEvent]:
@@ -156,9 +162,10 @@ def last(folder: Path, count: int) -> list[StoredEvent]:
         for segment in reversed(own):
             if lacking <= 0:
                 break
-            latest = _last_of(segment.path, end_of[segment.path], lacking)
-            found += latest
-            lacking -= len(latest)
+            with suppress(FileNotFoundError):  # dropped since the listing
+                latest = _last_of(segment.path, end_of[segment.path], lacking)
+                found += latest
+                lacking -= len(latest)
     found.sort(key=time_of)
     return found[-count:] if count else []
 
@@ -177,12 +184,13 @@ def in_order(folders: Iterable[Path]) -> Iterator[StoredEvent | None]:
 def _of_process(segments: Sequence[Stored]) -> Iterator[StoredEvent | None]:
     end_of = ends(segments)
     for segment in segments:
-        for line in lines(segment.path, 0, end_of[segment.path]):
-            if line.start:  # the first line is the header
-                try:
-                    yield loads_object(line.text)
-                except ValueError:
-                    yield None
+        with suppress(FileNotFoundError):  # dropped since the listing
+            for line in lines(segment.path, 0, end_of[segment.path]):
+                if line.start:  # the first line is the header
+                    try:
+                        yield loads_object(line.text)
+                    except ValueError:
+                        yield None
 
 
 class News:

@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -162,10 +163,11 @@ def _batches(folder: Path, since: datetime | None) -> Iterator[list[bytes]]:
     """Yield the events since then in the order of the segments, some at a time."""
     for path, end in ends(stored(folder)).items():
         start = 0
-        while batch := batch_of(path, start, end):
-            start = batch.end
-            if contents := [event for event in batch.contents if _is_since(event, since)]:
-                yield contents
+        with suppress(FileNotFoundError):  # dropped since the listing
+            while batch := batch_of(path, start, end):
+                start = batch.end
+                if contents := [event for event in batch.contents if _is_since(event, since)]:
+                    yield contents
 
 
 def _is_since(content: bytes, since: datetime | None) -> bool:

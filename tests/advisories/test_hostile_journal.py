@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,11 @@ import pytest
 
 from federation.audit.delivery import Delivery
 from federation.audit.journal import FileJournal, Status, fdatasync
-from federation.audit.read import News, last
+from federation.audit.read import News, in_order, last
 from federation.audit.seals import Seals
-from federation.audit.segments import stored
+from federation.audit.segments import Stored, stored
 from federation.audit.webhook import Webhook
+from federation.cli.audit import _batches
 from federation.errors import Refusal
 from tests.harness.journal_writer import SIZE, event, examine, recorded, sign
 from tests.harness.webhook_receiver import receiving
@@ -187,3 +189,32 @@ def test_what_could_not_be_cut_off_is_cut_before_the_segment_is_sealed(
     asyncio.run(story())
     assert recorded(tmp_path) == [kept.event_id]
     assert examine(tmp_path).findings == []
+
+
+# -- segments that are dropped for room while somebody reads
+
+
+@pytest.mark.parametrize("read", ["last", "news", "in order", "resend"])
+def test_a_segment_that_is_dropped_while_it_is_read_ends_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    news = News(tmp_path)
+    keep(tmp_path, 2)
+    ids = keep(tmp_path, 3)
+
+    def listed(folder: Path) -> list[Stored]:
+        found = stored(folder)
+        found[0].path.unlink(missing_ok=True)  # right after the listing
+        return found
+
+    for module in ("federation.audit.read", "federation.cli.audit"):
+        monkeypatch.setattr(f"{module}.stored", listed)
+    if read == "last":
+        found = last(tmp_path, 10)
+    elif read == "news":
+        found = news.read()
+    elif read == "in order":
+        found = [each for each in in_order([tmp_path]) if each]
+    else:
+        found = [json.loads(each) for batch in _batches(tmp_path, None) for each in batch]
+    assert [each["event_id"] for each in found] == ids
