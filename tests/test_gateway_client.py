@@ -369,6 +369,61 @@ def test_an_answer_that_was_not_read_to_its_end_is_nobody_elses() -> None:
     assert asyncio.run(story()) == b"mine"
 
 
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"
+LENGTH = b"Content-Length: 5\r\n\r\n", b"hello"
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000], ids=["in-one", "in-two", "byte-by-byte"])
+@pytest.mark.parametrize("framing", [CHUNKS, LENGTH], ids=["chunks", "length"])
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 204), ("GET", 304), ("POST", 204), ("HEAD", 200)]
+)
+def test_an_answer_without_a_body_is_the_same_however_it_arrives(
+    method: str, status: int, framing: tuple[bytes, bytes], pieces: int
+) -> None:
+    """It ends with its head (RFC 9112, section 6.3). What follows is nobody's answer."""
+    opened = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if opened == 2:
+            writer.write(answer(b"honest"))
+            return
+        head, rest = b"HTTP/1.1 %d X\r\n%b" % (status, framing[0]), framing[1]
+        whole = head + rest
+        each = [whole] if pieces == 1 else [head, rest]
+        for piece in each if pieces < 3 else [whole[at : at + 1] for at in range(len(whole))]:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        await reader.read()
+
+    async def story() -> tuple[int, bytes | None, bytes]:
+        async with connected(peer) as pool:
+            response = await pool.send(UpstreamRequest(method, b"/function/a.dev", [], None))
+            assert [piece async for piece in response.body] == []
+            await response.close()
+            await asyncio.sleep(0.2)  # the rest arrives
+            return response.status, response.whole, await told(pool, "GET")
+
+    assert uvloop.run(story()) == (status, b"", b"honest")
+    assert opened == 2
+
+
+def test_an_answer_in_another_protocol_is_refused_however_it_arrives() -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for byte in b"HTTP/1.1 100 X\r\nA: b\r\n\r\n\r\nRTSP/1.1 200 OK\r\n\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(UpstreamFailed, match="not HTTP"):
+        ask(peer)
+
+
 def test_an_answer_that_nobody_reads_stops_the_upstream() -> None:
     taken = 0
 

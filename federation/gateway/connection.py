@@ -9,13 +9,14 @@ and nothing came after it: anything else could become the answer to another call
 from __future__ import annotations
 
 import asyncio
+import re
 import select
 import socket
 from collections.abc import AsyncIterator
 
 import httptools
 
-from federation.gateway.headers import has_no_body
+from federation.gateway.headers import UNCLEAR_END, has_no_body
 from federation.gateway.refusals import UpstreamFailed
 
 # A socket is read in large bursts; no more is read while this much waits for the caller.
@@ -25,7 +26,10 @@ _FIELDS = 128
 _HEAD_BYTES = 64 * 1024
 _BROKE_OFF = "the body of the request broke off"
 _TOO_LARGE = "a part of its answer is too large"
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_CODING = b"transfer-encoding"
+_FRAMING = frozenset({b"content-length", _CODING})
+# The final answer may follow empty lines and interim answers. The parser also takes RTSP and ICE.
+_HTTP = re.compile(rb"(?>[\r\n]*+HTTP/[0-9.]+ 1.*?\n\r?\n)*+[\r\n]*+HTTP/", re.DOTALL)
 
 
 class Closed(UpstreamFailed):
@@ -150,10 +154,15 @@ class Answer:
         self.begun = False
         """True if it has a head, and nothing was wrong with what came together with it."""
         self._has_head = self._has_end = self._is_followed = False
+        self._is_bodiless = False
+        self._has_padded_coding = False
+        """True if white space follows a `Transfer-Encoding`."""
         self._is_framed = False
         """True if its head says where it ends. Else it ends with its connection."""
         self._is_last = False
         """True if the connection must not be used again."""
+        self._start = b""
+        """What has arrived before the head was complete."""
         self._pieces: list[bytes] = []
         self._fields = self._head_bytes = self._buffered_bytes = self._unparsed_bytes = 0
         self._failure: Exception | None = None
@@ -213,20 +222,26 @@ class Answer:
         """Parse *data*."""
         self.may_repeat = False
         self._unparsed_bytes += len(data)
+        if not self._has_head:
+            self._start += data
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.fail(UpstreamFailed("it answered with the status 101"))
+            return
         except httptools.HttpParserError as error:
-            raised = error.__context__  # by a method below
-            self.fail(raised if isinstance(raised, UpstreamFailed) else error)
-        else:
-            # The parser keeps a field until it is complete.
-            if self._unparsed_bytes > _HEAD_BYTES and not self._has_end:
-                self.fail(UpstreamFailed(_TOO_LARGE))
-            elif self._has_head:
-                self.begun = True
-                self._wake()
+            if not (self._is_bodiless and self._is_followed):
+                raised = error.__context__  # by a method below
+                self.fail(raised if isinstance(raised, UpstreamFailed) else error)
+                return
+        # The parser keeps a field until it is complete.
+        if self._unparsed_bytes > _HEAD_BYTES and not self._has_end:
+            self.fail(UpstreamFailed(_TOO_LARGE))
+        elif self._start and self._has_head and not _HTTP.match(self._start):
+            self.fail(UpstreamFailed("it is not HTTP: RTSP or ICE"))
+        elif self._has_head:
+            self.begun, self._start = True, b""
+            self._wake()
 
     def end(self) -> None:
         """Take the end of the connection as its end, if it has no other."""
@@ -236,8 +251,7 @@ class Answer:
 
     def on_message_begin(self) -> None:
         if self._has_end:  # nobody has asked for a second one
-            self._is_followed = self._is_last = True
-            self.connection.close()  # the parser would keep it
+            self._drop_rest()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._has_head:
@@ -248,7 +262,10 @@ class Answer:
         if self._fields > _FIELDS or self._head_bytes > _HEAD_BYTES:
             raise UpstreamFailed(_TOO_LARGE)
         # RFC 9110, section 5.5: white space around a value is no part of it.
-        self.headers.append((name, value.rstrip(b" \t")))
+        stripped = value.rstrip(b" \t")
+        if stripped != value and name.lower() == _CODING:
+            self._has_padded_coding = True
+        self.headers.append((name, stripped))
 
     def on_headers_complete(self) -> None:
         parser = self.connection.parser
@@ -261,17 +278,21 @@ class Answer:
         self._has_head = True
         self.version = parser.get_http_version()
         self._is_last = not parser.should_keep_alive()
-        # The parser does not know the method, and believes the length of a 204.
-        self._has_end = has_no_body(self._method, self.status)
-        framing = [name for name, _ in self.headers if name.lower() in _FRAMING]
+        if self._has_padded_coding and self._is_last:
+            # For the parser, `chunked` before a tab or a folded line is another coding.
+            raise UpstreamFailed(UNCLEAR_END)
+        # The parser does not know the method.
+        self._is_bodiless = self._has_end = has_no_body(self._method, self.status)
+        framing = {name.lower() for name, _ in self.headers} & _FRAMING
         self._is_framed = self._has_end or bool(framing)
+        if self.status == 204 and _CODING in framing:
+            self._is_last = True  # RFC 9112, section 6.1 forbids it; its chunks may come later
 
     def on_body(self, piece: bytes) -> None:
         self._unparsed_bytes = 0
-        if self._is_followed:
-            return
         if self._has_end or not self._has_head:
-            raise UpstreamFailed("it sent a body where none can be")
+            self._drop_rest()
+            return
         self._pieces.append(piece)
         self._buffered_bytes += len(piece)
         if self._buffered_bytes > _BUFFERED_BYTES >= self._buffered_bytes - len(piece):
@@ -279,6 +300,11 @@ class Answer:
 
     def on_message_complete(self) -> None:
         self._has_end = self._has_head
+
+    def _drop_rest(self) -> None:
+        """Drop what no request has asked for (RFC 9112, section 6.3), and the connection."""
+        self._is_followed = self._is_last = True
+        self.connection.close()  # the parser would keep it
 
     def _taken_failure(self) -> Exception:
         taken, self._failure = self._failure, Closed()

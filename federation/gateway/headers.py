@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from federation.gateway.refusals import Ambiguous, Malformed, TooLarge, UpstreamFailed
 
+UNCLEAR_END = "its answer does not say clearly where it ends"
+
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values in order, as ASGI has them."""
 
@@ -168,7 +170,7 @@ def check_answer(status: int, headers: Headers) -> None:
     lowered = ((name.lower(), value) for name, value in headers)
     ends = [_FRAMING[name].fullmatch(value) for name, value in lowered if name in _FRAMING]
     if len(ends) > 1 or not all(ends):
-        raise UpstreamFailed("its answer does not say clearly where it ends")
+        raise UpstreamFailed(UNCLEAR_END)
 
 
 def response_headers(

@@ -31,6 +31,7 @@ OK: Final = b"HTTP/1.1 200 OK\r\n"
 EVIL: Final = OK + b"Content-Length: 5\r\n\r\nEVIL!"
 FIVE: Final = b"Content-Length: 5\r\n\r\nhello"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n\r\n"
+LAST: Final = b"0\r\n\r\n"
 UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -79,6 +80,21 @@ CASES: dict[str, Case] = {
     "version-2": Case(answer(b"HTTP/2.0 200 OK\r\n" + FIVE), BAD),
     "version-0-9": Case(answer(b"HTTP/0.9 200 OK\r\n" + FIVE), BAD),
     "no-http": Case(closing(b"hello\r\n\r\n"), BAD),
+    # The parser takes both for HTTP.
+    "rtsp": Case(answer(b"RTSP/1.1 200 OK\r\n" + FIVE), BAD),
+    "ice": Case(answer(b"ICE/1.1 200 OK\r\n" + FIVE), BAD),
+    "rtsp-after-empty-lines": Case(answer(b"\r\n\n\r\nRTSP/1.1 200 OK\r\n" + FIVE), BAD),
+    "rtsp-after-a-100": Case(
+        answer(b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\nRTSP/1.1 200 OK\r\n" + FIVE), BAD
+    ),
+    "rtsp-with-http-in-its-body": Case(
+        answer(b"HTTP/1.1 100 X\r\n\r\nRTSP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n\n\nHTTP/"), BAD
+    ),
+    "a-100-of-rtsp": Case(answer(b"RTSP/1.1 100 Continue\r\n\r\n" + OK + FIVE), BAD),
+    "empty-lines-before-it": Case(answer(b"\r\n\n\r\n" + OK + FIVE), Got(200, b"hello")),
+    "rtsp-in-the-body": Case(
+        answer(OK + b"Content-Length: 7\r\n\r\n\nRTSP/1"), Got(200, b"\nRTSP/1")
+    ),
     "nothing": Case(closing(b""), BAD),
     "half-a-head": Case(closing(OK + b"Content-Le"), BAD),
     "reset-at-once": Case(Answer(b"", end=End.RESET), BAD),
@@ -129,6 +145,34 @@ CASES: dict[str, Case] = {
     ),
     "chunked-twice": Case(
         closing(OK + b"Transfer-Encoding: chunked\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"), BAD
+    ),
+    "chunked-and-a-space": Case(
+        answer(OK + b"Transfer-Encoding: chunked \r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        Got(200, b"hello"),
+    ),
+    # The parser does not take these for chunked, and would pass the frames of the chunks on.
+    "chunked-and-a-tab": Case(
+        closing(OK + b"Transfer-Encoding: chunked\t\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), BAD
+    ),
+    "chunked-and-a-folded-blank-line": Case(
+        closing(OK + b"Transfer-Encoding: chunked\r\n \r\n\r\n5\r\nhello\r\n0\r\n\r\n"), BAD
+    ),
+    "chunked-and-a-folded-blank-line-and-a-close": Case(
+        closing(
+            OK
+            + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\t\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        ),
+        BAD,
+    ),
+    "chunked-on-a-folded-line": Case(
+        answer(OK + b"Transfer-Encoding:\r\n chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        Got(200, b"hello"),
+    ),
+    "a-coding-in-two-folded-parts": Case(
+        closing(OK + b"Transfer-Encoding: chunk\r\n ed\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), BAD
+    ),
+    "a-length-and-a-folded-blank-line": Case(
+        closing(OK + b"Content-Length: 5\r\n \r\n\r\nhello"), BAD
     ),
     "chunks-of-http-1-0": Case(
         closing(b"HTTP/1.0 200 OK\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"), BAD
@@ -185,15 +229,39 @@ CASES: dict[str, Case] = {
     # -- answers without a body
     "204": Case(answer(b"HTTP/1.1 204 No Content\r\n\r\n"), Got(204)),
     "204-with-a-length": Case(answer(b"HTTP/1.1 204 X\r\nContent-Length: 5\r\n\r\n"), Got(204)),
-    "204-with-a-body": Case(answer(b"HTTP/1.1 204 X\r\n" + FIVE), BAD),
+    "204-with-a-body": Case(answer(b"HTTP/1.1 204 X\r\n" + FIVE), Got(204)),
+    "204-with-chunks": Case(answer(b"HTTP/1.1 204 X\r\n" + CHUNKED + LAST), Got(204)),
+    "204-with-a-body-in-chunks": Case(
+        answer(b"HTTP/1.1 204 X\r\n" + CHUNKED + b"5\r\nhello\r\n" + LAST), Got(204)
+    ),
+    "204-and-the-chunks-come-later": Case(
+        answer(b"HTTP/1.1 204 X\r\n" + CHUNKED, unasked=LAST), Got(204)
+    ),
+    "204-and-another-answer": Case(answer(b"HTTP/1.1 204 X\r\n\r\n" + EVIL), Got(204)),
+    "204-and-an-answer-as-its-body": Case(
+        answer(b"HTTP/1.1 204 X\r\nContent-Length: %d\r\n\r\n" % len(EVIL) + EVIL), Got(204)
+    ),
     "304": Case(answer(b"HTTP/1.1 304 Not Modified\r\nETag: a\r\n\r\n"), Got(304)),
     "304-with-a-length": Case(answer(b"HTTP/1.1 304 X\r\nContent-Length: 500\r\n\r\n"), Got(304)),
-    "304-with-a-body": Case(answer(b"HTTP/1.1 304 X\r\n" + FIVE), BAD),
+    "304-with-a-body": Case(answer(b"HTTP/1.1 304 X\r\n" + FIVE), Got(304)),
+    "304-with-chunks": Case(answer(b"HTTP/1.1 304 X\r\n" + CHUNKED + LAST), Got(304)),
     "205": Case(answer(b"HTTP/1.1 205 X\r\nContent-Length: 0\r\n\r\n"), Got(205)),
     "head": Case(answer(OK + b"Content-Length: 500\r\n\r\n"), Got(200), method="HEAD"),
     "head-with-chunks": Case(answer(OK + CHUNKED), Got(200), method="HEAD"),
     "head-without-a-length": Case(answer(OK + b"\r\n"), Got(200), method="HEAD"),
-    "head-with-a-body": Case(answer(OK + FIVE), BAD, method="HEAD"),
+    "head-with-a-last-chunk": Case(answer(OK + CHUNKED + LAST), Got(200), method="HEAD"),
+    "head-with-a-body": Case(answer(OK + FIVE), Got(200), method="HEAD"),
+    "head-with-a-body-in-chunks": Case(
+        answer(OK + CHUNKED + b"5\r\nhello\r\n" + LAST), Got(200), method="HEAD"
+    ),
+    "head-with-a-body-without-a-length": Case(answer(OK + b"\r\nhello"), Got(200), method="HEAD"),
+    "head-and-an-answer-as-its-body": Case(
+        answer(OK + b"Content-Length: %d\r\n\r\n" % len(EVIL) + EVIL), Got(200), method="HEAD"
+    ),
+    "100-with-a-body": Case(
+        answer(b"HTTP/1.1 100 X\r\nContent-Length: 5\r\n\r\nhello" + OK + FIVE), BAD
+    ),
+    "100-with-chunks": Case(answer(b"HTTP/1.1 100 X\r\n" + CHUNKED + LAST + OK + FIVE), BAD),
     "head-and-the-body-comes-later": Case(
         answer(OK + b"Content-Length: 5\r\n\r\n", unasked=b"hello"), Got(200), method="HEAD"
     ),
