@@ -7,7 +7,7 @@ begins only after the request's audit event is recorded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -26,7 +26,7 @@ from federation.gateway.headers import (
     upstream_headers,
 )
 from federation.gateway.narrow import LIST_BYTES, narrow
-from federation.gateway.refusals import UpstreamFailed
+from federation.gateway.refusals import CallerGone, UpstreamFailed
 from federation.gateway.request import Request
 from federation.gateway.routes import Call, HealthCall, Kind
 from federation.gateway.upstream import Upstream
@@ -55,6 +55,8 @@ class Reply:
     send: Send
     recording: Recording
     observer: Observer
+    has_left: Callable[[], bool]
+    """True if the server knows that the caller has left."""
     status: int | None = None
     """None until it has begun."""
 
@@ -70,7 +72,14 @@ class Reply:
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, piece: bytes, *, more: bool = False) -> None:
-        """Send a piece of the body, the last one unless *more* follows."""
+        """
+        Send a piece of the body, the last one unless *more* follows.
+
+        Raises: CallerGone. While the upstream does not take the request's body, nothing is read from
+        the caller, so no disconnect is received. An upstream that streams could go on for ever.
+        """
+        if more and self.has_left():
+            raise CallerGone
         await self.send({"type": "http.response.body", "body": piece, "more_body": more})
 
 

@@ -115,7 +115,7 @@ class Gateway:
         trail = Trail(request.id, request.method, scope["path"], started=self.clock())
         scope["state"]["trail"] = trail  # the access log names the caller
         recording = Recording(self.journal, trail, audited=request.method in self.audited)
-        reply = Reply(send, recording, self.observer)
+        reply = Reply(send, recording, self.observer, request.body.has_left)
         try:
             async with recording:
                 await self._handle(request, trail, reply)

@@ -22,6 +22,8 @@ from federation.gateway.refusals import CallerGone, TooLarge, TooSlow
 
 ARRIVED = "federation.arrived"
 """The ASGI extension by which the server says that it has received the whole request."""
+LEFT = "federation.left"
+"""The ASGI extension of other requests: a function that is true once their caller has left."""
 
 _WHOLE_SECONDS = 30.0
 _PAUSE_SECONDS = 60.0
@@ -32,6 +34,10 @@ _BASIC_USER = "token"
 _SCHEME = re.compile(rb"https?", re.IGNORECASE)
 _ADDRESSES = re.compile(rb"[0-9A-Za-z.:_\[\], -]{1,4096}")
 _FORWARDED = frozenset({b"x-forwarded-proto", b"x-forwarded-for"})
+
+
+def _stays() -> bool:
+    return False
 
 
 def arrived(scope: Scope) -> bool:
@@ -111,7 +117,11 @@ class Request:
             headers=headers,
             addresses=f"{before}, {peer}" if before and peer else before or peer,
             scheme=scheme.lower() or public_scheme,
-            body=RequestBody(receive, arrived=arrived(scope)),
+            body=RequestBody(
+                receive,
+                arrived=arrived(scope),
+                has_left=scope.get("extensions", {}).get(LEFT, _stays),
+            ),
         )
 
     @property
@@ -185,6 +195,8 @@ class RequestBody:
     arrived: bool = False
     whole_seconds: float = _WHOLE_SECONDS
     pause_seconds: float = _PAUSE_SECONDS
+    has_left: Callable[[], bool] = _stays
+    """True if the server knows that the caller has left, also while nothing is read from it."""
     _complete: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, most_bytes: int) -> bytes:

@@ -31,7 +31,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from federation.gateway.headers import is_utf8
-from federation.gateway.request import ARRIVED
+from federation.gateway.request import ARRIVED, LEFT
 from federation.server.http_1_0 import without_chunks
 from federation.server.write_coalescing import CoalescingTransport
 
@@ -132,6 +132,8 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, limits: _Limits, **given: Any) -> None:
         super().__init__(**given)
         self._limits = limits
+        self._lost = asyncio.Event()
+        """Set at the end of the connection. It holds nothing of a request, so no cycle arises."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base does
         """Make room for this connection, and wait for its first request."""
@@ -151,6 +153,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop everything, and tell the request that is being answered."""
+        self._lost.set()
         self._cancel_deadline()
         self._limits.without_request.pop(self, None)
         self._held = b""
@@ -220,6 +223,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it is parsed again without that
         super().on_headers_complete()
+        self.scope["extensions"] = {LEFT: self._lost.is_set}  # type: ignore[dict-item]  # it is ours
         if b"content-length" in names:  # the parser has checked that it is a number
             self._body_left = int(self.headers[names.index(b"content-length")][1])
         self._limits.without_request.pop(self, None)
