@@ -160,6 +160,23 @@ def test_a_response_may_begin_before_the_request_body_has_ended() -> None:
     assert ask(peer, body=body) == (200, b"second")
 
 
+def test_a_response_that_has_begun_may_wait_for_the_whole_request_body() -> None:
+    """Each piece of the request gives the upstream its time again. docs/gateway.md says so."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.4)
+            yield b"piece"
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"done")
+
+    assert ask(peer, body=body) == (200, b"done")
+
+
 def test_a_disconnect_of_the_caller_is_not_a_failure_of_the_upstream() -> None:
     class Left(Exception):
         pass

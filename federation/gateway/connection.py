@@ -204,8 +204,8 @@ class Answer:
         return whole and not self._is_last and not self._pieces
 
     def allow(self, seconds: float) -> None:
-        """Give the upstream time again to begin, since it has taken a piece of the request."""
-        if self._late is not None and self._waiter is not None and not self.begun:
+        """Give the upstream time again, since it has taken a piece of the request."""
+        if self._late is not None and self._waiter is not None:
             self._late.cancel()
             self._late = self.connection.loop.call_later(seconds, self._give_up)
 
