@@ -15,12 +15,8 @@ from functools import partial
 import pytest
 import uvloop
 
-from federation.gateway.client import (
-    _NEXT_ADDRESS_SECONDS,
-    ConnectionPool,
-    UpstreamRequest,
-    _first,
-)
+from federation.gateway.addresses import _NEXT_ADDRESS_SECONDS, _first
+from federation.gateway.client import ConnectionPool, UpstreamRequest
 from federation.gateway.connection import Answer, Connection
 from federation.gateway.refusals import UpstreamFailed
 

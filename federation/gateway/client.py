@@ -3,22 +3,23 @@ The HTTP/1.1 client for the upstream gateway: a pool of connections.
 
 What the broker authorized is sent to the byte, and no header is added but those that frame it.
 Bodies stream both ways at once, and no faster than the receiver takes them. Idempotent requests
-are sent once more if the connection that they reuse dies before it answers, as Go's client does.
+are sent once more if the connection that they reuse dies before it answers (RFC 9110, section
+9.2.2), but never one whose body streamed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httptools
 
+from federation.gateway.addresses import Addresses
 from federation.gateway.connection import Answer, Closed, Connection
 from federation.gateway.headers import Headers, check_answer
 from federation.gateway.refusals import UpstreamFailed
@@ -26,7 +27,6 @@ from federation.outbound.failures import known
 
 _CONNECT_SECONDS = 5.0
 """The wait for a connection of the pool counts too: what was allowed may end meanwhile."""
-_NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305, section 5
 # Shorter than servers keep an idle connection: uvicorn and Node.js 5 s, the real gateway 8 s or
 # more. A request on a connection that the upstream closes just then is lost.
 _IDLE_SECONDS = 4.0
@@ -34,8 +34,6 @@ _PIECE_BYTES = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _PORTS = {"http": 80, "https": 443}
-
-_Way = Callable[[], Coroutine[object, object, socket.socket]]
 
 
 class UpstreamRequest(NamedTuple):
@@ -96,6 +94,7 @@ class ConnectionPool:
         self._socket_path = url.removeprefix("unix:") if url.startswith("unix:") else None
         parts = urlsplit("http://localhost" if self._socket_path else url)
         self._host, self.port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        self._addresses = Addresses(self._host, self.port)
         host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")
         # With a dot at its end the name is looked up as it is; it is no part of the name elsewhere.
         host = host.replace(".:", ":").removesuffix(".")
@@ -106,7 +105,6 @@ class ConnectionPool:
         """The one that was used last is at the end, and is used next."""
         self._busy: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._lookup: asyncio.Task[list[_Way]] | None = None
         self._timeout_seconds = timeout_seconds
         self._idle_seconds = idle_seconds
         self.tls = tls
@@ -223,39 +221,12 @@ class ConnectionPool:
         if self._socket_path:
             _, made = await loop.create_unix_connection(Connection, self._socket_path)
             return made
-        reached = await _first(await self._ways())
+        reached = await self._addresses.connect()
         tls, name = (self.tls or True, self._host.rstrip(".")) if self._is_tls else (None, None)
         _, made = await loop.create_connection(
             Connection, sock=reached, ssl=tls, server_hostname=name
         )
         return made
-
-    async def _ways(self) -> list[_Way]:
-        """
-        The ways to the addresses of the name. All callers wait for one lookup.
-
-        A lookup takes a thread until DNS answers, also if its caller has left: while DNS is down those
-        of many callers would queue, and the queue would have to be worked off afterwards.
-        """
-        if self._lookup is None:
-            self._lookup = asyncio.create_task(self._look_up())
-            self._lookup.add_done_callback(self._looked_up)
-        lookup = self._lookup
-        await asyncio.wait([lookup])
-        try:
-            return lookup.result()
-        finally:
-            del lookup  # it holds its error, and the error this frame
-
-    async def _look_up(self) -> list[_Way]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
-        return [partial(_reached, family, address) for family, *_, address in found]
-
-    def _looked_up(self, lookup: asyncio.Task[list[_Way]]) -> None:
-        self._lookup = None
-        if not lookup.cancelled():
-            lookup.exception()  # else the event loop reports it if all callers have left
 
     def _finish(self, answer: Answer) -> None:
         """Give the connection of *answer* back, or close it if something is left on it."""
@@ -285,53 +256,6 @@ class ConnectionPool:
 
     async def _close(self, answer: Answer) -> None:
         self._finish(answer)
-
-
-async def _first(ways: Iterable[_Way]) -> socket.socket:
-    """
-    The connection that is made first. A way is begun when the one before it has failed, or is slow.
-
-    uvloop's own `create_connection` does not begin it when one is slow. `asyncio.staggered` leaves
-    cycles, and in these the socket of a caller that left stays open until the garbage collector comes.
-    """
-    left, tries, why = deque(ways), set[asyncio.Task[socket.socket]](), tuple[object, ...]()
-    try:
-        while left or tries:
-            if left:
-                tries.add(asyncio.create_task(left.popleft()()))
-            seconds = _NEXT_ADDRESS_SECONDS if left else None
-            ended, _ = await asyncio.wait(
-                tries, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in ended:
-                tries.discard(task)
-                error = task.exception()
-                if error is None:
-                    return task.result()
-                why = why or error.args
-        raise OSError(*why)  # a new one: the task holds the other, and this frame the task
-    finally:
-        for task in tries:
-            task.cancel()
-            task.add_done_callback(_drop)
-
-
-def _drop(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
-
-
-async def _reached(
-    family: int, address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(made, address)
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
