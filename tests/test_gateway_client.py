@@ -509,6 +509,21 @@ def test_what_never_ends_is_cut_off(begins: bytes, goes_on: bytes) -> None:
     assert "too large" in failed.value.why
 
 
+def test_interim_answers_have_a_limit_together() -> None:
+    """All of them are kept until the head of the answer that they precede is complete."""
+    interim = b"HTTP/1.1 102 %b\r\nX: y\r\n\r\n" % (b"x" * 50_000)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(100):
+            writer.write(interim)
+            await writer.drain()
+        writer.write(answer(b"late"))
+
+    with pytest.raises(UpstreamFailed, match="too large"):
+        ask(peer)
+
+
 def test_what_follows_an_answer_without_end_is_cut_off() -> None:
     """Its caller reads slowly, so its connection is not given back yet."""
     sent = 0

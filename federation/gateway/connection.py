@@ -24,6 +24,8 @@ _RECEIVE_BYTES = 64 * 1024
 _BUFFERED_BYTES = 32 * 1024
 _FIELDS = 128
 _HEAD_BYTES = 64 * 1024
+_START_BYTES = 4 * _HEAD_BYTES
+"""The most that arrives before a head is complete: it, interim answers and what divides fields."""
 _BROKE_OFF = "the body of the request broke off"
 _TOO_LARGE = "a part of its answer is too large"
 _CODING = b"transfer-encoding"
@@ -235,7 +237,8 @@ class Answer:
                 self.fail(raised if isinstance(raised, UpstreamFailed) else error)
                 return
         # The parser keeps a field until it is complete.
-        if self._unparsed_bytes > _HEAD_BYTES and not self._has_end:
+        is_endless = self._unparsed_bytes > _HEAD_BYTES and not self._has_end
+        if is_endless or (len(self._start) > _START_BYTES and not self._has_head):
             self.fail(UpstreamFailed(_TOO_LARGE))
         elif self._start and self._has_head and not _HTTP.match(self._start):
             self.fail(UpstreamFailed("it is not HTTP: RTSP or ICE"))
