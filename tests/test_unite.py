@@ -539,8 +539,9 @@ def test_settings_can_refuse_an_issuer_and_its_roles_wait() -> None:
 FORGOTTEN = "https://git.example.org"
 
 
-def _telling(*policies: str) -> Raw:
-    exact = {"jwt:iss": [FORGOTTEN], "jwt:project_id": ["5"]}
+def _telling(*policies: str, **claims: str) -> Raw:
+    said = {f"jwt:{claim}": [value] for claim, value in (claims or {"project_id": "5"}).items()}
+    exact = {"jwt:iss": [FORGOTTEN], **said}
     return raw("Role", "telling", {"policy": list(policies), "condition": {"StringEqual": exact}})
 
 
@@ -559,6 +560,13 @@ def test_a_role_with_a_ci_systems_claim_cannot_stop_an_issuer(in_a_file: bool) -
     assert space.answer({"iss": FORGOTTEN, "sub": "s"}, GET) == "yes"
     # And to make the Role bad in another way opens nothing.
     space.apply(broken(_telling("give")))
+    assert space.in_force("JwtIssuer") == ["git"]
+
+
+def test_a_role_with_a_ci_systems_subject_is_refused() -> None:
+    space = Namespace(issuer("git", FORGOTTEN), GIVE)
+    space.apply(_telling("give", sub="project_path:a/b:ref_type:branch:ref:main"))
+    assert "D025" in space.codes("Role", "telling")
     assert space.in_force("JwtIssuer") == ["git"]
 
 

@@ -53,6 +53,7 @@ PROFILE = Profile(
         }
     ),
     telling=("prj_id", "def_id", "rpo_ref"),
+    telling_sub=re.compile(r"p://"),
     shapes=MappingProxyType(
         {
             **dict.fromkeys(("org_id", "prj_id"), UUID),

@@ -53,6 +53,7 @@ PROFILE = Profile(
     ),
     lists=frozenset({_HOST + "context-ids"}),
     telling=(_HOST + "project-id", _HOST + "org-id"),
+    telling_sub=re.compile(r"org/[^/]+/project/"),
     shapes=MappingProxyType(
         {
             **dict.fromkeys(

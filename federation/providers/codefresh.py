@@ -49,6 +49,7 @@ PROFILE = Profile(
         }
     ),
     telling=("account_id", "pipeline_id", "scm_repo_url"),
+    telling_sub=re.compile(r"account:[^:]+:pipeline:"),
     shapes=MappingProxyType(
         {
             **dict.fromkeys(("account_id", "pipeline_id"), _ID),

@@ -48,6 +48,7 @@ PROFILE = Profile(
     required=("repository", "repository_owner", "event_name"),
     scalars=_SCALARS,
     telling=("repository_id", "repository_owner_id", "workflow_ref"),
+    telling_sub=re.compile(r"repo:"),
     shapes=MappingProxyType(
         {
             claim: shape

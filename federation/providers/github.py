@@ -98,6 +98,9 @@ PROFILE = Profile(
     ),
     more_claims=re.compile(r"repo_property_.+"),
     telling=("repository_id", "repository_owner_id", "job_workflow_ref", "workflow_ref"),
+    telling_sub=re.compile(
+        r"(?:repo|repository|repository_id|repository_owner|repository_owner_id|job_workflow_ref):"
+    ),
     shapes=MappingProxyType(
         {
             "repository": path("octo-org/octo-repo"),

@@ -68,6 +68,7 @@ PROFILE = Profile(
     ),
     lists=frozenset({"groups_direct", "user_identities"}),
     telling=("project_id", "project_path", "namespace_id", "ci_config_ref_uri", "job_project_id"),
+    telling_sub=re.compile(r"(?:project_path|project_id|namespace_path|namespace_id):"),
     shapes=MappingProxyType(
         {
             **dict.fromkeys(("project_path", "job_project_path"), path("octo-group/app")),

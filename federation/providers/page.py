@@ -127,6 +127,7 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
     yield "every token of a job has", _claims(profile.required)
     yield "a token without them is refused as", f"`{profile.lacking}`" if profile.required else ""
     yield "claims that tell the provider", _claims(profile.telling)
+    yield "so does a `sub` that begins", _expression(profile.telling_sub)
     yield "audience", _audience(profile)
     yield "how often a token can be exchanged", "once" if profile.single_use else "many times"
     yield "the owner by id", _claims(owner.ids)
@@ -151,6 +152,10 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
         yield "a job's token", _sources(how)
         yield "a job is recognised by", _marks(how)
     yield "samples", _claims(samples)
+
+
+def _expression(expression: re.Pattern[str] | None) -> str:
+    return f"`{expression.pattern}` (a regular expression)" if expression else ""
 
 
 def _checked(claim: str, by: str) -> str:

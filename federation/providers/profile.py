@@ -359,6 +359,9 @@ class Profile:
     """Claims that an administrator can add."""
     telling: tuple[str, ...] = ()
     """Claims that only such tokens have, so that a Role on one tells the provider."""
+    telling_sub: re.Pattern[str] | None = None
+    """The beginning of a `sub` that only such tokens have, so that a Role on one tells the provider.
+    Only providers with *demands* need it: a Role on `sub` alone is open without them."""
     shapes: Mapping[str, Shape] = field(default_factory=lambda: MappingProxyType({}))
 
     # What its claims prove

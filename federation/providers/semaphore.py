@@ -49,6 +49,7 @@ PROFILE = Profile(
         }
     ),
     telling=("prj_id", "ppl_id", "wf_id"),
+    telling_sub=re.compile(r"org:[^:]+:project:"),
     shapes=MappingProxyType(
         {
             **dict.fromkeys(("org_id", "prj_id"), UUID),

@@ -41,6 +41,7 @@ PROFILE = Profile(
         }
     ),
     telling=("callerId", "callerType", "runType"),
+    telling_sub=re.compile(r"space:[^:]+:(?:stack|module):"),
     shapes=MappingProxyType(
         {
             "callerType": one_of("stack", "module"),

@@ -52,6 +52,7 @@ PROFILE = Profile(
         }
     ),
     telling=("terraform_organization_id", "terraform_workspace_id", "terraform_run_phase"),
+    telling_sub=re.compile(r"organization:[^:]+:(?:project|workspace):"),
     shapes=MappingProxyType(
         {
             "terraform_organization_id": _id("org"),

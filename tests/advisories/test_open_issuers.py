@@ -608,6 +608,61 @@ FORGOTTEN: dict[str, tuple[str, Block, str]] = {
         {"StringEqual": {"jwt:sub": "x"}, "StringNotEqual": {"jwt:project_path": "a/b"}},
         "gitlab",
     ),
+    "GitLab, by a subject": (
+        SELF_MANAGED,
+        equal(sub="project_path:octo-group/app:ref_type:branch:ref:main"),
+        "gitlab",
+    ),
+    "GitLab, by a pattern of subjects": (
+        SELF_MANAGED,
+        {"StringLike": {"jwt:/sub": ["x", "project_path:octo-group/*"]}},
+        "gitlab",
+    ),
+    "GitLab, by a subject of ids": (
+        SELF_MANAGED,
+        equal(sub="project_id:318:ref_type:branch:ref:main"),
+        "gitlab",
+    ),
+    "GitHub or Forgejo, by a subject": (
+        "https://ci.example.org",
+        equal(sub="repo:octo-org/octo-repo:ref:refs/heads/main"),
+        "github",
+    ),
+    "GitHub, by a subject of an id": (
+        "https://ci.example.org",
+        equal(sub="repository_owner_id:13420041:environment:production"),
+        "github",
+    ),
+    "Terraform Enterprise, by a subject": (
+        "https://tfe.example.org",
+        {"StringLike": {"jwt:sub": "organization:acme:project:web:workspace:prod:run_phase:*"}},
+        "terraform",
+    ),
+    "a server of CircleCI, by a subject": (
+        "https://circle.example.org",
+        {"StringLike": {"jwt:sub": "org/5e4bc7f0/project/a66101a7/*"}},
+        "circleci",
+    ),
+    "Spacelift, by a subject": (
+        "https://spacelift.example.org",
+        {"StringLike": {"jwt:sub": "space:web:stack:prod:*"}},
+        "spacelift",
+    ),
+    "Semaphore, by a subject": (
+        "https://semaphore.example.org",
+        {"StringLike": {"jwt:sub": "org:acme:project:web:*"}},
+        "semaphore",
+    ),
+    "Codefresh, by a subject": (
+        "https://codefresh.example.org",
+        {"StringLike": {"jwt:sub": "account:65d0ab3e:pipeline:*"}},
+        "codefresh",
+    ),
+    "Azure DevOps, by a subject": (
+        "https://devops.example.org",
+        equal(sub="p://harbour-lab/webshop/release"),
+        "azure-devops",
+    ),
 }
 
 
@@ -632,6 +687,29 @@ def test_a_strangers_event_is_not_granted_because_a_provider_was_forgotten() -> 
     catalog = assembled([{"iss": SERVER, "provider": "github"}], {"deployer": block}).catalog
     assert catalog is not None
     assert not any(held.admits for held in evaluate(catalog.roles, "github", token))
+
+
+def test_a_merge_request_of_a_fork_is_not_granted_because_a_provider_was_forgotten() -> None:
+    """Its subject names the project, and the branch of the fork as if it were the project's."""
+    subject = "project_path:octo-group/app:ref_type:branch:ref:main"
+    block = with_issuer(equal(sub=subject), SELF_MANAGED)
+    token = sample("gitlab-fork-merge-request", iss=SELF_MANAGED, sub=subject)
+    assert assembled([{"iss": SELF_MANAGED}], {"deployer": block}).catalog is None
+    catalog = assembled([{"iss": SELF_MANAGED, "provider": "gitlab"}], {"deployer": block}).catalog
+    assert catalog is not None
+    assert not any(held.admits for held in evaluate(catalog.roles, "gitlab", token))
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        *("alice", "8a4c1f7e-30b6-4a52-9d27-6b6a0d0c9e11", "auth0|5f7c8ec7", "org-deployers"),
+        *("report:x", "organization:acme", "space:web", "project:x", "*", "", "account:7"),
+        "system:serviceaccount:web:releaser",
+    ],
+)
+def test_no_other_subject_asks_for_a_provider(sub: str) -> None:
+    assert "D025" not in codes("https://idp.example.org", {"StringLike": {"jwt:sub": sub}})
 
 
 # Ids of one issuer at another

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import PurePath
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from federation.documents.catalog import role_issuers
@@ -18,7 +19,7 @@ from federation.documents.codes import Code
 from federation.documents.model import JwtIssuer, Role
 from federation.documents.rules.role_facts import Fault
 from federation.errors import Problem, Severity
-from federation.policy.conditions import KEY_PREFIX
+from federation.policy.conditions import KEY_PREFIX, Condition
 from federation.providers.table import GENERIC, PROFILES, likely_providers
 from federation.text import listed, quoted
 
@@ -34,15 +35,15 @@ def forgotten_providers(
     }
     if not open_questions:
         return
-    telling = _telling_claims(open_questions.keys(), roles)
+    signs = _signs_on(open_questions.keys(), roles)
     for iss, issuer in open_questions.items():
         if likely := likely_providers(iss):
             yield issuer, _forgotten(f"{quoted(iss)} looks like an issuer of", likely)
-        elif claims := telling.get(iss):
-            votes = Counter(name for claim in claims for name in _TELLING[claim])
+        elif found := signs.get(iss):
+            votes = Counter(name for sign in found for name in sign.providers)
             most = max(votes.values())
             likely = tuple(name for name, count in votes.items() if count == most)
-            yield issuer, _forgotten(f"a Role on it uses {claims[0]}, a claim of", likely)
+            yield issuer, _forgotten(f"a Role on it uses {found[0].what} of", likely)
 
 
 def claims_without_provider(role: Role, issuers: Mapping[str, JwtIssuer]) -> Iterator[Fault]:
@@ -51,26 +52,45 @@ def claims_without_provider(role: Role, issuers: Mapping[str, JwtIssuer]) -> Ite
         if issuers[iss].provider != GENERIC or issuers[iss].provider_named:
             continue
         for condition, place in zip(role.conditions, role.places, strict=True):
-            claim = condition.key.removeprefix(KEY_PREFIX)
-            if likely := _TELLING.get(claim):
-                names = " or ".join(PROFILES[name].display_name for name in likely)
-                written = " or ".join(f"provider: {name}" for name in likely)
+            if sign := _sign(condition):
+                names = " or ".join(PROFILES[name].display_name for name in sign.providers)
+                written = " or ".join(f"provider: {name}" for name in sign.providers)
                 yield Fault(
                     place,
-                    f"{claim} is a claim of {names}, and the JwtIssuer of {quoted(iss)} leaves "
+                    f"it uses {sign.what} of {names}, and the JwtIssuer of {quoted(iss)} leaves "
                     "provider out: without it the checks for that system's tokens are off",
                     f"let its author write {written}, or provider: {GENERIC} if it is none of these",
                 )
                 break
 
 
-def _telling_claims(issuers: Set[str], roles: Iterable[Role]) -> Mapping[str, Sequence[str]]:
-    """For each of *issuers*, the claims in its Roles' conditions that tell a provider."""
-    found: dict[str, list[str]] = defaultdict(list)
+class _Sign(NamedTuple):
+    """What in a condition tells a CI system, and the providers that it may be."""
+
+    what: str
+    providers: tuple[str, ...]
+
+
+def _sign(condition: Condition) -> _Sign | None:
+    """Return what in *condition* tells a CI system, None if nothing does."""
+    claim = condition.key.removeprefix(KEY_PREFIX)
+    if likely := _TELLING.get(claim):
+        return _Sign(f"{claim}, a claim", likely)
+    for value in condition.values if claim == "sub" else ():
+        likely = tuple(name for name, form in _TELLING_SUBS.items() if form.match(value))
+        if likely:
+            return _Sign(f"{quoted(value)}, a subject", likely)
+    return None
+
+
+def _signs_on(issuers: Set[str], roles: Iterable[Role]) -> Mapping[str, Sequence[_Sign]]:
+    """For each of *issuers*, what in its Roles' conditions tells a provider."""
+    found: dict[str, list[_Sign]] = defaultdict(list)
     for role in roles:
-        claims = [condition.key.removeprefix(KEY_PREFIX) for condition in role.conditions]
-        for iss in role_issuers(role) & issuers:
-            found[iss] += [claim for claim in claims if claim in _TELLING]
+        of_role = role_issuers(role) & issuers
+        signs = [sign for sign in map(_sign, role.conditions) if sign] if of_role else ()
+        for iss in of_role:
+            found[iss] += signs
     return found
 
 
@@ -84,6 +104,10 @@ def _telling() -> Mapping[str, tuple[str, ...]]:
 
 _TELLING = _telling()
 """For each claim that tells a provider, the providers that it may be."""
+_TELLING_SUBS = {
+    name: profile.telling_sub for name, profile in PROFILES.items() if profile.telling_sub
+}
+"""The beginnings of a `sub` that tell a provider."""
 
 
 def _forgotten(shown_by: str, likely: tuple[str, ...]) -> Fault:
