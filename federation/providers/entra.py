@@ -45,6 +45,7 @@ PROFILE = Profile(
         # sign in to some applications. So `tid` proves nothing, and an application's id only
         # within one's own tenant.
         ids=("oid", "sub"),
+        programs=("azp", "appid"),
         groups=("groups", "roles", "wids", "azp", "appid"),
         pin=("oid", "<object id>"),
     ),

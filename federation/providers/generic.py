@@ -25,6 +25,7 @@ PROFILE = Profile(
     audience_list=True,
     owner=OwnerClaims(
         ids=("sub", "azp", "client_id", "tid", "oid", "org_id"),
+        programs=("azp", "client_id"),
         groups=("groups", "groups_direct", "roles", "/realm_access/roles", "entitlements"),
     ),
     selective=("sub", "client_id", "azp"),

@@ -30,6 +30,7 @@ PROFILE = Profile(
     objects=frozenset({"realm_access", "resource_access"}),
     owner=OwnerClaims(
         ids=("sub", "azp", "client_id"),
+        programs=("azp", "client_id"),
         groups=("groups", "roles", "/realm_access/roles"),
         # A client's own roles. `account` is the page on which people edit themselves.
         more_groups=re.compile(r"/resource_access/(?!account/)[^/]+/roles"),

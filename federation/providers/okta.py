@@ -31,7 +31,10 @@ PROFILE = Profile(
     lists=frozenset({"groups", "scp", "amr"}),
     # `sub` is the login name in tokens for one's own API, and the user's id in ID tokens.
     owner=OwnerClaims(
-        ids=("sub", "uid", "cid"), groups=("groups",), everybody=re.compile("Everyone")
+        ids=("sub", "uid", "cid"),
+        programs=("cid",),
+        groups=("groups",),
+        everybody=re.compile("Everyone"),
     ),
     selective=("sub", "uid", "cid"),
     free=MappingProxyType({"name": "people choose it themselves"}),

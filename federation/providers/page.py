@@ -135,6 +135,10 @@ def _fact_rows(profile: Profile, samples: Sequence[str]) -> Iterator[tuple[str, 
     yield "the owner by name", _claims((*owner.names, *owner.paths))
     yield "the owner within", _claims(owner.composed)
     yield "an owner, but not of the code", _claims(owner.other_paths)
+    yield (
+        "the program that asked (says nothing where people sign in to it)",
+        _claims(owner.programs),
+    )
     yield "groups and roles", _claims(owner.groups)
     yield "people name themselves in", ", ".join(starmap(_checked, profile.verified_by.items()))
     yield "the ref", _claims((*profile.ref_claims, *profile.ref_within))

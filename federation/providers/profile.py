@@ -174,6 +174,9 @@ class OwnerClaims:
     """Paths that begin with an owner, but not with the owner of the code that runs."""
     path_and_owner: tuple[str, str] | None = None
     """Two claims of which the first is a path whose part before the last `/` is the second."""
+    programs: tuple[str, ...] = ()
+    """Claims of *ids* or *groups* that name the program that asked for the token. They say who only
+    where the program is not one that people sign in to: there everybody's token has the same."""
     groups: tuple[str, ...] = ()
     """Lists of groups or roles that an administrator of the issuer gave. They say who somebody is,
     unless strangers get tokens from the issuer too."""

@@ -151,6 +151,23 @@ def test_a_hundred_roles_that_strangers_satisfy_are_refused(on: Shared) -> None:
     assert found.catalog is None
 
 
+@pytest.mark.parametrize("iss", [GITLAB, "https://codeberg.org/", "https://accounts.google.com"])
+@pytest.mark.parametrize("provider", [None, "keycloak", "okta"])
+@pytest.mark.parametrize("claim", ["azp", "client_id", "cid"])
+def test_at_a_shared_issuer_the_program_of_a_sign_in_pins_nobody(
+    iss: str, provider: str | None, claim: str
+) -> None:
+    """Everybody at gitlab.com can sign in to the program, and all of them have its id."""
+    block = with_issuer(equal(aud="app", **{claim: "app"}), iss)
+    issuer = {"iss": iss, "clients": ["app"], **({"provider": provider} if provider else {})}
+    found = assembled([issuer], {"deployer": block})
+    assert {p.code for p in found.problems} & {"T002", "D022"}
+    assert found.catalog is None
+    pinned = with_issuer(equal(aud="app", sub="117290034418852200931", **{claim: "app"}), iss)
+    alone = assembled([{"iss": iss, "clients": ["app"]}], {"deployer": pinned})
+    assert alone.catalog is not None
+
+
 @pytest.mark.parametrize(
     ("iss", "claim", "value", "hint"),
     [
@@ -483,6 +500,33 @@ def test_a_role_that_everybody_at_ones_own_issuer_satisfies_is_told(
     iss: str, provider: str, block: Block
 ) -> None:
     assert {"W114", "T004"} & set(codes(iss, block, provider=provider))
+
+
+SIGN_IN = "a172cedc-ae47-474b-a15c-54d510a5d84a"
+TENANT = "https://login.microsoftonline.com/3c1f4a02-6d7e-4b19-8c55-0e9f2a7b6d31/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("iss", "provider", "claim"),
+    [
+        ("https://idp.example.com", "generic", "azp"),
+        (REALM, "keycloak", "azp"),
+        (REALM, "keycloak", "client_id"),
+        (TENANT, "entra", "azp"),
+        (TENANT, "entra", "appid"),
+        ("https://octo.okta.com", "okta", "cid"),
+    ],
+)
+def test_the_program_that_people_sign_in_to_says_nothing_about_who_they_are(
+    iss: str, provider: str, claim: str
+) -> None:
+    on = {"provider": provider, "clients": [SIGN_IN]}
+    robot = "68c55cdc-265d-45eb-ace8-85c914c4774f"
+    for named in (SIGN_IN, [robot, SIGN_IN]):
+        assert "W114" in codes(iss, equal(**{claim: named}), **on)
+    # A program that has an account of its own is somebody.
+    assert "W114" not in codes(iss, equal(**{claim: robot}), **on)
+    assert "W114" not in codes(iss, equal(sub="x", **{claim: SIGN_IN}), **on)
 
 
 NAMED: dict[str, tuple[str, str, Block]] = {

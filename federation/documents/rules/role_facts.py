@@ -144,6 +144,8 @@ class RoleForm:
     """True if one of the conditions is a positive pattern."""
     shared: JwtIssuer | None
     """The first of the Role's issuers from which strangers get tokens too."""
+    clients: frozenset[str]
+    """The programs that people sign in to at the Role's issuers."""
 
     @classmethod
     def of(cls, role: Role, issuers: Mapping[str, JwtIssuer]) -> RoleForm:
@@ -152,7 +154,9 @@ class RoleForm:
         known = tuple(issuers[iss] for iss in named if iss in issuers)
         # T001 refuses an issuer that is not configured. The other rules still report what they
         # can, so that one run shows every problem.
-        profile = PROFILES[GENERIC] if _is_for_people(role, known) else _profile(known, named)
+        clients = frozenset(client for issuer in known for client in issuer.clients)
+        for_people = _is_for_people(role, known, clients)
+        profile = PROFILES[GENERIC] if for_people else _profile(known, named)
         where = zip(role.conditions, role.places, strict=True)
         conditions = tuple([ConditionForm.of(made, place, profile) for made, place in where])
         return cls(
@@ -166,11 +170,23 @@ class RoleForm:
             frozenset([condition.key for condition in conditions]),
             any(condition.pattern for condition in conditions),
             next((issuer for issuer in known if issuer.shared), None),
+            clients,
         )
 
     def names(self, keys: Set[str]) -> bool:
         """Return whether a condition is on one of *keys*."""
         return not self.keys.isdisjoint(keys)
+
+    def is_of_everybody(self, condition: Condition) -> bool:
+        """
+        Return whether *condition* names a program that everybody's tokens name.
+
+        All who sign in to a program have tokens that name it. At a shared issuer strangers can sign
+        in to any.
+        """
+        return condition.key in self.rule_keys.programs and (
+            self.shared is not None or not self.clients.isdisjoint(condition.values)
+        )
 
 
 def _names(condition: Condition) -> bool:
@@ -196,7 +212,10 @@ class RoleFacts(NamedTuple):
         form = form or RoleForm.of(role, issuers)
         placed = tuple(map(_placed, role.conditions, form.conditions))
         patterns = [condition for condition in placed if condition.pattern] if form.patterns else ()
-        return cls(role, form, owner_pins(role, form.profile), placed, patterns)
+        pins = owner_pins(role, form.profile)
+        if form.rule_keys.programs:
+            pins = tuple([pin for pin in pins if not form.is_of_everybody(pin)])
+        return cls(role, form, pins, placed, patterns)
 
     @property
     def configured(self) -> Mapping[str, JwtIssuer]:
@@ -249,15 +268,14 @@ class RoleFacts(NamedTuple):
         return any(all(map(form.search, placed.values)) for placed in about)
 
 
-def _is_for_people(role: Role, issuers: Sequence[JwtIssuer]) -> bool:
+def _is_for_people(role: Role, issuers: Sequence[JwtIssuer], clients: Set[str]) -> bool:
     """
     Return whether a Role on issuers of jobs admits people alone: it names clients as `jwt:aud`.
 
     A job's token for a client is refused before any Role is read.
     """
-    clients = {client for issuer in issuers for client in issuer.clients}
     return any(PROFILES[issuer.provider].ci for issuer in issuers) and any(
-        made.key == f"{KEY_PREFIX}aud" and made.operator.exact and clients.issuperset(made.values)
+        made.key == f"{KEY_PREFIX}aud" and made.operator.exact and clients >= set(made.values)
         for made in role.conditions
     )
 

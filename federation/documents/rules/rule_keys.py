@@ -29,6 +29,7 @@ class RuleKeys:
     scalars: frozenset[str]
     lists: frozenset[str]
     ids: frozenset[str]
+    programs: frozenset[str]
     groups: frozenset[str]
     people: frozenset[str]
     """Keys with which people name themselves."""
@@ -57,6 +58,7 @@ class RuleKeys:
             scalars=keys(*profile.scalars) if profile.ci else frozenset(),
             lists=keys(*profile.lists) if profile.ci else frozenset(),
             ids=keys(*owner.ids),
+            programs=keys(*owner.programs),
             groups=keys(*owner.groups),
             people=keys(*profile.verified_by),
             id_patterns=keys(*owner.ids) if profile.name == GENERIC else frozenset(),

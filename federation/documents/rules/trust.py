@@ -146,6 +146,8 @@ def _is_more_than_the_issuer(facts: RoleFacts, pin: Condition) -> bool:
 
 def _names_people(facts: RoleFacts, placed: PlacedCondition) -> bool:
     """Return whether *placed* names people, groups of them, or programs."""
+    if facts.form.is_of_everybody(placed.condition):
+        return False
     owner = facts.profile.owner
     if placed.key in facts.rule_keys.groups or (
         owner.more_groups and owner.more_groups.fullmatch(placed.claim)
