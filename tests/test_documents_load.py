@@ -705,6 +705,9 @@ SCALARS: list[tuple[str, Sort]] = [
     *((text, Sort.FLOAT) for text in ("1.5", "1.", ".5", "1e3", "-1E-3", "12e03", ".inf", "-.Inf", ".nan")),
     *((text, Sort.UNCLEAR) for text in ("yes", "Yes", "YES", "no", "on", "Off", "y", "N")),
     *((text, Sort.UNCLEAR) for text in ("0123", "00", "0o17", "0x1F", "0b11", "1_000", "1:30", "190:20:30", "+12", "-0")),
+    # kubectl and Helm read these as numbers too: Go takes capitals, and drops every underscore.
+    *((text, Sort.UNCLEAR) for text in ("0X1F", "0B11", "0O17", "-0X1F", "1e1_0", "+_1", ".5_0", "0_x1F", "-_5")),
+    *((text, Sort.TEXT) for text in ("0_g", "1_a", "10.0.0_1", "+_", "0Xg", "1_2_a")),
     *((text, Sort.TEXT) for text in ("a", "yEs", "nothing", "2024-01-01", "1.2.3", "10.0.0.1", "v1", "-", "--", "1e", "0xZ", "1:90", "tRue", "nULL", "<<", "=", "refs/heads/main")),
 ]  # fmt: skip
 

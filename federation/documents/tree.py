@@ -111,10 +111,10 @@ _WORDS = {
 _NUMBER_BEGINS = frozenset("0123456789+-.")
 _INT = re.compile(r"0|-?[1-9][0-9]*")
 # YAML 1.1 takes these as booleans, octal, hexadecimal, binary or signed numbers, digit groups
-# and base 60.
+# and base 60. kubectl and Helm take the capitals too.
 _UNCLEAR = re.compile(
     r"[yYnN]|[yY]es|YES|[nN]o|NO|[oO]n|ON|[oO]ff|OFF"
-    r"|[-+]?0[0-9_]+|[-+]?0[oxb][0-9a-fA-F_]+|\+[0-9]+|-0"
+    r"|[-+]?0[0-9_]+|[-+]?0[oxbOXB][0-9a-fA-F_]+|\+[0-9]+|-0"
     r"|[-+]?[0-9][0-9_]*_[0-9_]*|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
 )
 _FLOAT = re.compile(
@@ -132,7 +132,11 @@ def sort(text: str) -> Sort:
             return Sort.INT
         if _UNCLEAR.fullmatch(text):
             return Sort.UNCLEAR
-        return Sort.FLOAT if _FLOAT.fullmatch(text) else Sort.TEXT
+        if _FLOAT.fullmatch(text):
+            return Sort.FLOAT
+        # kubectl and Helm drop every underscore before they look for a number.
+        number = "_" in text and sort(text.replace("_", "")) is not Sort.TEXT
+        return Sort.UNCLEAR if number else Sort.TEXT
     # The longest word that YAML 1.1 takes for a boolean has three letters.
     return Sort.UNCLEAR if len(text) <= 3 and _UNCLEAR.fullmatch(text) else Sort.TEXT
 
