@@ -131,6 +131,8 @@ PROFILE = Profile(
             "user_login": "it names who started the pipeline, and the user can change it",
             "user_email": "it names who started the pipeline, and the user can change it",
             "user_id": "it names who started the pipeline, not whose code runs",
+            "groups_direct": "they are the groups of who started the pipeline, not whose code runs",
+            "user_identities": "they are those of who started the pipeline, not whose code runs",
             "ci_config_ref_uri": "it names the configuration that was included, and any project "
             "may include it",
         }

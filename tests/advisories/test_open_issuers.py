@@ -47,6 +47,19 @@ def assembled(issuers: list[dict[str, Any]], roles: Mapping[str, Block]) -> Asse
     return assemble([parse(f"{n}.json", json.dumps(d).encode()) for n, d in enumerate(written)])
 
 
+def parsed_alone(issuer: Mapping[str, Any], block: Block) -> Assembled:
+    """A set of this JwtIssuer, as it is, and a Role with this condition block."""
+    statement = {"sid": "a", "effect": "Allow", "action": ["Function:*"], "resource": ["*"]}
+    specs: dict[str, Any] = {
+        "JwtIssuer": issuer,
+        "Policy": {"statement": [statement]},
+        "Role": {"policy": ["deploy"], "condition": block},
+    }
+    head = {"apiVersion": "iam.openfaas.com/v1", "metadata": {"name": "deploy"}}
+    written = [{**head, "kind": kind, "spec": spec} for kind, spec in specs.items()]
+    return assemble([parse(f"{n}.json", json.dumps(d).encode()) for n, d in enumerate(written)])
+
+
 def codes(iss: str, block: Block, **issuer: Any) -> list[str]:
     """The codes of the problems of a Role with this condition on the issuer *iss*."""
     on = with_issuer(block, iss)
@@ -500,6 +513,47 @@ def test_a_role_that_everybody_at_ones_own_issuer_satisfies_is_told(
     iss: str, provider: str, block: Block
 ) -> None:
     assert {"W114", "T004"} & set(codes(iss, block, provider=provider))
+
+
+STARTED_BY: dict[str, Block] = {
+    "groups": {"ForAnyValue:StringEqual": {"jwt:groups_direct": "octo-group/platform"}},
+    "groups and a ref": {
+        **equal(ref_path="refs/heads/main"),
+        "ForAnyValue:StringLike": {"jwt:groups_direct": "octo-group/*"},
+    },
+    "the first group": equal(**{"/groups_direct/0": "octo-group/platform"}),
+    "an identity": equal(**{"/user_identities/0/extern_uid": "dana"}),
+}
+
+
+@pytest.mark.parametrize("clients", [[], ["app"]])
+@pytest.mark.parametrize("block", STARTED_BY.values(), ids=STARTED_BY)
+def test_a_job_of_any_project_does_not_have_the_rights_of_who_started_it(
+    block: Block, clients: list[str]
+) -> None:
+    """GitLab writes the groups of who started the pipeline into the tokens of all its jobs."""
+    issuer = {
+        "iss": SELF_MANAGED,
+        "provider": "gitlab",
+        **({"clients": clients} if clients else {}),
+    }
+    found = assembled([issuer], {"deployer": with_issuer(block, SELF_MANAGED)})
+    assert "T004" in {problem.code for problem in found.problems}
+    assert found.catalog is None
+    exact = {**block.get("StringEqual", {}), "jwt:iss": SELF_MANAGED, "jwt:project_id": "318"}
+    pinned = {**block, "StringEqual": exact}
+    assert assembled([issuer], {"deployer": pinned}).catalog is not None
+
+
+@pytest.mark.parametrize("issuer", [{"aud": [AUDIENCE]}, {}], ids=["jobs too", "people alone"])
+def test_the_groups_of_people_who_sign_in_say_who_they_are(issuer: dict[str, Any]) -> None:
+    block = with_issuer(STARTED_BY["groups"], SELF_MANAGED)
+    if issuer:
+        block = {**block, **equal(iss=SELF_MANAGED, aud="app")}
+    on = {"iss": SELF_MANAGED, "provider": "gitlab", "clients": ["app"], **issuer}
+    found = parsed_alone(on, block)
+    assert [str(problem) for problem in found.problems] == []
+    assert found.catalog is not None
 
 
 SIGN_IN = "a172cedc-ae47-474b-a15c-54d510a5d84a"

@@ -270,11 +270,14 @@ class RoleFacts(NamedTuple):
 
 def _is_for_people(role: Role, issuers: Sequence[JwtIssuer], clients: Set[str]) -> bool:
     """
-    Return whether a Role on issuers of jobs admits people alone: it names clients as `jwt:aud`.
+    Return whether a Role on issuers of jobs admits people alone.
 
-    A job's token for a client is refused before any Role is read.
+    It names clients as `jwt:aud`, or its issuers take no audience but those. A job's token for a
+    client is refused before any Role is read.
     """
-    return any(PROFILES[issuer.provider].ci for issuer in issuers) and any(
+    if not any(PROFILES[issuer.provider].ci for issuer in issuers):
+        return False
+    return all(issuer.clients and not issuer.audiences for issuer in issuers) or any(
         made.key == f"{KEY_PREFIX}aud" and made.operator.exact and clients >= set(made.values)
         for made in role.conditions
     )

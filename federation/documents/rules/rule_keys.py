@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from federation.policy.conditions import keys
+from federation.policy.conditions import KEY_PREFIX, keys
 from federation.providers.profile import REGISTERED
 from federation.providers.table import GENERIC, PROFILES, Profile
 
@@ -66,10 +66,15 @@ class RuleKeys:
             code_paths=keys(*owner.other_paths) - weak,
             weak=weak,
             free=keys(*profile.free),
-            free_within=tuple(
-                f"{key}/" for key in sorted(keys(*profile.free)) if key.startswith("jwt:/")
-            ),
+            free_within=tuple(sorted(map(_within, profile.free))),
         )
+
+
+def _within(claim: str) -> str:
+    """Return the beginning of the keys that lie within *claim*."""
+    if claim.startswith("/"):
+        return f"{KEY_PREFIX}{claim}/"
+    return f"{KEY_PREFIX}/{claim.replace('~', '~0').replace('/', '~1')}/"
 
 
 _OF_ANY_TOKEN = REGISTERED - {"sub"}

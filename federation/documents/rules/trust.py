@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from federation.documents.rules.owners import fixed_owner, literal_prefix
 from federation.documents.rules.role_facts import Fault, PlacedCondition, RoleFacts, RoleForm, yaml
-from federation.policy.conditions import Condition
+from federation.policy.conditions import KEY_PREFIX, Condition, key_path
 from federation.providers.table import PROFILES, Profile
 from federation.text import nearest, quoted
 
@@ -256,7 +256,8 @@ def _free_in_sub(profile: Profile, placed: PlacedCondition) -> Iterator[tuple[st
 def _why_free(profile: Profile, placed: PlacedCondition) -> tuple[str, str]:
     """A value of a free condition that proves nothing, and why."""
     for claim, reason in profile.free.items():
-        if placed.claim == claim or placed.claim.startswith(claim + "/"):
+        path = key_path(KEY_PREFIX + claim)
+        if placed.condition.path[: len(path)] == path:
             return placed.values[0], reason
     value, claim = next(_free_in_sub(profile, placed))
     return value, profile.free[claim]
