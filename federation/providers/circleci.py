@@ -52,7 +52,10 @@ PROFILE = Profile(
         }
     ),
     lists=frozenset({_HOST + "context-ids"}),
-    telling=(_HOST + "project-id", _HOST + "org-id"),
+    telling=(
+        *(_HOST + "project-id", _HOST + "org-id"),
+        *(_HOST + "vcs-origin", _HOST + "vcs-ref", _HOST + "ssh-rerun"),
+    ),
     telling_sub=re.compile(r"org/[^/]+/project/"),
     shapes=MappingProxyType(
         {

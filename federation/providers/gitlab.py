@@ -67,7 +67,10 @@ PROFILE = Profile(
         }
     ),
     lists=frozenset({"groups_direct", "user_identities"}),
-    telling=("project_id", "project_path", "namespace_id", "ci_config_ref_uri", "job_project_id"),
+    telling=(
+        *("project_id", "project_path", "namespace_id", "namespace_path", "ci_config_ref_uri"),
+        *("job_project_id", "job_project_path", "pipeline_source", "ref_path"),
+    ),
     telling_sub=re.compile(r"(?:project_path|project_id|namespace_path|namespace_id):"),
     shapes=MappingProxyType(
         {

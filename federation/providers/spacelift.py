@@ -40,7 +40,7 @@ PROFILE = Profile(
             "scope",
         }
     ),
-    telling=("callerId", "callerType", "runType"),
+    telling=("callerId", "callerType", "runType", "spacePath"),
     telling_sub=re.compile(r"space:[^:]+:(?:stack|module):"),
     shapes=MappingProxyType(
         {

@@ -51,7 +51,11 @@ PROFILE = Profile(
             "terraform_run_phase",
         }
     ),
-    telling=("terraform_organization_id", "terraform_workspace_id", "terraform_run_phase"),
+    telling=(
+        *("terraform_organization_id", "terraform_organization_name", "terraform_project_id"),
+        *("terraform_project_name", "terraform_workspace_id", "terraform_workspace_name"),
+        *("terraform_full_workspace", "terraform_run_phase"),
+    ),
     telling_sub=re.compile(r"organization:[^:]+:(?:project|workspace):"),
     shapes=MappingProxyType(
         {

@@ -706,6 +706,38 @@ FORGOTTEN: dict[str, tuple[str, Block, str]] = {
         {"StringEqual": {"jwt:sub": "x"}, "StringNotEqual": {"jwt:project_path": "a/b"}},
         "gitlab",
     ),
+    "GitLab, by its group and a ref": (
+        SELF_MANAGED,
+        equal(namespace_path="octo-group", ref_path="refs/heads/main"),
+        "gitlab",
+    ),
+    "GitLab, by the source of the pipeline": (
+        SELF_MANAGED,
+        equal(pipeline_source="push"),
+        "gitlab",
+    ),
+    "GitLab, by the project of the code": (SELF_MANAGED, equal(job_project_path="a/b"), "gitlab"),
+    "Terraform Enterprise, by its names": (
+        "https://tfe.example.org",
+        equal(terraform_organization_name="acme", terraform_workspace_name="prod"),
+        "terraform",
+    ),
+    "Terraform Enterprise, by a whole name": (
+        "https://tfe.example.org",
+        equal(terraform_full_workspace="organization:acme:project:web:workspace:prod"),
+        "terraform",
+    ),
+    "Terraform Enterprise, by a project": (
+        "https://tfe.example.org",
+        {"StringLike": {"jwt:terraform_project_id": "prj-*"}},
+        "terraform",
+    ),
+    "a server of CircleCI, by the repository": (
+        "https://circle.example.org",
+        equal(**{"oidc.circleci.com/vcs-origin": "github.com/harbour-lab/web"}),
+        "circleci",
+    ),
+    "Spacelift, by a space": ("https://spacelift.example.org", equal(spacePath="a/b"), "spacelift"),
     "GitLab, by a subject": (
         SELF_MANAGED,
         equal(sub="project_path:octo-group/app:ref_type:branch:ref:main"),
