@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -52,6 +52,12 @@ def of_yaml(text: str) -> tuple[Role | None, Document] | None:
     return PlainRoles("roles.yaml", Shared()).of_page(pages[0]), pages[0]
 
 
+def of_page(text: str) -> Role | None:
+    """The Role that a document of YAML is, read alone."""
+    found = of_yaml(text)
+    return found and found[0]
+
+
 def assert_as_the_models_have_it(role: Role, value: object) -> None:
     parsed = parse_value("roles.yaml", value)
     assert not parsed.problems
@@ -96,7 +102,7 @@ def places(value: object, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [here, *(found for key, inner in steps for found in places(inner, (*here, key)))]
 
 
-Change = Callable[[Any, Any], None]
+Change = Callable[[Any, Any, object, str], None]
 
 
 def _replace(where: Any, key: Any, hostile: object, _name: str) -> None:
@@ -136,6 +142,34 @@ def documents(draw: st.DrawFn) -> Any:
         change = draw(st.sampled_from([_replace, _rename, _remove, _add]))
         change(where, key, deepcopy(draw(st.sampled_from(HOSTILE))), draw(st.sampled_from(KEYS)))
     return made
+
+
+def changed_once() -> Iterator[Any]:
+    """The plain Role with each change, at each of its places."""
+    for *path, key in filter(None, places(PLAIN)):
+        changes: list[tuple[Change, object, str]] = [(_remove, None, "")]
+        changes += [(change, hostile, "a") for change in (_replace, _add) for hostile in HOSTILE]
+        changes += [(change, "x", name) for change in (_rename, _add) for name in KEYS]
+        for change, hostile, name in changes:
+            made = deepcopy(dict(PLAIN))
+            where: Any = made
+            for step in path:
+                where = where[step]
+            change(where, key, deepcopy(hostile), name)
+            yield made
+
+
+@pytest.mark.parametrize("read", [of_json, of_page])
+def test_no_role_with_one_change_is_taken_that_the_models_have_a_problem_with(
+    read: Callable[[str], Role | None],
+) -> None:
+    taken = 0
+    for value in changed_once():
+        role = read(json.dumps(value))
+        if role is not None:
+            assert_as_the_models_have_it(role, value)
+            taken += 1
+    assert taken > 100
 
 
 @given(documents())
@@ -182,6 +216,7 @@ ODD = {
     "the older version": LINE.replace("iam.openfaas", "openfaas"),
     "a shadow": LINE[:-2] + ', "effect": "Shadow"}}',
     "a lifetime": LINE[:-2] + ', "tokenExpiry": "5m"}}',
+    "no conditions": json.dumps(dict(PLAIN) | {"spec": {"policy": ["deploy"]}}),
     "a label": LINE.replace('{"name"', '{"labels": {}, "name"'),
 }
 
@@ -212,3 +247,20 @@ def test_a_json_line_is_taken_exactly_where_it_is_json_for_yaml() -> None:
     assert page is not None
     assert role.origin.line == 8
     assert page.line == 4
+
+
+def test_few_forms_are_kept_however_many_a_file_has() -> None:
+    """A hostile file could have one for each Role."""
+    reader = PlainRoles("roles.yaml", Shared())
+
+    def read(condition: str) -> Role | None:
+        text = LINE.replace("ForAnyValue:StringLike", condition)
+        return reader.of_texts([json_text(Piece(7, text.encode()))])[0]
+
+    assert read("ForAllValues:StringLike") is None
+    assert not reader._forms
+    for number in range(1100):
+        role = read(f'StringLike": {{"jwt:{number}": "x"}}, "ForAnyValue:StringLike')
+        assert role is not None
+        assert role.conditions[-2].key == f"jwt:{number}"
+    assert len(reader._forms) == 1000

@@ -22,7 +22,7 @@ from federation.documents.schema import API_VERSION, OPERATORS
 from federation.documents.tree import Document, Fields, Place
 from federation.policy.conditions import PATTERN_CHARS, Operator, key_path
 
-_NAME = re.compile(NAME.removeprefix("^").removesuffix("$"))
+_NAME = re.compile(NAME)
 _SPEC = frozenset({"policy", "principal", "condition"})
 _FORMS = 1000
 """At most so many forms are kept: a hostile file could have one for each Role."""

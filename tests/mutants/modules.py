@@ -42,6 +42,8 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("test_providers_page", "test_provider_values", "test_providers", "test_owners"),
         *("test_roles", *_ROAD, "test_rules", "advisories/test_open_roles"),
     ),
+    "documents/plain_roles": ("test_plain_roles", "test_documents_pieces"),
+    "documents/catalog": ("test_catalog", "test_roles"),
     "documents/rules/owners": ("test_owners", "test_roles", *_LINT),
     "documents/rules/role_facts": ("test_role_facts", *_LINT),
     "documents/resources": (
@@ -51,6 +53,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "documents/rules/variables": ("test_variables_in_resources",),
     "documents/rules/trust": (*_LINT, "advisories/test_open_issuers"),
     "gateway/routes": ("test_gateway_routes", "advisories/test_hostile_requests"),
+    "gateway/request_lines": ("test_request_lines",),
+    "gateway/connection": (
+        *("test_gateway_client", "advisories/test_hostile_answers"),
+        *("advisories/test_upstream_that_fails", "test_gateway_upstreams"),
+    ),
     "gateway/function_headers": ("test_function_headers",),
     "gateway/headers": ("test_gateway_headers", "advisories/test_hostile_requests"),
 }
