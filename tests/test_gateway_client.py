@@ -586,7 +586,7 @@ def test_nothing_that_would_end_a_line_is_sent(target: bytes, field: tuple[bytes
     assert b"".join(heard) == b""
 
 
-@pytest.mark.parametrize("announced", [5, 500])
+@pytest.mark.parametrize("announced", [5, 29, 31, 500])
 def test_a_streamed_body_of_another_length_than_announced_is_not_sent_on(announced: int) -> None:
     """The rest of it would be read as the next request, or the next request as its rest."""
     heard = bytearray()
@@ -598,6 +598,7 @@ def test_a_streamed_body_of_another_length_than_announced_is_not_sent_on(announc
     async def body() -> AsyncIterator[bytes]:
         yield b"four"
         yield b"GET /smuggled HTTP/1.1\r\n\r\n"
+        assert announced > 30, "no more is read of a body that is too long"
 
     with pytest.raises(UpstreamFailed, match="broke off"):
         ask(peer, headers=[(b"content-length", b"%d" % announced)], body=body)
@@ -695,3 +696,82 @@ def test_a_failure_keeps_nothing_of_its_connection() -> None:
             assert uvloop.run(kept(saying(said))) == [], said
     finally:
         gc.enable()
+
+
+# -- a body on its way
+
+
+def test_a_body_without_a_length_is_sent_in_chunks() -> None:
+    heard: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        heard.append(await reader.readuntil(b"0\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    assert ask(peer, body=_only_copy)[0] == 204
+    assert heard == [b"9\r\nthe only \r\n4\r\ncopy\r\n0\r\n\r\n"]
+
+
+def test_an_upstream_that_does_not_read_stops_its_caller() -> None:
+    """What it does not take would fill the memory."""
+    given = 0
+    unread: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal given
+        for _ in range(400):
+            given += 100_000
+            yield bytes(100_000)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        unread.append(given)
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(40_000_000)
+        writer.write(answer(b"whole"))
+        await writer.drain()
+
+    headers = [(b"content-length", b"40000000")]
+    assert ask(peer, headers=headers, body=body)[0] == 200
+    assert unread[0] < 20_000_000
+
+
+def test_an_upstream_has_its_time_again_after_each_piece_of_a_body() -> None:
+    """A long upload is not an upstream that does not answer."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x"
+            await asyncio.sleep(0.3)  # in all more than the second that this pool waits
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(answer(b"late"))
+        await writer.drain()
+
+    assert ask(peer, body=body)[0] == 200
+
+
+# -- limits of a head
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_taken"),
+    [
+        ([b"X: y"] * 128, True),
+        ([b"X: y"] * 129, False),
+        ([b"X: " + b"y" * (2**15 - 1)] * 2, True),
+        ([b"X: " + b"y" * (2**15 - 1), b"X: " + b"y" * 2**15], False),
+    ],
+    ids=["128-fields", "129-fields", "64-kib", "64-kib-and-a-byte"],
+)
+def test_a_head_has_at_most_128_fields_of_64_kib_together(
+    fields: list[bytes], is_taken: bool
+) -> None:
+    peer = saying(b"\r\n".join((b"HTTP/1.1 204 No Content", *fields, b"", b"")))
+    if is_taken:
+        assert ask(peer)[0] == 204
+    else:
+        with pytest.raises(UpstreamFailed, match="too large"):
+            ask(peer)

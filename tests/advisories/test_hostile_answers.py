@@ -201,6 +201,10 @@ CASES: dict[str, Case] = {
     "a-chunk-longer-than-it-says": Case(
         closing(OK + CHUNKED + b"5\r\nhelloEVIL\r\n0\r\n\r\n"), Got(502)
     ),
+    # Some servers fill up their sizes with spaces. The caller gets the broker's own chunks.
+    "a-space-after-a-chunk-size": Case(
+        answer(OK + CHUNKED + b"5 \r\nhello\r\n0 \r\n\r\n"), Got(200, b"hello")
+    ),
     "a-trailer": Case(
         answer(OK + CHUNKED + b"5\r\nhello\r\n0\r\nX-Evil: 1\r\n\r\n"), Got(200, b"hello")
     ),
