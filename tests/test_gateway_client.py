@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 
 import pytest
 import uvloop
@@ -696,6 +697,89 @@ def test_a_failure_keeps_nothing_of_its_connection() -> None:
             assert uvloop.run(kept(saying(said))) == [], said
     finally:
         gc.enable()
+
+
+# -- which connections are used again
+
+
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 1),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx", 2),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", 2),
+    ],
+    ids=["a-length", "chunks", "no-body", "close", "http-1-0"],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_is_used_again_if_its_answer_allows_it(
+    said: bytes, connections: int, streamed: bool
+) -> None:
+    opened = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        while True:  # it closes nothing, whatever it said
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"chunked" in head:
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            writer.write(said)
+
+    async def story() -> None:
+        async with connected(peer) as pool:
+            await told(pool, "POST", _only_copy() if streamed else None)
+            await told(pool, "POST")
+
+    asyncio.run(story())
+    assert opened == connections
+
+
+def test_a_connection_with_half_a_request_is_not_used_again() -> None:
+    """The head of the next caller's request would be read as the rest of this one."""
+    heard: list[bytes] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b"early" if head.startswith(b"POST") else b"mine"))
+        heard.append(await reader.read())
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"half"
+        await asyncio.sleep(60)
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            request = UpstreamRequest("POST", b"/x", [(b"content-length", b"1000")], body())
+            response = await pool.send(request)
+            await response.close()
+            return await told(pool, "GET")
+
+    assert asyncio.run(story()) == b"mine"
+    assert sorted(heard) == [b"", b"half"]
+
+
+def test_a_closed_connection_is_not_used_though_its_file_number_is_another_files_now() -> None:
+    """A POST would be lost. The kernel gives a free number to the next file."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b"honest"))
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            await told(pool, "POST")
+            await asyncio.sleep(0.1)
+            pairs = [socket.socketpair() for _ in range(8)]
+            try:
+                return await told(pool, "POST")
+            finally:
+                for one in chain.from_iterable(pairs):
+                    one.close()
+
+    assert asyncio.run(story()) == b"honest"
 
 
 # -- a body on its way

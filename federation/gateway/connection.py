@@ -45,10 +45,11 @@ class Connection(asyncio.Protocol):
     """One connection, for one request after the other."""
 
     transport: asyncio.Transport
+    idle_since: float
+    """The time at which its last answer ended."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.idle_since = 0.0
         self.parser: httptools.HttpResponseParser | None = None
         self.answer: Answer | None = None
         """The answer that is awaited."""
