@@ -188,6 +188,7 @@ def test_a_mutant_that_never_ends_is_ended_and_counts_as_noticed(tmp_path: Path)
     tests = "from small.limit import fits\n\ndef test_it(): assert fits(0, 1) is None\n"
     status, output = report_on_small(tmp_path, source=endless, tests=tests)
     assert "size += limit" not in output
+    assert " noticed only by time\n" in output
     assert status == 1
 
 

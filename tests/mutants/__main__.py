@@ -106,19 +106,21 @@ def _test(module: Module, judged: Sequence[Judged], jobs: int) -> tuple[Score, l
     started = time.monotonic()
     every = mutants(module.path.read_text("utf-8"))
     survivors: list[Mutant] = []
-    still_open = 0
+    still_open = late = 0
     for done, result in enumerate(run(module, every, jobs), start=1):
         if result.outcome is Outcome.SURVIVED:
             survivors.append(result.mutant)
             if not any(each.means(module, result.mutant) for each in judged):
                 still_open += 1
                 _say(_described(module, result.mutant))
+        late += result.outcome is Outcome.LATE
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{done} of {len(every)} \r")
     counted = len(every) - (len(survivors) - still_open)
     score = Score(len(every) - len(survivors), counted)
     took = time.monotonic() - started
-    _say(f"{score.percent:5.1f} %  {module.name}: {counted} mutants, {took:.0f} s")
+    by_time = f", {late} noticed only by time" if late else ""
+    _say(f"{score.percent:5.1f} %  {module.name}: {counted} mutants, {took:.0f} s{by_time}")
     return score, list(_stale(module, judged, every, survivors))
 
 

@@ -59,7 +59,8 @@ class TestsDoNotPass(Exception):
 class Outcome(Enum):
     """The end of a run of tests."""
 
-    KILLED = "a test failed, the module could not be imported, or the time ran out"
+    KILLED = "a test failed, or the module could not be imported"
+    LATE = "the time ran out: it never ends, or the machine had too much else to do"
     SURVIVED = "every test passed"
 
 
@@ -116,7 +117,7 @@ def _outcome(child: int, late: bool) -> Outcome | None:
         return None
     if pid == 0:
         _kill(child)
-        return Outcome.KILLED
+        return Outcome.LATE
     code = os.waitstatus_to_exitcode(status)
     if code in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED}:
         raise TestsDoNotPass(f"pytest ended with {code}")
