@@ -143,6 +143,12 @@ class Connection(asyncio.Protocol):
 class Answer:
     """The answer to one request. Its parser calls the methods that begin `on_`."""
 
+    # These are there once it has a head.
+    status: int
+    version: str
+    _is_framed: bool
+    """True if its head says where it ends. Else it ends with its connection."""
+
     def __init__(self, connection: Connection, method: str, *, may_repeat: bool) -> None:
         self.connection = connection
         self.may_repeat = may_repeat
@@ -150,8 +156,6 @@ class Answer:
         self.is_sent = True
         """True if the body of its request was sent to its end."""
         self.sending: asyncio.Task[None] | None = None
-        self.status = 0
-        self.version = ""
         self.headers: list[tuple[bytes, bytes]] = []
         self._method = method
         self.begun = False
@@ -160,8 +164,6 @@ class Answer:
         self._is_bodiless = False
         self._has_padded_coding = False
         """True if white space follows a `Transfer-Encoding`."""
-        self._is_framed = False
-        """True if its head says where it ends. Else it ends with its connection."""
         self._is_last = False
         """True if the connection must not be used again."""
         self._start = b""
