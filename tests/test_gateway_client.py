@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -196,6 +196,39 @@ def test_an_upstream_that_does_not_answer_is_too_slow() -> None:
     with pytest.raises(UpstreamFailed) as failed:
         ask(peer)
     assert failed.value.timed_out
+
+
+def pausing(seconds: float) -> Peer:
+    """A server that rests in the middle of its answer."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+        await asyncio.sleep(seconds)
+        writer.write(b"later")
+
+    return peer
+
+
+async def told_by_a_pausing_server(seconds: float, *, endless: bool) -> bytes:
+    """The body that a pool that waits for a second gets."""
+    async with asyncio.timeout(10), connected(pausing(seconds)) as pool:
+        request = UpstreamRequest("GET", b"/system/logs", [], None, endless=endless)
+        response = await pool.send(request)
+        try:
+            return b"".join([piece async for piece in response.body])
+        finally:
+            await response.close()
+
+
+def test_an_upstream_that_rests_in_the_middle_of_its_answer_is_too_slow() -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        asyncio.run(told_by_a_pausing_server(1.8, endless=False))
+    assert failed.value.timed_out
+
+
+def test_a_log_that_is_followed_may_rest() -> None:
+    assert asyncio.run(told_by_a_pausing_server(1.5, endless=True)) == b"firstlater"
 
 
 # -- connections that are used again
@@ -782,6 +815,30 @@ def test_a_closed_connection_is_not_used_though_its_file_number_is_another_files
     assert asyncio.run(story()) == b"honest"
 
 
+def test_a_connection_with_an_unread_end_of_an_answer_is_not_used_again() -> None:
+    """Nothing more is read from it while much of the answer waits for its caller, who has left."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET"):
+                writer.write(answer(b"mine"))
+                continue
+            large = answer(bytes(50_000))
+            writer.write(large[:10_000])
+            await asyncio.sleep(0.05)
+            writer.write(large[10_000:])
+
+    async def story() -> bytes:
+        async with connected(peer) as pool:
+            response = await pool.send(UpstreamRequest("POST", b"/function/a.dev", [], None))
+            await asyncio.sleep(0.2)
+            await response.close()
+            return await told(pool, "GET")
+
+    assert asyncio.run(story()) == b"mine"
+
+
 # -- a body on its way
 
 
@@ -835,6 +892,37 @@ def test_an_upstream_has_its_time_again_after_each_piece_of_a_body() -> None:
         await writer.drain()
 
     assert ask(peer, body=body)[0] == 200
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_what_has_arrived_is_read_though_the_request_broke_off_meanwhile(
+    run: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"first")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + bytes(40_000))
+        await reader.read()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.sleep(0.2)
+        raise ConnectionResetError("the caller left")
+
+    heard = bytearray()
+
+    async def story() -> None:
+        async with connected(peer) as pool:
+            response = await pool.send(UpstreamRequest("POST", b"/x", [], body()))
+            await asyncio.sleep(0.4)
+            try:
+                async for piece in response.body:
+                    heard.extend(piece)
+            finally:
+                await response.close()
+
+    with pytest.raises(UpstreamFailed, match="body of the request broke off"):
+        run(story())
+    assert heard == bytes(40_000)
 
 
 # -- limits of a head
