@@ -68,6 +68,28 @@ def test_a_thousand_accesses_are_answered(front: Front) -> None:
     assert len(call(front, CAN_I, front.bearing(), json=body).json()["access"]) == 1000
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [],
+        [("Namespace:List", "*")],
+        [("Namespace:List", "dev:*")],
+        [("Namespace:List", "team-*:*")],
+        [("Function:Get", "dev:*")],
+        [("*", "*"), {"effect": "Deny", "action": ["Namespace:List"], "resource": ["*"]}],
+        [("*", "*"), {"effect": "Deny", "action": ["Namespace:List"], "resource": ["prod:*"]}],
+        [("*", "dev:*"), {"effect": "Deny", "action": ["Namespace:List"], "resource": ["dev:*"]}],
+    ],
+    ids=str,
+)
+def test_the_list_of_namespaces_is_answered_as_the_gateway_answers_it(
+    front: Front, statements: list[Any]
+) -> None:
+    token = front.grant(*statements)
+    (told,) = ask(front, token, ("Namespace:List", "*"))
+    assert told["allowed"] == (front.call("GET", "/system/namespaces", token).status_code == 200)
+
+
 GOOD = {"action": "Function:Get", "resource": "dev:fn"}
 
 

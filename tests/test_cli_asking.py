@@ -111,6 +111,18 @@ def test_nobody_can_is_exit_code_1(documents: Path) -> None:
     assert (said.exit_code, said.output) == (1, "nobody can\n")
 
 
+def test_an_access_that_no_request_asks_for_is_told_with_what_to_ask() -> None:
+    asked = "dev:* is more than one request for Function:Create asks for: it names one function;"
+    said = who_can(EXAMPLES / "github-repository.yaml", "Function:Create", "dev:*")
+    assert said.output == f"note: {asked} ask about dev:<function>.\nnobody can\n"
+    said = run(
+        *("explain", "--claims=-", "--access=Function:Create=dev:*"),
+        f"--documents={EXAMPLES / 'github-repository.yaml'}",
+        given=json.dumps(sample("github-push-main")),
+    )
+    assert f"(nothing matches)\n     {asked} ask about dev:<function>\n" in said.output
+
+
 @pytest.mark.parametrize(
     ("words", "saying"),
     [

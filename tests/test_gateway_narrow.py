@@ -7,10 +7,12 @@ import json
 import pytest
 
 from federation.claims import Claims
-from federation.gateway.narrow import UnreadableList, may_list, narrow, visible
+from federation.gateway.narrow import UnreadableList, narrow, visible
+from federation.policy.permissions import Access, decide
 from tests.harness.builders import Document, policy
 
 CLAIMS = Claims({"sub": "fed:someone", "environment": "production"})
+THE_LIST = Access("Namespace:List", "*", "*")
 ALL = ["openfaas-fn", "dev", "prod", "team-a", "team-b"]
 
 
@@ -114,7 +116,7 @@ LISTING = [
 def test_a_caller_who_may_list_one_namespace_may_ask_for_the_list(
     statements: list[Document], allowed: bool, sid: str | None
 ) -> None:
-    decision = may_list([policy("p", *statements)], CLAIMS)
+    decision = decide([policy("p", *statements)], THE_LIST, CLAIMS)
     assert decision.allowed is allowed
     assert decision.access.action == "Namespace:List"
     assert decision.access.resource == "*"
@@ -164,8 +166,8 @@ def test_namespaces_that_follow_a_claim_are_shown_to_the_token_that_names_them()
     )
     claims = Claims({"team": "a", "stage": "dev"})
     assert [name for name in ALL if visible([own], claims, name)] == ["dev", "team-a"]
-    assert may_list([own], claims).allowed
-    assert not may_list([own], Claims({"team": "*", "stage": "dev"})).allowed
+    assert decide([own], THE_LIST, claims).allowed
+    assert not decide([own], THE_LIST, Claims({"team": "*", "stage": "dev"})).allowed
     walled = policy("wall", allow("*"), deny("${jwt:stage}:*"))
     assert not any(visible([walled], Claims({"stage": "DEV"}), name) for name in ALL)
     assert "prod" not in [

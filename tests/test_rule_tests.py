@@ -242,6 +242,56 @@ def test_an_access_is_told_with_the_statement_that_settled_it(folder: Path) -> N
     assert "got       allowed: Allow deploy/deploy-functions" in text
 
 
+def test_the_list_of_namespaces_is_allowed_as_the_gateway_allows_it(folder: Path) -> None:
+    documents = folder / "documents.yaml"
+    text = documents.read_text("utf-8")
+    expect = {"allowed": ["Namespace:List=*"]}
+    listing: dict[str, object] = {"sample": "github-push-main", "expect": expect}
+    put(folder, listing)
+    assert "no statement of deploy matches" in run(folder).stdout
+    documents.write_text(text.replace("Function:List,", "Function:List, Namespace:List,"), "utf-8")
+    assert run(folder).exit_code == 0
+    condition = '      condition: {StringEqual: {"jwt:environment": production}}\n'
+    narrower = documents.read_text("utf-8").replace(
+        'resource: ["openfaas-fn:*"]\n', f'resource: ["repo-${{jwt:ref}}:*"]\n{condition}'
+    )
+    documents.write_text(narrower, "utf-8")
+    shown = told(folder, listing)
+    assert "Allow deploy/deploy-functions: StringEqual jwt:environment" in shown
+    assert "repo-${jwt:ref}:* became nothing" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "instead"),
+    [
+        ("Function:List=*", "one namespace; ask about <namespace>:*"),
+        ("Secret:Create=*", "one namespace; ask about <namespace>:*"),
+        ("Namespace:Get=*", "one namespace; ask about <namespace>:*"),
+        ("Function:Create=*", "one function; ask about <namespace>:<function>"),
+        ("Function:Delete=openfaas-fn:*", "one function; ask about openfaas-fn:<function>"),
+        ("Secret:List=dev:*", ""),
+        ("Function:List=dev:*", ""),
+        ("Namespace:List=*", ""),
+        ("System:Info=*", ""),
+        ("Documents:Read=*", ""),
+        ("Function:Delete=openfaas-fn:app", ""),
+    ],
+)
+def test_an_access_that_no_request_asks_for_is_told_with_what_to_ask(
+    folder: Path, asked: str, instead: str
+) -> None:
+    action, _, resource = asked.partition("=")
+    told_to_ask = f"{resource} is more than one request for {action} asks for: it names {instead}"
+    shown = told(folder, {"sample": "github-push-main", "expect": {"allowed": [asked]}})
+    assert (told_to_ask in shown) is bool(instead), shown
+    assert ("than one request" in shown) is bool(instead)
+    put(folder, {"sample": "github-push-main", "expect": {"denied": [asked]}})
+    passed = run(folder).stdout
+    note = f"note: test-0 ({folder}/tests.yaml:1): denied {asked} passes though less may be allowed"
+    assert (f"{note}: {told_to_ask}\n" in passed) is bool(instead), passed
+    assert ("note:" in passed) is bool(instead)
+
+
 def test_a_condition_of_a_statement_that_kept_it_back_is_shown(folder: Path) -> None:
     documents = folder / "documents.yaml"
     condition = '      condition: {StringEqual: {"jwt:environment": production}}\n'

@@ -13,7 +13,7 @@ import pytest
 from federation.claims import Claims
 from federation.documents.catalog import Catalog
 from federation.documents.model import Policy, Role
-from federation.policy.conditions import Condition, holds
+from federation.policy.conditions import Condition, Operator, holds
 from federation.policy.explain import Explanation, explain
 from federation.policy.permissions import Access
 from federation.policy.roles import Admission
@@ -195,6 +195,63 @@ def test_calls_of_functions_have_no_regard_to_case() -> None:
     call = policy("deploy", {"action": ["Function:Invoke"], "resource": ["dev:figlet"]})
     snapshot = catalog(MAIN, policies=[call])
     assert who_can(snapshot, Access.parse("Function:Invoke", "dev:FIGLET")).anybody
+
+
+LISTING = Access.parse("Namespace:List", "*")
+
+
+@pytest.mark.parametrize(
+    ("statements", "denials"),
+    [
+        ([{"resource": ["*"]}], []),
+        ([{"resource": ["dev:*"]}], []),
+        ([{"resource": ["dev:*"], "action": ["Function:Get"]}], None),
+        ([{"resource": ["team-${jwt:ref}:*"]}], None),
+        ([{"resource": ["team-${jwt:repository_id}:*"]}], []),
+        ([{"resource": ["dev:*"]}, {"resource": ["*"], "effect": "Deny"}], [True]),
+        ([{"resource": ["dev:*"]}, {"resource": ["dev:*"], "effect": "Deny"}], [True]),
+        ([{"resource": ["dev:*"]}, {"resource": ["prod:*"], "effect": "Deny"}], []),
+        ([{"resource": ["dev:*", "a:*"]}, {"resource": ["dev:*"], "effect": "Deny"}], []),
+        (
+            [
+                {"resource": ["team-${jwt:repository_id}:*"]},
+                {"resource": ["team-1:*"], "effect": "Deny"},
+            ],
+            [True],
+        ),
+        (
+            [
+                {"resource": ["t-${jwt:environment}:*"]},
+                {"resource": ["t-a:*"], "effect": "Deny"},
+            ],
+            [False],
+        ),
+        (
+            [
+                {"resource": ["t-${jwt:environment}:*"]},
+                {"resource": ["t-*:*"], "effect": "Deny"},
+            ],
+            [True],
+        ),
+    ],
+    ids=lambda value: str(value)[:70],
+)
+def test_the_list_of_namespaces_is_given_by_any_part_of_it(
+    statements: list[dict[str, Any]], denials: list[bool] | None
+) -> None:
+    written = [
+        {"sid": f"s{n}", "action": ["Namespace:List"], **each} for n, each in enumerate(statements)
+    ]
+    found = who_can(catalog(MAIN, policies=[policy("deploy", *written)]), LISTING)
+    ways = [[denial.always for denial in way.denied_by] for way in found.ways]
+    assert ways == ([] if denials is None else [denials])
+    assert found.anybody is (denials is not None and True not in denials)
+
+
+def test_a_way_to_the_list_of_namespaces_says_which_claims_a_token_must_have() -> None:
+    own = {"action": ["Namespace:List"], "resource": ["t-${jwt:environment}:*"]}
+    (way,) = who_can(catalog(MAIN, policies=[policy("deploy", own)]), LISTING).ways
+    assert way.reaches == (Condition(Operator.STRING_LIKE, "jwt:environment", ("*",)),)
 
 
 def test_what_a_role_gives_is_the_other_way_round() -> None:
@@ -518,8 +575,8 @@ _VALUES: Sequence[Any] = [None, "dev", "1", "fn", "A", ["dev"], "dev-1"]
 _FORMS = ["{}:*", "dev-{}:*", "{}-{}:*", "dev:{}", "{}:{}", "dev:*", "de*:*"]
 
 
-def _universe_documents(rng: Random) -> tuple[Catalog, list[Plain]]:
-    """Documents about the claims `x` and `y`, and all tokens that there are."""
+def _universe_documents(rng: Random, action: str = "Function:*") -> tuple[Catalog, list[Plain]]:
+    """Documents on *action* by the claims `x` and `y`, and all tokens that there are."""
 
     def resource() -> str:
         form = rng.choice(_FORMS)
@@ -535,11 +592,15 @@ def _universe_documents(rng: Random) -> tuple[Catalog, list[Plain]]:
         }
         return {"StringEqual": {"jwt:iss": GENERIC, **named}}
 
-    policies = [with_variables(resource(), resource(), name=f"p{n}") for n in range(2)]
+    policies = [
+        with_variables(resource(), resource(), name=f"p{n}", action=[action]) for n in range(2)
+    ]
     if rng.random() < 0.6:
         condition = {"StringEqual": {"jwt:y": ["dev"]}} if rng.random() < 0.3 else {}
         policies.append(
-            with_variables(resource(), effect="Deny", name="guard", condition=condition)
+            with_variables(
+                resource(), effect="Deny", name="guard", condition=condition, action=[action]
+            )
         )
     roles = [
         role(f"r{n}", policy=rng.sample([p.name for p in policies], k=rng.randint(1, len(policies))),
@@ -570,6 +631,22 @@ def test_who_can_is_what_trying_every_token_finds() -> None:
             assert found == tried, (seed, resource)
             counted[bool(found)] += 1
     assert min(counted.values()) > 70, counted
+
+
+def test_who_can_list_namespaces_is_what_trying_every_token_finds() -> None:
+    counted = Counter[int]()
+    for seed in range(150):
+        rng = Random(seed)  # noqa: S311
+        snapshot, tokens = _universe_documents(rng, "Namespace:List")
+        found = {way.role.name for way in who_can(snapshot, LISTING).ways if way.open}
+        tried = set[str]()
+        for claims in tokens:
+            told = explained(snapshot, claims, LISTING)
+            if told.decisions[0].allowed:
+                tried |= _giving(snapshot, told, claims, LISTING)
+        assert found == tried, seed
+        counted[len(found)] += 1
+    assert counted[1] > 5, counted
 
 
 def _giving(snapshot: Catalog, told: Explanation, claims: Plain, access: Access) -> set[str]:

@@ -31,7 +31,7 @@ from federation.cli.documents import (
 from federation.cli.manual import about, codes, for_terminal, mentioning
 from federation.client.docs import page_at
 from federation.config import read_outbound
-from federation.documents.asked import access_in
+from federation.documents.asked import access_in, wider_than_a_request
 from federation.documents.catalog import Catalog
 from federation.errors import Refusal, SettingsRefused
 from federation.explained import explain_claims, explanation
@@ -211,6 +211,8 @@ def _show_decision(decision: Decision) -> None:
     by = f"{decision.effect} {decision.policy}/{decision.sid}" if decision.policy else ""
     access = f"{decision.access.action}={decision.access.resource}"
     click.echo(f"{_mark(decision.allowed)}  {access}  ({by or 'nothing matches'})")
+    if not decision.policy and (wider := wider_than_a_request(decision.access)):
+        click.echo(f"     {wider}")
 
 
 def _show_filled(filled: Filled) -> None:

@@ -43,6 +43,9 @@ ACTIONS: frozenset[str] = GATEWAY_ACTIONS | BROKER_ACTIONS
 CLUSTER_ACTIONS: frozenset[str] = BROKER_ACTIONS | {"System:Info"}
 """The actions on the whole cluster. None of them is about a namespace."""
 
+LIST_NAMESPACES = "Namespace:List"
+"""The action of the request that is answered with a part of what it asks for."""
+
 INVOKE = "Function:Invoke"
 """The action of a call. Its function is found by a DNS name."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federation.gateway.narrow import may_list
 from federation.gateway.refusals import Denied, NotAuthenticated, PolicyMissing
 from federation.gateway.routes import Call, HealthCall, Kind
 from federation.policy.index import PolicySet
@@ -77,9 +76,9 @@ def authorize(caller: Caller, call: Call | HealthCall) -> Permit:
 
 def _by_policies(caller: TokenCaller, call: Call) -> Granted:
     policies, claims = caller.policies, caller.bearer.claims
-    lists = call.kind is Kind.NAMESPACES
-    decision = may_list(policies, claims) if lists else decide(policies, call.access, claims)
+    decision = decide(policies, call.access, claims)
     if decision.allowed:
+        lists = call.kind is Kind.NAMESPACES
         return GrantedList(decision, caller) if lists else Granted(decision)
     raise denied(caller, decision)
 

@@ -11,42 +11,23 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from federation.claims import Claims
-from federation.documents.model import CLUSTER_ACTIONS, Effect, Policy, Statement
+from federation.documents.model import CLUSTER_ACTIONS, LIST_NAMESPACES, Effect, Policy, Statement
 from federation.gateway import values
 from federation.gateway.refusals import UpstreamFailed
 from federation.jose.strict_json import loads
-from federation.policy.permissions import Access, Decision, decide
+from federation.policy.permissions import Access, decide
 
 LIST_BYTES = 1024 * 1024
 """The largest list that is read."""
-
-LIST = "Namespace:List"
 
 
 class UnreadableList(UpstreamFailed):
     """The upstream's response is not a list of namespaces."""
 
 
-def may_list(policies: Sequence[Policy], claims: Claims) -> Decision:
-    """
-    Whether the caller may ask for the list: with `Namespace:List` on any namespace.
-
-    OpenFaaS's own policies grant it on a single namespace, and the response is narrowed.
-    """
-    whole = decide(policies, Access(LIST, "*", "*"), claims)
-    asked = (
-        decide(policies, Access(LIST, *resource.halves), claims)
-        for statement in _allowing(policies)
-        if LIST in statement.actions
-        for resource in statement.reached(claims)
-    )
-    granted = next((decision for decision in asked if decision.allowed), whole)
-    return Decision(whole.access, granted.allowed, granted.policy, granted.sid, granted.effect)
-
-
 def visible(policies: Sequence[Policy], claims: Claims, namespace: str) -> bool:
     """True if anything at all is allowed in *namespace*, and listing it is not denied."""
-    if decide(policies, Access(LIST, namespace, "*"), claims).effect is Effect.DENY:
+    if decide(policies, Access(LIST_NAMESPACES, namespace, "*"), claims).effect is Effect.DENY:
         return False
     # Ask for each grant's own pattern as if it were a name, since that is the widest thing that
     # it grants. If a Deny covers even that, nothing of the grant is left. Grants on other namespaces

@@ -19,8 +19,8 @@ from federation.documents.resources import Resource
 from federation.errors import Refusal
 from federation.jose.strict_json import dumps_ascii
 from federation.policy.index import PolicySet, PolicySets
-from federation.policy.permissions import Access, Decision, decide
-from federation.policy.reaching import covers
+from federation.policy.permissions import Access, Decision, about, decide
+from federation.policy.reaching import could_settle
 from federation.policy.roles import Admission, Evaluation, evaluate, refused
 from federation.providers.table import GENERIC
 
@@ -216,9 +216,8 @@ def _filled(granted: PolicySet, access: Access, claims: Claims) -> tuple[Filled,
     """Return what the first resources with variables became that could be about *access*."""
     every = (
         Filled.of(policy, statement, resource, claims)
-        for policy, statement in granted.about(access.action, access.namespace, access.name)
+        for policy, statement in about(granted, access)
         for resource in statement.resources
-        if resource.variables
-        and covers(resource.at_most(taking=statement.effect is Effect.DENY), access)
+        if resource.variables and could_settle(statement, resource, access)
     )
     return tuple(islice(every, _FILLED))

@@ -5,16 +5,26 @@ A matching Deny in any of the token's policies refuses. Otherwise a matching All
 without one the answer is no. A decision names the policy and the statement that settled it.
 A claim that is absent or has the wrong shape switches off an Allow statement, never a Deny. That
 holds for claims in conditions, and for those in resources.
+`Namespace:List` on `*` is the request for the list of namespaces. OpenFaaS's own policies grant it
+on a single namespace, and the gateway answers with a part of the list. So it is allowed where
+`Namespace:List` is allowed on any resource that the policies name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from federation.claims import Claims
-from federation.documents.model import ACTIONS, BROKER_ACTIONS, Effect, Policy, Statement
+from federation.documents.model import (
+    ACTIONS,
+    BROKER_ACTIONS,
+    LIST_NAMESPACES,
+    Effect,
+    Policy,
+    Statement,
+)
 from federation.documents.resources import Resource
 from federation.policy.conditions import (
     Match,
@@ -66,6 +76,11 @@ class Access:
         """The resource as documents write it."""
         return "*" if self.namespace == "*" else f"{self.namespace}:{self.name}"
 
+    @property
+    def is_list_of_namespaces(self) -> bool:
+        """True for the request that is answered with the namespaces which the caller may see."""
+        return self.action == LIST_NAMESPACES and self.namespace == "*"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -96,9 +111,49 @@ def decide(policies: Iterable[Policy], access: Access, claims: Claims) -> Decisi
     Callers with a `PolicySet` get an answer in microseconds; for other policies the index is
     built anew each time.
     """
-    granted: Decision | None = None
     indexed = policies if isinstance(policies, PolicySet) else PolicySet(policies)
-    for policy, statement in indexed.about(access.action, access.namespace, access.name, claims):
+    decision = _settled(indexed, access, claims)
+    if decision.allowed or not access.is_list_of_namespaces:
+        return decision
+    asked = (
+        _settled(indexed, Access(access.action, *resource.halves), claims)
+        for _, statement in _listing(indexed)
+        for resource in statement.reached(claims)
+    )
+    part = next((one for one in asked if one.allowed), None)
+    return replace(part, access=access) if part else decision
+
+
+def about(
+    policies: PolicySet, access: Access, claims: Claims | None = None
+) -> tuple[tuple[Policy, Statement], ...]:
+    """
+    The statements that could settle *access*, their conditions unread.
+
+    With *claims*, only those that reach it once the values are in place of their variables.
+    """
+    found = policies.about(access.action, access.namespace, access.name, claims)
+    if not access.is_list_of_namespaces:
+        return found
+    denying = (each for each in found if each[1].effect is Effect.DENY)
+    parts = (
+        each
+        for each in _listing(policies)
+        if claims is None or any(True for _ in each[1].reached(claims))
+    )
+    return (*denying, *parts)
+
+
+def _listing(policies: PolicySet) -> Iterator[tuple[Policy, Statement]]:
+    for policy in policies:
+        for statement in policy.statements:
+            if statement.effect is Effect.ALLOW and LIST_NAMESPACES in statement.actions:
+                yield policy, statement
+
+
+def _settled(policies: PolicySet, access: Access, claims: Claims) -> Decision:
+    granted: Decision | None = None
+    for policy, statement in policies.about(access.action, access.namespace, access.name, claims):
         if not applies(statement, claims):
             continue
         if statement.effect is Effect.DENY:
@@ -112,6 +167,11 @@ def applies(statement: Statement, claims: Claims) -> bool:
     if statement.effect is Effect.DENY:
         return holds_unless_refuted(statement.conditions, claims)
     return holds(statement.conditions, claims)
+
+
+def may_overlap(resource: Resource, others: Iterable[Resource]) -> bool:
+    """Return whether *resource* and any of *others* could cover something in common."""
+    return _Halves.of(resource).may_overlap_any(map(_Halves.of, others))
 
 
 def granted_resources(

@@ -7,11 +7,11 @@ many possible answers is given up, and then nothing is said of the values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 
-from federation.documents.model import INVOKE, Effect, Statement
+from federation.documents.model import INVOKE, LIST_NAMESPACES, Effect, Statement
 from federation.documents.resources import Pieces, Resource, Variable, usable
 from federation.policy.conditions import Condition, Operator, ascii_lower
 from federation.policy.permissions import Access
@@ -31,6 +31,14 @@ def covers(resource: Resource, access: Access) -> bool:
     """Return whether *resource*, with `*` for each variable, covers *access*."""
     by_case = resource.covers_call if access.action == INVOKE else resource.covers
     return by_case(access.namespace, access.name)
+
+
+def could_settle(statement: Statement, resource: Resource, access: Access) -> bool:
+    """Return whether *resource*, of *statement*, could settle *access* for some token."""
+    taking = statement.effect is Effect.DENY
+    if access.is_list_of_namespaces and not taking:
+        return True  # a part of the list is enough
+    return covers(resource.at_most(taking=taking), access)
 
 
 def demanded(statement: Statement, access: Access) -> list[tuple[Condition, ...]]:
@@ -57,6 +65,33 @@ def demanded(statement: Statement, access: Access) -> list[tuple[Condition, ...]
                 several[tuple(_equal(key, (value,)) for key, value in sorted(found.items()))] = None
     ways = [(_equal(key, tuple(values)),) for key, values in one.items()]
     return [*ways, *several]
+
+
+def parts_demanded(statement: Statement) -> list[tuple[tuple[Condition, ...], list[Resource]]]:
+    """
+    Return the resources of the Allow *statement* that are a part of the list of namespaces.
+
+    They are beside what a token must say so that they count: any value for each of the variables.
+    """
+    found: dict[tuple[Condition, ...], list[Resource]] = {}
+    for resource in statement.resources:
+        if all(variable.possible for variable in resource.variables):
+            keys = sorted({variable.key for variable in resource.variables})
+            said = tuple(Condition(Operator.STRING_LIKE, key, ("*",)) for key in keys)
+            found.setdefault(said, []).append(resource)
+    return list(found.items())
+
+
+def parts_asked(resources: Iterable[Resource], values: Values) -> Iterator[tuple[Access, Values]]:
+    """
+    Yield the parts of the list of namespaces that the gateway asks about for *resources* of an Allow.
+
+    Known *values* are in place of their variables; each part is beside those that make it.
+    """
+    for resource in resources:
+        for text, given in _texts(resource, values, taking=False):
+            made = {key: (value,) for key, value in given.items() if value is not None}
+            yield Access(LIST_NAMESPACES, *Resource(text).halves), {**values, **made}
 
 
 def _equal(key: str, values: tuple[str, ...]) -> Condition:
@@ -175,24 +210,27 @@ def as_far_as_known(statement: Statement, values: Values) -> list[str]:
     """
     found: dict[str, None] = {}
     for resource in statement.resources:
-        for text in _texts(resource, values, taking=statement.effect is Effect.DENY):
+        for text, _ in _texts(resource, values, taking=statement.effect is Effect.DENY):
             found[text] = None
             if len(found) == _SHOWN:
                 return [*found, "…"]
     return list(found)
 
 
-def _texts(resource: Resource, values: Values, *, taking: bool) -> Iterator[str]:
+def _texts(
+    resource: Resource, values: Values, *, taking: bool
+) -> Iterator[tuple[str, Mapping[str, str | None]]]:
+    """Yield the texts of *resource* with known values for variables, each beside its values."""
     keys = {variable.key: variable for variable in resource.variables}
     known = {key: told for key, v in keys.items() if (told := _known(v, values)) is not None}
     if not known:
-        yield resource.text
+        yield resource.text, {}
         return
     for each in islice(product(*known.values()), _COMBINATIONS):
         given = dict(zip(known, each, strict=True))
         halves = [_text(half, given) for half in resource.pieces]
         if taking or None not in halves:
-            yield ":".join("*" if half is None else half for half in halves)
+            yield ":".join("*" if half is None else half for half in halves), given
 
 
 def _text(half: Pieces, given: Mapping[str, str | None]) -> str | None:

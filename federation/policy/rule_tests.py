@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from federation.claims import Claims, at, shown
+from federation.documents.asked import wider_than_a_request
 from federation.documents.catalog import Catalog
 from federation.documents.model import Effect, Policy, Role, Statement
 from federation.documents.rule_tests import Expected, RuleTest, at_fault
@@ -17,7 +18,7 @@ from federation.errors import Problem, Reason, Refusal
 from federation.policy.conditions import Condition
 from federation.policy.explain import Filled
 from federation.policy.index import PolicySet
-from federation.policy.permissions import Access, Decision, decide
+from federation.policy.permissions import Access, Decision, about, decide
 from federation.policy.roles import Admission, ShadowAdmission, evaluate
 from federation.providers.table import GENERIC
 from federation.text import nearest, printable, quoted
@@ -64,7 +65,7 @@ class Outcome:
 
     def about(self, access: Access) -> Iterable[tuple[Policy, Statement]]:
         """Return the statements about *access*, whatever their conditions."""
-        return self.granted.about(access.action, access.namespace, access.name, self.minted)
+        return about(self.granted, access, self.minted)
 
     @property
     def summary(self) -> str:
@@ -114,10 +115,12 @@ class Result:
 
     @property
     def note(self) -> str:
-        """What to know about a test that passed: that it would pass whatever the documents say."""
+        """What to know about a test that passed: that it says less than it seems to."""
         expected, refusal = self.test.expected, self.outcome.refusal
-        if refusal is None or expected.refusal is not None or not self.passed:
+        if not self.passed or expected.refusal is not None:
             return ""
+        if refusal is None:
+            return next(filter(None, map(_denied_in_part, expected.denied)), "")
         if (expected.roles, expected.policies) == (None, None):
             so = "no policy denied anything"
         elif refusal.reason not in BY_ROLES:
@@ -128,6 +131,13 @@ class Result:
             f"the token is {self.outcome.summary}, so {so};"
             f" expect refusal: {refusal.reason} too, or mend the claims"
         )
+
+
+def _denied_in_part(access: Access) -> str:
+    """Return why a no to *access* says little, empty if it says that a request is refused."""
+    wider = wider_than_a_request(access)
+    asked = f"{access.action}={access.resource}"
+    return wider and f"denied {asked} passes though less may be allowed: {wider}"
 
 
 def judge(test: RuleTest, outcome: Outcome, catalog: Catalog) -> Result:
@@ -237,15 +247,16 @@ def _by(outcome: Outcome, decision: Decision) -> str:
 def _why_nothing(outcome: Outcome, decision: Decision) -> Iterator[Cause]:
     """Yield the conditions, and the variables in resources, that kept an Allow from matching."""
     access, claims = decision.access, outcome.minted
+    if wider := wider_than_a_request(access):
+        yield Cause(wider)
     reaching = list(outcome.about(access))
-    for about in outcome.granted.about(access.action, access.namespace, access.name):
-        policy, statement = about
+    for policy, statement in about(outcome.granted, access):
         if statement.effect is not Effect.ALLOW:
             continue
         subject = f"Allow {policy.name}/{statement.sid}"
         for condition in failing(statement, claims):
             yield _compared(subject, condition, claims)
-        for resource in statement.resources if about not in reaching else ():
+        for resource in statement.resources if (policy, statement) not in reaching else ():
             if resource.variables:
                 filled = Filled.of(policy, statement, resource, claims)
                 told = ", ".join(f"{name} is {value}" for name, value in filled.claims.items())

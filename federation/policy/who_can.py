@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
+from federation.documents.asked import wider_than_a_request
 from federation.documents.catalog import Catalog
 from federation.documents.listing import written_conditions
 from federation.documents.model import Effect, Policy, Role, Statement
+from federation.documents.resources import Resource
 from federation.policy.conditions import Condition
 from federation.policy.index import CHOSEN_WITH_ROLE, PolicySet
-from federation.policy.permissions import Access
+from federation.policy.permissions import Access, may_overlap
 from federation.policy.possible import (
     Held,
     Values,
@@ -27,7 +29,14 @@ from federation.policy.possible import (
     one_of_issuers,
     possible_values,
 )
-from federation.policy.reaching import TooMany, as_far_as_known, demanded, taken
+from federation.policy.reaching import (
+    TooMany,
+    as_far_as_known,
+    demanded,
+    parts_asked,
+    parts_demanded,
+    taken,
+)
 
 _COMPARISONS = 50_000
 """How many pairs of Roles are compared for a Deny that another Role brings along."""
@@ -197,7 +206,9 @@ class _Search:
     access: Access
     _about: dict[str, list[Statement]] = field(default_factory=dict)
     """The statements of each Policy about the access."""
-    _reached: dict[tuple[str, str], list[tuple[Condition, ...]]] = field(default_factory=dict)
+    _reached: dict[tuple[str, str], list[tuple[tuple[Condition, ...], list[Resource]]]] = field(
+        default_factory=dict
+    )
     """For each statement, what its variables demand."""
     _notes: list[str] = field(default_factory=list)
     _compared: int = 0
@@ -217,6 +228,8 @@ class _Search:
                 "There are too many Roles with a Deny about this access to compare all of them;"
                 " some that other Roles bring along are not listed."
             )
+        if not any(way.open for way in ways) and (wider := wider_than_a_request(self.access)):
+            notes.append(f"{wider}.")
         return WhoCan(self.access, ways, tuple(notes))
 
     def _candidate(self, role: Role) -> _Candidate | None:
@@ -236,15 +249,18 @@ class _Search:
 
     def _of(self, policy: str) -> list[Statement]:
         if policy not in self._about:
-            one = PolicySet([self.catalog.policies[policy]])
+            one = self.catalog.policies[policy]
             access = self.access
-            found = one.about(access.action, access.namespace, access.name)
-            self._about[policy] = [statement for _, statement in found]
+            if access.is_list_of_namespaces:  # a part of it is enough, and a Deny may take a part
+                self._about[policy] = [s for s in one.statements if access.action in s.actions]
+            else:
+                found = PolicySet([one]).about(access.action, access.namespace, access.name)
+                self._about[policy] = [statement for _, statement in found]
         return self._about[policy]
 
     def _ways(self, candidate: _Candidate, denying: Sequence[_Candidate]) -> Iterator[Way]:
         for policy, statement in candidate.allows:
-            for reaches in self._demanded(policy, statement):
+            for reaches, parts in self._demanded(policy, statement):
                 asked = (*statement.conditions, *reaches)
                 read = [c for c in asked if of_subject_token(c)]
                 conditions = (*candidate.role.conditions, *read)
@@ -252,28 +268,47 @@ class _Search:
                 rest = [c for c in asked if not of_subject_token(c)]
                 if values is None or not all(allow_can_hold(c, values) for c in rest):
                     continue
-                own = self._own_denials(candidate, values)
-                brought = self._brought_denials(candidate, conditions, values, denying)
                 told = tuple(_left(c, values) for c in reaches)
-                yield Way(candidate.role, policy, statement, (*own, *brought), told)
+                way = None
+                asks = parts_asked(parts, values) if parts else [(self.access, values)]
+                for access, made in asks:
+                    own = self._own_denials(candidate, made, access)
+                    brought = self._brought_denials(candidate, conditions, made, denying, access)
+                    way = Way(candidate.role, policy, statement, (*own, *brought), told)
+                    if way.open:
+                        break
+                if way:
+                    yield way
 
-    def _demanded(self, policy: str, statement: Statement) -> list[tuple[Condition, ...]]:
-        """Return the ways in which a token's claims let *statement* reach the access."""
+    def _demanded(
+        self, policy: str, statement: Statement
+    ) -> list[tuple[tuple[Condition, ...], list[Resource]]]:
+        """
+        Return the ways in which a token's claims let *statement* reach the access.
+
+        For the list of namespaces, each is beside the resources of which one is enough.
+        """
         key = (policy, statement.sid)
         if key not in self._reached:
             try:
-                self._reached[key] = demanded(statement, self.access)
+                self._reached[key] = (
+                    parts_demanded(statement)
+                    if self.access.is_list_of_namespaces
+                    else [(each, []) for each in demanded(statement, self.access)]
+                )
             except TooMany:
-                self._reached[key] = [()]
+                self._reached[key] = [((), [])]
                 self._notes.append(
                     f"Statement {policy}/{statement.sid} has so many variables and wildcards that"
                     " not all of their values are looked at; it may reach this for no token."
                 )
         return self._reached[key]
 
-    def _own_denials(self, candidate: _Candidate, values: Values) -> Iterator[Denial]:
+    def _own_denials(
+        self, candidate: _Candidate, values: Values, access: Access
+    ) -> Iterator[Denial]:
         for policy, deny in candidate.denies:
-            held = self._held(deny, values, candidate.role)
+            held = self._held(deny, values, candidate.role, access)
             if held is not Held.NEVER:
                 yield Denial(policy, deny.sid, always=held is Held.ALWAYS)
 
@@ -283,6 +318,7 @@ class _Search:
         conditions: tuple[Condition, ...],
         values: Values,
         denying: Sequence[_Candidate],
+        access: Access,
     ) -> Iterator[Denial]:
         """Yield each Deny of another Role that admits some of the same tokens, once."""
         told = {(policy, deny.sid) for policy, deny in candidate.denies}
@@ -299,7 +335,7 @@ class _Search:
             if both is None:
                 continue
             for policy, deny in new:
-                held = self._held(deny, both, other.role)
+                held = self._held(deny, both, other.role, access)
                 if held is not Held.NEVER:
                     always = held is Held.ALWAYS and self._admits_all_of(
                         other.role, conditions, values
@@ -307,10 +343,16 @@ class _Search:
                     told.add((policy, deny.sid))
                     yield Denial(policy, deny.sid, always=always, role=other.role.name)
 
-    def _held(self, deny: Statement, values: Values, role: Role) -> Held:
+    def _held(self, deny: Statement, values: Values, role: Role, access: Access) -> Held:
         """Return how far *deny* applies to access tokens of *role*: all of its conditions must hold."""
         each = {deny_holds(c, values, role.name, role.policies) for c in deny.conditions}
-        each.add(taken(deny, self.access, values))
+        reached = taken(deny, access, values)
+        if reached is Held.NEVER and access.namespace != self.access.namespace:
+            # In a part of the list, `*` may stand for the value of a variable, which a Deny names.
+            widest = (resource.at_most(taking=True) for resource in deny.resources)
+            if may_overlap(Resource(access.resource), widest):
+                reached = Held.SOMETIMES
+        each.add(reached)
         if Held.NEVER in each:
             return Held.NEVER
         return Held.SOMETIMES if Held.SOMETIMES in each else Held.ALWAYS

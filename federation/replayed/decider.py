@@ -20,7 +20,6 @@ from federation.claims import Claims, UnverifiedClaims
 from federation.documents.catalog import Catalog
 from federation.documents.model import INVOKE, Effect, JwtIssuer
 from federation.errors import Reason, Refusal
-from federation.gateway.narrow import LIST, may_list
 from federation.issuers.verify import check_claims, check_times, trusted_issuer
 from federation.jose.strict_json import dumps_ascii
 from federation.policy.index import PolicyNames, PolicySet, PolicySets
@@ -255,12 +254,7 @@ class Decider:
 
     def request(self, token: Token, access: Access) -> Decision:
         """Decide *access* for a request with *token*. Raises: Undecided."""
-        decisions = [
-            may_list(policies, token.claims)
-            if access.action == LIST and access.namespace == "*"
-            else decide(policies, access, token.claims)
-            for policies in self._within(token)
-        ]
+        decisions = [decide(each, access, token.claims) for each in self._within(token)]
         if len({decision.allowed for decision in decisions}) > 1:
             raise Undecided(NOT_KEPT.format(", ".join(sorted(token.unknown))))
         return decisions[0]

@@ -19,7 +19,7 @@ from federation.claims import Claims
 from federation.cli import main
 from federation.documents.resources import Resource
 from federation.errors import Reason, Refusal
-from federation.gateway.narrow import may_list, visible
+from federation.gateway.narrow import visible
 from federation.policy.index import PolicyNames, PolicySet, PolicySets
 from federation.policy.permissions import Access, decide, granted_resources
 from federation.tokens.verify import _resources
@@ -71,7 +71,7 @@ def test_a_hostile_value_gives_nothing(form: str, value: Any) -> None:
             call = Access("Function:Invoke", namespace, name)
             assert not decide(policies, call, claims).allowed
         assert not visible(policies, claims, namespace)
-    assert not may_list(policies, claims).allowed
+    assert not decide(policies, Access("Namespace:List", "*", "*"), claims).allowed
     assert granted_resources(policies, "Function:Invoke", claims) == ()
 
 

@@ -441,6 +441,31 @@ def decide(
     if some_roles_left_out:
         # These claims depend on the Roles that the job asked for, so they count as absent.
         claims = {k: claims[k] for k in claims if k not in ("role", "policy", "fed:deny_only")}
+    settled = matching(policies, names, giving, action, asked, claims)
+    if settled[0] or (action, asked) != ("Namespace:List", "*"):
+        return settled
+    for name in filter(giving.__contains__, names):  # the list is given where a part of it is
+        for statement in policies[name]:
+            if statement["effect"] == "Allow" and any(
+                action in stands_for(written) for written in statement["action"]
+            ):
+                for written in statement["resource"]:
+                    part = counting(written, "Allow", claims)
+                    of_part = part and matching(policies, names, giving, action, part, claims)
+                    if of_part and of_part[0]:
+                        return of_part
+    return settled
+
+
+def matching(
+    policies: Policies,
+    names: Sequence[str],
+    giving: Sequence[str],
+    action: str,
+    asked: str,
+    claims: Document,
+) -> Decided:
+    """The answer by the first Deny that matches, or else the first Allow."""
     for effect in ("Deny", "Allow"):
         for name in names:
             found = first_match(policies[name], effect, action, asked, claims)

@@ -2,8 +2,7 @@
 `POST /federation/v1/can-i`: what the caller's token would be allowed.
 
 It needs no permission: whoever holds a token can find out by trying. The answer is made by the
-function that decides at the gateway, so it cannot differ from what happens there. `Namespace:List`
-on everything is the one exception at the gateway: it answers with a part of the list.
+function that decides at the gateway, so it cannot differ from what happens there.
 """
 
 from __future__ import annotations
