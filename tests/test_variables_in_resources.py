@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 
-from federation.claims import Claims
+from federation.claims import Claims, text
 from federation.documents.assemble import assemble
 from federation.documents.convert import AnyDocument
 from federation.documents.kubernetes.unite import Standing
 from federation.documents.listing import spec
 from federation.documents.model import JwtIssuer, Policy, Role
 from federation.documents.parse import parse
-from federation.documents.resources import Resource, Variable
+from federation.documents.resources import Resource, Variable, usable
 from federation.documents.rules.lint import lint
 from federation.errors import Problem
+from federation.sources.rule_tests import sample_names
 from tests.harness import objects
-from tests.harness.builders import GITHUB, GITLAB, issuer, pinned, policy, sample
+from tests.harness.builders import GITHUB, GITLAB, issuer, pinned, policy, provider_of, role, sample
 from tests.harness.objects import Namespace
 
 KEYCLOAK = "https://sso.example.com/realms/octo"
@@ -40,9 +42,11 @@ def giving(*resources: str, effect: str = "Allow") -> Policy:
     return policy("deploy", {"effect": effect, "action": ["*"], "resource": list(resources)})
 
 
-def found(role: Role, *policies: Policy) -> list[Problem]:
+def found(
+    role: Role, *policies: Policy, issuers: Mapping[str, JwtIssuer] = MappingProxyType(ISSUERS)
+) -> list[Problem]:
     """What the rules say about the resources."""
-    problems = lint(ISSUERS, [_placed(role)], {each.name: each for each in policies})
+    problems = lint(issuers, [_placed(role)], {each.name: each for each in policies})
     return [problem for problem in problems if problem.code in OF_RESOURCES]
 
 
@@ -105,6 +109,37 @@ def test_a_variable_is_judged_by_the_provider_of_the_role(
         assert problem.hint
 
 
+def _texts_of(value: object, *path: str) -> Iterator[tuple[str, str]]:
+    """Each claim in *value*, as a variable names it, and its text."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _texts_of(member, *path, name.replace("~", "~0").replace("/", "~1"))
+    elif (told := text(value)) is not None:
+        key = path[0] if len(path) == 1 and "~" not in path[0] else "/" + "/".join(path)
+        yield f"${{jwt:{key}}}", told
+
+
+@pytest.mark.parametrize("provider", sorted({provider_of(name) for name in sample_names()}))
+def test_what_the_samples_show_to_fit_or_not_to_fit_is_judged_so(provider: str) -> None:
+    people = "gitlab-user-login"  # the Role below is for jobs, which have other claims
+    names = [name for name in sample_names() if name != people]
+    tokens = [sample(name) for name in names if provider_of(name) == provider]
+    made = issuer(str(tokens[0]["iss"]), provider)
+    told: dict[str, set[str]] = {}
+    for token in tokens:
+        for variable, value in _texts_of(dict(token)):
+            told.setdefault(variable, set()).add(value)
+    for written, values in told.items():
+        if not Variable(written).possible:
+            continue
+        reported = found(pinned("r", made.iss), giving(f"x-{written}:*"), issuers={made.iss: made})
+        codes = {problem.code for problem in reported}
+        if any(map(usable, values)):
+            assert "W123" not in codes, (written, values)
+        if all("/" in value or ":" in value for value in values):
+            assert codes & {"W122", "W123", "T006"}, (written, values)
+
+
 def test_an_id_is_advised_where_the_provider_has_one() -> None:
     (free,) = found(pinned("r"), giving("${jwt:workflow}:*"))
     assert 'such as "${jwt:repository_owner_id}"' in free.hint
@@ -120,6 +155,29 @@ def test_a_claim_whose_values_the_role_lists_is_not_asked_about() -> None:
     listed = pinned("r", workflow="deploy", repository_owner="acme")
     assert found(listed, giving(*resources)) == []
     assert len(found(pinned("r", repository_owner_id="1"), giving(*resources))) == 2
+
+
+@pytest.mark.parametrize(
+    ("claim", "values", "codes"),
+    [
+        ("job_workflow_ref", ["acme/w/.github/workflows/d.yml@refs/heads/main"], ["W123"]),
+        ("workflow", ["Deploy it", "deploy.yml"], ["W123"]),
+        ("workflow", ["Deploy it", "deploy"], []),
+        ("ref", ["refs/heads/main"], ["W123"]),
+        ("environment", ["Production"], ["W123"]),
+        ("environment", ["Production", "staging"], []),
+        ("repository_owner", ["Acme"], ["W123"]),
+    ],
+)
+def test_a_claim_whose_listed_values_all_fit_in_no_name_is_told(
+    claim: str, values: list[str], codes: list[str]
+) -> None:
+    block = {"StringEqual": {"jwt:iss": GITHUB, f"jwt:{claim}": values}}
+    listed = role("r", policy=["deploy"], condition=block)
+    problems = found(listed, giving(f"${{jwt:{claim}}}:*"))
+    assert [problem.code for problem in problems] == codes
+    for problem in problems:
+        assert "fits in no name" in problem.message
 
 
 def test_a_deny_on_what_callers_choose_is_refused_too_and_may_have_no_end() -> None:

@@ -59,6 +59,7 @@ PROFILE = Profile(
             **dict.fromkeys(("org_id", "prj_id"), UUID),
             **dict.fromkeys(("def_id", "run_id"), DIGITS),
             "rpo_ref": FULL_REF,
+            "rpo_uri": Shape(whole=re.compile(r"[^:*]+:[^*]+"), words="a URL"),
             "sub": Shape(
                 whole=re.compile(r"p://[^/]+/[^/]+/.+"),
                 words="names, as in p://ORGANISATION/PROJECT/PIPELINE",

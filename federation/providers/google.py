@@ -46,6 +46,7 @@ PROFILE = Profile(
         {
             "sub": DIGITS,
             "email_verified": BOOLEAN,
+            "hd": Shape(whole=re.compile(r"[^.@/:*\s]+(?:\.[^.@/:*\s]+)+"), words="a domain"),
             "email": Shape(whole=re.compile(r"[^@\s*]+@[^@\s*]+"), words="a whole address"),
         }
     ),

@@ -55,6 +55,7 @@ PROFILE = Profile(
             **dict.fromkeys(("org_id", "prj_id"), UUID),
             "ref_type": one_of("branch", "tag", "pull-request"),
             "job_type": one_of("pipeline_job", "debug_job", "project_debug_job"),
+            "trg": Shape(whole=re.compile(r"[^:*]+:[^*]+"), words="several words with :"),
             "ref": Shape(
                 whole=re.compile(r"refs/[^*]+"),
                 words="a full ref, such as refs/heads/main",

@@ -58,7 +58,13 @@ def names_in_resources(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
 def never_names(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
     """W123: no value of the claim can stand in a resource."""
     for place, policy, variable in _variables(facts, policies):
-        if (why := _never_fits(facts, variable)) and not _free(facts, variable):
+        listed = facts.exact.get(variable.key)
+        if not listed and _free(facts, variable):
+            continue  # T006 refuses it
+        why = _never_fits(facts, variable)
+        if not why and listed and not any(map(usable, listed.values)):
+            why = f"this Role lists only values such as {quoted(listed.values[0])}"
+        if why:
             yield Fault(
                 place,
                 f"{_where(policy, variable)} fits in no name: {why}. An Allow matches nothing by it,"
@@ -145,8 +151,15 @@ def _never_fits(facts: RoleFacts, variable: Variable) -> str:
     return f"{claim} is {shape.words}"
 
 
-_USUAL = ("acme", "1", "true", "0" * 40, "41d0b7e2-0c55-4f0a-9d3e-7b1f2a6c8e90")
-"""Texts of which one has the form of a claim, if its values can stand in a resource."""
+_USUAL = (
+    *("acme", "true", "41d0b7e2-0c55-4f0a-9d3e-7b1f2a6c8e90"),
+    *("1" * length for length in range(1, 64)),
+)
+"""
+Texts of which one has the form of a claim, if its values can stand in a resource.
+
+There is a number of each length, since many ids have as many digits as each other.
+"""
 
 
 def _an_id(facts: RoleFacts) -> str:
