@@ -193,6 +193,22 @@ def test_a_role_is_made_from_claims_or_from_a_token() -> None:
     assert 'policy: ["release"]' in named.output
 
 
+def test_a_role_to_watch_first_is_a_shadow_role(tmp_path: Path) -> None:
+    claims = VECTORS / "github-push-main.json"
+    admitting = run("role", "from-token", claims)
+    watched = run("role", "from-token", claims, "--shadow")
+    assert watched.exit_code == 0
+    assert watched.output == admitting.output.replace("spec:\n", "spec:\n  effect: Shadow\n")
+    told = json.loads(run("role", "from-token", claims, "--shadow", "--format=json").output)
+    assert told["rule"] == watched.output
+    documents = (EXAMPLES / "github-repository.yaml").read_text("utf-8")
+    rest = documents[: documents.index("---\napiVersion: iam.openfaas.com/v1\nkind: Role")]
+    (tmp_path / "all.yaml").write_text(f"{rest}---\n{watched.output}", "utf-8")
+    said = run("explain", f"--documents={tmp_path}", f"--claims={claims}")
+    assert said.exit_code == 1
+    assert "a shadow Role: it admits nobody, and would admit\n" in said.output
+
+
 def test_notes_are_comments_so_that_the_output_is_a_document() -> None:
     said = run("role", "from-token", VECTORS / "github-pull-request-target.json")
     assert said.output.startswith("# Careful: Outsiders can cause this event")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import BinaryIO
 
 import click
@@ -35,6 +36,11 @@ def role() -> None:
     help="The name of the Policy that the Role gives.",
 )
 @click.option(
+    "--shadow",
+    is_flag=True,
+    help="Write a shadow Role, which is recorded and admits nobody, to watch it first.",
+)
+@click.option(
     "--format",
     "output",
     type=click.Choice(["text", "json"]),
@@ -42,7 +48,7 @@ def role() -> None:
     show_default=True,
     help="text: YAML, notes as comments. json: for a program.",
 )
-def from_token(token: BinaryIO, policy: str, output: str) -> None:
+def from_token(token: BinaryIO, policy: str, shadow: bool, output: str) -> None:
     """
     Print the tightest sensible Role for the token in FILE, - for standard input.
 
@@ -51,6 +57,8 @@ def from_token(token: BinaryIO, policy: str, output: str) -> None:
     one. Exit code 1 means that no Role can admit the token.
     """
     drafted, notes = role_for(_claims(token), policy=policy)
+    if drafted:
+        drafted = replace(drafted, shadow=shadow)
     if output == "json":
         written = {"rule": drafted.yaml if drafted else None, "rule_notes": list(notes)}
         click.echo(no_command_in_json(json.dumps(written, indent=2)))

@@ -45,6 +45,8 @@ class DraftRole:
     exact: Mapping[str, str]
     """The same, under `StringEqual`."""
     notes: tuple[str, ...]
+    shadow: bool = False
+    """True if the Role is only to be recorded, and to admit nobody yet."""
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -63,6 +65,7 @@ class DraftRole:
             "metadata:",
             f"  name: {_scalar(self.name)}",
             "spec:",
+            *(["  effect: Shadow"] if self.shadow else []),
             f"  policy: [{_scalar(self.policy)}]",
         ]
         if self.principal:
