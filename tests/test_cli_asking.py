@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -225,6 +229,69 @@ def test_a_token_that_no_role_can_admit_is_exit_code_1() -> None:
     assert "it lacks project_id" in said.output
     told = run("role", "from-token", VECTORS / "gitlab-user-login.json", "--format=json")
     assert (told.exit_code, json.loads(told.output)["rule"]) == (1, None)
+
+
+def test_a_whole_answer_with_a_token_is_told_what_this_command_takes() -> None:
+    token = FakeIssuer("https://token.actions.githubusercontent.com").token(
+        sample("github-push-main")
+    )
+    answer = json.dumps({"value": token, "count": 1})
+    said = run("role", "from-token", "-", given=answer)
+    assert said.exit_code == 2
+    assert "a whole JSON answer with a token in value; give that token alone\n" in said.output
+    said = run("explain", f"--documents={EXAMPLES}", "--claims=-", given=answer)
+    assert "a token in value; give that token with --token\n" in said.output
+
+
+def test_an_access_may_be_given_as_other_commands_take_it(documents: Path) -> None:
+    both = who_can(documents, "Function:Create", "dev:figlet")
+    assert who_can(documents, "Function:Create=dev:figlet").output == both.output
+    assert both.exit_code == 0
+    wrong = who_can(documents, "Function:Create=")
+    assert wrong.exit_code == 2
+    assert "is not *, <namespace>:* or <namespace>:<function>" in wrong.output
+
+
+def test_a_file_in_place_of_a_code_is_told_with_the_options_that_take_it() -> None:
+    said = run("explain", VECTORS / "github-push-main.json")
+    assert said.exit_code == 2
+    assert "is a file; give it with --claims or --token" in said.output
+
+
+_READERS = [
+    ("explain", f"--documents={EXAMPLES / 'github-repository.yaml'}", "--claims=-"),
+    ("explain", f"--documents={EXAMPLES / 'github-repository.yaml'}", "--token=-"),
+    ("role", "from-token", "-"),
+    ("replay", f"--against={EXAMPLES / 'github-repository.yaml'}", "--events=-"),
+    ("convert", "-"),
+]
+
+
+@pytest.mark.parametrize("words", _READERS, ids=["claims", "token", "role", "events", "documents"])
+def test_a_closed_standard_input_is_an_empty_one(words: tuple[str, ...]) -> None:
+    closed = _in_a_shell(words, "<&-")
+    empty = _in_a_shell(words, "</dev/null")
+    assert "Traceback" not in closed.stderr
+    assert (closed.returncode, closed.stdout, closed.stderr) == (
+        empty.returncode,
+        empty.stdout,
+        empty.stderr,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+def test_a_full_disk_is_told_in_one_line() -> None:
+    done = _in_a_shell(("check", str(EXAMPLES / "github-repository.yaml")), ">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def _in_a_shell(words: Sequence[str], redirected: str) -> subprocess.CompletedProcess[str]:
+    command = shlex.join([sys.executable, "-m", "federation", *words])
+    return subprocess.run(  # noqa: S602  ours
+        f"{command} {redirected}", shell=True, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

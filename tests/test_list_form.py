@@ -124,6 +124,13 @@ def test_the_command_reads_files_folders_and_standard_input(tmp_path: Path) -> N
     assert run("-", given=expected).stdout == expected
 
 
+@pytest.mark.parametrize("given", [b"", b"# a comment alone\n"])
+def test_no_document_to_convert_is_no_success(tmp_path: Path, given: bytes) -> None:
+    for done in (run(str(tmp_path)), run("-", given=given)):
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"no documents were found; name a file or directory" in done.stderr
+
+
 def test_the_command_prints_errors_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_bytes(role("principal: {jwt:a: b}"))
     (tmp_path / "bad.yaml").write_bytes(role("principle: {jwt:a: b}"))

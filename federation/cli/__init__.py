@@ -8,8 +8,13 @@ yes or done, 1 for no or problems found, and 2 for wrong use.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -66,8 +71,24 @@ _SERVER_LIBRARIES = frozenset(
 )
 """The libraries of the extra `server`, which the plain install lacks."""
 
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class _Commands(click.Group):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if sys.stdin is None:  # it is closed, and is an empty file to a command that reads it
+            sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115  until the end
+        try:
+            return super().__call__(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            where = error.filename or "the output"
+            click.echo(f"Error: {where} cannot be written: {error.strerror}", err=True)
+            # Python would try to write the rest at its end, and complain once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 

@@ -47,14 +47,14 @@ def token_in(text: str) -> str:
     return text
 
 
-def claims_in(text: str, option: str = "--claims") -> UnverifiedClaims:
+def claims_in(text: str, option: str = "--claims", *, so: str = "with --token") -> UnverifiedClaims:
     """
     Return the claims in *text*, the file that *option* names.
 
-    Raises: click.BadParameter with what it is instead.
+    *so* says how the command takes a token. Raises: click.BadParameter with what it is instead.
     """
     if _TOKEN.fullmatch(_BEARER.sub("", text)):
-        raise _not_claims("a token, and not its claims; give it with --token", option)
+        raise _not_claims(f"a token, and not its claims; give it {so}", option)
     try:
         members = strict_json.loads_object(text.encode())
     except ValueError as error:
@@ -63,18 +63,18 @@ def claims_in(text: str, option: str = "--claims") -> UnverifiedClaims:
                 "a list; give the claims of one token, as one object", option
             ) from None
         raise _not_claims(f"no JSON object: {error}", option) from None
-    if instead := _instead_of_claims(members):
+    if instead := _instead_of_claims(members, so):
         raise _not_claims(instead, option)
     return UnverifiedClaims(members)
 
 
-def _instead_of_claims(members: Mapping[str, object]) -> str:
+def _instead_of_claims(members: Mapping[str, object], so: str) -> str:
     """Return what *members* are where they are no claims, empty if they may be."""
     if _OF_CLAIMS & members.keys():
         return ""
     for name, value in members.items():
         if isinstance(value, str) and _TOKEN.fullmatch(value) and re.fullmatch(r"\w{1,64}", name):
-            return f"a whole JSON answer with a token in {name}; give that token with --token"
+            return f"a whole JSON answer with a token in {name}; give that token {so}"
     if isinstance(members.get("claims"), dict):
         return "an audit event; give the object in its member claims: jq .claims"
     if members and members.keys() <= _OF_A_HEADER:

@@ -32,7 +32,7 @@ def convert(context: click.Context, paths: tuple[Path, ...]) -> None:
 
     A PATH is a file, a directory, or - for standard input. The older apiVersion becomes the
     present one, and a single value becomes a list of strings. Nothing else changes, but comments
-    are lost. Exits with 1 if a document has an error.
+    are lost. Exits with 1 if a document has an error, and if there is none.
     """
     files, problems = _read(paths)
     documents = []
@@ -44,6 +44,11 @@ def convert(context: click.Context, paths: tuple[Path, ...]) -> None:
         click.echo(no_command(str(problem)), err=True)
     if problems:
         context.exit(1)
+    if not documents:  # a mistyped path, and `kubectl apply` would have nothing to say
+        raise click.ClickException(
+            "no documents were found; name a file or directory that holds JwtIssuer, Role and"
+            " Policy documents"
+        )
     click.echo(text(documents), nl=False)
 
 

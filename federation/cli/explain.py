@@ -144,6 +144,8 @@ def _print_section(code: str) -> None:
     """Print what the docs say about *code*, and where they say it."""
     try:
         section = about(code)
+        if section is None and Path(code).is_file():
+            raise click.UsageError(f"{printable(code)} is a file; give it with --claims or --token")
         found = [section] if section else mentioning(code) if len(code) >= _WORD_CHARS else []
     except OSError as error:
         raise click.ClickException(f"{error}; install the package anew") from error

@@ -74,7 +74,7 @@ def _claims(file: BinaryIO) -> UnverifiedClaims:
     """Read a token or claims. No message quotes them, since they may be a secret."""
     text = text_of(file)
     if text.startswith(("{", "[")):
-        return claims_in(text, "FILE")
+        return claims_in(text, "FILE", so="alone")
     try:
         return jws.parse(text).claims
     except Refusal as refusal:

@@ -50,9 +50,11 @@ def who_can(
     Deny statements that may take the access away. Exit code 0 means that somebody can, 1 that
     nobody can.
     """
+    if action and resource is None and "=" in action:  # as `explain --access` takes it
+        action, _, resource = action.partition("=")
     if (role is None) == (action is None) or (action is None) != (resource is None):
         raise click.UsageError("give either ACTION and RESOURCE, or --role")
-    access = _access(action, resource) if action and resource else None
+    access = None if action is None or resource is None else _access(action, resource)
     catalog = catalog_in(documents or documents_of_setting())
     found = evaluate_access(catalog, access) if access else _of_role(catalog, str(role))
     if output == "json":
