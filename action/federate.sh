@@ -275,7 +275,8 @@ check_github_request() {
   [ -z "$absent" ] || no_permission
   mask "$request_token"
   is_safe_url "$ACTIONS_ID_TOKEN_REQUEST_URL" || fail \
-    'ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL.' 'A token is never asked for in clear.'
+    'ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL.' 'The runner sets it, so look at the
+setup of this runner. A token is never asked for in clear.'
   is_line "$request_token" || fail 'ACTIONS_ID_TOKEN_REQUEST_TOKEN holds a line break.' 'Look at the setup of this runner.'
 }
 
@@ -472,8 +473,8 @@ read_answer() {
       [ -n "$reason" ] || fail "$server answered HTTP $status, but not as a broker does." 'Check the input url.'
       advise
       fail "The broker at $url refused ($reason): $problem" "$advice
-A refusal is not retried. ${page:-docs/refusals.md} says more about $reason; the broker's log and audit trail have
-the details under request id $request_id." "$(observed_claims)"
+A refusal is not retried. ${page:-docs/refusals.md} says more about $reason. The broker's log has
+the details under request id $request_id, and so has its audit trail if the ID token is valid." "$(observed_claims)"
       ;;
   esac
   token=$(member "$body" access_token)
@@ -503,7 +504,13 @@ workflow_dispatch; on GitLab from a branch pipeline.' ;;
 grant Function:Invoke.' ;;
     expired | not_yet_valid) advice='Run the job again. If it fails again, the clocks of runner, CI system and
 broker differ.' ;;
-    *) advice='The operator of the broker can say more.' ;;
+    missing_claim | not_a_ci_token) advice='The operator compares the claims below with the provider that the
+JwtIssuer names.' ;;
+    unknown_key) advice='If the CI system has just replaced its keys, run the job again in a minute. Else the
+operator compares the keys of the issuer with the JwtIssuer.' ;;
+    policy_missing) advice='The operator looks for the Role or Policy that the message or the log of the broker
+names.' ;;
+    *) advice='Give the operator of the broker the request id below.' ;;
   esac
 }
 

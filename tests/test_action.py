@@ -582,7 +582,10 @@ def test_a_refusal_is_reported_with_the_claims(
         ("role_not_admitted", "does not exist or does not admit"),
         ("invalid_target", "Function:Invoke"),
         ("expired", "clocks"),
-        ("one_of_tomorrow", "operator of the broker"),
+        ("missing_claim", "provider that the"),
+        ("unknown_key", "run the job again in a minute"),
+        ("policy_missing", "looks for the Role or Policy"),
+        ("one_of_tomorrow", "operator of the broker the request id below"),
     ],
 )
 def test_each_reason_has_its_advice(runner: Runner, around: World, reason: str, words: str) -> None:

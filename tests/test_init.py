@@ -153,8 +153,9 @@ def test_a_second_repository_shares_issuer_and_policy(tmp_path: Path) -> None:
 
 def test_the_next_steps_name_what_is_to_be_replaced(tmp_path: Path) -> None:
     told = github(tmp_path).output
-    assert "replace your-org/federation by your copy of this project" in told
+    assert "replace your-org/federation with your copy of this project" in told
     assert f"federation check --strict {tmp_path}/documents" in told
+    assert "--upstream http://GATEWAY:8080 --upstream-secrets FOLDER" in told
     assert "replace" not in github(tmp_path / "two", "--source", SOURCE).output
     workflow = (tmp_path / "two/.github/workflows/deploy.yml").read_text()
     assert f"octo-org/federation/action/step@{'ab' * 20}" in workflow

@@ -256,6 +256,15 @@ def _checked(there: list[Path], texts: Mapping[Path, str], known: set[str]) -> C
     return found.catalog
 
 
+def _serve(documents: Path, url: str) -> str:
+    """Return the command that runs the broker. Without an upstream nothing enforces the policies."""
+    return (
+        f"federation serve --documents {documents} --issuer-url {url}"
+        " --upstream http://GATEWAY:8080 --upstream-secrets FOLDER"
+        " (FOLDER holds the gateway's basic-auth-user and basic-auth-password)"
+    )
+
+
 def _tell(repository: Repository, wanted: _Wanted, url: str, written: list[Path]) -> None:
     for path in written:
         click.echo(f"wrote {wanted.into / path}")
@@ -268,15 +277,15 @@ def _tell(repository: Repository, wanted: _Wanted, url: str, written: list[Path]
     if workflow in written and not wanted.source:
         place = SOURCES[repository.kind].partition("@")[0]
         steps.append(
-            f"In {wanted.into / workflow}, replace {place} by your copy of this project, and"
-            f" {PLACEHOLDER} by the commit that you reviewed."
+            f"In {wanted.into / workflow}, replace {place} with your copy of this project, and"
+            f" {PLACEHOLDER} with the commit that you reviewed."
         )
     if wanted.only != "workflow":
         documents = wanted.into / _DOCUMENTS
         steps += [
             f"Check the documents: federation check --strict {documents}",
             f"Run their rule tests: federation test {documents}",
-            f"Run the broker with them: federation serve --documents {documents} --issuer-url {url}",
+            f"Run the broker with them, in front of your gateway: {_serve(documents, url)}",
         ]
     if workflow in written:
         steps.append(f"Commit {workflow} in {repository.name}, and push to {repository.branch}.")

@@ -125,8 +125,9 @@ def _refused(response: httpx2.Response, subject: SubjectToken, *, person: bool) 
             return BrokerRefused(
                 reason,
                 f"The broker refused ({printable(reason, 64)}): {printable(description, 2000)}",
-                f"{advice}\n\nThe operator finds the details in the broker's log and audit trail"
-                f" under request id {printable(rid, 128)}:\n\n"
+                f"{advice}\n\nThe operator finds the details under request id"
+                f" {printable(rid, 128)} in the broker's log, and in its audit trail unless the"
+                " token is invalid or of an unknown issuer:\n\n"
                 f"  federation audit show {shlex.quote(printable(rid, 128))}"
                 f"{_more(reason)}",
                 request_id=rid,
