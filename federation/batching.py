@@ -3,7 +3,7 @@ Group commit: one blocking operation, such as an fsync, serves many concurrent c
 
 Items that arrive while a batch runs form the next batch. It starts when the event loop has
 nothing else to do. Load therefore raises latency and not cost, and the event loop never waits
-for a disk. A single caller has nobody to wait for, so its batches start at once.
+for a disk. A single caller's batch starts at once.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ LIFETIME = timedelta(days=90)
 _BACKDATED = timedelta(hours=1)
 """The clock of an API server may be behind ours by so much."""
 _PREFIXES = ("", "previous-")
-"""How the Secret's keys begin for the newest generation, and for the one before."""
+"""Prefixes of the Secret's keys for the newest generation, and for the one before."""
 _PEM_CHARS = 64 * 1024
 
 
@@ -127,7 +127,7 @@ _BROKEN = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""What cryptography raises for input that it cannot read."""
+"""The errors that cryptography raises for input that it cannot read."""
 
 
 def _decoded(value: object) -> bytes:

@@ -2,8 +2,8 @@
 The endpoints of the admission webhook, as an ASGI application.
 
 Anybody in the cluster may reach the port. A body has at most 4 MiB, all bodies together have a
-budget, and each review has less time than the API server waits. Whatever goes wrong is no "yes":
-the API server refuses what it gets no answer about.
+budget, and each review has less time than the API server waits. After an error there is no "yes":
+the API server refuses an object if it gets no answer.
 """
 
 from __future__ import annotations

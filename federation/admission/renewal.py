@@ -1,8 +1,8 @@
 """
 Keeps the webhook's certificate valid, and API servers trusting it, without a failed review.
 
-All replicas share one Secret. Whoever finds that the certificate must be renewed writes a new
-generation beside the old one; of several that try, the Secret's resourceVersion lets one win, and
+All replicas share one Secret. A replica that finds the certificate due for renewal writes a new
+generation beside the old one. If several try, the Secret's resourceVersion lets one succeed, and
 the others take what it wrote. The `caBundle` of the webhook's configuration then holds the CAs of
 both generations. A replica serves the new certificate once it has seen its CA there for some
 minutes, since each API server learns of a changed configuration in its own time.

@@ -1,8 +1,8 @@
 """
 The AdmissionReview v1 of the Kubernetes API: the question as a value, the answer as JSON.
 
-Whoever reaches the port can send anything, so a body is read strictly, and one that is no question
-about our objects has an error whose text is constant.
+Any client that reaches the port can send anything, so a body is read strictly. A body that is no
+question about our objects gets an error with a constant text.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Lifespan:
     deliveries: Sequence[Delivery]
     gateway: Gateway | None
     key_folder: KeyFolder | None
-    """Where the signing keys are, None if they were given and not generated."""
+    """The folder of generated signing keys, None if the keys were given."""
     documents: Documents
 
     @asynccontextmanager

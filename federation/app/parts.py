@@ -204,7 +204,7 @@ def gateway(
 
 
 def sign_in(settings: Settings) -> SignIn | None:
-    """Where people sign in, None if nothing is published."""
+    """The provider where people sign in, None if none is published."""
     if settings.sign_in_issuer is None or settings.sign_in_client_id is None:
         return None
     return SignIn(settings.sign_in_issuer, settings.sign_in_client_id, settings.sign_in_scopes)

@@ -44,9 +44,9 @@ class Backwards:
         self._chunk = _FIRST_CHUNK
         self._buffer = b""
         self._start = end
-        """Where the buffer begins in the file."""
+        """Offset of the buffer in the file."""
         self._stop = 0
-        """How much of the buffer is still to be read."""
+        """Number of bytes of the buffer that are still to be read."""
         self._aligned = False
         self._next: tuple[Place, StoredEvent, int] | None = None
 

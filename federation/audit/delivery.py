@@ -47,7 +47,7 @@ class Delivery:
         """The segments whose cursor could not be written at the last try."""
         self._stopping = asyncio.Event()
         self.problem: str | None = None
-        """Why the webhook refused the last batch, if only an operator can help against that."""
+        """The webhook's refusal of the last batch, if only an operator can mend it; else None."""
         self._log = structlog.get_logger("federation.audit")
 
     async def run(self) -> None:

@@ -36,7 +36,7 @@ _MAY_LACK = (
 
 
 class Standing(Enum):
-    """How well the broker knows the caller of a request. It decides what becomes of the event."""
+    """The caller's standing: how far it is verified and admitted. It decides how the event is kept."""
 
     UNKNOWN = "unknown"
     """There is no valid token. The request makes no event, but is counted and logged."""

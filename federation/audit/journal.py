@@ -53,7 +53,7 @@ _LOOK_SECONDS = 1.0
 _PROBE_BYTES = 4096
 _LOCK_TRIES = 5
 _EVENTS_WAIT_SECONDS = 0.05
-"""How long events wait for the lock of the seals. Background work waits longer."""
+"""Time that events wait for the lock of the seals. Background work waits longer."""
 _ALARM = 0.8
 _STUCK_SECONDS = 5.0
 """A write that takes longer is a problem. A disk that is busy takes a fraction of a second."""
@@ -72,9 +72,9 @@ class Status:
     undelivered_events: int
     oldest_undelivered_seconds: float
     problem: str | None
-    """Why nothing can be recorded at the moment."""
+    """The reason why no event can be recorded at the moment."""
     sealing_problem: str | None = None
-    """Why closed segments cannot be sealed at the moment. Events are recorded all the same."""
+    """The reason why closed segments cannot be sealed. Events are recorded all the same."""
 
     @property
     def nearly_full(self) -> bool:

@@ -28,11 +28,11 @@ from federation.audit.read import StoredEvent, ends
 from federation.audit.segments import Lock, parts, stored
 
 _SCANNED_BYTES = 4 * 1024 * 1024
-"""How much of the journal one page reads."""
+"""Bytes of the journal that one page reads at most."""
 _PAGE_BYTES = 1024 * 1024
-"""How much the events of one page take in the journal, apart from the last of them."""
+"""Bytes that the events of one page take in the journal, apart from the last event."""
 _SEARCHED_BYTES = 64 * 1024 * 1024
-"""How much of the journal is searched for one event."""
+"""Bytes of the journal that are searched for one event."""
 _SEARCH_STEP = 1024 * 1024
 _CURSOR_CHARS = 16 * 1024
 _SEGMENTS = 500
@@ -47,10 +47,10 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the trail of one replica was read."""
+    """The position up to which the trail of one replica was read."""
 
     trail: str
-    """The replica's, so that nobody goes on with it in the trail of another."""
+    """The id of the replica's trail: a cursor is refused in the trail of another replica."""
     reached: Place | None = None
     """The last place in the order of reading. None at the beginning."""
     positions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))

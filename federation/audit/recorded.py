@@ -54,7 +54,7 @@ class RecordedExchange(_Recorded):
     """An exchange that was granted, or refused for a reason that follows from the documents."""
 
     reason: str | None
-    """Why it was refused, None if it was granted."""
+    """The reason of the refusal, None if it was granted."""
     claims: Mapping[str, object] | None = field(repr=False)
     """The claims that the event keeps of the subject token."""
     claims_cut: tuple[str, ...]

@@ -39,7 +39,7 @@ _NAME_FORMAT = "{:012d}.seal"
 _LAST_NUMBER = 10**12 - 1
 _LOCK = "seals"
 LOCK_SECONDS = 5.0
-"""How long background work waits for the lock of the seals."""
+"""Time that background work waits for the lock of the seals."""
 
 _RETRY_SECONDS = 0.002
 

@@ -1,5 +1,5 @@
 """
-Reads a token or its claims from a file that somebody gives to a command.
+Reads a token or its claims from a file that is given to a command.
 
 People give the one for the other, or the whole answer that had it within. Each has its own
 sentence, and none quotes the file, since it may be a secret.

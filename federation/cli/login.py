@@ -164,7 +164,7 @@ def login(
 
 
 def _settings(gateway: str, given: Given, sessions: Sessions, sender: Sender) -> SignInSettings:
-    """How to sign in: as the options say, else as the last time, else as the gateway publishes."""
+    """Return how to sign in: by the options, else as last time, else as the gateway publishes."""
     if bool(given.authority) != bool(given.client_id):
         raise click.UsageError("--authority and --client-id go together: give both")
     if given.authority and given.client_id:

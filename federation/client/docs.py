@@ -1,4 +1,4 @@
-"""Where the docs are, for messages of the client and the command line."""
+"""The address of the docs, for messages of the client and the command line."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
 The subject token as it was handed over, checked before it is sent anywhere.
 
-A token goes only to the server that it was issued for. Otherwise whoever can set a variable of a
-job, such as the broker's URL, could have its token sent to a server of their own. Nothing is
+A token goes only to the server that it was issued for. Otherwise a person who can set a variable of
+a job, such as the broker's URL, could have its token sent to a server of their own. Nothing is
 verified here: the broker does that.
 """
 
@@ -91,7 +91,7 @@ class SubjectToken:
 
     @property
     def summary(self) -> str:
-        """Who issued it for whom, on one line."""
+        """Issuer, subject and audience on one line."""
         named = (f"{claim} {self.text_of(claim) or 'missing'}" for claim in ("iss", "sub", "aud"))
         return ", ".join(named)
 

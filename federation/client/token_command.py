@@ -92,7 +92,7 @@ class _Reader:
                 pass
 
     def text(self) -> str:
-        """What was written, as far as it is kept."""
+        """The output, as far as it is kept."""
         self._thread.join(1.0)  # a process that got away may hold the pipe open
         return self._kept.decode("utf-8", "replace")
 

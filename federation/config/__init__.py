@@ -330,7 +330,11 @@ def _combination_problems(given: Mapping[str, object]) -> list[str]:
 
 
 def _token_folder_problems(given: Mapping[str, object]) -> Iterator[str]:
-    """The folder of tokens holds no other secret: a JwtIssuer can send each file in it to any address."""
+    """
+    Yield a problem for each secret of the broker inside the folder `bearer-token-files`.
+
+    The author of a JwtIssuer can have each token in this folder sent to an address of their own.
+    """
     for folder in paths_of(given.get("bearer_token_files")):
         for field, path in _secret_paths(given):
             if _overlap(folder, path):
@@ -396,7 +400,7 @@ def repeatable(field: str) -> bool:
 
 
 def settings_reading() -> Reading[Settings]:
-    """How the settings of `serve` are named and read."""
+    """The names and the parsing of the settings of `serve`."""
     return Reading(Settings, "FEDERATION_", _REPEATABLE, _combination_problems, _private_files)
 
 

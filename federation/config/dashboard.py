@@ -145,7 +145,7 @@ class DashboardSettings(BaseModel):
 
 
 def dashboard_reading() -> Reading[DashboardSettings]:
-    """How these settings are named and read."""
+    """The names and the parsing of these settings."""
     return Reading(
         DashboardSettings,
         "FEDERATION_DASHBOARD_",

@@ -27,7 +27,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[Model]):
-    """How the settings of one command are named, read and checked."""
+    """The names, the parsing and the checks of the settings of one command."""
 
     model: type[Model]
     prefix: str

@@ -1,8 +1,8 @@
 """
 Limits what one person has under way at once, and what all have together.
 
-A signed-in person could else open a hundred logs that are followed, or large lists, and take every
-connection to the broker and the memory of this process, so that nobody else could even sign in.
+Otherwise a signed-in person could open a hundred followed logs, or large lists, and use up the
+connections to the broker and the memory of this process, so that no other person could sign in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AtOnce:
 
     @property
     def under_way(self) -> dict[str, int]:
-        """How many each person has."""
+        """Number of things under way, by person."""
         return dict(self._under_way)
 
     @contextmanager

@@ -43,7 +43,7 @@ class Broker:
     connection: Connection
 
     async def whoami(self, token: str) -> Whoami:
-        """Who *token* is for, and what its policies say."""
+        """Return the subject of *token* and the statements of its policies."""
         return await self._get("whoami", token, Whoami)
 
     async def can_i(self, token: str, accesses: Iterable[Access]) -> dict[Access, Decision]:

@@ -73,7 +73,7 @@ class Guard:
             await PlainTextResponse(sentence, 500)(scope, receive, send_with_headers)
 
     def _problem(self, scope: Scope) -> PlainTextResponse | None:
-        """Why this request is not answered at all."""
+        """Return why this request is refused before any page sees it."""
         if scope["path"] in FOR_MACHINES:
             return None
         hosts = [value.lower() for name, value in scope["headers"] if name == b"host"]

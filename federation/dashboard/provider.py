@@ -31,7 +31,7 @@ class ProviderInUse:
         self._known: OpenIdProvider | None = None
         self._changed = asyncio.Event()
         self.problem = "its metadata was not fetched yet"
-        """Why the provider's metadata cannot be had, empty if it can."""
+        """The reason why the provider's metadata cannot be fetched, empty if it can."""
 
     @property
     def known(self) -> OpenIdProvider | None:

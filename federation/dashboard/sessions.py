@@ -53,11 +53,11 @@ class Record:
     id_token: str = field(repr=False)
     """The ID token of the sign-in, which tells the provider who signs out."""
     generation: int = 0
-    """How many times the access token was renewed."""
+    """Number of times that the access token was renewed."""
 
     @property
     def shown(self) -> str:
-        """What names the session in the log. Nobody can make a cookie of it."""
+        """The session's name in the log. No cookie can be made from it."""
         return self.key[:12]
 
     @property
@@ -219,7 +219,7 @@ def _mark(tag: str) -> str:
 
 
 def _begun_before(logout: float, claims: Claims, tag: str) -> bool:
-    """Whether a *logout* that carried *tag* ended the sign-in with *claims*."""
+    """Return True if a *logout* that carried *tag* ended the sign-in with *claims*."""
     issued = claims.get("iat")
     # A `sid` never comes back. A person may sign in again a second after they were signed out.
     return tag.startswith("sid-") or not isinstance(issued, int | float) or issued <= logout

@@ -47,7 +47,7 @@ class _SignIn:
 
 
 class _NotSignedIn(Exception):
-    """Why nobody was signed in, as the person may read it."""
+    """A failed sign-in, with the reason that the person may read."""
 
     def __init__(
         self, sentence: str, advice: str = _AGAIN, status: int = 400, *, goes_on: bool = False

@@ -110,7 +110,7 @@ def claim_name(key: str) -> str:
 
 
 def value_in_words(value: object) -> str:
-    """A claim on one line. `(absent)` and `(empty)` stand for what nobody could see."""
+    """A claim on one line; `(absent)` or `(empty)` where there would be nothing to see."""
     if value is None:
         return "(absent)"
     if value == "":
@@ -132,7 +132,7 @@ def several_lines(text: str, most: int = _TEXT_CHARS) -> str:
 
 
 def reason_in_words(reason: str | None) -> str:
-    """The sentence of a refusal's reason, empty for one that nobody knows."""
+    """The sentence of a refusal's reason, empty for an unknown reason."""
     try:
         return Reason(reason or "").sentence
     except (ValueError, KeyError):

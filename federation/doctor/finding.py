@@ -25,7 +25,7 @@ _PAGE = re.compile(r"\bdocs/(?=[a-z-]+\.md\b)")
 
 
 class Word(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     WARN = "warn"

@@ -40,7 +40,7 @@ class Catalog:
     roles: tuple[Role, ...] = ()
     """The Roles that admit. No shadow Role is among them, so nothing that reads them admits by one."""
     shadow_roles: tuple[Role, ...] = ()
-    """The Roles that admit nobody, and are recorded where they would have admitted."""
+    """The shadow Roles, which only record that they would have admitted."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By name."""
     warnings: tuple[Problem, ...] = ()

@@ -156,7 +156,7 @@ def _looked_at(
 
 @dataclass(slots=True)
 class _Reading:
-    """What was found in a file so far."""
+    """The documents and problems found in a file so far."""
 
     path: str
     shared: Shared

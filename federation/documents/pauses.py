@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def go_on() -> None:
-    """Go on at once: nobody waits for the interpreter."""
+    """Continue without a pause: no other thread waits for the interpreter."""
 
 
 def paced(things: Iterable[T], pause: Pause) -> Iterator[T]:

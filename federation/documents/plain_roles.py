@@ -32,7 +32,7 @@ _Spelling = tuple[str, str]
 
 
 class _Form(NamedTuple):
-    """What Roles with the same operators and keys have in common."""
+    """The compiled form that Roles with the same operators and keys share."""
 
     conditions: tuple[tuple[Operator, str], ...]
     places: tuple[Place, ...]

@@ -47,7 +47,7 @@ _SEARCHED_CHARS = 256
 
 
 def unrendered(text: str) -> tuple[str, str] | None:
-    """Return what *text* holds that somebody should have filled, and what to do; None if nothing."""
+    """Return the placeholder in *text* that was not filled, and what to do; None if there is none."""
     # A longer one could hold so many open braces that the search takes minutes.
     text = text[:_SEARCHED_CHARS]
     if found := _TEMPLATE.search(text):

@@ -28,7 +28,7 @@ _MEANT: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("call", "run", "exec", "execute"), ("Invoke",)),
     **dict.fromkeys(("remove", "destroy"), ("Delete",)),
 }
-"""What people call an action, in lower case, and what it is called here."""
+"""Common names of actions, in lower case, and the action that each means here."""
 _OF_THE_BROKER = frozenset(action.partition(":")[0] for action in BROKER_ACTIONS)
 _TAKES = frozenset({"Delete", "Admin", "*"})
 _SURELY = 0.9

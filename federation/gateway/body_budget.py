@@ -2,8 +2,8 @@
 Bounds what the bodies of all callers cost together: their memory, and the event loop's time.
 
 A body of 10 MiB is read into memory, and parsing it takes up to a second in which the event loop
-would serve nobody. So large bodies share a budget of bytes, and are parsed in one thread, one
-after the other. Small ones need no room: the number of connections bounds them.
+would serve no other request. So large bodies share a budget of bytes, and are parsed in one thread,
+one after the other. Small ones need no room: the number of connections bounds them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BodyBudget:
         self._free_bytes = total_bytes
         self._share_bytes = total_bytes // 2
         self._asked_bytes: Counter[Hashable] = Counter()
-        """What each caller has or waits for."""
+        """Bytes that each caller holds or waits for."""
         self._wait_seconds = wait_seconds
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
@@ -77,7 +77,7 @@ class BodyBudget:
             self._freed.set()
 
     async def parse(self, body: bytes, read: Callable[[bytes], Parsed]) -> Parsed:
-        """What *read* makes of *body*; a large one is read outside the event loop."""
+        """Return *read* of *body*. A large body is read outside the event loop."""
         if len(body) <= SMALL_BYTES:
             return read(body)
         return await asyncio.get_running_loop().run_in_executor(self._parser, read, body)

@@ -192,7 +192,7 @@ class Answer:
         return self.taken()
 
     def taken(self) -> bytes:
-        """What has arrived of its body and was not taken yet."""
+        """The part of its body that has arrived and was not taken yet."""
         pieces, self._pieces = self._pieces, []
         if self._buffered_bytes > _BUFFERED_BYTES and not self.connection.transport.is_closing():
             self.connection.transport.resume_reading()

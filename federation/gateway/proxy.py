@@ -71,7 +71,7 @@ class Functions(StrEnum):
     AUTHORIZE = "authorize"
     """Callers with `Function:Invoke` on it, and those with a function token for it."""
     CLOSED = "closed"
-    """Nobody."""
+    """No caller at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """
 Remembers what request lines without a body ask for, so that the same one is read once.
 
-Callers of a function, and whoever polls, send one request line again and again. What it asks for
-depends on the line alone; who may have it is decided anew each time. A line is remembered only after
-it was read without an error, so an error comes from the same place each time.
+Callers of a function, and clients that poll, repeat one request line. The access it asks for
+depends on the line alone; whether the caller has that access is decided anew each time. A line is
+remembered only after it was read without an error, so an error comes from the same place each time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RequestLines:
         self._known: dict[Line, Known] = {}
 
     def get(self, line: Line) -> Known | None:
-        """What *line* asks for, None if it is not known."""
+        """Return the remembered match of *line*, None if there is none."""
         return self._known.get(line)
 
     def remember(self, line: Line, matched: Match, call: Call | HealthCall) -> None:

@@ -93,14 +93,14 @@ class Tls:
     """Shown to the upstream."""
     key: Path | None = None
     trust: TrustStore | None = None
-    """What is trusted without *ca*: what the environment says, or the machine's own if None."""
+    """CAs trusted without *ca*: those of the environment, or the machine's own if None."""
 
     def stamp(self) -> tuple[int, ...]:
         """A value that changes when a file does."""
         return tuple(_changed_at(p) for p in (self.ca, self.certificate, self.key) if p)
 
     def context(self) -> ssl.SSLContext:
-        """What the files hold now. Raises: OSError or ValueError with the file's name."""
+        """Return a new context of the files. Raises: OSError or ValueError with the file's name."""
         try:
             made = trusting(self.ca) if self.ca else (self.trust or machine_store()).context()
         except OutboundError as error:

@@ -92,7 +92,7 @@ class _Held:
     """The time of the next background refresh."""
     failure: str = ""
     failures: int = 0
-    """How many fetches have failed in a row."""
+    """Number of fetches that have failed in a row."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 

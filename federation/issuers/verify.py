@@ -288,7 +288,7 @@ def _check_party(issuer: JwtIssuer, claims: UnverifiedClaims, clients: tuple[str
     Check that the token was issued to a client that is meant to use it here (`azp`).
 
     Some providers add our audience to the access tokens of every client, once a user has a role
-    here. Whoever runs such a client could exchange the tokens of its users.
+    here. The owner of such a client could exchange the tokens of its users.
     """
     party = claims.get("azp")
     if party is None:

@@ -35,7 +35,7 @@ from federation.claims import shown
 MAX_KEYS = 1000
 """The most keys of a published set that are read. An answer of 256 KiB has room for twice as many."""
 MAX_PINNED_KEYS = 100
-"""How many keys a document may pin."""
+"""Maximum number of keys that a document pins."""
 _MAX_REASONS = 100
 MAX_KID_CHARS = 256
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import orjson
 
 MAX_DEPTH = 32
-"""How deeply objects and lists may be nested. Real tokens and key sets need at most four levels."""
+"""Maximum nesting of objects and lists. Real tokens and key sets need at most four levels."""
 
 _MAX_NUMBER_CHARS = 64
 _QUICK_BYTES = 64 * 1024  # orjson needs twelve times the memory of the text

@@ -77,13 +77,13 @@ class UsedProxy:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What was understood, for people. It holds no secret."""
+    """The settings that were understood, for people. It holds no secret."""
 
     proxies: tuple[UsedProxy, ...]
     exceptions: tuple[str, ...]
     """The entries of NO_PROXY that are honoured."""
     trust_store: str
-    """Where trusted CAs come from, such as `SSL_CERT_FILE: /etc/company.pem`."""
+    """The source of trusted CAs, such as `SSL_CERT_FILE: /etc/company.pem`."""
     notes: tuple[str, ...]
     """A sentence for each thing that was passed over or is odd, and what to write instead."""
 

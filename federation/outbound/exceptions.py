@@ -45,10 +45,10 @@ class Entry:
     network: IPv4Network | IPv6Network | None = None
     port: int | None = None
     apex: bool = True
-    """Whether *name* itself is covered, and not its subdomains alone."""
+    """True if *name* itself is covered, and not its subdomains alone."""
 
     def covers(self, host: str, port: int) -> bool:
-        """Whether *host*, as `canonical` writes it, is asked directly at *port*."""
+        """Return True if *host*, as `canonical` writes it, is reached without a proxy at *port*."""
         if self.port not in {None, port}:
             return False
         if self.network is not None:
@@ -83,13 +83,13 @@ class Exceptions:
         )
 
     def cover(self, host: str, port: int) -> bool:
-        """Whether *host* is asked directly at *port*."""
+        """Return True if *host* is reached without a proxy at *port*."""
         host = canonical(host)
         return any(entry.covers(host, port) for entry in self.entries)
 
     @property
     def cover_everything(self) -> bool:
-        """Whether no host is asked through a proxy."""
+        """True if no host is reached through a proxy."""
         return any(
             not entry.name and entry.network is None and entry.port is None
             for entry in self.entries

@@ -42,7 +42,7 @@ class TrustStore:
     """Files and folders with trusted CAs. They are read anew for each context."""
 
     source: str
-    """Where they come from, for people."""
+    """Their source, for people."""
     files: tuple[Path, ...] = ()
     folders: tuple[Path, ...] = ()
     of_the_system: bool = False

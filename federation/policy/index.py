@@ -115,7 +115,7 @@ class PolicySets:
     The sets of policies that tokens have lately used together, each indexed once.
 
     It holds the sets of one catalog, at most 1,000 with 100,000 resources in all, and starts anew
-    with the next catalog. Whoever has many Roles can ask for any of their combinations.
+    with the next catalog. It is bounded because a job with many Roles can ask for any combination.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ _BROKERS_OWN = frozenset({"iss", "aud", "iat", "nbf", "exp", "jti", "fed:iss", "
 
 
 class Held(Enum):
-    """How far the documents decide whether a condition holds for tokens with certain values."""
+    """A condition's result for tokens with certain values, as far as the documents decide it."""
 
     ALWAYS = "always"
     SOMETIMES = "sometimes"

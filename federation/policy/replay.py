@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 _MOST_ROWS = 20_000
 _OTHERS = "(others)"
-"""Stands for whoever comes after so many different rows."""
+"""The row that counts all further callers after so many rows."""
 
 
 class Change(StrEnum):
-    """What becomes of a Role's effect on a caller."""
+    """The change of a Role's effect on a caller."""
 
     LOSES = "loses"
     GAINS = "gains"
@@ -30,7 +30,7 @@ class Change(StrEnum):
 
 
 class Kind(StrEnum):
-    """What was decided."""
+    """The kind of decision."""
 
     EXCHANGE = "exchange"
     REQUEST = "request"
@@ -43,7 +43,7 @@ class Outcome:
     roles: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     reason: str = ""
-    """Why it is refused; empty if it is granted."""
+    """The reason of the refusal; empty if it is granted."""
     shadow_roles: tuple[str, ...] = ()
 
     @property
@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What documents say about the names that an outcome has."""
+    """The facts that one set of documents has about the names in an outcome."""
 
     policies_of: Mapping[str, frozenset[str]]
     """By Role. Without it, all of a token's policies may come from each of its Roles."""
@@ -70,7 +70,7 @@ class Difference(NamedTuple):
     role: str
     who: str
     access: str = ""
-    """What was asked for, as ACTION=RESOURCE; empty for an exchange."""
+    """The accesses asked for, as ACTION=RESOURCE; empty for an exchange."""
     refused: bool = False
     """True if what was granted would be refused, or what was refused would be granted."""
     why: str = ""
@@ -173,7 +173,7 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Count:
-    """How many events there are, and one of them."""
+    """A count of events, and one of them as a sample."""
 
     events: int = 0
     sample: Sample | None = None
@@ -187,7 +187,7 @@ class Count:
 
 @dataclass(slots=True)
 class Totals:
-    """What becomes of all decisions of one kind. An event may both lose and gain."""
+    """The changes of all decisions of one kind. An event may both lose and gain."""
 
     decided: int = 0
     lose: int = 0
@@ -198,7 +198,7 @@ class Totals:
 
 @dataclass(slots=True)
 class Report:
-    """What a trail shows about other documents."""
+    """The differences that other documents make to a trail's decisions."""
 
     totals: dict[Kind, Totals] = field(default_factory=lambda: {kind: Totals() for kind in Kind})
     rows: dict[Difference, Count] = field(default_factory=dict)

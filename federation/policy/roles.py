@@ -33,7 +33,7 @@ _KEYS_SHOWN = 8
 _VALUES_SHOWN = 10
 _REFUSING_SHOWN = 10
 _NEIGHBOURS = 200
-"""How many Roles of the caller's owner a refusal evaluates, so that it stays cheap."""
+"""Maximum number of Roles of the caller's owner that a refusal evaluates, to stay cheap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Coverage:
 
     @property
     def percent(self) -> int:
-        """How many of a hundred rules are decided, rounded down."""
+        """The percentage of rules that a test decides, rounded down."""
         total = sum(self._total.values())
         return 100 * (total - sum(self._left().values())) // total if total else 100
 

@@ -31,7 +31,7 @@ _VALUES_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of a token: a refusal, or an admission with what it may do."""
+    """The result for a token: a refusal, or an admission with its accesses."""
 
     claims: Claims = field(repr=False)
     """Those of the subject token."""
@@ -100,7 +100,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one test."""
+    """The result of one test."""
 
     test: RuleTest
     outcome: Outcome
@@ -115,7 +115,7 @@ class Result:
 
     @property
     def note(self) -> str:
-        """What to know about a test that passed: that it says less than it seems to."""
+        """A note on a test that passed and says less than it seems to, else empty."""
         expected, refusal = self.test.expected, self.outcome.refusal
         if not self.passed or expected.refusal is not None:
             return ""

@@ -39,7 +39,7 @@ from federation.policy.reaching import (
 )
 
 _COMPARISONS = 50_000
-"""How many pairs of Roles are compared for a Deny that another Role brings along."""
+"""Maximum number of pairs of Roles that are compared for a Deny of another Role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class WhoCan:
     access: Access
     ways: tuple[Way, ...]
     notes: tuple[str, ...]
-    """What else decides about it, in sentences."""
+    """Further facts that decide about it, in sentences."""
 
     @property
     def anybody(self) -> bool:

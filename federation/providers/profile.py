@@ -246,7 +246,7 @@ class ByRequest:
     """The member of the JSON answer that holds the token."""
     method: str = "GET"
     query: str = "audience={audience}"
-    """What is added to the URL's query; `{audience}` stands for the audience."""
+    """Text to add to the URL's query; `{audience}` stands for the audience."""
     scheme: str = "bearer"
     """The word before the secret in the header `Authorization`, empty if there is none."""
 
@@ -282,12 +282,12 @@ class LookAlike:
     mark: tuple[str, str]
     """The environment variable that tells it, and its value."""
     advice: str
-    """What to do there instead of what a job of the provider does."""
+    """Advice for such a job, in place of the provider's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobToken:
-    """How a job of the provider gets its token; `federation exchange` looks for it there."""
+    """The place of a job's token at the provider; `federation exchange` looks there."""
 
     marks: tuple[tuple[str, str], ...]
     """Environment variables of which any one tells such a job, each with its value or, if that is
@@ -295,7 +295,7 @@ class JobToken:
     sources: tuple[TokenSource, ...]
     """Tried in this order."""
     advice: str
-    """What to add to the job if it has no token. `{audience}` stands for the audience."""
+    """Lines to add to a job that has no token. `{audience}` stands for the audience."""
     fork_advice: str = ""
     """What to do instead if the job is of a fork's pull request, as `GITHUB_EVENT_PATH` tells."""
     look_alikes: tuple[LookAlike, ...] = ()
@@ -305,7 +305,7 @@ class JobToken:
     platform: bool = False
     """True if jobs of other CI systems run there, so that a mark of theirs decides."""
     only_if_asked: bool = False
-    """True if the client looks there only when it is told to. Then *marks* is empty."""
+    """True if the client looks there only with `--from`. Then *marks* is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 LEEWAY = timedelta(seconds=30)
-"""How far the clocks of issuer and broker may differ."""
+"""Tolerated difference between the clocks of issuer and broker."""
 
 GENERIC = "generic"
 """The provider of an issuer of which nothing is known."""

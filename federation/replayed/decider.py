@@ -59,7 +59,7 @@ SHADOW_NOT_KEPT = "A shadow Role may decide by a claim that the event does not k
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What an exchange gets by one set of documents."""
+    """The result of an exchange by one set of documents."""
 
     outcome: Outcome
     held: PolicyNames
@@ -78,7 +78,7 @@ class Token:
 
 
 class _Shadows(NamedTuple):
-    """What the shadow Roles make of a token."""
+    """The shadow Roles that would admit a token."""
 
     admitting: tuple[str, ...] = ()
     read: frozenset[str] = frozenset()

@@ -138,7 +138,7 @@ class Replay:
 
     @property
     def _given(self) -> Given:
-        """What is known of the documents of before."""
+        """The facts of the older documents; without these, only which new Policies only deny."""
         return self._old.given if self._old else Given({}, self._new.given.only_denies)
 
     def _known(self, token: str | None) -> Known | None:

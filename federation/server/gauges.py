@@ -40,7 +40,7 @@ class BrokerStatus:
     upstream_up: bool | None = None
     """None without an upstream, and before it was asked."""
     following: Following | None = None
-    """How well the Kubernetes API is followed, None if documents come from files alone."""
+    """The state of following the Kubernetes API, None if documents come from files alone."""
 
 
 Worst: TypeAlias = Literal["livemin", "livemax"]

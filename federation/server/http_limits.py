@@ -127,7 +127,7 @@ class BoundedHttp(HttpToolsProtocol):
     _deaf = False
     """True after a fault in the input. What follows it cannot be understood."""
     _refusal = ""
-    """Why a head is refused although it can be parsed."""
+    """The refusal of a head that could be parsed; empty if it is not refused."""
 
     def __init__(self, limits: _Limits, **given: Any) -> None:
         super().__init__(**given)

@@ -125,7 +125,7 @@ class Metrics:
         self._store_series[operation, answered].observe(seconds)
 
     def event_lost(self) -> None:
-        """An audit event that is owed to nobody could not be recorded."""
+        """An audit event that is not owed could not be recorded."""
         self._lost_events.inc()
 
     def reloaded(self, adopted: bool) -> None:

@@ -1,9 +1,9 @@
 """
 The readiness of every process, with all details, for the metrics port.
 
-A process says every few seconds how it is. Alone it keeps that in memory; a worker writes it to a
-file, which its supervisor reads. Whoever can reach the metrics port may read names of Roles, paths
-and errors, which strangers at the public port may not.
+Every process reports its readiness every few seconds. A single process keeps the report in memory;
+a worker writes it to a file, which its supervisor reads. Callers of the metrics port may read names
+of Roles, paths and errors, which callers of the public port may not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ORDER = ("ok", "degraded", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a process said of itself, and when, on the monotonic clock of the machine."""
+    """One process's report of its readiness, and its time on the machine's monotonic clock."""
 
     at: float
     report: Mapping[str, Any]

@@ -127,7 +127,7 @@ class _Worker:
 
     @property
     def waited_for(self) -> list[int | socket.socket]:
-        """What becomes ready when the process says something or ends."""
+        """The objects that become ready when the process sends a message or ends."""
         return [self.process.sentinel, self.line] if self.process and self.line else []
 
 

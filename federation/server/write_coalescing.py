@@ -15,7 +15,7 @@ from typing import Any
 _BUFFER_BYTES = 16 * 1024
 """More is written at once, so that the transport can apply its back-pressure."""
 _LOOKS = 4
-"""How often within the time limit the transport is asked what has left."""
+"""Number of times within the time limit that the transport is asked how much it has sent."""
 
 
 class CoalescingTransport:

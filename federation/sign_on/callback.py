@@ -105,8 +105,8 @@ class Callback:
         Open this one, and not *url* itself: the address that a browser is started with is visible
         to every person on the machine, in the list of processes. *url* has state, nonce and code
         challenge. The code verifier is not in it, so a code of another sign-in would be of no use.
-        But whoever opens *url* in a browser of their own signs in as themselves for this very
-        sign-in, state, nonce and challenge included, and the listener would take their answer.
+        But another person who opens *url* would sign in as themselves with this sign-in's state,
+        nonce and challenge, and the listener would take their answer.
         With one use, the second to open it is noticed, and the sign-in ends. So do not print this
         address for the person to open as well: *url* is safe on the person's own terminal.
         """
@@ -230,7 +230,7 @@ class Callback:
         return pages.redirect(self._start[1])
 
     def _is_own_page(self, request: Request) -> bool:
-        """Whether our own page posts this. That of another site may not post a fragment."""
+        """True if our own page sent the POST. A page of another site may not post a fragment."""
         own_site = request.header("sec-fetch-site") in {None, "same-origin"}
         return own_site and request.header("origin") == self._origin
 

@@ -1,8 +1,8 @@
 """
 The client secret of a confidential client, read from its file when it is needed.
 
-It is never an argument, a variable or a part of a session: whoever can see processes, or a backup
-of the home folder, would have it.
+It is never an argument, a variable or a part of a session: a person who can see processes, or a
+backup of the home folder, would have it.
 """
 
 from __future__ import annotations

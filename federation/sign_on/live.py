@@ -1,7 +1,8 @@
 """
 The session of a person with an access token that is live, renewed if it has to be.
 
-Scripts call this often and at once, so it loads little, and asks nobody while the token is good.
+Scripts call this often and in parallel, so it loads few modules, and sends no request while the
+token is valid.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The sockets of the loopback callback: on this machine only, and nobody else on the same port.
+The sockets of the loopback callback: on this machine only, and on a port that no one else holds.
 
 `127.0.0.1` is the default: it names no interface that others reach, and needs no resolver (RFC
 8252, section 8.3). `localhost` is for providers and systems that want that name; a browser may

@@ -7,7 +7,7 @@ its own, in a session of its own: Ctrl-C, a closed terminal and `kill -9` of the
 reach it. It holds the command's lock, by its descriptor, until it has finished.
 
 The process says on its standard output, one JSON object a line, what the command passes on. It has
-no other output, so whoever waits for the output of the command waits for the command alone.
+no other output, so a program that waits for the command's output does not wait for this process.
 """
 
 from __future__ import annotations

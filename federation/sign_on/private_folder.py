@@ -157,8 +157,8 @@ class PrivateFolder:
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[int]:
         """
-        A descriptor of the folder. Everything in it is reached by this, so that nobody can put
-        another folder in its place meanwhile.
+        Yield a descriptor of the folder. All files are opened relative to it, so a folder that is
+        put in its place meanwhile is not used.
         """
         if make:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -106,7 +106,7 @@ class Renewal:
         raise self._over("the provider gives no new ID token, and the last has expired")
 
     async def _answered(self, provider: OpenIdProvider) -> Answered:
-        """What the provider gives for the newest refresh token that it takes. Not verified."""
+        """Return the provider's answer to the newest refresh token that it accepts. Not verified."""
         error = ""
         for refresh_token in self.session.refresh_tokens:
             try:

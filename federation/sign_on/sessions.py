@@ -34,7 +34,7 @@ Kept = TypeVar("Kept", "SignInSettings", "Session")
 
 @dataclass(frozen=True, slots=True)
 class SignInSettings:
-    """How people sign in for one gateway."""
+    """The provider, client and scopes with which people sign in for one gateway."""
 
     authority: str
     client_id: str

@@ -57,7 +57,7 @@ class SignIn(Generic[Result]):
     opens_browser: bool
     """False if the person opens the address, on purpose (`--no-browser`)."""
     why_no_browser: str
-    """Why no browser can be opened here; empty if one can."""
+    """The reason why no browser can be opened here; empty if one can."""
     clock: Callable[[], float]
     tell: Callable[[str], None]
     finish: Callable[[SignedIn], Awaitable[Result]]
@@ -192,9 +192,9 @@ def _own_answer(provider: OpenIdProvider, answer: Answer, pending: Pending) -> A
 
 async def _give_up(provider: OpenIdProvider, tokens: Tokens) -> None:
     """
-    End at the provider what nobody will use, as well as that is possible.
+    Revoke at the provider the tokens that will not be used, as far as the provider allows.
 
-    Without it, a refresh token would stay good for weeks that is written down nowhere.
+    Otherwise a refresh token that is saved nowhere would stay valid for weeks.
     """
     if tokens.refresh_token:
         try:

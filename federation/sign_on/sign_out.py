@@ -1,8 +1,8 @@
 """
 End a session: at the gateway, at the provider, in faas-cli's configuration, and here.
 
-Each step is tried, whatever became of the one before. What could not be done is returned: a token
-that was not revoked is good until it expires, and its person should know.
+Each step is tried, even if the one before failed. The failures are returned: a token that was not
+revoked is valid until it expires, and the person should know.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from federation.sign_on.sessions import CLIENT_CREDENTIALS, Session
 
 @dataclass(frozen=True, slots=True)
 class EndedThere:
-    """What was done at the gateway and at the provider."""
+    """The outcome of a sign-out at the gateway and at the provider."""
 
     failures: tuple[str, ...]
     sign_out_page: str
-    """Where the provider ends its own session; empty if it names no such page."""
+    """URL of the page where the provider ends its own session; empty if it names none."""
 
 
 def end_there(session: Session, clock: Callable[[], float], sender: Sender) -> EndedThere:

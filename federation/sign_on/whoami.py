@@ -25,7 +25,7 @@ _PROTOCOL = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "policy"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was learned, in the form of the gateway's answer."""
+    """The answer about a caller, in the form that the gateway sends."""
 
     told: Mapping[str, object]
     by_gateway: bool

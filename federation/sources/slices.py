@@ -39,8 +39,8 @@ class Slices:
     The more processor time other threads use, the longer it sleeps: each slice that falls into a
     request makes it late, so slices must be rare where requests are many.
 
-    In the first *prompt_seconds* it sleeps as if nobody was busy. A caller who loses a right must
-    not be able to keep it by sending many requests.
+    In the first *prompt_seconds* it sleeps as if other threads were idle. A caller who loses a
+    right must not be able to keep it by sending many requests.
     """
 
     def __init__(

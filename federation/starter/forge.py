@@ -60,7 +60,7 @@ class Repository:
 
     @property
     def iss(self) -> str:
-        """Who issues the ID tokens of its jobs."""
+        """The `iss` of its jobs' ID tokens."""
         if self.kind == "gitlab":
             return self.server
         host = urlsplit(self.server).netloc

@@ -14,7 +14,7 @@ SOURCES = {
     "github": f"your-org/federation@{PLACEHOLDER}",
     "gitlab": f"your-group/federation@{PLACEHOLDER}",
 }
-"""Where people keep this project. They replace it by their own."""
+"""Placeholder for the place of this project, which people replace with their own."""
 FILES = {"github": ".github/workflows/deploy.yml", "gitlab": ".gitlab-ci.yml"}
 _SOURCE = re.compile(
     r"([A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+)@([0-9a-f]{40})"

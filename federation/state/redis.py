@@ -89,7 +89,7 @@ class RedisStore:
         self._observe = observe
         self._epoch = _remembered(memory)
         self._inspected: str | None = None
-        """Why Redis cannot be used, empty if it can be; None before the first inspection."""
+        """The reason why Redis cannot be used, empty if it can; None before the first inspection."""
         self._inspect = SharedRun(self._inspect_server)
         self._claims: dict[str, str] = {}
         """Claims of this replica that it may still have to give back."""

@@ -75,7 +75,7 @@ _UNREACHABLE: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def unusable_by(error: BaseException) -> str | None:
-    """Why a Redis that answers with *error* cannot be used; None if the error may pass."""
+    """Return why a Redis that answers with *error* cannot be used; None if the error may pass."""
     if isinstance(error, RedisClusterException):
         answers = (each for each in _causes(error) if isinstance(each, ResponseError))
         return next((why for each in answers if (why := unusable_by(each))), None)

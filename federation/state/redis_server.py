@@ -213,7 +213,7 @@ class RedisServer:
         return found, acknowledged
 
     async def _info(self, client: Redis | RedisCluster) -> Mapping[str, Any]:
-        """What Redis says of itself; at least its eviction policy, which CONFIG GET knows too."""
+        """Return the INFO of Redis; at least its eviction policy, which CONFIG GET knows too."""
         node: dict[str, Any] = {}
         if isinstance(client, RedisCluster):
             await client.initialize()
@@ -242,7 +242,7 @@ def mode_in(info: Mapping[str, Any]) -> str | None:
 
 
 def info_problem(info: Mapping[str, Any]) -> str | None:
-    """Why a Redis that says *info* of itself cannot be used; None if it can be."""
+    """Return why a Redis whose INFO is *info* cannot be used; None if it can be."""
     version = str(info.get("redis_version", ""))
     numbers = re.match(r"([0-9]+)\.([0-9]+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:

@@ -1,9 +1,9 @@
 """
 The store of people's sessions, beside the one of spent tokens.
 
-A session is kept under the digest of its cookie's id, so that whoever reads the store learns no
-cookie. The value is sealed before it gets here. A session carries tags, such as its person, by
-which all sessions of that person end at once.
+A session is kept under the digest of its cookie's id, so a reader of the store learns no cookie.
+The value is sealed before it gets here. A session carries tags, such as its person, by which all
+sessions of that person end at once.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LOGGER = "federation.access"
 
 @dataclass(slots=True)
 class _Answer:
-    """What was sent of one answer."""
+    """The status and the bytes sent of one answer."""
 
     send: Send
     status: int | None = None

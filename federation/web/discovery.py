@@ -22,7 +22,7 @@ _CACHE = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin":
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Where people sign in: the provider's issuer URL, the client of `federation login`, scopes."""
+    """The provider where people sign in: its issuer URL, the client of `federation login`, scopes."""
 
     issuer: str
     client_id: str

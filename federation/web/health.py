@@ -75,13 +75,13 @@ class Health:
     journal: FileJournal | None
     deliveries: Sequence[Delivery] = ()
     following: Callable[[], Following] | None = None
-    """How well the Kubernetes API is followed, None if documents come from files alone."""
+    """The state of following the Kubernetes API, None if documents come from files alone."""
     sign_in: SignIn | None = None
-    """Where people sign in, if that is published."""
+    """The provider where people sign in, if one is published."""
     starting: bool = False
     """True until the issuers' keys were fetched, or could not be, for the first time."""
     signing_problem: str | None = None
-    """Why the signing keys on disk cannot be read. The broker signs with those it has."""
+    """The reason why signing keys on disk cannot be read. The broker signs with those it has."""
     upstream_problem: str | None = None
     """Why the upstream does not answer, empty if it does; None if there is none, or not yet."""
     publish: Callable[[Mapping[str, Any]], None] | None = None
@@ -143,7 +143,7 @@ class Health:
         }
 
     def sign_in_problem(self) -> str:
-        """Return why nobody who signs in gets a token, empty if they may or nobody does."""
+        """Return why people who sign in get no token; empty if they do, or if none may sign in."""
         catalog = self.broker.source.current()
         return "" if self.sign_in is None or catalog.awaited else self.sign_in.problem(catalog)
 

@@ -99,7 +99,7 @@ class RevocationEndpoint:
                     ended = await broker.state.revoke(jti, expires, parent)
                     if ended != jti:
                         trail.message = "The access token of this function token was revoked."
-                    # Afterwards: a journal that fails keeps nobody from ending a stolen token.
+                    # After the revocation: a stolen token can be revoked while the journal fails.
                     await recording.record(200)
                 return "revoked"
             case _:

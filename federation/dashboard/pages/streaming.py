@@ -22,7 +22,7 @@ from federation.dashboard.parts import parts_of
 from federation.errors import Refusal
 
 MARK = "<!-- the lines -->"
-"""Where a template has the lines. No value can hold it, because templates escape `<`."""
+"""The mark in a template that the lines replace. No value can hold it: templates escape `<`."""
 MOST_SECONDS = 300.0
 _BEAT_SECONDS = 5.0
 _BEAT = b"<!-- -->\n"

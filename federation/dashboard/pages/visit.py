@@ -49,7 +49,7 @@ _TITLES: Mapping[int, str] = {
 
 
 class Shown:
-    """What templates call to show a value from outside. They escape the result."""
+    """Functions by which templates show a value from outside. Templates escape the result."""
 
     def __init__(self, now: float) -> None:
         self._now = now

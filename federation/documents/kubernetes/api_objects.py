@@ -1,8 +1,8 @@
 """
 JwtIssuers, Policies and Roles as a Kubernetes API server has them, read one by one.
 
-An object is read whatever it holds: who may write objects can put anything into them, also past
-the checks of the API server. What is no document is an object with errors.
+Every object is read, also a malformed one: the author of an object can put anything into it, also
+past the checks of the API server. What is no document is an object with errors.
 """
 
 from __future__ import annotations

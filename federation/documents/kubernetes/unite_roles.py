@@ -198,8 +198,8 @@ def _bad_issuers(obj: ApiObject, role: Role, others: Others) -> Iterator[Problem
     """
     Yield an error for each bad issuer of a Role that also names a good one.
 
-    Without the bad one the other rules would look at a Role that nobody wrote: T005 refuses one
-    with issuers of two kinds, and must not fall silent because one of them became bad.
+    If the bad issuer were dropped, the other rules would check a Role that its author did not write:
+    T005 refuses a Role with issuers of two kinds, and must still do so if one of them becomes bad.
     """
     if not others.named(role):
         return

@@ -382,7 +382,7 @@ async def _parsed(body: bytes) -> dict[str, Any]:
 
 
 def _told(error: Exception, url: str) -> str:
-    """What went wrong, for the operator."""
+    """Return the error in words for the operator."""
     if isinstance(error, httpx2.ReadTimeout):
         return "the API server is silent"
     why = failure(error, ca="the kubeconfig, or SSL_CERT_FILE")

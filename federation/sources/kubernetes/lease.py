@@ -1,7 +1,7 @@
 """
 The choice of the one replica that writes, by a Lease (`coordination.k8s.io/v1`).
 
-Whoever holds the Lease renews it every 5 s, and stops writing when it could not for 10 s. Another
+The holder renews the Lease every 5 s, and stops writing if it could not renew for 10 s. Another
 replica takes the Lease when it saw no change of it for 15 s, measured by its own monotonic clock:
 the times that stand in a Lease come from another machine's clock and are only for people. Each
 change names the version that it changes, so that of two replicas one succeeds.

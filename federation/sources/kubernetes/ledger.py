@@ -3,7 +3,7 @@ Decides which statuses are due, so that the writer of statuses writes each diffe
 
 Nothing is due for an object whose status says what it should. A status that somebody else broke is
 written again, but each time that the same text has to be written again takes twice as long as the
-time before: two writers that fight, or an API server that drops what it is told, cost a few
+time before: two writers that overwrite each other, or an API server that drops writes, cost a few
 requests and then one in ten minutes. An object that changes all the time gets one write a second.
 Objects take turns, the longest waiting first.
 """

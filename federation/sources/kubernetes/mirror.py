@@ -103,7 +103,7 @@ class Mirror:
         self.listed = False
         """True once a whole list was read."""
         self.trouble: str = ""
-        """Why the objects may be old, empty if they are followed."""
+        """The reason why the objects may be old, empty if they are followed."""
 
     async def run(self) -> None:
         """Follow the objects until cancelled."""

@@ -69,7 +69,7 @@ class Following:
     adopted: bool
     """False until the first set was adopted: no exchange is answered until then."""
     trouble: tuple[str, ...]
-    """Why the set may be old, in sentences; empty if all is well."""
+    """Reasons why the set may be old, in sentences; empty if there is none."""
     last_contact_seconds: float | None
     """The age of the API server's last answer, None if it never answered."""
     objects: Mapping[str, int]

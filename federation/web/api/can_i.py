@@ -1,7 +1,7 @@
 """
 `POST /federation/v1/can-i`: what the caller's token would be allowed.
 
-It needs no permission: whoever holds a token can find out by trying. The answer is made by the
+It needs no permission: the holder of a token can find out by trying. The answer is made by the
 function that decides at the gateway, so it cannot differ from what happens there.
 """
 

@@ -45,7 +45,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What all endpoints share."""
+    """The state and methods that all endpoints share."""
 
     broker: Broker
     tokens: AccessTokens

@@ -1,9 +1,9 @@
 """
-Lets few requests at a time do work that keeps a thread busy.
+Limits how many requests do work in a thread at a time, and gives each caller one turn.
 
 Explanations read every Role, and pages of the trail read files. Each is bounded, and yet hundreds at
-once would take the processor from exchanges, so the others wait. One caller has one turn at a time,
-so that somebody who asks without end does not keep everybody else waiting.
+once would take the processor from exchanges, so the others wait. Each caller has one turn at a time,
+so a caller that never stops asking does not delay the others.
 """
 
 from __future__ import annotations
