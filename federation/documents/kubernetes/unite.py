@@ -2,9 +2,9 @@
 Unites the documents of files with objects of a Kubernetes API server, one object at a time.
 
 Files are adopted as a whole or not at all. Objects are judged one by one, since each has its own
-author: a bad object does not stop the others. What only gives is left out, and what takes holds,
-so that no bad object ever makes more allowed than was allowed before. What can be read of a bad
-object is believed; what cannot be read may have taken anything away.
+author: a bad object does not stop the others. What only gives is left out, and what takes stays in
+force, so a bad object never allows more than was allowed before. What can be read of a bad object is
+believed; what cannot be read may have taken anything away.
 """
 
 from __future__ import annotations
