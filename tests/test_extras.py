@@ -53,7 +53,8 @@ DASHBOARD = libraries(EXTRAS["dashboard"]) - libraries([PROJECT["name"]])
 @pytest.mark.parametrize(
     "command",
     [
-        *("check", "explain", "who-can", "role", "exchange", "keys", "audit"),
+        *("init", "check", "test", "explain", "who-can", "replay", "role", "claims", "exchange"),
+        *("keys", "audit", "convert", "crds", "completion"),
         *("login", "token", "whoami", "logout"),
     ],
 )

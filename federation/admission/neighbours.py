@@ -28,7 +28,7 @@ _PAGE = 20
 _POLICIES = 16
 """So many Policies of a Role are looked for. The others get no warning if they are missing."""
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
-"""What the name of an object looks like. A Role may name a Policy by any text."""
+"""The pattern of an object's name. A Role may name a Policy by any text."""
 
 
 @dataclass(slots=True)

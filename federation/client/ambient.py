@@ -24,7 +24,7 @@ _EVENT_BYTES = 16 * 1024 * 1024
 SYSTEMS: Mapping[str, JobToken] = {
     name: profile.job_token for name, profile in PROFILES.items() if profile.job_token
 }
-"""How a job gets its token, for each provider that has jobs."""
+"""The sources of a job's token, for each provider that has jobs."""
 
 
 def subject_token(

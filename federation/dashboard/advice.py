@@ -38,7 +38,7 @@ _ADVICE: Mapping[str, str] = MappingProxyType(
 
 
 def advice_on(error: ClientError) -> str:
-    """What to do about *error*, for a person at a page."""
+    """Return what a person at a page can do about *error*."""
     code = ""
     if isinstance(error, ProviderRefused):
         code = error.error

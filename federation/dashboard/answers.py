@@ -35,7 +35,7 @@ class Statement(_Answer):
 
 
 class Whoami(_Answer):
-    """Who a token is for, and what its policies say."""
+    """The subject of a token, and the statements of its policies."""
 
     sub: str
     issuer: str
@@ -50,7 +50,7 @@ class Whoami(_Answer):
 
 
 class Decision(_Answer):
-    """Whether an access is allowed, and the statement that settled it."""
+    """An access, allowed or not, and the statement that settled it."""
 
     action: str
     resource: str
@@ -177,7 +177,7 @@ class TokenCheck(_Answer):
 
 
 class Explanation(_Answer):
-    """What `federation explain --format json` says, with the claims and the rule to write."""
+    """The output of `federation explain --format json`, with the claims and the rule to write."""
 
     token: TokenCheck | None = None
     admitted: bool
@@ -191,7 +191,7 @@ class Explanation(_Answer):
     event: Event | None = None
     """The event that was asked about."""
     notes: list[str] = Field(default_factory=list)
-    """What differs between then and now, and what the trail does not keep."""
+    """Differences between then and now, and claims that the trail does not keep."""
 
     @property
     def closest(self) -> list[Evaluation]:
@@ -231,7 +231,7 @@ class WhoCan(_Answer):
 
 
 class RoleGives(_Answer):
-    """What one Role gives, and what a token must say for it."""
+    """The grants of one Role, and the conditions on a token."""
 
     role: str
     conditions: list[Condition]

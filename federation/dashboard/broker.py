@@ -62,7 +62,7 @@ class Broker:
     async def explain(
         self, token: str, claims: Mapping[str, object], accesses: Sequence[Access] = ()
     ) -> Explanation:
-        """What a token with *claims* would be allowed, and why."""
+        """Explain what a token with *claims* would be allowed."""
         asked = [{"action": action, "resource": on} for action, on in accesses]
         body: dict[str, object] = {"claims": claims}
         return await self._post(
@@ -70,7 +70,7 @@ class Broker:
         )
 
     async def explain_event(self, token: str, event_id: str) -> Explanation:
-        """What the Roles say today about the token of a recorded event."""
+        """Explain the token of a recorded event by the Roles of today."""
         return await self._post("explain", token, Explanation, {"event_id": event_id})
 
     async def who_can(self, token: str, access: Access) -> WhoCan:
@@ -78,7 +78,7 @@ class Broker:
         return await self._get("who-can", token, WhoCan, action=access[0], resource=access[1])
 
     async def role_gives(self, token: str, role: str) -> RoleGives:
-        """What *role* gives, and to whom."""
+        """Return what *role* gives, and to whom."""
         return await self._get("who-can", token, RoleGives, role=role)
 
     async def audit(self, token: str, **query: str) -> AuditPage:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 SESSION = "__Host-federation"
 SIGN_IN = "__Host-federation-login"
 NOTICE = "__Host-federation-notice"
-"""What the next page has to say, sealed, so that it need not stand in a URL."""
+"""The cookie with the message for the next page, sealed, so that it need not stand in a URL."""
 _VALUE_CHARS = 4096
 
 

@@ -151,7 +151,7 @@ def is_same_origin(request: Request) -> bool:
 
 
 def sign_in_path(request: Request) -> str:
-    """Where a person signs in to come back to this page."""
+    """Return the path where a person signs in and then comes back to this page."""
     if request.method not in {"GET", "HEAD"}:
         return "/auth/login"
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -143,7 +143,7 @@ class Renewal:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether provider or broker said no, and would say so again."""
+    """Return True if the provider or the broker refused, so that another try would fail too."""
     match error:
         case ProviderRefused():
             return error.error not in _MAY_PASS

@@ -42,7 +42,7 @@ class Assembled:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What is known of an earlier set. Of documents that the new set has too, it still holds."""
+    """Results of an earlier set. They still hold for documents that the new set has too."""
 
     catalog: Catalog = field(default_factory=Catalog)
     linted: LintedRoles = field(default_factory=LintedRoles)

@@ -55,7 +55,7 @@ class Catalog:
     incomplete: bool = False
     """True if a Role or one of its policies was left out, so that tokens do not tell all of them."""
     awaited: str = ""
-    """What must be read before this is a catalog at all. Empty if it is one."""
+    """The source that must be read before this is a catalog at all; empty if it was."""
     before: InitVar[Catalog | None] = None
     """
     An earlier catalog. Of the Roles that it has too, nothing is computed again.

@@ -45,7 +45,7 @@ _SHARED = 1000
 
 @dataclass(slots=True)
 class Shared:
-    """What the documents of a set have in common, of which one copy is kept."""
+    """Values that several documents of a set share, kept once."""
 
     places: dict[Place, Place] = field(default_factory=dict)
     below: dict[tuple[tuple[Place, int], ...], Mapping[Place, int]] = field(default_factory=dict)

@@ -60,7 +60,7 @@ def claims_for_functions(
     The claims of a function token for *audience*, or for all that *policies* let *access* invoke.
 
     *parent* is the `jti` of the access token that is traded. A CI token that is traded directly has
-    none: the access token between the two is never issued, so nobody could revoke it.
+    none: the access token between the two is never issued, so it cannot be revoked.
 
     Raises: Refusal with `policy_missing`, `invalid_target` or `invalid_scope`.
     """

@@ -94,7 +94,7 @@ async def grant(
     trail.issued_token_sha256 = token_sha256(token)
     await next_stage()
     await broker.journal.record(trail.event(200))
-    await next_stage()  # here and not later: whoever is cancelled in it gets the subject token back
+    await next_stage()  # not later: a caller that is cancelled here gets the subject token back
     return Grant(
         token,
         request.issued_token_type,

@@ -24,7 +24,7 @@ _LONGEST_AGE = 86_400 * 365
 
 @dataclass(frozen=True, slots=True)
 class Dates:
-    """How far this machine's *clock* is ahead of each host that answered, in seconds."""
+    """The seconds by which this machine's *clock* is ahead of each host that answered."""
 
     clock: Callable[[], float]
     ahead: MutableMapping[str, float] = field(default_factory=dict)

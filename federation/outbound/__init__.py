@@ -90,7 +90,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """How this process reaches other machines: proxies, exceptions and trusted CAs."""
+    """The outgoing connections of this process: proxies, exceptions and trusted CAs."""
 
     proxies: Mapping[str, Proxy] = field(default_factory=dict)
     """The proxy for URLs of each scheme."""

@@ -65,7 +65,7 @@ class Exceptions:
 
     entries: tuple[Entry, ...] = ()
     passed_over: tuple[str, ...] = ()
-    """What was written and is no entry. Other programs pass it over too, so it is no error."""
+    """Texts that are no entry. Other programs ignore them too, so they are no error."""
 
     @classmethod
     def of(cls, text: str) -> Exceptions:

@@ -26,7 +26,7 @@ _WRITE = "write http://host:port"
 
 
 class _Wrong(Exception):
-    """What is wrong with the value of a variable. It says nothing of the value but its scheme."""
+    """A variable has a wrong value. The message quotes nothing of the value but its scheme."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,10 @@ class TrustStore:
     files: tuple[Path, ...] = ()
     folders: tuple[Path, ...] = ()
     of_the_system: bool = False
-    """Whether macOS or Windows is asked, which have no such files."""
+    """True on macOS and Windows, which are asked because they have no such files."""
 
     def __str__(self) -> str:
-        """Where trusted CAs come from, with the files."""
+        """Return the source of the trusted CAs, with the files."""
         paths = ", ".join(shown(path) for path in (*self.files, *self.folders))
         return f"{self.source}: {paths}" if paths else self.source
 

@@ -168,7 +168,7 @@ class ShadowAdmission(NamedTuple):
 
 
 def shadow_admission(catalog: Catalog, issuer: JwtIssuer, claims: Claims) -> ShadowAdmission:
-    """What the shadow Roles of *catalog* would have given *claims*. It is for the record alone."""
+    """Return what the shadow Roles of *catalog* would have given *claims*, for the record only."""
     if not catalog.shadow_roles:
         return ShadowAdmission()
     evaluations = evaluate(catalog.shadow_candidates(claims), issuer.provider, claims)

@@ -67,7 +67,7 @@ class Way:
     statement: Statement
     denied_by: tuple[Denial, ...]
     reaches: tuple[Condition, ...] = ()
-    """What the variables of the statement's resources demand, so that one reaches the access."""
+    """Conditions on the claims in resource variables, so that a resource reaches the access."""
 
     @property
     def open(self) -> bool:

@@ -297,7 +297,7 @@ class JobToken:
     advice: str
     """Lines to add to a job that has no token. `{audience}` stands for the audience."""
     fork_advice: str = ""
-    """What to do instead if the job is of a fork's pull request, as `GITHUB_EVENT_PATH` tells."""
+    """Advice instead if the job is of a fork's pull request, by the file `GITHUB_EVENT_PATH`."""
     look_alikes: tuple[LookAlike, ...] = ()
     """Runners that have the marks of the provider and give no ID tokens."""
     also_marked_as: tuple[str, ...] = ()

@@ -135,7 +135,7 @@ class Decider:
         return known
 
     def _key(self, event: RecordedExchange) -> bytes:
-        """A digest of all that the decision depends on."""
+        """Return a digest of all that the decision depends on."""
         claims = event.claims or {}
         read = {name: claims[name] for name in sorted(self._reads & claims.keys())}
         for name in _TIMES - self._readers.keys():  # no condition reads them: their form counts
@@ -191,7 +191,7 @@ class Decider:
             raise Undecided(NOT_KEPT.format(name))
 
     def _shadows(self, issuer: JwtIssuer, claims: Claims, unknown: frozenset[str]) -> _Shadows:
-        """Return what the shadow Roles make of *claims*; those not decided do not admit."""
+        """Return the shadow Roles that would admit *claims*; undecided ones count as not admitting."""
         found = list(not_decided(self._shadow_readers, claims, unknown))
         unsure = {role for _, role in found}
         names = shadow_admission(self.catalog, issuer, claims).roles
@@ -201,7 +201,7 @@ class Decider:
     def _admission(self, event: RecordedExchange, issuer: JwtIssuer, claims: Claims) -> Admission:
         admission = admit(self.catalog, issuer, claims, only=event.asked)
         if event.granted and event.issued is None:
-            # An event of before it told what the job asked for. Perhaps it asked for these alone.
+            # An older event lacks `roles_asked`. The job may have asked for these Roles alone.
             given = set(event.roles).intersection(role.name for role in admission.roles)
             return admission.narrowed_to(given, self.catalog) if given else admission
         return admission
@@ -245,7 +245,7 @@ class Decider:
             bool(granted_resources(policies, INVOKE, token.claims))
             for policies in self._within(token)
         }
-        # One that gives as much as it may overlaps more of what is denied, and is left out for that.
+        # A resource that is widened as far as possible may overlap a Deny, and is then left out.
         if len(found) > 1 or (found == {False} and gives_by(held, INVOKE, token.unknown)):
             raise Undecided(NOT_KEPT.format(", ".join(sorted(token.unknown))))
         return None if found.pop() else Reason.INVALID_SCOPE
@@ -261,9 +261,9 @@ class Decider:
 
     def held_by_roles(self, event: RecordedRequest) -> Token | None:
         """
-        Return what a token has whose exchange is not known, by the Roles that its request names.
+        Return the token of a request whose exchange was not read, from the Roles in its event.
 
-        It is taken to be admitted by these Roles still. None if its event does not name them.
+        These Roles are assumed to admit it still. None if the event does not name them.
         """
         if not event.roles or was_cut(event.roles) or was_cut(event.policies):
             return None
@@ -274,7 +274,7 @@ class Decider:
             if role.name in event.roles
             for policy in role.policies
         )
-        # The job may have asked for some of its Roles: what others deny stays denied.
+        # The job may have asked for some of its Roles only. Denies of the others stay in the token.
         given_then = frozenset().union(*(by_name.get(role, frozenset()) for role in event.roles))
         denying = tuple(
             name for name in event.policies if name not in given_then and self._denies(name)
@@ -292,7 +292,7 @@ class Decider:
         return policy is not None and policy.denies
 
     def _within(self, token: Token) -> tuple[PolicySet, ...]:
-        """The policies of *token*: once, or as little and as much as they may give."""
+        """The policies of *token*. With unknown claims two sets: the least and the most they may give."""
         policies = self._policies.of(self.catalog, token.held)
         if not token.unknown:
             return (policies,)
@@ -308,7 +308,7 @@ class Decider:
 
 
 def _times_fault(claims: Mapping[str, object]) -> str:
-    """Return why the times of *claims* are none; empty if they are."""
+    """Return the reason why the times of *claims* are malformed; empty if they are not."""
     try:
         check_times(UnverifiedClaims(claims), now=None)
     except Refusal as refusal:

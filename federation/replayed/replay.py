@@ -51,11 +51,11 @@ Kept = TypeVar("Kept")
 
 
 class Known(NamedTuple):
-    """A token whose exchange was read, and what it is by the new and the old documents."""
+    """A token whose exchange was read, with its result by the new and by the old documents."""
 
     who: str
     roles: tuple[str, ...]
-    """The Roles that gave it something then."""
+    """The Roles that the exchange recorded."""
     new: Token | Undecided
     old: Token | Undecided | None
 

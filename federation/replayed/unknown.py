@@ -46,7 +46,7 @@ def _assumed(
 def _assumed_resource(
     resource: Resource, unknown: frozenset[str], effect: Effect, assumed: bool
 ) -> Resource | None:
-    """The resource as much as it may match, if it is *assumed* to, else as little; None is nothing."""
+    """Return *resource* widened if it is *assumed* to match, else narrowed; None if it matches nothing."""
     if unknown.isdisjoint(variable.path[0] for variable in resource.variables):
         return resource
     if not assumed:
@@ -64,7 +64,7 @@ def _assumed_resource(
 
 
 def gives_by(policies: Iterable[Policy], action: str, unknown: frozenset[str]) -> bool:
-    """Return whether some statement allows *action* on a resource that one of *unknown* names."""
+    """Return True if some statement allows *action* on a resource that one of *unknown* names."""
     return any(
         variable.path[0] in unknown
         for policy in policies

@@ -50,7 +50,7 @@ _Content: TypeAlias = tuple[bytes, Parsed]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the set that was read last, so that the next one takes less time."""
+    """Results of the set that was read last, reused so that the next read takes less time."""
 
     files: Mapping[str, _Content] = field(default_factory=dict)
     """By path."""

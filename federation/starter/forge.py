@@ -28,7 +28,7 @@ _NAMES: Mapping[Kind, re.Pattern[str]] = {
 _WORDS: Mapping[Kind, str] = {"github": "OWNER/NAME", "gitlab": "GROUP/PROJECT"}
 _ID = re.compile(r"[0-9]{1,20}")
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/@=-]{0,199}")
-"""Names without characters that mean something in the patterns and rules of a workflow."""
+"""Names without characters that have a meaning in the patterns and rules of a workflow."""
 _TOKEN = re.compile(r"[!-~]+")
 _GITHUB_TENANT = ".ghe.com"
 

@@ -13,7 +13,7 @@ KEPT_LONGER_SECONDS = 900.0
 mistake and then back would make a spent token new again."""
 
 _DROPPED_AT_ONCE = 4
-"""How many expired members an addition removes: more than it adds, and never a long list."""
+"""Number of expired members that an addition removes: more than it adds, but few."""
 
 
 class ExpiringSet:

@@ -18,8 +18,8 @@ from federation.state.memory import MemoryStore
 __all__ = ["OF_ONE_TAG", "MemorySessions", "SessionStore"]
 
 OF_ONE_TAG = 100
-"""How many sessions may carry one tag. A further one ends the oldest, so that no person who signs
-in again and again fills the store."""
+"""Maximum number of sessions with one tag. A further one ends the oldest, so that a person who signs
+in again and again does not fill the store."""
 
 
 class SessionStore(Store, Protocol):

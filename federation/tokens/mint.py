@@ -76,7 +76,7 @@ def function_claims(
     """
     Return the claims of a function token for the access token *access*.
 
-    It expires with the access token. *parent* is that token's `jti` if it was given to anybody: the
+    It expires with the access token. *parent* is that token's `jti` if that token was issued: the
     function token then also ends when the access token is revoked. If there is an audience, the
     caller passes the same list as permissions: the watchdog of a function matches each list as
     unanchored patterns and requires a match in both.
@@ -101,7 +101,7 @@ def function_claims(
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A token that lacks nothing but its signature."""
+    """A token without its signature."""
 
     signing_input: bytes = field(repr=False)
     key: SigningKey = field(repr=False)
@@ -116,7 +116,7 @@ def draft(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Draf
     """
     A token of *claims* to be signed by *key*.
 
-    Raises: Refusal with `token_too_large`. Nobody takes a longer token, not even `/oauth/revoke`.
+    Raises: Refusal with `token_too_large`. No endpoint takes a longer token, not even `/oauth/revoke`.
     """
     signing_input = _signing_input(claims, key, typ)
     token_bytes = len(signing_input) + _SIGNATURE_BYTES

@@ -5,7 +5,7 @@ One key signs; all are published and accepted. A key stays published until every
 signed has expired, so a rotation invalidates no token. The folder has one PEM file for each
 key, named by time and thumbprint, and a file `current` with the kid of the key that signs. A
 key newer than the current one is published but does not sign yet, so that verifiers can fetch it
-before they need it. A key that somebody else could have written, or can read, is not used.
+before they need it. A key that another user could have written, or can read, is not used.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ class Health:
     signing_problem: str | None = None
     """The reason why signing keys on disk cannot be read. The broker signs with those it has."""
     upstream_problem: str | None = None
-    """Why the upstream does not answer, empty if it does; None if there is none, or not yet."""
+    """The reason why the upstream does not answer, empty if it does; None without one, or before
+    it was asked."""
     publish: Callable[[Mapping[str, Any]], None] | None = None
     """Called with the details every few seconds."""
     background: Background = field(default_factory=Background)
@@ -148,7 +149,7 @@ class Health:
         return "" if self.sign_in is None or catalog.awaited else self.sign_in.problem(catalog)
 
     async def _store_problems(self) -> tuple[list[str], list[str]]:
-        """What is unavailable and what is degraded, not older than a moment."""
+        """Return what is unavailable and what is degraded, from a check at most half a second old."""
         async with self._lock:
             # The check costs a claim, and anybody may ask for it as often as they like.
             checked, *found = self._store

@@ -83,7 +83,7 @@ async def event(visit: Visit) -> Response:
 
 
 async def _explanation(visit: Visit, event_id: str) -> tuple[Explanation | None, str]:
-    """What the Roles say about the event's token, or why that cannot be told."""
+    """Return the explanation of the event's token, or the reason why there is none."""
     may = await visit.may()
     if not (may[READ_DOCUMENTS].allowed and may[READ_AUDIT].allowed):
         return None, ""
@@ -124,6 +124,6 @@ def _one_of(visit: Visit, name: str, known: Mapping[str, str]) -> str:
 
 
 def _cursor(visit: Visit, name: str) -> str:
-    """Where older events begin, as the broker wrote it; empty for the newest."""
+    """Return the broker's cursor where older events begin; empty for the newest."""
     given = visit.asked(name)
     return given if _CURSOR.fullmatch(given) else ""

@@ -15,7 +15,7 @@ from federation.dashboard.pages.visit import Pages, Visit, shows
 
 _PAGE = 100
 _NAMESPACES = 20
-"""How many namespaces are listed on one page; with more, the person picks one."""
+"""Maximum number of namespaces on one page; with more, the person picks one."""
 _EVENTS = "200"
 _DEPLOYS = frozenset({"Function:Create", "Function:Update"})
 

@@ -109,7 +109,7 @@ def _plainly_fit(placed: PlacedCondition, shape: Shape) -> bool:
 
 
 def _several_in_one(placed: PlacedCondition, shape: Shape, value: str) -> tuple[str, str] | None:
-    """What is wrong with a *value* that lists several with commas, each of which is possible."""
+    """Return the problem of a *value* that lists several possible ones with commas, and a hint."""
     hint = listed(value) if "," in value else ""
     if not hint:
         return None
@@ -136,7 +136,7 @@ def _possible(placed: PlacedCondition, shape: Shape, value: str) -> bool:
 
 
 def _mended(shape: Shape, value: str) -> str | None:
-    """What was meant by *value*, if it is a usual mistake."""
+    """Return the right form of *value* if it is a usual mistake, else None."""
     for slip, right in shape.slips:
         if found := slip.fullmatch(value):
             return found.expand(right) or None

@@ -94,7 +94,7 @@ class Connection:
     outbound: Outbound = field(default_factory=Outbound, repr=False)
     """Whom to trust if no CA is given, and the proxies on the way."""
     proxied: bool = False
-    """Whether proxies apply, as for kubectl. Within its cluster a pod asks directly."""
+    """True if proxies apply, as for kubectl. A pod in its own cluster connects directly."""
     transport: httpx2.AsyncBaseTransport | None = field(default=None, repr=False)
     """Answers instead of a server, in tests."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)

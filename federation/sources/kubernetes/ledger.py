@@ -31,7 +31,7 @@ EVENT_SECONDS = 30.0
 """The least time between two Events of one object."""
 
 _Said: TypeAlias = tuple[str, int, Verdict]
-"""What a status was made from: uid, generation and Verdict. The times in it do not matter."""
+"""The inputs of a status: uid, generation and Verdict. Its times do not count as a difference."""
 _NO_STATUS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -43,7 +43,7 @@ class Write:
     verdict: Verdict
     status: Status = field(repr=False)
     event: bool
-    """Whether an Event tells of it, once it is written."""
+    """True if an Event follows once it is written."""
 
 
 @dataclass(slots=True)

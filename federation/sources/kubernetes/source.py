@@ -168,9 +168,9 @@ class KubernetesSource:
         self._due = True
         """True if a new catalog is due, and not only new statuses."""
         self._crds = ""
-        """Why the CRDs cannot be used."""
+        """The reason why the CRDs cannot be used; empty if they can."""
         self._held = ""
-        """Why the newest objects are not adopted."""
+        """The reason why the newest objects are not adopted; empty if they are."""
 
     # What others ask
 
