@@ -191,7 +191,7 @@ class Decider:
             raise Undecided(NOT_KEPT.format(name))
 
     def _shadows(self, issuer: JwtIssuer, claims: Claims, unknown: frozenset[str]) -> _Shadows:
-        """Return the shadow Roles that would admit *claims*; undecided ones count as not admitting."""
+        """Return the shadow Roles that would admit *claims*. Undecided ones do not count."""
         found = list(not_decided(self._shadow_readers, claims, unknown))
         unsure = {role for _, role in found}
         names = shadow_admission(self.catalog, issuer, claims).roles
@@ -292,7 +292,7 @@ class Decider:
         return policy is not None and policy.denies
 
     def _within(self, token: Token) -> tuple[PolicySet, ...]:
-        """The policies of *token*. With unknown claims two sets: the least and the most they may give."""
+        """The policies of *token*; with unknown claims, the least and the most they may give."""
         policies = self._policies.of(self.catalog, token.held)
         if not token.unknown:
             return (policies,)

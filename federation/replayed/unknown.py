@@ -46,7 +46,7 @@ def _assumed(
 def _assumed_resource(
     resource: Resource, unknown: frozenset[str], effect: Effect, assumed: bool
 ) -> Resource | None:
-    """Return *resource* widened if it is *assumed* to match, else narrowed; None if it matches nothing."""
+    """Return *resource*, widened if it is *assumed* to match, else narrowed; None for nothing."""
     if unknown.isdisjoint(variable.path[0] for variable in resource.variables):
         return resource
     if not assumed:

@@ -116,7 +116,7 @@ def draft(claims: Claims, key: SigningKey, typ: str = ACCESS_TOKEN_TYPE) -> Draf
     """
     A token of *claims* to be signed by *key*.
 
-    Raises: Refusal with `token_too_large`. No endpoint takes a longer token, not even `/oauth/revoke`.
+    Raises: Refusal with `token_too_large`. Not even `/oauth/revoke` takes a longer token.
     """
     signing_input = _signing_input(claims, key, typ)
     token_bytes = len(signing_input) + _SIGNATURE_BYTES

@@ -83,8 +83,7 @@ class Health:
     signing_problem: str | None = None
     """The reason why signing keys on disk cannot be read. The broker signs with those it has."""
     upstream_problem: str | None = None
-    """The reason why the upstream does not answer, empty if it does; None without one, or before
-    it was asked."""
+    """The upstream's failure to answer, empty if it answers; None without one, or if not asked yet."""
     publish: Callable[[Mapping[str, Any]], None] | None = None
     """Called with the details every few seconds."""
     background: Background = field(default_factory=Background)
@@ -149,7 +148,7 @@ class Health:
         return "" if self.sign_in is None or catalog.awaited else self.sign_in.problem(catalog)
 
     async def _store_problems(self) -> tuple[list[str], list[str]]:
-        """Return what is unavailable and what is degraded, from a check at most half a second old."""
+        """Return what is unavailable and what is degraded, at most half a second old."""
         async with self._lock:
             # The check costs a claim, and anybody may ask for it as often as they like.
             checked, *found = self._store
