@@ -44,7 +44,7 @@ _COMMANDS: Mapping[str, str] = {
     "whoami": "Show who you are to a gateway, and what you may do.",
     "logout": "Sign out of a gateway.",
     "keys": "Make, list and rotate the broker's signing keys.",
-    "audit": "Read, search, verify and deliver again the audit trail.",
+    "audit": "Read, search and verify the audit trail, and deliver it again.",
     "convert": "Print documents in the form that a Kubernetes cluster takes.",
     "crds": "Print the CustomResourceDefinitions for a Kubernetes cluster.",
     "dashboard": "Run the pages where people sign in.",

@@ -42,7 +42,7 @@ _JWKS_SECONDS = 15.0
 
 @click.group()
 def audit() -> None:
-    """Read, search, verify and deliver again the audit trail in the state directory."""
+    """Read, search and verify the audit trail in the state directory, and deliver it again."""
 
 
 for command in (tail, show):

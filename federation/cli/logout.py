@@ -39,8 +39,8 @@ def logout(*, gateway: str | None, no_browser: bool) -> None:
     removed here. Then the provider's own page opens: as long as you are signed in there, your
     browser needs no password to sign in again.
 
-    Whatever cannot be reached, the tokens are removed here. Then the exit code is 1, and the message
-    says what is still good.
+    The tokens are removed here even if a server cannot be reached. Then the exit code is 1, and the
+    message says which tokens are still valid.
     """
     with told_errors():
         sessions = own_sessions()

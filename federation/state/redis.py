@@ -7,7 +7,7 @@ replica that had not received everything. Two rules follow.
 - Each claim checks an epoch, a random id in Redis. If it is missing or another one, Redis lost its
   data and would accept every spent token a second time. A new epoch begins, and tokens that were
   issued before it are refused. This also holds for a Redis that was empty from the beginning,
-  which nobody can tell from one that was emptied.
+  which cannot be told from one that was emptied.
 - Revoked tokens are kept in memory by every replica. A replica reads only what is new. It notices
   when the entry that it read last is gone, then reads everything again, and writes back what Redis
   lacks.
