@@ -1,4 +1,4 @@
-"""What stands around every page: headers, hosts, errors; and what a form of ours needs."""
+"""The guard around every page: headers, hosts and errors; and the checks of our forms."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_the_first_line_does_not_wait_for_the_servers_to_be_imported() -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[str]:
-    """What `federation demo --keep` prints until it stays up."""
+    """Return the output of `federation demo --keep` until it stays up."""
     environ = {name: v for name, v in os.environ.items() if not name.startswith("FEDERATION_")}
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "federation", "demo", "--keep"],

@@ -331,7 +331,7 @@ class TestWhoLearnsWhatIsWrong:
 
 
 class TestMetricsPort:
-    """What the metrics port says of one process and of several."""
+    """The readiness at the metrics port, of one process and of several."""
 
     GOOD: ClassVar[dict[str, Any]] = {"status": "ok", "unavailable": [], "degraded": []}
     BAD: ClassVar[dict[str, Any]] = {"status": "unavailable", "unavailable": ["store: gone"]}

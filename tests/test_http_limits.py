@@ -1,4 +1,4 @@
-"""What one connection gets; tests/advisories has those that cost more than they are worth."""
+"""Limits of one connection; tests/advisories has connections that cost more than they are worth."""
 
 from __future__ import annotations
 

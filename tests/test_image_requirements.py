@@ -1,4 +1,4 @@
-"""What the image installs: each package by version and hash, within the ranges of pyproject.toml."""
+"""The image installs each package by version and hash, within the ranges of pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says about other machines: proxies, exceptions from them, trusted CAs."""
+"""Settings of outgoing connections in the environment: proxies, exceptions, trusted CAs."""
 
 from __future__ import annotations
 

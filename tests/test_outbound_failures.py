@@ -1,4 +1,4 @@
-"""Why a request failed is told in words, with the likely cause and what to do, for every client."""
+"""Every client explains a failed request: in words, with the likely cause and what to do."""
 
 from __future__ import annotations
 

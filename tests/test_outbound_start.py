@@ -1,4 +1,4 @@
-"""What people read when the environment names a proxy or CA that cannot be used, by command."""
+"""Messages of each command when the environment names a proxy or CA that cannot be used."""
 
 from __future__ import annotations
 

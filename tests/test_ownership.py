@@ -1,4 +1,4 @@
-"""Which files the broker trusts: its user's and root's, and those of volumes that Kubernetes made."""
+"""The broker trusts files of its user and of root, and those of volumes that Kubernetes made."""
 
 from __future__ import annotations
 

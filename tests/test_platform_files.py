@@ -1,4 +1,4 @@
-"""What Kustomize, Helm, kubectl and people's habits put around documents works, or is named."""
+"""Files and forms of Kustomize, Helm, kubectl and people beside documents work, or are named."""
 
 from __future__ import annotations
 

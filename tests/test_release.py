@@ -1,4 +1,4 @@
-"""What a release needs: least rights, pinned actions, and one version in every file."""
+"""The requirements of a release: least rights, pinned actions, and one version in every file."""
 
 from __future__ import annotations
 

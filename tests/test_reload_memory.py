@@ -1,4 +1,4 @@
-"""What a served broker keeps of the documents that it reads again and again."""
+"""Memory that a broker keeps of documents that it reads again and again."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class FakeBroker:
     def __init__(self) -> None:
         self.given: list[str] = []
         self.answers: list[httpx2.Response | Exception] = []
-        """What it answers next; then grants."""
+        """Its next answers; then it grants."""
         self.saw: Callable[[], None] = lambda: None
         """Called before it answers."""
 

@@ -1,4 +1,4 @@
-"""Where people sign in is published (RFC 9728), if the settings say so."""
+"""The broker publishes the provider where people sign in (RFC 9728), if the settings say so."""
 
 from __future__ import annotations
 

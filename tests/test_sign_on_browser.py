@@ -1,4 +1,4 @@
-"""Whether a browser can be opened, and the reason that is told if not."""
+"""Finding out if a browser can be opened, and the reason that people read if not."""
 
 from __future__ import annotations
 

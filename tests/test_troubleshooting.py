@@ -29,7 +29,7 @@ class Entry:
 
     words: str
     explained: bool = True
-    """Whether the page says a cause or what to do beside it."""
+    """True if the page says a cause or what to do beside it."""
     heading: bool = False
     """A heading covers a message that holds its words, a cell one that begins with them."""
 

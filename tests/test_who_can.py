@@ -1,4 +1,4 @@
-"""Who can do something, and what a Role gives; tests/test_cli_asking.py has the command."""
+"""The answers of `who_can` and `what_can`; tests/test_cli_asking.py has the command."""
 
 from __future__ import annotations
 

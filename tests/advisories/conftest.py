@@ -1,4 +1,4 @@
-"""What several attacks need."""
+"""Fixtures that several attacks share."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def named(path: str) -> JwtIssuer:
 
 
 def refused(path: str, folder: Path | None) -> bool:
-    """Whether the object is refused when it is read."""
+    """True if the object is refused when it is read."""
     problems = list(token_file_outside(named(path), folder))
     assert all((p.code, p.field) == ("D027", "spec.bearerTokenFile") for p in problems)
     return bool(problems)

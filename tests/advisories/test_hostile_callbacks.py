@@ -80,7 +80,7 @@ def sign_in(request: pytest.FixtureRequest) -> Iterator[Waiting]:
 
 
 def still_waits(sign_in: Waiting) -> bool:
-    """Whether nothing was taken, nothing raised, and a foreign answer is still told apart."""
+    """True if nothing was taken or raised, and a foreign answer is still recognised."""
     said = sign_in.say(
         f"GET /oauth/callback?code=c&state=x HTTP/1.1\r\nHost: {sign_in.authority}\r\n\r\n".encode()
     )
@@ -120,7 +120,7 @@ PARAMETERS = st.lists(st.tuples(NAMES | TEXT, VALUES), max_size=6)
 
 
 def is_ours(parameters: list[tuple[str, str]]) -> bool:
-    """Whether *parameters* are the true answer after all, or the provider's true refusal."""
+    """True if *parameters* are the true answer after all, or the provider's true refusal."""
     return ("state", "the-state") in parameters
 
 

@@ -38,7 +38,7 @@ HOSTILE: list[Any] = [
     *("-", "-a", "a-", "_a", "a_b", "a,b", "a;b", "a'b", 'a"b', "a" * 64, "a" * 5000),
     *(-1, 10**63, 1.0, 1.5, None, [], ["a"], ["*"], [["a"]], {}, {"a": "a"}, {"": "*"}),
 ]
-"""What a claim may be that must not stand in a resource."""
+"""Values of a claim that must not stand in a resource."""
 USUAL: list[tuple[Any, str]] = [
     *(("a", "a"), ("a-b", "a-b"), ("1", "1"), (1, "1"), (0, "0"), (True, "true"), (False, "false")),
     *(("a" * 63, "a" * 63), ("--".join("ab"), "a--b"), ("0a", "0a")),

@@ -27,7 +27,7 @@ from tests.test_gateway_client import connected, saying
 
 
 def kept() -> list[object]:
-    """What is alive of the requests that `fail` sent."""
+    """The requests of `fail`, with their answers and connections, that are still in memory."""
     sent = [r for r in gc.get_objects() if isinstance(r, UpstreamRequest) and r.method == "PUT"]
     return [
         *sent,

@@ -1,4 +1,4 @@
-"""What docs/reverse-proxies.md promises of its configurations, with the real programs."""
+"""The promises of docs/reverse-proxies.md about its configurations, with the real programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real API server takes and refuses with our CustomResourceDefinitions."""
+"""A real API server accepts and refuses objects by our CustomResourceDefinitions."""
 
 from __future__ import annotations
 

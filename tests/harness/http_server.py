@@ -142,7 +142,7 @@ def heard(connection: socket.socket, seconds: float = 1) -> bytes:
 
 
 def is_closed(connection: socket.socket, seconds: float = 10) -> bool:
-    """Whether the server closes the connection within *seconds*. What it says is dropped."""
+    """Return True if the server closes the connection within *seconds*. Its bytes are dropped."""
     connection.settimeout(seconds)
     try:
         while connection.recv(65536):

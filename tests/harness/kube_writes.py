@@ -1,4 +1,4 @@
-"""What the writer of statuses asks of a Kubernetes API server: a Lease, statuses and Events."""
+"""The requests of the status writer to a Kubernetes API server: a Lease, statuses and Events."""
 
 from __future__ import annotations
 

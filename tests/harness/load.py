@@ -48,7 +48,7 @@ class Sent:
     request_id: str = ""
     access_token: str = field(default="", repr=False)
     broken: str = ""
-    """Why no whole answer came: `refused` (no connection), `reset` (no byte), `cut` or `timeout`."""
+    """The fault of an answer that is not whole: `refused`, `reset` (no byte), `cut` or `timeout`."""
 
     @property
     def answer(self) -> str:

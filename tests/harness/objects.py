@@ -132,7 +132,7 @@ class Namespace:
         return self.united.verdicts[kind, name]
 
     def standing(self, kind: str, name: str) -> Standing:
-        """How one object stands."""
+        """The standing of one object."""
         return self.verdict(kind, name).standing
 
     def codes(self, kind: str, name: str) -> list[str]:

@@ -36,7 +36,7 @@ Endpoint = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 
 @dataclass(slots=True)
 class Grant:
-    """What one sign-in allows: whose tokens, for which client."""
+    """One sign-in: whose tokens it gives, for which client."""
 
     client_id: str
     sub: str
@@ -83,7 +83,7 @@ class FakeProvider:
         return FakeIssuer(self.iss, *self.keys)
 
     def metadata(self) -> dict[str, object]:
-        """What it publishes, with the changes."""
+        """The metadata that it publishes, with the changes."""
         own = {
             "issuer": self.iss,
             "authorization_endpoint": f"{self.iss}/authorize",

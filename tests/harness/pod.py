@@ -49,7 +49,7 @@ exec setpriv --reuid "$RUN_AS" --regid "$GROUP" --groups "$GROUPS_TOO" --no-new-
 
 @dataclass(frozen=True)
 class World:
-    """What the pod's volumes are filled from."""
+    """The sources of the pod's volumes."""
 
     cluster: Cluster
     secrets: Mapping[str, Files] = field(default_factory=dict)

@@ -37,7 +37,7 @@ class Process:
     """A program that can be started, killed, and started again; its output is in `log`."""
 
     start_seconds = 120.0
-    """How long it may take to start."""
+    """The time that it may take to start."""
     root = ROOT
     """The checkout whose code it runs."""
 

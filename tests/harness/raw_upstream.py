@@ -26,7 +26,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
 class End(Enum):
-    """What becomes of the connection after an answer."""
+    """The end of the connection after an answer: kept, closed or reset."""
 
     KEPT = auto()
     CLOSED = auto()

@@ -295,7 +295,7 @@ def held_after_exchange(
     admitting: Sequence[str],
     asked: Sequence[str],
 ) -> Held:
-    """What the access token holds if the Roles *admitting* admit and only *asked* may give."""
+    """Return what the access token holds if the Roles *admitting* admit and only *asked* may give."""
     everything = given_by(roles, admitting)
     held = Held(everything, everything)
     return held if set(asked) == set(admitting) else narrowed(roles, policies, held, asked)

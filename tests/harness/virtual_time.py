@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.SelectSelector):
-    """Where it would wait, it lets the time pass instead."""
+    """A selector that lets the time pass instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
