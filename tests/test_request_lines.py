@@ -49,10 +49,13 @@ PATH = b"/function/a.dev"
 
 
 def remembered(lines: RequestLines, path: bytes, query: bytes) -> bool:
-    """Whether the line is known after it came."""
+    """Remember a line. True if it is known then, with what it was remembered with."""
     matched = match("GET", PATH, b"", [])
-    lines.remember(("GET", path, query), matched, read(matched, b"", default_namespace="dev"))
-    return lines.get(("GET", path, query)) is not None
+    call = read(matched, b"", default_namespace="dev")
+    lines.remember(("GET", path, query), matched, call)
+    known = lines.get(("GET", path, query))
+    assert known in (None, (matched, call))
+    return known is not None
 
 
 @pytest.mark.parametrize("in_path", [0, 100, 512 - len(PATH)])
