@@ -157,6 +157,7 @@ def test_a_response_may_begin_before_the_request_body_has_ended() -> None:
     assert ask(peer, body=body) == (200, b"second")
 
 
+@pytest.mark.alone
 def test_a_response_that_has_begun_may_wait_for_the_whole_request_body() -> None:
     """Each piece of the request gives the upstream its time again. docs/gateway.md says so."""
 
@@ -221,6 +222,7 @@ async def told_by_a_pausing_server(seconds: float, *, endless: bool) -> bytes:
             await response.close()
 
 
+@pytest.mark.alone
 def test_an_upstream_that_rests_in_the_middle_of_its_answer_is_too_slow() -> None:
     with pytest.raises(UpstreamFailed) as failed:
         asyncio.run(told_by_a_pausing_server(1.8, endless=False))
@@ -878,6 +880,7 @@ def test_an_upstream_that_does_not_read_stops_its_caller() -> None:
     assert unread[0] < 20_000_000
 
 
+@pytest.mark.alone
 def test_an_upstream_has_its_time_again_after_each_piece_of_a_body() -> None:
     """A long upload is not an upstream that does not answer."""
 
