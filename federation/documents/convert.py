@@ -7,7 +7,7 @@ so that they are reported together with the errors of single fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,11 +27,11 @@ from federation.documents.model import (
     RoleEffect,
     Statement,
 )
-from federation.documents.resources import Resource
+from federation.documents.resources import Resource, is_resource
 from federation.documents.tree import Fields, Items, Place, Value
 from federation.documents.values import url_fault
 from federation.jose.jwk import Key, ambiguous_kids, parse_key
-from federation.policy.conditions import Condition, Operator
+from federation.policy.conditions import PATTERN_CHARS, Condition, Operator
 from federation.providers.table import GENERIC, PROFILES, known_provider
 from federation.text import quoted
 
@@ -186,14 +186,18 @@ def broken(kind: str, name: str, root: Fields, origin: Origin) -> AnyDocument:
 
     It goes into no catalog. It is there so that a Role is not blamed for the errors of the
     document that it names, and to tell what the document may take away: a Role has the conditions
-    that can be read, and a Policy the effects, of which those that cannot be read count as Deny.
+    that can be read, and a Policy the effects, of which those that cannot be read count as Deny, and
+    the resources that name a claim.
     """
     if kind == "Role":
         conditions = tuple(_readable_conditions(root["spec"]))
         shadow = _member(root["spec"], "effect") == RoleEffect.SHADOW
         return Role(name, (), conditions, shadow=shadow, origin=origin)
     if kind == "Policy":
-        return Policy(name, tuple(_readable_effects(root["spec"])), origin)
+        effects = tuple(_readable_effects(root["spec"]))
+        resources, unread = _readable_resources(root["spec"])
+        named = Statement("", Effect.ALLOW, frozenset(), resources)
+        return Policy(name, (*effects, named), origin, unread=unread)
     spec = root["spec"]
     iss, audiences = _iss(spec), _member(spec, "aud")
     known = _provider(spec) or known_provider(iss)
@@ -231,12 +235,33 @@ def _readable_conditions(spec: Value) -> Iterator[Condition]:
 
 def _readable_effects(spec: Value) -> Iterator[Statement]:
     """Yield a statement that reaches nothing for each one of a Policy, with its effect."""
+    for statement in _statements(spec):
+        allows = _member(statement, "effect") == Effect.ALLOW
+        yield Statement("", Effect.ALLOW if allows else Effect.DENY, frozenset(), ())
+
+
+def _statements(spec: Value) -> Sequence[Value]:
     statements = _member(spec, "statement")
     listed = statements if isinstance(statements, Items) else ()
     # Without any statement that can be seen, there may have been a Deny.
-    for statement in listed or ("",):
-        allows = _member(statement, "effect") == Effect.ALLOW
-        yield Statement("", Effect.ALLOW if allows else Effect.DENY, frozenset(), ())
+    return listed or ("",)
+
+
+def _readable_resources(spec: Value) -> tuple[tuple[Resource, ...], bool]:
+    """Return the resources of a Policy that name a claim, and whether some cannot be read."""
+    listed = [_member(statement, "resource") for statement in _statements(spec)]
+    unread = not all(
+        isinstance(one, Items) and one and all(map(_is_resource, one)) for one in listed
+    )
+    texts = dict.fromkeys(text for one in listed for text in _texts(one) if "$" in text)
+    named = [text for text in texts if _is_resource(text)]
+    # Each costs time. Where there are more, the others count as unread.
+    kept = tuple(map(Resource, named[: field_types.LIST_VALUES]))
+    return kept, unread or len(named) > len(kept)
+
+
+def _is_resource(value: Value) -> bool:
+    return isinstance(value, str) and len(value) <= PATTERN_CHARS and is_resource(value)
 
 
 def _iss(spec: Value) -> str:

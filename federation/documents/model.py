@@ -221,6 +221,8 @@ class Policy:
     name: str
     statements: tuple[Statement, ...]
     origin: Origin = field(default=Origin(), compare=False, repr=False)
+    unread: bool = False
+    """True if it has errors and a resource that cannot be read, which may name any claim."""
     variables: bool = field(init=False, compare=False, repr=False)
     """True if a resource names a claim."""
 

@@ -203,6 +203,11 @@ class Resource:
         return Resource(":".join("*" if lacks else _written(half) for half, lacks in halves))
 
 
+def is_resource(text: str) -> bool:
+    """Return whether *text* is a resource."""
+    return bool(_PLAIN.fullmatch(text) or _WHOLE.fullmatch(text))
+
+
 def _pieces(written: str) -> tuple[Pieces, Pieces]:
     if not _WHOLE.fullmatch(written):
         raise ValueError(written)

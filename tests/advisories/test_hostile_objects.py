@@ -110,6 +110,63 @@ def test_a_role_cannot_stop_an_issuer_by_using_a_ci_systems_claim() -> None:
     assert space.standing("Role", "hostile") is Standing.REFUSED
 
 
+CHOSEN = policy("chosen", allow(GET, "${jwt:workflow}:*"))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        edited(CHOSEN, surprise=1),
+        policy("chosen", {**allow(GET, "${jwt:workflow}:*"), "surprise": 1}),
+        policy("chosen", {**allow(GET, "${jwt:workflow}:*"), "action": ["Function:Mak"]}),
+        policy("chosen", {**allow(GET), "resource": ["${jwt:workflow}:*", None]}),
+        policy("chosen", {**allow(GET), "resource": ["${jwt:workflow:*"]}),
+        policy("chosen", {**allow(GET), "resource": [None]}),
+        policy("chosen", {**allow(GET), "resource": []}),
+        policy("chosen", {**allow(GET), "resource": "${jwt:workflow}:*"}),
+        policy("chosen", {"sid": "s", "effect": "Allow", "action": [GET]}),
+    ],
+    ids=lambda hostile: str(hostile["spec"])[:90],
+)  # fmt: skip
+def test_a_bad_policy_brings_no_role_into_force_that_was_refused_for_it(
+    hostile: Raw, restarted: bool
+) -> None:
+    space = Namespace(issuer(), policy("all", allow("*", "*")), CHOSEN, role("r", "chosen", "all"))
+    assert "T006" in space.codes("Role", "r")
+    assert space.answer(PUSH, CREATE) == "no_role_admits"
+    space.apply(hostile)
+    assert space.standing("Policy", "chosen") is Standing.INVALID
+    if restarted:
+        space.restart()
+    assert space.answer(PUSH, CREATE) == "no_role_admits"
+    assert "T006" in space.codes("Role", "r")
+
+
+def test_a_held_role_is_judged_by_the_policies_that_are_left_out() -> None:
+    plain = policy("chosen", allow(GET))
+    limited = role("r", "chosen", "all", tokenExpiry="5m")
+    space = Namespace(issuer(), policy("all", allow("*", "*")), plain, limited)
+    assert space.answer(PUSH, CREATE) == "yes"
+    space.apply(CHOSEN)
+    assert space.answer(PUSH, CREATE) == "policy_missing"
+    space.apply(edited(CHOSEN, surprise=1), edited(limited, surprise=1))
+    assert space.answer(PUSH, CREATE) == "policy_missing"
+
+
+def test_a_policy_without_such_a_resource_takes_its_role_no_other_policy() -> None:
+    space = Namespace(
+        issuer(),
+        policy("all", allow("*", "*")),
+        policy("some", allow(GET)),
+        role("r", "some", "all"),
+    )
+    space.apply(policy("some", {**allow(GET), "surprise": 1}))
+    for _ in range(2):
+        assert space.answer(PUSH, CREATE) == "yes"
+        space.restart()
+
+
 def test_a_role_that_waits_for_an_issuer_is_checked_when_the_issuer_comes() -> None:
     everybody = raw("Role", "hostile", {
         "policy": ["all"], "condition": {"StringEqual": {"jwt:iss": [GITHUB]}},

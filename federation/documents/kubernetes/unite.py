@@ -110,7 +110,8 @@ def _others(files: Catalog, issuers: _Issuers, policies: _Policies) -> Others:
         issuers.claimed.keys(),
         bool(issuers.unread),
         policies.in_force,
-        frozenset(policies.only_gave),
+        policies.only_gave,
+        {**policies.in_force, **policies.only_gave},
         frozenset(role.name for role in files.all_roles),
     )
 
@@ -262,8 +263,8 @@ class _Policies:
     """The Policies by name."""
 
     in_force: dict[str, Policy]
-    only_gave: set[str] = field(default_factory=set)
-    """The names of Policies that are left out, and that deny nothing."""
+    only_gave: dict[str, Policy] = field(default_factory=dict)
+    """The Policies that are left out, and that deny nothing: as they were good, or can be read."""
     good: dict[Identity, Policy] = field(default_factory=dict)
     """Those of objects that are in force as they are."""
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
@@ -291,7 +292,7 @@ class _Policies:
         problems = obj.parsed.problems
         known = last or obj.readable
         if isinstance(known, Policy) and not known.denies:
-            self.only_gave.add(obj.name)
+            self.only_gave[obj.name] = known
             message = "It has errors and is left out: Roles that name it give their other policies."
             return Verdict(Standing.INVALID, message, problems)
         if isinstance(last, Policy):

@@ -19,7 +19,7 @@ from federation.documents.convert import AnyDocument
 from federation.documents.kubernetes.api_objects import ApiObject, Identity, Key, problem_of
 from federation.documents.kubernetes.verdicts import Standing, Verdict, errors_of
 from federation.documents.model import JwtIssuer, Policy, Role, field_text
-from federation.documents.rules.lint import lint_role
+from federation.documents.rules.lint import lint_role, refuses_unread_policies
 from federation.errors import Problem
 from federation.text import quoted
 
@@ -38,8 +38,15 @@ class Others:
     """True if some JwtIssuer is not in force of which not even the `iss` is known."""
     policies: Mapping[str, Policy]
     """Those in force, by name."""
-    only_gave: Set[str]
-    """The names of Policies that are left out, and that deny nothing."""
+    only_gave: Mapping[str, Policy]
+    """The Policies that are left out, and that deny nothing, by name."""
+    known_policies: Mapping[str, Policy]
+    """
+    Those in force and those that are left out.
+
+    The rules read both. A Role that they refuse for what stands in a Policy must not come into
+    force because that Policy became bad.
+    """
     file_roles: Set[str]
     """The names of Roles in files."""
 
@@ -65,6 +72,11 @@ class Others:
             for name in role.policies
             if name not in self.policies and name not in self.only_gave
         )
+
+    def unread(self, role: Role) -> tuple[str, ...]:
+        """Return the policies of *role* for which a rule could refuse it if they could be read."""
+        unread = [n for n in role.policies if n in self.only_gave and self.only_gave[n].unread]
+        return tuple(unread) if unread and refuses_unread_policies(role, self.issuers) else ()
 
     def without_lost(self, role: Role) -> Role:
         """Return *role* without the policies that are left out."""
@@ -93,11 +105,11 @@ class Linted(NamedTuple):
         """Ask the rules, unless *known* is their answer to the same question."""
         issuers = tuple(others.issuers.get(iss) for iss in sorted(_named_exactly(role)))
         configured = frozenset(others.issuers) if not issuers or None in issuers else frozenset()
-        named = (others.policies.get(name) for name in role.policies)
+        named = (others.known_policies.get(name) for name in role.policies)
         policies = tuple(policy for policy in named if policy is not None and policy.variables)
         if known and known.role is role and known[1:4] == (issuers, configured, policies):
             return known
-        problems = lint_role(role, others.issuers, others.policies)
+        problems = lint_role(role, others.issuers, others.known_policies)
         return cls(role, issuers, configured, policies, tuple(problems))
 
 
@@ -177,6 +189,7 @@ def _rule(obj: ApiObject, others: Others, last: Role | None, linted: Linted | No
         return _bad(_Case(obj, None, Standing.INVALID, problems, last), others)
     linted = Linted.of(role, others, linted)
     problems = (*problems, *linted.problems, *_bad_issuers(obj, role, others))
+    problems = (*problems, *_unread_policies(obj, role, others))
     standing = _standing(role, errors_of(problems), others)
     missing = tuple(_missing_policies(obj, role, others))
     if missing and standing in {Standing.ACCEPTED, Standing.PENDING}:
@@ -221,6 +234,20 @@ def _missing_policies(obj: ApiObject, role: Role, others: Others) -> Iterator[Pr
             hint = "apply or mend it, or take it out of this Role"
             place = field_text(("spec", "policy", index))
             yield problem_of(obj, Code.POLICY_MISSING, place, message, hint)
+
+
+def _unread_policies(obj: ApiObject, role: Role, others: Others) -> Iterator[Problem]:
+    unread = others.unread(role)
+    for index, name in enumerate(role.policies):
+        if name in unread:
+            message = (
+                f"the Policy {quoted(name)} has a resource that cannot be read, and it may name a"
+                " claim that callers choose"
+            )
+            place = field_text(("spec", "policy", index))
+            yield problem_of(
+                obj, "T006", place, message, "mend the Policy, or take it out of this Role"
+            )
 
 
 def _lost_policies(obj: ApiObject, role: Role, others: Others) -> Iterator[Problem]:
@@ -301,9 +328,9 @@ def _never_gave(case: _Case) -> bool:
 
 def _can_be_held(last: Role, others: Others) -> bool:
     """Return whether the last good version would be good now, apart from issuers that went."""
-    return not others.missing(last) and not errors_of(
-        lint_role(last, others.issuers, others.policies)
-    )
+    if others.missing(last) or others.unread(last):
+        return False
+    return not errors_of(lint_role(last, others.issuers, others.known_policies))
 
 
 def _refusing(case: _Case, others: Others) -> Iterator[Role]:

@@ -188,6 +188,11 @@ def lint_role(
     return sorted([*_of_role(role, role_faults(role, issuers), issuers, policies), *d025])
 
 
+def refuses_unread_policies(role: Role, issuers: Mapping[str, JwtIssuer]) -> bool:
+    """Return whether a rule could refuse *role* for a resource of a Policy that cannot be read."""
+    return variables.may_be_chosen_by_callers(RoleFacts.of(role, issuers))
+
+
 def lint_issuer(issuer: JwtIssuer) -> list[Problem]:
     """The problems of one JwtIssuer, sorted, as far as no Role shows them."""
     forgotten = issuer_documents.forgotten_providers({issuer.iss: issuer}, ())

@@ -32,6 +32,11 @@ def chosen_by_callers(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
             )
 
 
+def may_be_chosen_by_callers(facts: RoleFacts) -> bool:
+    """Return whether T006 could refuse the Role beside a Policy that nobody can read."""
+    return any(KEY_PREFIX + free not in facts.exact for free in facts.profile.free)
+
+
 def names_in_resources(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
     """W122: a resource follows a name, and whoever takes over the name takes over the resource."""
     for place, policy, variable in _variables(facts, policies):
