@@ -30,10 +30,21 @@ from federation.providers.profile import (
 )
 
 _MERGE_REQUESTS = ("merge_request_event", "external_pull_request_event")
+_CHILD = "parent_pipeline"
 
 
 def _of_merge_request(claims: Claims) -> bool:
     return claims.get("pipeline_source") in _MERGE_REQUESTS
+
+
+def _of_unknown_parent(claims: Claims) -> bool:
+    """
+    Return whether the parent of a child pipeline may be a merge request pipeline of a fork.
+
+    The fork's own file can start a child, which has the branch of the merge request and another
+    source. Only `job_project_id` says then that the code is no fork's.
+    """
+    return claims.get("pipeline_source") == _CHILD and text(claims.get("job_project_id")) is None
 
 
 def _of_fork(claims: Claims) -> bool:
@@ -158,6 +169,15 @@ PROFILE = Profile(
             "jwt:pipeline_source may admit it.",
             wildcard_admits="every pipeline, those of merge requests included",
             examples=_MERGE_REQUESTS,
+        ),
+        Demand(
+            applies=_of_unknown_parent,
+            claims=("pipeline_source",),
+            sentence="This is a child pipeline, and a token without job_project_id does not say "
+            "whether a merge request started its parent, so only Roles that name "
+            "jwt:pipeline_source may admit it.",
+            wildcard_admits="child pipelines, those of merge requests included",
+            examples=(_CHILD,),
         ),
         Demand(
             applies=_of_fork,

@@ -569,6 +569,22 @@ def test_a_forks_merge_request_is_admitted_only_by_a_role_that_names_it() -> Non
     assert admitted(fork, said) == ("deployer",)
 
 
+def test_a_child_of_a_forks_merge_request_pipeline_is_no_way_round() -> None:
+    """The fork's own `.gitlab-ci.yml` starts the child, whose source is no merge request."""
+    child = good("gitlab-branch-main", pipeline_source="parent_pipeline")
+    assert admitted(child, GROUP) == ("deployer",), "job_project_id says that the code is no fork's"
+    # An instance before GitLab's fix: `project_*` names the parent, and nothing names the fork.
+    older = good(
+        "gitlab-branch-main",
+        pipeline_source="parent_pipeline",
+        job_project_id=ABSENT,
+        job_project_path=ABSENT,
+    )
+    assert admitted(older, GROUP) is Reason.EVENT_NOT_ALLOWED
+    said = pinned(iss=GITLAB, project_id="61204418", pipeline_source="parent_pipeline")
+    assert admitted(older, said) == ("deployer",)
+
+
 # what a stranger can learn
 
 
