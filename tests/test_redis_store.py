@@ -806,6 +806,25 @@ class TestAcknowledgement:
 
         tell(story())
 
+    def test_else_claims_without_number_take_no_memory(
+        self, two: Replicas, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The oldest is not given back: its token stays used until it expires."""
+        monkeypatch.setattr("federation.state.redis._CLAIMS_KEPT", 2)
+
+        async def story() -> None:
+            async with two.up("same") as other:
+                await other.check()
+                async with two.up("same", replicas=1, runs=False) as store:
+                    for key in ("a", "b", "c"):
+                        with pytest.raises(Refusal):
+                            await store.spend(key, EXPIRES, NOW)
+                    await store._undo_claims()
+                    given_back = [await other.spend(key, EXPIRES, NOW) for key in ("a", "b", "c")]
+                    assert given_back == [False, True, True]
+
+        tell(story())
+
 
 def linked(port: int) -> None:
     """Wait until the Redis at *port* has a replica that answers."""

@@ -196,16 +196,14 @@ class RedisStore:
             )
         finally:
             if answer is None:
-                self._undo[claim] = key
+                _keep(self._undo, claim, key)
         if answer == 1:
-            self._claims[key] = claim
-            while len(self._claims) > _CLAIMS_KEPT:
-                del self._claims[next(iter(self._claims))]
+            _keep(self._claims, key, claim)
         return answer
 
     async def _restore(self, key: str) -> None:
         if claim := self._claims.pop(key, None):
-            self._undo[claim] = key
+            _keep(self._undo, claim, key)
         await self._undo_claims()
 
     async def _undo_claims(self, key: str | None = None) -> None:
@@ -310,6 +308,13 @@ def _remembered(memory: Path) -> str:
     except ValueError:
         return ""
     return epoch if _EPOCH.fullmatch(epoch) else ""
+
+
+def _keep(claims: dict[str, str], name: str, value: str) -> None:
+    """Add to *claims*, and forget the oldest ones that are too many: their tokens stay used."""
+    claims[name] = value
+    while len(claims) > _CLAIMS_KEPT:
+        del claims[next(iter(claims))]
 
 
 def _lost_at(epoch: str) -> float:
