@@ -154,6 +154,7 @@ def login(
                 clock=time.time,
                 tell=notice,
                 finish=finish,
+                gateway=named,
                 others=sessions.other_providers(settings, named),
             )
             done = asyncio.run(sign_in.run())

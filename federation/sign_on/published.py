@@ -14,6 +14,7 @@ It could also name a provider of its own, which sends the browser on to that of 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 import httpx2
@@ -33,6 +34,13 @@ _DEFAULT_SCOPES = "openid profile email"
 _MAX_CHARS = 512
 _CLIENT_ID = re.compile(r"[!-~]+(?: [!-~]+)*")
 _SCOPES = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")  # RFC 6749, section 3.3
+_OTHER_OPTIONS = (
+    ("--scope", "scopes"),
+    ("--grant", "grant"),
+    ("--port", "port"),
+    ("--redirect-host", "redirect_host"),
+)
+"""Options that are forgotten when a person gives the provider and the client anew."""
 _GIVE = "Give --authority and --client-id. The operator of the gateway knows them."
 
 
@@ -124,14 +132,17 @@ def require_no_mix_up(settings: SignInSettings, gateway: str, sessions: Sessions
         raise ClientError(
             f"{gateway} publishes the provider and client that you sign in with for"
             f" {_listed(others)}. If one of them is not honest, it could act as you at the other.",
-            "If both gateways are yours, say so by giving the settings yourself:\n\n"
-            f"  federation login --gateway {gateway} --authority {settings.authority}"
-            f" --client-id {settings.client_id}",
+            "If both gateways are yours, say so by giving the settings yourself"
+            f"{_once(settings, gateway)}",
         )
 
 
 async def require_no_relay(
-    published: Metadata, others: Mapping[str, str], http: httpx2.AsyncClient
+    settings: SignInSettings,
+    gateway: str,
+    published: Metadata,
+    others: Mapping[str, str],
+    http: httpx2.AsyncClient,
 ) -> None:
     """
     Check that no answer of another provider of this person passes for one of *published*.
@@ -144,14 +155,15 @@ async def require_no_relay(
     """
     if published.names_itself:
         return
-    for authority, gateway in others.items():
+    for authority, other in others.items():
         if not await _names_itself(authority, http):
             raise ClientError(
                 f"The provider {published.issuer}, which the gateway named, could get the code of"
-                f" {authority}, by which you sign in to {gateway}: neither of the two says in its"
-                " answers whose they are (RFC 9207).",
-                "If you know the provider that the gateway named, say so by giving it yourself,"
-                " with --authority and --client-id.",
+                f" {authority}, by which you sign in to {other}. The answers of the first do not name"
+                " their sender (RFC 9207), and those of the second do not either, or it could not be"
+                " asked.",
+                f"Many honest providers do not name themselves. If you know that people sign in for {gateway} at"
+                f" {published.issuer}, say so by giving it yourself{_once(settings, gateway)}",
             )
 
 
@@ -161,6 +173,19 @@ async def _names_itself(authority: str, http: httpx2.AsyncClient) -> bool:
     except ClientError:
         return False  # it is away at this moment, and may be there when the browser comes
     return metadata.names_itself
+
+
+def _once(settings: SignInSettings, gateway: str) -> str:
+    """Return the command that gives *settings*, quoted: a gateway that lies chose some of them."""
+    words = ["--gateway", gateway, "--authority", settings.authority]
+    words += ["--client-id", settings.client_id]
+    usual = SignInSettings(settings.authority, settings.client_id)
+    for option, name in _OTHER_OPTIONS:
+        if (value := getattr(settings, name)) != getattr(usual, name):
+            words += [option, str(value)]
+    for role in settings.roles:
+        words += ["--role", role]
+    return f". That is remembered, so once is enough:\n\n  federation login {shlex.join(words)}"
 
 
 def _listed(gateways: Sequence[str]) -> str:

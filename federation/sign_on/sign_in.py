@@ -61,6 +61,7 @@ class SignIn(Generic[Result]):
     clock: Callable[[], float]
     tell: Callable[[str], None]
     finish: Callable[[SignedIn], Awaitable[Result]]
+    gateway: str
     others: Mapping[str, str]
     """For each other authority of this person a gateway for which they sign in there."""
 
@@ -118,7 +119,9 @@ class SignIn(Generic[Result]):
 
     async def _by_code(self, provider: OpenIdProvider, http: httpx2.AsyncClient) -> Result:
         if self.settings.published:
-            await require_no_relay(provider.metadata, self.others, http)
+            await require_no_relay(
+                self.settings, self.gateway, provider.metadata, self.others, http
+            )
         return await self._in_browser(provider)
 
     async def _in_browser(self, provider: OpenIdProvider, *, implicit: bool = False) -> Result:

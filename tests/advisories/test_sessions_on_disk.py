@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -27,7 +28,7 @@ from federation.client import ClientError
 from federation.client.http import Sender
 from federation.sign_on.client_secret import client_of
 from federation.sign_on.private_folder import PrivateFolder
-from federation.sign_on.published import published_settings
+from federation.sign_on.published import published_settings, require_no_mix_up
 from federation.sign_on.sessions import Session, Sessions, SignInSettings
 from tests.harness.broker import Served
 from tests.harness.person import Person, ended, finished
@@ -43,6 +44,7 @@ from tests.harness.served_provider import (
 
 GATEWAY = "https://gateway.example.com"
 NOBODY = 65534
+SCOPES = "openid email"
 
 
 @pytest.fixture
@@ -313,6 +315,7 @@ def broker(running: ServedProvider, tmp_path_factory: pytest.TempPathFactory) ->
         people(running.iss),
         f"--sign-in-issuer={running.iss}",
         "--sign-in-client-id=openfaas",
+        f"--sign-in-scopes={SCOPES}",
         port=free_port(),
     )
     with served.running():
@@ -384,6 +387,50 @@ def test_a_person_may_name_the_provider_though_neither_names_itself(
     alice.sessions.remember("https://victim.example.com", SignInSettings(other.iss, "openfaas"))
     alice.done("login", *alice.settings())
     alice.done("login", "--gateway", broker.url)
+
+
+def test_a_provider_that_is_down_may_be_one_that_does_not_name_itself(
+    alice: Person, broker: Served, provider: ServedProvider
+) -> None:
+    provider.names_itself = False
+    down = SignInSettings(f"http://127.0.0.1:{free_port()}", "openfaas")
+    alice.sessions.remember("https://victim.example.com", down)
+    told = alice.refused("login", "--gateway", broker.url, "--port", str(alice.port))
+    assert "or it could not be asked" in " ".join(told.split())
+    assert provider.count("authorize") == 0
+
+
+@pytest.mark.parametrize("stop", ["relay", "mix-up"])
+def test_the_command_that_a_stopped_person_is_given_keeps_what_they_had(
+    alice: Person, broker: Served, provider: ServedProvider, other: ServedProvider, stop: str
+) -> None:
+    """Else the scopes that the gateway published are lost, and the broker refuses the ID token."""
+    provider.names_itself = other.names_itself = False
+    victim = provider if stop == "mix-up" else other
+    alice.sessions.remember("https://victim.example.com", SignInSettings(victim.iss, "openfaas"))
+    words = ["--gateway", broker.url, "--port", str(alice.port)]
+    told = alice.refused("login", *words)
+    command = shlex.split(told.rpartition("federation login ")[2])
+    assert command[command.index("--scope") + 1] == SCOPES
+    if stop == "mix-up":  # the port was not part of what the gateway published
+        command += ["--port", str(alice.port)]
+    alice.done("login", *command)
+    alice.done("login", "--gateway", broker.url)
+    assert alice.session.settings.scopes == SCOPES
+
+
+def test_words_that_a_gateway_published_are_quoted_in_the_command_to_copy(tmp_path: Path) -> None:
+    """A person who copies it to a shell runs nothing else."""
+    sessions = Sessions(tmp_path)
+    settings = SignInSettings(
+        "https://sso.example.com/$(id)", "a;id", "openid `id`", published=True
+    )
+    sessions.remember("https://victim.example.com", settings)
+    with pytest.raises(ClientError) as stopped:
+        require_no_mix_up(settings, GATEWAY, sessions)
+    assert "'https://sso.example.com/$(id)' --client-id 'a;id' --scope 'openid `id`'" in str(
+        stopped.value.advice
+    )
 
 
 @pytest.mark.parametrize("member", ["verification_uri", "verification_uri_complete"])
