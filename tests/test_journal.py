@@ -363,7 +363,7 @@ def test_a_folder_that_is_removed_again_and_again_costs_no_open_files(tmp_path: 
         return files
 
     files = asyncio.run(story())
-    assert len(set(files)) == 1, files
+    assert max(files) == files[0], files  # those of earlier tests may be closed meanwhile
 
 
 def test_a_folder_that_cannot_be_made_refuses(tmp_path: Path) -> None:

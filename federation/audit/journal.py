@@ -280,7 +280,7 @@ class FileJournal:
         try:
             segment.append(lines)
         except OSError:
-            if not segment.cut():
+            if not segment.cut() and segment.events:  # else it is deleted
                 self._uncut.add(segment.path.name)
             self._retire(segment.close)
             raise
@@ -413,6 +413,7 @@ class FileJournal:
                 cut(self.folder / name, closed.bytes, self._sync)
             self._seals.add_closed(closed, wait_seconds)
             self._unsealed.pop(name, None)
+            self._uncut.discard(name)
         for name in list(self._unrecorded):
             self._seals.add_dropped(name, wait_seconds)
             self._unrecorded.discard(name)

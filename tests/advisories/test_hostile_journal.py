@@ -181,6 +181,10 @@ def test_what_could_not_be_cut_off_is_cut_before_the_segment_is_sealed(
             disk.setattr(os, "ftruncate", unable)
             with pytest.raises(Refusal):
                 await journal.record(refused)
+            for _ in range(3):  # each try begins a segment, which is deleted again
+                with pytest.raises(Refusal):
+                    await journal.record(refused)
+            assert len(journal._uncut) == 1
         broken = False
         await journal._probe()  # the disk is well again, and nothing more is recorded
         journal.check()
@@ -189,6 +193,7 @@ def test_what_could_not_be_cut_off_is_cut_before_the_segment_is_sealed(
     asyncio.run(story())
     assert recorded(tmp_path) == [kept.event_id]
     assert examine(tmp_path).findings == []
+    assert not journal._uncut
 
 
 # -- segments that are dropped for room while somebody reads
