@@ -431,7 +431,7 @@ def test_an_answer_without_a_body_is_the_same_however_it_arrives(
     method: str, status: int, framing: tuple[bytes, bytes], pieces: int
 ) -> None:
     """It ends with its head (RFC 9112, section 6.3). What follows is nobody's answer."""
-    opened = 0
+    opened, sent = 0, asyncio.Event()
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal opened
@@ -440,6 +440,13 @@ def test_an_answer_without_a_body_is_the_same_however_it_arrives(
         if opened == 2:
             writer.write(answer(b"honest"))
             return
+        try:
+            await send(writer)
+        finally:  # also if the broker has closed the connection
+            sent.set()
+        await reader.read()
+
+    async def send(writer: asyncio.StreamWriter) -> None:
         head, rest = b"HTTP/1.1 %d X\r\n%b" % (status, framing[0]), framing[1]
         whole = head + rest
         each = [whole] if pieces == 1 else [head, rest]
@@ -447,14 +454,13 @@ def test_an_answer_without_a_body_is_the_same_however_it_arrives(
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.002)
-        await reader.read()
 
     async def story() -> tuple[int, bytes | None, bytes]:
         async with connected(peer) as pool:
             response = await pool.send(UpstreamRequest(method, b"/function/a.dev", [], None))
             assert [piece async for piece in response.body] == []
             await response.close()
-            await asyncio.sleep(0.2)  # the rest arrives
+            await sent.wait()
             return response.status, response.whole, await told(pool, "GET")
 
     assert uvloop.run(story()) == (status, b"", b"honest")
