@@ -292,6 +292,20 @@ def test_an_access_that_no_request_asks_for_is_told_with_what_to_ask(
     assert ("note:" in passed) is bool(instead)
 
 
+def test_an_access_that_a_deny_takes_as_a_whole_gets_no_note(folder: Path) -> None:
+    documents = folder / "documents.yaml"
+    statement = 'effect: Deny, action: ["Function:Delete"], resource: ["*"]'
+    text = documents.read_text("utf-8").replace(
+        "  statement:\n", f"  statement:\n    - {{sid: keep, {statement}}}\n"
+    )
+    documents.write_text(text, "utf-8")
+    denied = ["Function:Delete=*", "Function:Delete=openfaas-fn:*"]
+    put(folder, {"sample": "github-push-main", "expect": {"denied": denied}})
+    assert "note:" not in run(folder).stdout
+    put(folder, {"sample": "github-push-main", "expect": {"denied": [*denied, "Function:Get=*"]}})
+    assert "denied Function:Get=* passes though less may be allowed" in run(folder).stdout
+
+
 def test_a_condition_of_a_statement_that_kept_it_back_is_shown(folder: Path) -> None:
     documents = folder / "documents.yaml"
     condition = '      condition: {StringEqual: {"jwt:environment": production}}\n'

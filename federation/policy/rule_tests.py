@@ -120,7 +120,7 @@ class Result:
         if not self.passed or expected.refusal is not None:
             return ""
         if refusal is None:
-            return next(filter(None, map(_denied_in_part, expected.denied)), "")
+            return next(filter(None, map(_denied_in_part, self.decisions)), "")
         if (expected.roles, expected.policies) == (None, None):
             so = "no policy denied anything"
         elif refusal.reason not in BY_ROLES:
@@ -133,10 +133,12 @@ class Result:
         )
 
 
-def _denied_in_part(access: Access) -> str:
-    """Return why a no to *access* says little, empty if it says that a request is refused."""
-    wider = wider_than_a_request(access)
-    asked = f"{access.action}={access.resource}"
+def _denied_in_part(decision: Decision) -> str:
+    """Return why a no to an access says little, empty if it says that every request is refused."""
+    if decision.allowed or decision.effect is Effect.DENY:  # a Deny took all of the access
+        return ""
+    wider = wider_than_a_request(decision.access)
+    asked = f"{decision.access.action}={decision.access.resource}"
     return wider and f"denied {asked} passes though less may be allowed: {wider}"
 
 
