@@ -97,9 +97,9 @@ def replay(
     """
     Decide recorded exchanges and requests again, by other documents.
 
-    Shows who would lose or gain what, by Role and repository. Nothing is guessed: an event that
-    lacks what decides is counted as undecided. Exit code 1 means that something that was granted would be
-    refused.
+    Shows who would lose or gain what, by Role and repository. Nothing is guessed: an event without
+    the facts that decide is counted as undecided. Exit code 1 means that something that was granted
+    would be refused.
     """
     if events and context.get_parameter_source("state") is ParameterSource.COMMANDLINE:
         raise click.UsageError("give either --state or --events")

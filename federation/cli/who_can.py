@@ -47,8 +47,8 @@ def who_can(
     Show which Roles give ACTION on RESOURCE, for example Function:Create dev:figlet.
 
     Each with the policy and statement that says so, what a token must say to be admitted, and the
-    Deny statements that may take the access away. Exit code 0 means that some
-    token can get the access, 1 that none can.
+    Deny statements that may take the access away. Exit code 0 means that some token can get the
+    access, 1 that none can.
     """
     if action and resource is None and "=" in action:  # as `explain --access` takes it
         action, _, resource = action.partition("=")
