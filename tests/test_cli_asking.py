@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import subprocess
@@ -284,6 +285,22 @@ def test_a_full_disk_is_told_in_one_line() -> None:
     done = _in_a_shell(("check", str(EXAMPLES / "github-repository.yaml")), ">/dev/full")
     assert done.returncode == 1
     assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_a_full_disk_is_told_where_the_output_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def write(*_words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "state/keys")
+
+    monkeypatch.setattr(main, "main", write)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capfd.readouterr().err == (
+        "Error: state/keys cannot be written: No space left on device\n"
+    )
 
 
 def _in_a_shell(words: Sequence[str], redirected: str) -> subprocess.CompletedProcess[str]:

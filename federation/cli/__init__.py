@@ -85,8 +85,9 @@ class _Commands(click.Group):
                 raise
             where = error.filename or "the output"
             click.echo(f"Error: {where} cannot be written: {error.strerror}", err=True)
-            # Python would try to write the rest at its end, and complain once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.stdout is not None:  # it is open
+                # Python would try to write the rest at its end, and complain once more.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
