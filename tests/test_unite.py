@@ -636,6 +636,55 @@ def test_tokens_are_narrowed_only_while_they_may_lack_a_role_or_policy(
     assert Namespace(issuer(), GIVE, role("r", "give"), bad).catalog.incomplete is incomplete
 
 
+BAD_MORE = changed(MORE, statement=["?"])
+OTHERS = {"StringEqual": {**ISS, "jwt:repository_owner_id": ["1"]}}
+REFUSED_OTHERS = {"StringEqual": {**ISS, "jwt:ref": ["refs/heads/other"]}}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ([role("g", "give", condition=OTHERS)], [broken(role("g", "give", condition=OTHERS))]),
+        ([MORE, role("g", "give", "more", condition=OTHERS)], [BAD_MORE]),
+        ([MORE, role("g", "more", condition=OTHERS)], [BAD_MORE]),
+        (
+            [MORE, role("g", "more", condition=OTHERS)],
+            [BAD_MORE, role("g", "more", condition=REFUSED_OTHERS)],
+        ),
+        (
+            [GIVE, MORE, role("g", "give", "more", tokenExpiry="5m", condition=OTHERS)],
+            [
+                changed(MORE, statement=[allow("Function:Look")]),
+                role("g", "give", "more", tokenExpiry="5m", condition=REFUSED_OTHERS),
+            ],
+        ),
+    ],
+    ids=[
+        "a Role that cannot be read",
+        "one of its policies",
+        "its only Policy",
+        "its Policy, and a rule refuses it",
+        "a limit that a rule refuses, and a Policy that is left out",
+    ],
+)
+def test_a_restart_does_not_end_a_deny_on_a_name(good: list[Raw], bad: list[Raw]) -> None:
+    """
+    Before it, the Role or its Policy is left out, and every token is narrowed.
+
+    After it, the Role refuses. Tokens that it does not refuse must be narrowed as they were.
+    """
+    on_name = {"ForAnyValue:StringEqual": {"jwt:role": ["g"]}}
+    wall = policy("wall", deny(CREATE, condition=on_name))
+    space = Namespace(issuer(), ALL, GIVE, wall, role("r", "all", "wall"), *good)
+    assert space.answer(PUSH, CREATE) == "yes"
+    space.apply(*bad)
+    assert space.catalog.incomplete
+    assert space.answer(PUSH, CREATE) == "no"
+    space.restart()
+    assert space.verdict("Role", "g").refuses
+    assert space.answer(PUSH, CREATE) == "no"
+
+
 # Files that are awaited
 
 

@@ -53,7 +53,11 @@ class Catalog:
     One without conditions refuses everybody.
     """
     incomplete: bool = False
-    """True if a Role or one of its policies was left out, so that tokens do not tell all of them."""
+    """
+    True if a Role or one of its policies is left out, so that tokens do not tell all of them.
+
+    Also if that may have been so before a restart, after which the Role refuses.
+    """
     awaited: str = ""
     """The source that must be read before this is a catalog at all; empty if it was."""
     before: InitVar[Catalog | None] = None

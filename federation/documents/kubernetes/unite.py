@@ -112,6 +112,7 @@ def _others(files: Catalog, issuers: _Issuers, policies: _Policies) -> Others:
         policies.in_force,
         policies.only_gave,
         {**policies.in_force, **policies.only_gave},
+        frozenset(name for _, name in policies.verdicts) - policies.in_force.keys(),
         frozenset(role.name for role in files.all_roles),
     )
 

@@ -47,6 +47,8 @@ class Others:
     The rules read both. A Role that they refuse for what stands in a Policy must not come into
     force because that Policy became bad.
     """
+    bad_policies: Set[str]
+    """The names of the Policies that are objects and not in force, whether or not they can be read."""
     file_roles: Set[str]
     """The names of Roles in files."""
 
@@ -136,7 +138,11 @@ class Ruled:
     good: Role | None = None
     """The Role as its object has it, if that is in force."""
     incomplete: bool = False
-    """True if a token may lack the Role or one of its policies, and nothing is refused for that."""
+    """
+    True if some token may lack the Role or one of its policies, here or before a restart.
+
+    All tokens are narrowed then.
+    """
     linted: Linted | None = field(default=None, repr=False)
     last: AnyDocument | None = field(default=None, repr=False)
     """The last good version that was known of it before."""
@@ -310,13 +316,24 @@ def _bad(case: _Case, others: Others) -> Ruled:
     if refusing:
         message = f"{_trouble(case)} and may deny something, so it refuses {_whom(refusing)}."
         verdict = Verdict(case.standing, message, case.problems, refuses=True)
-        return Ruled(case.obj, verdict, refusing=refusing)
+        incomplete = _was_left_out(case, others)
+        return Ruled(case.obj, verdict, refusing=refusing, incomplete=incomplete)
     if case.standing is Standing.PENDING:
         message = "None of its issuers is in force, so it gives nothing yet."
         return Ruled(case.obj, Verdict(case.standing, message, case.problems))
     message = f"{_trouble(case)} and is left out: it gives nothing."
     verdict = Verdict(case.standing, message, case.problems)
     return Ruled(case.obj, verdict, incomplete=not _never_gave(case))
+
+
+def _was_left_out(case: _Case, others: Others) -> bool:
+    """
+    Return whether the Role, or a Policy of it, may be left out in a process that knows more.
+
+    There every token is narrowed. A process that refuses instead, since it knows no last good
+    version, would otherwise allow more to the tokens that it does not refuse.
+    """
+    return case.role is None or any(name in others.bad_policies for name in case.role.policies)
 
 
 def _never_gave(case: _Case) -> bool:
