@@ -381,6 +381,12 @@ def test_a_restart_allowed_more_in_these_worlds_once(seed: int) -> None:
     restarted(Random(seed))  # noqa: S311  no secret
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["warm", "cold"])
+def test_a_bad_issuer_allowed_more_in_this_world_once(restarts: bool) -> None:
+    """A Role had lost a Policy, which narrows tokens. Then it lost its issuer too."""
+    told(Random(5023), unreadable, restarts=restarts)  # noqa: S311  no secret
+
+
 @given(randoms)
 @examples
 def test_a_good_set_allows_what_the_second_evaluator_says(rng: Random) -> None:

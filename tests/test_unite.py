@@ -685,6 +685,29 @@ def test_a_restart_does_not_end_a_deny_on_a_name(good: list[Raw], bad: list[Raw]
     assert space.answer(PUSH, CREATE) == "no"
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["warm", "cold"])
+@pytest.mark.parametrize(
+    "bad", [changed(MORE, statement=[allow("?")]), BAD_MORE], ids=["gave", "?"]
+)
+def test_losing_its_issuer_too_does_not_end_a_deny_on_the_name_of_a_role(
+    bad: Raw, restarted: bool
+) -> None:
+    """A Role that lost a Policy narrows tokens, also once all its issuers are bad."""
+    on_name = {"ForAnyValue:StringEqual": {"jwt:role": ["g"]}}
+    wall = policy("wall", deny(CREATE, condition=on_name))
+    exact = {"StringEqual": {"jwt:iss": [GENERIC], "jwt:sub": ["s"]}}
+    other = issuer("b", GENERIC, provider="generic")
+    given = role("g", "give", "more", condition=exact)
+    space = Namespace(issuer(), other, ALL, GIVE, MORE, wall, role("r", "all", "wall"), given)
+    assert space.answer(PUSH, CREATE) == "yes"
+    space.apply(bad)
+    assert space.answer(PUSH, CREATE) == "no"
+    space.apply(broken(other))
+    if restarted:
+        space.restart()
+    assert space.answer(PUSH, CREATE) == "no"
+
+
 # Files that are awaited
 
 

@@ -316,23 +316,27 @@ def _bad(case: _Case, others: Others) -> Ruled:
     if refusing:
         message = f"{_trouble(case)} and may deny something, so it refuses {_whom(refusing)}."
         verdict = Verdict(case.standing, message, case.problems, refuses=True)
-        incomplete = _was_left_out(case, others)
+        incomplete = _may_be_left_out(case, others)
         return Ruled(case.obj, verdict, refusing=refusing, incomplete=incomplete)
     if case.standing is Standing.PENDING:
         message = "None of its issuers is in force, so it gives nothing yet."
-        return Ruled(case.obj, Verdict(case.standing, message, case.problems))
+        verdict = Verdict(case.standing, message, case.problems)
+        # A lost Policy narrowed tokens before its issuers became bad, also tokens of others.
+        return Ruled(case.obj, verdict, incomplete=_may_be_left_out(case, others))
     message = f"{_trouble(case)} and is left out: it gives nothing."
     verdict = Verdict(case.standing, message, case.problems)
     return Ruled(case.obj, verdict, incomplete=not _never_gave(case))
 
 
-def _was_left_out(case: _Case, others: Others) -> bool:
+def _may_be_left_out(case: _Case, others: Others) -> bool:
     """
-    Return whether the Role, or a Policy of it, may be left out in a process that knows more.
+    Return whether the Role, or a Policy of it, is left out, or may be in a process that knows more.
 
     There every token is narrowed. A process that refuses instead, since it knows no last good
     version, would otherwise allow more to the tokens that it does not refuse.
     """
+    if _never_gave(case):
+        return False
     return case.role is None or any(name in others.bad_policies for name in case.role.policies)
 
 
