@@ -863,7 +863,7 @@ def test_a_body_without_a_length_is_sent_in_chunks() -> None:
 
 
 def test_an_upstream_that_does_not_read_stops_its_caller() -> None:
-    """What it does not take would fill the memory."""
+    """Else the broker would keep the rest of the body in memory."""
     given = 0
     unread: list[int] = []
 

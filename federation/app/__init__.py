@@ -176,7 +176,7 @@ def _api(
     health: Health,
     trusted: Sequence[Network],
 ) -> Api:
-    """How callers with an access token are checked, by the API for people and by the gateway."""
+    """The check of access tokens that the API for people and the gateway share."""
     # A budget of their own: who polls with an expired token must not stop exchanges beside it.
     invalid_tokens = InvalidTokens(Failures(settings.failed_exchanges, time.monotonic), trusted)
     return Api(

@@ -40,7 +40,7 @@ _OF_FUNCTIONS = frozenset({Reason.INVALID_TARGET, Reason.INVALID_SCOPE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
-    """What both kinds of decisions have."""
+    """The fields that both kinds of decisions have."""
 
     actor: Actor
     roles: tuple[str, ...]

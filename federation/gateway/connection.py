@@ -167,7 +167,7 @@ class Answer:
         self._is_last = False
         """True if the connection must not be used again."""
         self._start = b""
-        """What has arrived before the head was complete."""
+        """The bytes that arrived before the head was complete."""
         self._pieces: list[bytes] = []
         self._fields = self._head_bytes = self._buffered_bytes = self._unparsed_bytes = 0
         self._failure: Exception | None = None

@@ -117,7 +117,7 @@ def test_programs_get_what_curl_needs_of_the_environment_and_nothing_else(runner
 def test_a_broker_on_this_machine_is_not_asked_through_a_proxy(
     runner: Runner, around: World, system: str
 ) -> None:
-    """http is taken for this machine alone. A proxy would see each token in clear."""
+    """Only a broker on this machine may have an http URL. A proxy would see each token in clear."""
 
     async def reply(_path: str, writer: asyncio.StreamWriter) -> None:
         writer.write(http_answer("{}"))

@@ -1,8 +1,7 @@
 """
 Programs that are built for tests: kept outside of the checkout, so that each is built once.
 
-A folder appears when everything is in it, so an interrupted build leaves nothing that is taken for
-a program.
+A folder appears when everything is in it, so an interrupted build does not look like a finished one.
 """
 
 from __future__ import annotations

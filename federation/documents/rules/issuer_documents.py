@@ -65,7 +65,7 @@ def claims_without_provider(role: Role, issuers: Mapping[str, JwtIssuer]) -> Ite
 
 
 class _Sign(NamedTuple):
-    """What in a condition tells a CI system, and the providers that it may be."""
+    """A sign of a CI system in a condition, and the providers that it may be."""
 
     what: str
     providers: tuple[str, ...]
