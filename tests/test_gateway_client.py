@@ -430,7 +430,7 @@ LENGTH = b"Content-Length: 5\r\n\r\n", b"hello"
 def test_an_answer_without_a_body_is_the_same_however_it_arrives(
     method: str, status: int, framing: tuple[bytes, bytes], pieces: int
 ) -> None:
-    """It ends with its head (RFC 9112, section 6.3). What follows is nobody's answer."""
+    """It ends with its head (RFC 9112, section 6.3). No request asked for what follows."""
     opened, sent = 0, asyncio.Event()
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

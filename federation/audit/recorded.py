@@ -93,7 +93,9 @@ Recorded = RecordedExchange | RecordedRequest | NotDecided
 
 def recorded(event: StoredEvent) -> Recorded:
     """Return what *event* says. Raises: ValueError if it is not an event of the trail."""
-    _, _, path = (_text(event, member) for member in ("event_id", "time", "path"))  # all are there
+    for member in ("event_id", "time"):
+        _text(event, member)  # every event has them, and nothing here reads them
+    path = _text(event, "path")
     code, reason, actor = (event.get(member) for member in ("response_code", "reason", "actor"))
     if not isinstance(code, int) or not isinstance(reason, str | None):
         raise ValueError("its response code or its reason is none")  # noqa: TRY004  as all others
