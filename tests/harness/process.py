@@ -232,8 +232,8 @@ def free_port() -> int:
     """
     A free port that the system gives to no outgoing connection, so that it stays free.
 
-    Nobody who asks here is given it again while this process lives, even before anything listens
-    at it. So tests may run beside each other, as `pytest -n` and several checkouts do.
+    Each port is given out once while this process lives, even before anything listens at it. So
+    tests may run beside each other, as `pytest -n` and several checkouts do.
     """
     for _ in range(100):
         port = secrets.choice(range(*_PORTS))

@@ -33,7 +33,7 @@ def chosen_by_callers(facts: RoleFacts, policies: Policies) -> Iterator[Fault]:
 
 
 def may_be_chosen_by_callers(facts: RoleFacts) -> bool:
-    """Return whether T006 could refuse the Role beside a Policy that nobody can read."""
+    """Return whether T006 could refuse the Role beside a Policy that cannot be read."""
     return any(KEY_PREFIX + free not in facts.exact for free in facts.profile.free)
 
 
